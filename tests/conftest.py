@@ -1,0 +1,87 @@
+"""One real Postgres server a test process, one database a test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+POSTGRES_VERSION = int(os.environ.get("LAKETS_TEST_POSTGRES", "16"))
+
+# Tests throw the cluster away: it need not survive a power cut, only be as strict as the real one.
+THROWAWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+_numbers = itertools.count()
+
+
+def pytest_report_header() -> str:
+    return f"postgres: {POSTGRES_VERSION} (embedded; LAKETS_TEST_POSTGRES=16|18)"
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[EmbeddedPostgres]:
+    """Start one server for the whole session: a start costs more than most tests."""
+    # A short path: a Unix socket's name is limited to 107 bytes.
+    with (
+        tempfile.TemporaryDirectory(prefix="lakets-", ignore_cleanup_errors=True) as folder,
+        EmbeddedPostgres(Path(folder) / "pg", version=POSTGRES_VERSION, settings=THROWAWAY) as server,
+    ):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template(postgres: EmbeddedPostgres) -> str:
+    """Install LakeTS once; tests clone this database, which costs a tenth of installing."""
+    from airflow_provider_lakets.engine import install_script
+
+    name = "lakets_template"
+    with psycopg.connect(postgres.ensure_database(name), autocommit=True) as conn:
+        conn.execute(install_script())
+    return name
+
+
+@pytest.fixture
+def empty_database(postgres: EmbeddedPostgres) -> Iterator[str]:
+    """Yield the conninfo of a database without LakeTS."""
+    name = f"empty_{next(_numbers)}"
+    yield postgres.ensure_database(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def database(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
+    """Yield the conninfo of a fresh database with LakeTS installed."""
+    name = f"test_{next(_numbers)}"
+    yield postgres.ensure_database(name, template=template)
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def conn(database: str) -> Iterator[psycopg.Connection]:
+    """Yield an autocommit session on the test's own database."""
+    with psycopg.connect(database, autocommit=True) as session:
+        yield session
+
+
+@pytest.fixture
+def connect(database: str) -> Iterator[Callable[[], psycopg.Connection]]:
+    """Yield a factory of further autocommit sessions, closed when the test ends."""
+    opened: list[psycopg.Connection] = []
+
+    def factory() -> psycopg.Connection:
+        opened.append(psycopg.connect(database, autocommit=True))
+        return opened[-1]
+
+    yield factory
+    for session in opened:
+        session.close()
