@@ -1,0 +1,100 @@
+"""What Airflow reads to know this provider; it imports nothing, because every Airflow process calls it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_PACKAGE = "airflow_provider_lakets"
+_INTEGRATION = "LakeTS on Databricks Lakebase"
+
+
+def _text(label: str, description: str, **schema: Any) -> dict[str, Any]:
+    """Describe an optional text field of the connection form; the keywords are JSON schema."""
+    return {"label": label, "description": description, "schema": {"type": ["string", "null"], **schema}}
+
+
+# Everything here is stored in the connection's extra. None of it is secret: the only secret of a
+# Lakebase connection is a native Postgres password, which has Airflow's own password field.
+_CONNECTION_FIELDS = {
+    "project": _text(
+        "Lakebase project",
+        "Project id. Its default branch and that branch's read-write endpoint are looked up. Leave empty "
+        "when an endpoint or an instance is given.",
+    ),
+    "branch": _text("Branch", "Branch id. Empty: the project's default branch."),
+    "endpoint": _text(
+        "Endpoint",
+        "Endpoint to log in to: projects/<project>/branches/<branch>/endpoints/<endpoint>, or the last part "
+        "alone next to a project. Skips the lookup. Empty: the branch's read-write endpoint.",
+    ),
+    "instance": _text(
+        "Provisioned instance", "Name of a Lakebase provisioned instance, instead of a project."
+    ),
+    "databricks_conn_id": _text(
+        "Databricks connection",
+        "Id of the Databricks connection whose identity mints the database credentials. Empty: the "
+        "environment's (DATABRICKS_HOST, DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET and so on).",
+    ),
+    "sslmode": _text(
+        "TLS mode",
+        "libpq's sslmode. Empty: require. verify-full also proves who the server is.",
+        enum=["require", "verify-ca", "verify-full", "prefer", "allow", "disable", None],
+    ),
+    "sslrootcert": _text(
+        "TLS root certificate", "File of the authorities that verify-ca and verify-full trust, or 'system'."
+    ),
+}
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's metadata in the form of Airflow's ``provider_info`` schema."""
+    return {
+        "package-name": "airflow-provider-lakets",
+        "name": "LakeTS",
+        "description": "The LakeTS time-series lifecycle on Databricks Lakebase Postgres.",
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://docs.databricks.com/aws/en/oltp/",
+                "tags": ["service"],
+            }
+        ],
+        "operators": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [
+                    f"{_PACKAGE}.operators.{job}"
+                    for job in ("install", "partitions", "tiering", "retention", "rollups")
+                ],
+            }
+        ],
+        "hooks": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [f"{_PACKAGE}.hooks.lakebase", f"{_PACKAGE}.hooks.lakets"],
+            }
+        ],
+        "connection-types": [
+            {
+                "connection-type": "lakebase",
+                "hook-class-name": f"{_PACKAGE}.hooks.lakebase.LakebaseHook",
+                "hook-name": "Databricks Lakebase",
+                "conn-fields": _CONNECTION_FIELDS,
+                "ui-field-behaviour": {
+                    "hidden-fields": [],
+                    "relabeling": {
+                        "schema": "Database",
+                        "login": "Postgres role",
+                        "password": "Native Postgres password",
+                    },
+                    "placeholders": {
+                        "host": "empty: looked up from the project",
+                        "schema": "databricks_postgres",
+                        "login": "empty: the Databricks identity",
+                        "password": "empty: OAuth, a fresh credential at each login",
+                        "port": "5432",
+                    },
+                },
+            }
+        ],
+    }
