@@ -15,6 +15,10 @@ class LakebaseCredentialError(LakeTSError):
     """No Databricks identity was found, or it was refused a database credential."""
 
 
+class LakebaseConnectionError(LakeTSError):
+    """The database could not be reached, or the session was cut; a later try may succeed."""
+
+
 class LakeTSNotInstalledError(LakeTSError):
     """The database lacks the LakeTS schema or the function that was called."""
 
