@@ -8,15 +8,15 @@ class LakeTSError(Exception):
 
 
 class LakebaseResolutionError(LakeTSError):
-    """The project, its default branch or its read-write endpoint could not be found."""
+    """The project, its default branch, its read-write endpoint or the database could not be found."""
 
 
 class LakebaseCredentialError(LakeTSError):
-    """No Databricks identity was found, or it was refused a database credential."""
+    """No Databricks identity was found, or it was refused: by the workspace, or by Postgres at the login."""
 
 
 class LakebaseConnectionError(LakeTSError):
-    """The database could not be reached, or the session was cut; a later try may succeed."""
+    """The workspace or the database did not answer, or cut the session; a later try may succeed."""
 
 
 class LakeTSNotInstalledError(LakeTSError):
