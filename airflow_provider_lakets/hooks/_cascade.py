@@ -1,0 +1,102 @@
+"""Refreshing RollUps in the order of their dependencies, side by side where they have none."""
+
+from __future__ import annotations
+
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from graphlib import CycleError, TopologicalSorter
+from typing import TYPE_CHECKING
+
+from airflow_provider_lakets.exceptions import LakeTSArgumentError
+from airflow_provider_lakets.hooks.results import RefreshResult
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from airflow_provider_lakets.hooks.results import Rollup
+
+
+def with_dependencies(rollups: Iterable[Rollup], name: str | None) -> dict[str, Rollup]:
+    """
+    Return the RollUps to refresh: a named one with all that it reads, directly or not, or every one.
+
+    :param rollups: All that are registered.
+    :param name: The one asked for; None for all.
+    """
+    known = {rollup.name: rollup for rollup in rollups}
+    if name is None:
+        return known
+    chosen: dict[str, Rollup] = {}
+    waiting = [name]
+    while waiting:
+        rollup = known[waiting.pop()]
+        if rollup.name not in chosen:
+            chosen[rollup.name] = rollup
+            waiting.extend(rollup.depends_on)
+    return chosen
+
+
+def run_cascade(
+    rollups: dict[str, Rollup],
+    refresh: Callable[[str], RefreshResult],
+    *,
+    parallelism: int,
+    stop: Callable[[], None],
+) -> list[RefreshResult]:
+    """
+    Refresh each RollUp after all that it reads and return what happened, in the order it happened.
+
+    One that fails is no reason to stop: only what reads it, directly or not, is skipped.
+
+    :param rollups: What to refresh, by name.
+    :param refresh: Refreshes one; must not raise for a failure of that one alone.
+    :param parallelism: How many to refresh at a time.
+    :param stop: Ends the refreshes that run, when this thread is interrupted.
+    """
+    sorter = _ordered(rollups)
+    results: dict[str, RefreshResult] = {}
+    running: dict[Future[RefreshResult], str] = {}
+    pool = ThreadPoolExecutor(max_workers=parallelism, thread_name_prefix="lakets-refresh")
+    try:
+        while sorter.is_active():
+            for name in sorter.get_ready():
+                if (skipped := _skipped(rollups[name], results)) is None:
+                    running[pool.submit(refresh, name)] = name
+                else:
+                    results[name] = skipped
+                    sorter.done(name)
+            if running:
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    name = running.pop(future)
+                    results[name] = future.result()
+                    sorter.done(name)
+    except BaseException:
+        # The task timed out or is being killed: do not sit through the refreshes that still run.
+        stop()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+    return list(results.values())
+
+
+def _ordered(rollups: dict[str, Rollup]) -> TopologicalSorter[str]:
+    sorter = TopologicalSorter({name: rollup.depends_on for name, rollup in rollups.items()})
+    try:
+        sorter.prepare()
+    except CycleError as err:
+        circle = " -> ".join(reversed(err.args[1]))
+        raise LakeTSArgumentError(
+            f"RollUps read each other in a circle, so there is no order to refresh them in: {circle}. "
+            "Drop one of them with lakets.drop_rollup, or correct depends_on in lakets._rollup_registry."
+        ) from err
+    return sorter
+
+
+def _skipped(rollup: Rollup, results: dict[str, RefreshResult]) -> RefreshResult | None:
+    """Return why a RollUp cannot be refreshed: something that it reads was not."""
+    broken = [name for name in rollup.depends_on if not results[name].ok]
+    if not broken:
+        return None
+    return RefreshResult(
+        rollup.name, "skipped", detail=f"reads what was not refreshed: {', '.join(sorted(broken))}"
+    )

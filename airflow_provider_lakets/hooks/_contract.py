@@ -1,0 +1,317 @@
+"""The functions of LakeTS as typed Python methods, one for each, under the same names."""
+
+from __future__ import annotations
+
+import dataclasses
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_provider_lakets.exceptions import LakeTSArgumentError
+from airflow_provider_lakets.hooks._calls import LakeTSCalls, Row
+from airflow_provider_lakets.hooks.results import (
+    Chunk,
+    ChunkHealth,
+    FeedStatus,
+    Metric,
+    Record,
+    TierCandidate,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime, timedelta
+
+R = TypeVar("R", bound=Record)
+
+
+def record(kind: type[R], row: Row) -> R:
+    """Make a record of a row, by name; columns that the record does not know are left out."""
+    values = {field.name: row[field.name] for field in dataclasses.fields(kind) if field.name in row}
+    return kind(**{name: _plain(value) for name, value in values.items()})
+
+
+def _plain(value: Any) -> Any:
+    """Turn a numeric into a number that JSON has."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return value
+
+
+def _given(**arguments: Any) -> Row:
+    """Leave out what is None, so that the function's own default applies."""
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+class LakeTSContract(LakeTSCalls):
+    """
+    Base of LakeTSHook: the public functions of LakeTS.
+
+    Tables are named as they are written, schema apart. Intervals are best given as Postgres text: a
+    timedelta cannot say "1 month".
+    """
+
+    # ChronoTables and their chunks
+
+    def create_chronotable(
+        self,
+        table_name: str,
+        time_column: str,
+        *,
+        chunk_interval: str | timedelta = "7 days",
+        schema_name: str = "public",
+        if_not_exists: bool = False,
+    ) -> int:
+        """Turn a table into a ChronoTable, its rows kept, and return its id."""
+        return int(
+            self._value(
+                "create_chronotable",
+                repeatable=if_not_exists,
+                p_table_name=table_name,
+                p_time_column=time_column,
+                p_chunk_interval=chunk_interval,
+                p_schema_name=schema_name,
+                p_if_not_exists=if_not_exists,
+            )
+        )
+
+    def set_chunk_interval(
+        self, table_name: str, chunk_interval: str | timedelta, *, schema_name: str = "public"
+    ) -> None:
+        """Set the interval of the chunks made from now on."""
+        self._call(
+            "set_chunk_interval",
+            p_table_name=table_name,
+            p_chunk_interval=chunk_interval,
+            p_schema_name=schema_name,
+        )
+
+    def drop_chronotable(self, table_name: str, *, schema_name: str = "public") -> None:
+        """Drop a ChronoTable with all that hangs on it: RollUps, shadow, policies."""
+        self._call("drop_chronotable", repeatable=False, p_table_name=table_name, p_schema_name=schema_name)
+
+    def ensure_partitions(
+        self,
+        chronotable_id: int,
+        *,
+        past_count: int = 1,
+        future_count: int = 3,
+        range_start: datetime | None = None,
+        range_end: datetime | None = None,
+    ) -> int:
+        """Create the missing chunks around now, or of a range, and return how many were created."""
+        return int(
+            self._value(
+                "_ensure_partitions",
+                p_chronotable_id=chronotable_id,
+                p_past_count=past_count,
+                p_future_count=future_count,
+                **_given(p_range_start=range_start, p_range_end=range_end),
+            )
+        )
+
+    def show_chunks(
+        self,
+        table_name: str,
+        *,
+        older_than: str | timedelta | None = None,
+        newer_than: str | timedelta | None = None,
+        schema_name: str = "public",
+    ) -> list[Chunk]:
+        """List the chunks that are in Lakebase."""
+        rows = self._call(
+            "show_chunks",
+            p_table_name=table_name,
+            p_schema_name=schema_name,
+            **_given(p_older_than=older_than, p_newer_than=newer_than),
+        )
+        return [record(Chunk, row) for row in rows]
+
+    def drop_chunks(
+        self, table_name: str, older_than: str | timedelta, *, schema_name: str = "public"
+    ) -> int:
+        """Drop active chunks older than an interval, whether or not they are durable elsewhere."""
+        return int(
+            self._value(
+                "drop_chunks", p_table_name=table_name, p_older_than=older_than, p_schema_name=schema_name
+            )
+        )
+
+    # Tiering and retention
+
+    def enable_sync(self, table_name: str, *, schema_name: str = "public") -> None:
+        """Mirror a ChronoTable or RollUp into a shadow that the change feed streams."""
+        self._call("enable_sync", repeatable=False, p_table_name=table_name, p_schema_name=schema_name)
+
+    def disable_sync(self, table_name: str, *, schema_name: str = "public") -> None:
+        """Stop mirroring a ChronoTable or RollUp."""
+        self._call("disable_sync", p_table_name=table_name, p_schema_name=schema_name)
+
+    def add_tiering_policy(
+        self, table_name: str, after: str | timedelta, *, schema_name: str = "public"
+    ) -> int:
+        """Tier chunks older than an interval."""
+        return int(
+            self._value(
+                "add_tiering_policy",
+                repeatable=False,
+                p_table_name=table_name,
+                p_after=after,
+                p_schema_name=schema_name,
+            )
+        )
+
+    def add_retention_policy(
+        self, table_name: str, drop_after: str | timedelta, *, schema_name: str = "public"
+    ) -> int:
+        """Drop chunks older than an interval from Lakebase."""
+        return int(
+            self._value(
+                "add_retention_policy",
+                repeatable=False,
+                p_table_name=table_name,
+                p_drop_after=drop_after,
+                p_schema_name=schema_name,
+            )
+        )
+
+    def add_tiered_retention_policy(
+        self,
+        table_name: str,
+        tier_after: str | timedelta,
+        drop_after: str | timedelta,
+        *,
+        schema_name: str = "public",
+    ) -> int:
+        """Tier chunks at one age and drop them from Lakebase at a later one."""
+        return int(
+            self._value(
+                "add_tiered_retention_policy",
+                repeatable=False,
+                p_table_name=table_name,
+                p_tier_after=tier_after,
+                p_drop_after=drop_after,
+                p_schema_name=schema_name,
+            )
+        )
+
+    def get_chunks_to_tier(self, table_name: str, *, schema_name: str = "public") -> list[TierCandidate]:
+        """List the chunks of a table that are old enough to be tiered, while its shadow streams."""
+        rows = self._call("_get_chunks_to_tier", p_table_name=table_name, p_schema_name=schema_name)
+        return [record(TierCandidate, row) for row in rows]
+
+    def tier_chunk(self, chunk_name: str) -> bool:
+        """Flag a chunk as tiered once it is proved durable in Unity Catalog; False means not yet."""
+        return bool(self._value("tier_chunk", p_chunk_name=chunk_name))
+
+    def untier_chunk(self, chunk_name: str) -> None:
+        """Make a tiered chunk active again."""
+        self._call("untier_chunk", p_chunk_name=chunk_name)
+
+    def execute_retention(
+        self,
+        table_name: str,
+        *,
+        schema_name: str = "public",
+        force: bool = False,
+        max_chunks: int | None = None,
+    ) -> int:
+        """
+        Drop chunks past retention from Lakebase and return how many; Unity Catalog keeps its rows.
+
+        :param table_name: The ChronoTable.
+        :param schema_name: Its schema.
+        :param force: Drop even what is not proved durable.
+        :param max_chunks: Drop at most so many in this transaction, where the installed LakeTS can.
+        """
+        if not self._takes("execute_retention", "p_max_chunks"):
+            max_chunks = None
+        return int(
+            self._value(
+                "execute_retention",
+                p_table_name=table_name,
+                p_schema_name=schema_name,
+                p_force=force,
+                **_given(p_max_chunks=max_chunks),
+            )
+        )
+
+    def show_tiering_status(self, table_name: str, *, schema_name: str = "public") -> list[FeedStatus]:
+        """Show how far tiering and the change feed are for a table."""
+        rows = self._call("show_tiering_status", p_table_name=table_name, p_schema_name=schema_name)
+        return [
+            record(FeedStatus, {**row, "table": f"{row['schema_name']}.{row['table_name']}"}) for row in rows
+        ]
+
+    # RollUps
+
+    def create_rollup(
+        self,
+        name: str,
+        query: str,
+        *,
+        bucket_interval: str | timedelta = "1 hour",
+        source_table: str | None = None,
+        source_schema: str = "public",
+        depends_on: Sequence[str] = (),
+    ) -> int:
+        """Create, load and register a RollUp; without a source table it reads other RollUps."""
+        return int(
+            self._value(
+                "create_rollup",
+                repeatable=False,
+                p_name=name,
+                p_query=query,
+                p_bucket_interval=bucket_interval,
+                p_source_table=source_table,
+                p_source_schema=source_schema,
+                p_depends_on=list(depends_on),
+            )
+        )
+
+    def drop_rollup(self, name: str) -> None:
+        """Drop a RollUp and its table."""
+        self._call("drop_rollup", repeatable=False, p_name=name)
+
+    def enable_rollup_invalidation(self, name: str) -> None:
+        """Track changes of a RollUp's source."""
+        self._call("enable_rollup_invalidation", p_rollup_name=name)
+
+    def disable_rollup_invalidation(self, name: str) -> None:
+        """Stop tracking changes of a RollUp's source."""
+        self._call("disable_rollup_invalidation", p_rollup_name=name)
+
+    def refresh_rollup(self, name: str, *, force: bool = False) -> bool:
+        """
+        Refresh one RollUp; False means skipped: refreshed too lately, or right now by another session.
+
+        :param name: The RollUp.
+        :param force: Refresh although its refresh_lag has not passed.
+        """
+        if force and not self._takes("refresh_rollup", "p_force"):
+            raise LakeTSArgumentError(
+                f"Refreshing RollUp {name!r} by force needs LakeTS 0.2 or later; upgrade with "
+                "`lakets install`, or lower its refresh_lag."
+            )
+        return bool(self._value("refresh_rollup", p_name=name, **_given(p_force=force or None)))
+
+    def invalidate_rollup_range(self, name: str, start: datetime, end: datetime) -> int:
+        """Mark the buckets of a range dirty and return how many."""
+        return int(self._value("invalidate_rollup_range", p_name=name, p_from=start, p_to=end))
+
+    def show_rollups(self) -> list[Row]:
+        """Show the RollUps with what the installed LakeTS says about each."""
+        return self._call("show_rollups")
+
+    def show_rollup_dag(self) -> list[Row]:
+        """Show the RollUps in the order of a refresh; raises on a cycle."""
+        return self._call("show_rollup_dag")
+
+    # Watching
+
+    def lakets_metrics(self) -> list[Metric]:
+        """Return the metrics that monitoring scrapes."""
+        return [record(Metric, row) for row in self._call("lakets_metrics")]
+
+    def chunk_health(self) -> list[ChunkHealth]:
+        """Count the chunks of each ChronoTable by state."""
+        return [record(ChunkHealth, row) for row in self._call("chunk_health")]

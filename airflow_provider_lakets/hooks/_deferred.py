@@ -1,0 +1,65 @@
+"""Why a chunk stays: in the engine's own words where it has them, else from the registries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_provider_lakets.hooks.results import DeferredChunk
+
+if TYPE_CHECKING:
+    from airflow_provider_lakets.hooks._contract import LakeTSContract
+    from airflow_provider_lakets.hooks.results import ChronoTable
+
+DUE = """
+SELECT chunk.chunk_name, chunk.status, tab.sync_enabled OR pol.policy_type = 'tiered_retention' AS gated
+  FROM lakets._chunk_metadata AS chunk
+  JOIN lakets._chronotable_registry AS tab ON tab.id = chunk.chronotable_id
+  JOIN lakets._policy_registry AS pol ON pol.chronotable_id = tab.id
+ WHERE tab.id = %(id)s AND chunk.status <> 'dropped' AND pol.enabled
+   AND pol.policy_type IN ('retention', 'tiered_retention')
+   AND chunk.range_end <= now() - (pol.config ->> 'drop_after')::interval
+ ORDER BY chunk.range_start
+"""
+
+TABLE_OF = """
+SELECT tab.schema_name, tab.table_name
+  FROM lakets._chunk_metadata AS chunk
+  JOIN lakets._chronotable_registry AS tab ON tab.id = chunk.chronotable_id
+ WHERE chunk.chunk_name = %(chunk)s
+"""
+
+
+def why_not_tiered(hook: LakeTSContract, chunk: str) -> str:
+    """Return why ``tier_chunk`` deferred a chunk."""
+    if hook._takes("explain_durability"):
+        reason = hook._value("explain_durability", p_chunk_name=chunk)
+        return str(reason or "it has become durable meanwhile; the next run will flag it")
+    rows = hook._query(TABLE_OF, {"chunk": chunk}, doing=f"Looking up chunk {chunk}")
+    for row in rows:
+        for feed in hook.show_tiering_status(row["table_name"], schema_name=row["schema_name"]):
+            lag = "" if feed.cdf_lag_bytes is None else f", {feed.cdf_lag_bytes} bytes behind"
+            return f"its writes are not proved flushed to Unity Catalog; the feed is {feed.cdf_status}{lag}"
+    return "its writes are not proved flushed to Unity Catalog"
+
+
+def why_not_dropped(hook: LakeTSContract, table: ChronoTable) -> list[DeferredChunk]:
+    """Return the chunks of a table that are past retention and still there, each with the reason."""
+    if hook._takes("retention_report"):
+        rows = hook._call("retention_report", p_table_name=table.table_name, p_schema_name=table.schema_name)
+        return [
+            DeferredChunk(row["chunk_name"], row["blocked_by"] or "due now; not reached by this run")
+            for row in rows
+        ]
+    rows = hook._query(DUE, {"id": table.id}, doing=f"Listing the chunks of {table.name} past retention")
+    return [
+        DeferredChunk(row["chunk_name"], _guess(status=row["status"], gated=row["gated"])) for row in rows
+    ]
+
+
+def _guess(*, status: str, gated: bool) -> str:
+    """Return the likeliest reason: LakeTS 0.1.x gives none."""
+    if gated and status != "tiered":
+        return "not proved durable in Unity Catalog: tiering has not flagged it yet"
+    return (
+        "LakeTS left it: written to since it was tiered, or a RollUp has not absorbed its changes"
+    )

@@ -1,0 +1,198 @@
+"""What LakeTSHook returns: frozen records that Airflow can pass on as plain dicts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar
+
+
+def _json(value: Any) -> Any:
+    """Return a value in JSON types: instants as ISO 8601 text."""
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {key: _json(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_json(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class Record:
+    """Base of all results."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, fit for XCom."""
+        return {name: _json(value) for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class ChronoTable(Record):
+    """A row of the registry of ChronoTables; ``policies`` holds the types of its enabled policies."""
+
+    id: int
+    schema_name: str
+    table_name: str
+    time_column: str
+    chunk_interval: str
+    sync_enabled: bool
+    shadow_table_name: str | None
+    policies: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The name as operators take it: ``schema.table``."""
+        return f"{self.schema_name}.{self.table_name}"
+
+
+@dataclass(frozen=True)
+class Chunk(Record):
+    """One chunk that is still in Lakebase."""
+
+    chunk_name: str
+    range_start: datetime
+    range_end: datetime
+    status: str
+    row_count: int | None
+    size_bytes: int | None
+    created_at: datetime | None
+
+
+@dataclass(frozen=True)
+class TierCandidate(Record):
+    """A chunk old enough to be tiered, whose shadow streams."""
+
+    chunk_id: int
+    chunk_name: str
+    range_start: datetime
+    range_end: datetime
+
+
+@dataclass(frozen=True)
+class Rollup(Record):
+    """A RollUp and the names of the RollUps that it reads."""
+
+    name: str
+    depends_on: list[str]
+    bucket_interval: str
+    refresh_lag: str | None
+    watermark: datetime | None
+    last_refreshed_at: datetime | None
+
+
+@dataclass(frozen=True)
+class JobResult(Record):
+    """
+    What a job did to one thing; ``name`` says to which.
+
+    ``outcome`` is one of the job's own words, or ``contended`` (a lock was not granted in time) or
+    ``failed``; ``detail`` then holds the error, and ``retryable`` whether trying again makes sense.
+    """
+
+    name: str
+    outcome: str
+    detail: str | None = None
+    retryable: bool = True
+
+    problems: ClassVar[frozenset[str]] = frozenset({"contended", "failed"})
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing went wrong with it; work put off for a good reason is no wrong."""
+        return self.outcome not in self.problems
+
+
+@dataclass(frozen=True)
+class PartitionResult(JobResult):
+    """One ChronoTable: ``created`` or ``unchanged``, and the names of the chunks created."""
+
+    created: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TierResult(JobResult):
+    """One chunk: ``tiered``, or ``deferred`` with the reason in ``detail``."""
+
+
+@dataclass(frozen=True)
+class DeferredChunk(Record):
+    """A chunk past its retention that still stands, and why."""
+
+    chunk: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RetentionResult(JobResult):
+    """One ChronoTable: ``dropped``, ``deferred`` (chunks are due, none could be dropped) or ``unchanged``."""
+
+    dropped: list[str] = field(default_factory=list)
+    deferred: list[DeferredChunk] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RefreshResult(JobResult):
+    """One RollUp: ``refreshed``, ``unchanged`` (why: ``detail``) or ``skipped`` (what it reads failed)."""
+
+    ms: int = 0
+
+    problems: ClassVar[frozenset[str]] = JobResult.problems | {"skipped"}
+
+
+@dataclass(frozen=True)
+class InstallResult(Record):
+    """The LakeTS version before an install (None: there was none) and after it."""
+
+    before: str | None
+    after: str
+
+
+@dataclass(frozen=True)
+class FeedStatus(Record):
+    """How far tiering and the change feed are for one ChronoTable."""
+
+    table: str
+    after: str | None
+    active_chunks: int
+    tiered_chunks: int
+    pending_chunks: int
+    reclaimable_bytes: int
+    reclaimed_bytes: int
+    cdf_status: str
+    cdf_lag_bytes: int | None
+    caught_up: bool | None
+    last_run_at: datetime | None
+
+
+@dataclass(frozen=True)
+class ChunkHealth(Record):
+    """How many chunks of one ChronoTable are in which state."""
+
+    chronotable: str
+    total: int
+    active: int
+    tiered: int
+    dropped: int
+    oldest_active: datetime | None
+    newest_active: datetime | None
+
+
+@dataclass(frozen=True)
+class Metric(Record):
+    """One value of ``lakets_metrics()``."""
+
+    metric_name: str
+    metric_value: float
+    labels: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Status(Record):
+    """Everything `lakets status` shows."""
+
+    version: str | None
+    tables: list[ChronoTable]
+    health: list[ChunkHealth]
+    feeds: list[FeedStatus]
+    rollups: list[Rollup]

@@ -1,0 +1,3 @@
+"""Operators: one for each job of LakeTS."""
+
+from __future__ import annotations

@@ -1,0 +1,104 @@
+"""What the LakeTS operators share: one login a task, errors that decide about retries, a report."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.sdk import BaseOperator
+
+from airflow_provider_lakets.exceptions import (
+    LakeTSArgumentError,
+    LakeTSNotInstalledError,
+    LakeTSPartialFailureError,
+    LakeTSPrivilegeError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from airflow.sdk import Context
+
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+    from airflow_provider_lakets.hooks.results import JobResult
+
+# No retry cures these.
+PERMANENT = (LakeTSArgumentError, LakeTSNotInstalledError, LakeTSPrivilegeError)
+
+
+class LakeTSBaseOperator(BaseOperator):
+    """
+    Base of the operators: hand out a hook, cancel its statements on kill, report what happened.
+
+    :param lakebase_conn_id: The connection of type ``lakebase``. (templated)
+    """
+
+    template_fields: Sequence[str] = ("lakebase_conn_id",)
+    ui_color = "#cfe8f3"
+
+    def __init__(self, *, lakebase_conn_id: str = "lakebase_default", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.lakebase_conn_id = lakebase_conn_id
+        self._hook: LakeTSHook | None = None
+
+    @contextlib.contextmanager
+    def lakets(self) -> Iterator[LakeTSHook]:
+        """Log in once for the whole block; an error that no retry cures fails the task for good."""
+        from airflow_provider_lakets.hooks.lakets import LakeTSHook
+
+        self._hook = LakeTSHook(self.lakebase_conn_id)
+        try:
+            with self._hook.session():
+                yield self._hook
+        except PERMANENT as err:
+            fail(str(err), err)
+
+    def report(self, context: Context, results: Sequence[JobResult]) -> list[dict[str, Any]]:
+        """
+        Return the results for XCom, or fail the task, the results pushed all the same.
+
+        It is tried again, unless every failure is one that would only come back.
+        """
+        for result in results:
+            level = "info" if result.ok else "warning"
+            getattr(self.log, level)("%s: %s%s", result.name, result.outcome, _after_dash(result.detail))
+        plain = [result.as_dict() for result in results]
+        problems = [result for result in results if not result.ok]
+        if problems:
+            context["ti"].xcom_push(key="return_value", value=plain)
+            _raise(problems, of=len(results))
+        return plain
+
+    def on_kill(self) -> None:
+        """Cancel the statements that are running; Postgres rolls each one back."""
+        if self._hook is not None:
+            self._hook.cancel()
+
+
+def _raise(problems: list[JobResult], *, of: int) -> NoReturn:
+    """Fail the task with the list of what went wrong."""
+    lines = [f"{result.name}: {result.outcome}{_after_dash(result.detail)}" for result in problems]
+    message = "\n".join([f"{len(problems)} of {of} went wrong; all that could be done is done.", *lines])
+    # What was skipped was skipped because of another in the list: that one decides.
+    if any(result.retryable for result in problems if result.outcome != "skipped"):
+        raise LakeTSPartialFailureError(message)
+    fail(message)
+
+
+def fail(message: str, cause: Exception | None = None) -> NoReturn:
+    """Fail the task without retry."""
+    try:
+        from airflow.sdk.exceptions import AirflowFailException
+    except ImportError:  # Airflow 3.1
+        from airflow.exceptions import AirflowFailException
+
+    raise AirflowFailException(message) from cause
+
+
+def as_list(names: str | Sequence[str] | None) -> list[str] | None:
+    """Take one name for a list of one."""
+    return [names] if isinstance(names, str) else None if names is None else list(names)
+
+
+def _after_dash(detail: str | None) -> str:
+    return f" - {detail}" if detail else ""

@@ -1,0 +1,24 @@
+"""Put LakeTS into a database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lakets.operators.base import LakeTSBaseOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class LakeTSInstallOperator(LakeTSBaseOperator):
+    """
+    Install LakeTS in the connection's database, or bring it up to date.
+
+    One transaction, safe to run again and over LakeTS 0.1.x. The role needs CREATE on the database for a
+    first install. Returns a dict: ``before`` (None if there was none) and ``after``, the versions.
+    """
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Return the version before and after."""
+        with self.lakets() as hook:
+            return hook.install().as_dict()

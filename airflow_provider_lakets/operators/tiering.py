@@ -1,0 +1,87 @@
+"""Job 2: flag the chunks that are proved durable in Unity Catalog."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lakets.operators.base import LakeTSBaseOperator, as_list
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.sdk import Context
+
+
+class LakeTSTierCandidatesOperator(LakeTSBaseOperator):
+    """
+    Find the chunks that are due for tiering, in batches to map over.
+
+    Returns a list of lists of chunk names, oldest first; with none due it is empty, and a task mapped over
+    it is skipped. The batches grow where there would otherwise be more than Airflow maps over.
+
+    :param tables: ChronoTables as ``schema.table``; None means all with a tiering policy. (templated)
+    :param batch_size: How many chunks one mapped task should flag.
+    :param max_batches: How many mapped tasks there may be; None means Airflow's ``[core] max_map_length``.
+    """
+
+    template_fields: Sequence[str] = ("tables", "lakebase_conn_id")
+
+    def __init__(
+        self,
+        *,
+        tables: str | Sequence[str] | None = None,
+        batch_size: int = 20,
+        max_batches: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        for name, value in (("batch_size", batch_size), ("max_batches", max_batches)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be 1 or more, not {value}")
+        self.tables = tables
+        self.batch_size = batch_size
+        self.max_batches = max_batches
+
+    def execute(self, context: Context) -> list[list[str]]:
+        """Return the batches."""
+        from airflow.providers.common.compat.sdk import conf
+
+        with self.lakets() as hook:
+            chunks = [candidate.chunk_name for candidate in hook.tier_candidates(as_list(self.tables))]
+        most = self.max_batches or conf.getint("core", "max_map_length")
+        size = max(self.batch_size, math.ceil(len(chunks) / most))
+        batches = [chunks[start : start + size] for start in range(0, len(chunks), size)]
+        self.log.info("Found %d chunk(s) to tier, in %d batch(es)", len(chunks), len(batches))
+        return batches
+
+
+class LakeTSTierOperator(LakeTSBaseOperator):
+    """
+    Flag chunks as tiered, each once it is proved durable in Unity Catalog; nothing is dropped.
+
+    Returns a dict for each chunk: ``name``, ``outcome`` (tiered, deferred, contended, failed) and
+    ``detail`` (why). Deferred is no failure: the change feed has not flushed the chunk's last writes, and
+    the next run looks again. Mapped, each task is named after its chunks.
+
+    :param chunks: Names as :class:`LakeTSTierCandidatesOperator` returns them. (templated)
+    """
+
+    template_fields: Sequence[str] = ("chunks", "lakebase_conn_id")
+
+    def __init__(self, *, chunks: str | Sequence[str], **kwargs: Any) -> None:
+        kwargs["map_index_template"] = kwargs.get("map_index_template") or "{{ task.label }}"
+        super().__init__(**kwargs)
+        self.chunks = chunks
+
+    @property
+    def label(self) -> str:
+        """The chunks in a few words."""
+        first, *others = as_list(self.chunks) or ["nothing"]
+        return f"{first} and {len(others)} more" if others else first
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Return what became of each chunk."""
+        with self.lakets() as hook:
+            results = hook.tier(as_list(self.chunks) or [])
+        return self.report(context, results)
