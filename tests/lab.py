@@ -1,0 +1,192 @@
+"""A LakeTS database to try the provider on: the stand-in for 0.1.x, or our own engine."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+    from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+
+ENGINES = ("0.1", "ours")
+
+FEED = """
+CREATE SCHEMA IF NOT EXISTS wal2delta;
+CREATE TABLE IF NOT EXISTS wal2delta.tables (
+    table_oid oid PRIMARY KEY, status text NOT NULL, committed_lsn pg_lsn, last_write_time timestamptz
+);
+"""
+
+_numbers = itertools.count()
+
+
+class Lab:
+    """
+    Makes what a test needs in one database, and says how Airflow reaches it.
+
+    :param conninfo: Of the database; as its superuser.
+    :param engine: Which LakeTS is in it.
+    """
+
+    def __init__(self, conninfo: str, engine: str) -> None:
+        self.conninfo = conninfo
+        self.engine = engine
+        self.conn = psycopg.connect(conninfo, autocommit=True)
+
+    def connection(self, **fields: Any) -> str:
+        """Return the Airflow connection, in the form of an AIRFLOW_CONN_ variable."""
+        where = conninfo_to_dict(self.conninfo)
+        return json.dumps(
+            {
+                "conn_type": "lakebase",
+                "host": where["host"],
+                "schema": where["dbname"],
+                "login": where["user"],
+                "password": "not-asked-for",
+                "extra": {"sslmode": "disable"},
+                **fields,
+            }
+        )
+
+    def hook(self, **arguments: Any) -> LakeTSHook:
+        from airflow_provider_lakets.hooks.lakets import LakeTSHook
+
+        return LakeTSHook(**arguments)
+
+    def value(self, query: str, *parameters: Any) -> Any:
+        row = self.conn.execute(query, parameters).fetchone()  # type: ignore[call-overload]
+        return row[0] if row else None
+
+    def values(self, query: str, *parameters: Any) -> list[Any]:
+        return [row[0] for row in self.conn.execute(query, parameters)]  # type: ignore[call-overload]
+
+    def table(self, name: str = "metrics", *, days: int = 0, schema: str = "public") -> int:
+        """Make a ChronoTable of daily chunks, with a row in each of the last days; return its id."""
+        self.conn.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')  # type: ignore[call-overload]
+        self.conn.execute(  # type: ignore[call-overload]
+            f'CREATE TABLE "{schema}"."{name}" (at timestamptz NOT NULL, device text NOT NULL, value float8)'
+        )
+        table_id = self.value(
+            "SELECT lakets.create_chronotable(p_table_name => %s, p_time_column => 'at',"
+            " p_chunk_interval => '1 day', p_schema_name => %s)",
+            name,
+            schema,
+        )
+        if days:
+            self.value(
+                "SELECT lakets._ensure_partitions(%s, p_range_start => now() - %s * interval '1 day',"
+                " p_range_end => now())",
+                table_id,
+                days,
+            )
+            self.conn.execute(  # type: ignore[call-overload]
+                f'INSERT INTO "{schema}"."{name}"'
+                " SELECT now() - day * interval '1 day', 'a', day FROM generate_series(0, %s - 1) AS day",
+                [days],
+            )
+        return int(table_id)
+
+    def synced(self, name: str = "metrics", *, days: int, tier: str = "2 days", drop: str = "4 days") -> None:
+        """Make a ChronoTable that is mirrored, with a tiered retention policy."""
+        self.table(name)
+        self.conn.execute("SELECT lakets.enable_sync(%s)", [name])
+        self.value(
+            "SELECT lakets._ensure_partitions(id, p_range_start => now() - %s * interval '1 day',"
+            " p_range_end => now()) FROM lakets._chronotable_registry WHERE table_name = %s",
+            days,
+            name,
+        )
+        self.conn.execute(  # type: ignore[call-overload]
+            f'INSERT INTO "{name}"'
+            " SELECT now() - day * interval '1 day', 'a', day FROM generate_series(0, %s - 1) AS day",
+            [days],
+        )
+        self.conn.execute("SELECT lakets.add_tiered_retention_policy(%s, %s, %s)", [name, tier, drop])
+
+    def flush(self, name: str = "metrics", *, status: str = "STREAMING") -> None:
+        """Let the change feed have flushed all that is committed."""
+        self.conn.execute(FEED)
+        self.conn.execute(
+            "INSERT INTO wal2delta.tables (table_oid, status, committed_lsn)"
+            " VALUES (to_regclass('lakets_cdf._shadow_' || %s), %s, pg_current_wal_lsn())"
+            " ON CONFLICT (table_oid) DO UPDATE SET status = EXCLUDED.status,"
+            " committed_lsn = EXCLUDED.committed_lsn",
+            [name, status],
+        )
+
+    def old_chunks(self, name: str = "metrics") -> list[str]:
+        """Return the names of the chunks that end in the past, oldest first."""
+        return self.values(
+            "SELECT c.chunk_name FROM lakets._chunk_metadata c"
+            " JOIN lakets._chronotable_registry t ON t.id = c.chronotable_id"
+            " WHERE t.table_name = %s AND c.range_end <= now() ORDER BY c.range_start",
+            name,
+        )
+
+    def rollup(self, name: str, *, reads: str = "metrics", lag: str = "0") -> None:
+        """Make an hourly RollUp of a ChronoTable, or a daily one of another RollUp."""
+        exists = self.value("SELECT count(*) FROM lakets._rollup_registry WHERE name = %s", reads)
+        if exists:
+            query = (
+                f"SELECT date_trunc('day', bucket) AS bucket, device, sum(total) AS total "
+                f'FROM public."_rollup_{reads}" GROUP BY 1, 2'
+            )
+            self.conn.execute(
+                "SELECT lakets.create_rollup(p_name => %s, p_query => %s, p_bucket_interval => '1 day',"
+                " p_depends_on => %s::text[])",
+                [name, query, [reads]],
+            )
+        else:
+            query = (
+                f"SELECT date_trunc('hour', at) AS bucket, device, sum(value) AS total "
+                f'FROM public."{reads}" GROUP BY 1, 2'
+            )
+            self.conn.execute(
+                "SELECT lakets.create_rollup(p_name => %s, p_query => %s, p_source_table => %s)",
+                [name, query, reads],
+            )
+        self.conn.execute(
+            "UPDATE lakets._rollup_registry SET refresh_lag = %s::interval WHERE name = %s", [lag, name]
+        )
+
+    def break_rollup(self, name: str) -> None:
+        """Let the next refresh of a RollUp fail, and touch its source so that there is something to do."""
+        self.conn.execute(f'ALTER TABLE public."_rollup_{name}" ADD CHECK (total > 1e9) NOT VALID')  # type: ignore[call-overload]
+        self.conn.execute("INSERT INTO metrics VALUES (now(), 'b', 1)")
+
+
+@pytest.fixture(scope="session")
+def template_01(postgres: EmbeddedPostgres) -> str:
+    """Load the stand-in for LakeTS 0.1.x once."""
+    name = "lakets_01_template"
+    with psycopg.connect(postgres.ensure_database(name), autocommit=True) as conn:
+        conn.execute(Path(__file__).with_name("lakets_01.sql").read_text())  # type: ignore[call-overload]
+    return name
+
+
+@pytest.fixture(params=ENGINES, ids=lambda engine: f"lakets-{engine}")
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def lab(
+    engine: str, postgres: EmbeddedPostgres, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Lab]:
+    """Yield a fresh LakeTS database that lakebase_default leads to."""
+    template = request.getfixturevalue("template_01" if engine == "0.1" else "template")
+    name = f"lab_{next(_numbers)}"
+    lab = Lab(postgres.ensure_database(name, template=template), engine)
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection())
+    yield lab
+    lab.conn.close()
+    postgres.drop_database(name)

@@ -1,0 +1,229 @@
+"""LakeTSHook on a real server, against LakeTS 0.1.x and against our engine."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_lakets.exceptions import LakeTSArgumentError
+
+if TYPE_CHECKING:
+    from tests.lab import Lab
+
+
+def test_lists_chronotables_with_their_policies(lab: Lab) -> None:
+    lab.table("plain")
+    lab.table("kept", schema="other")
+    lab.conn.execute("SELECT lakets.add_retention_policy('kept', '30 days', 'other')")
+
+    tables = {table.name: table for table in lab.hook().chronotables()}
+
+    assert tables["public.plain"].policies == []
+    assert tables["other.kept"].policies == ["retention"]
+    assert tables["other.kept"].chunk_interval == "1 day"
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"), [("tiering", ["public.both"]), ("retention", ["public.both", "public.dropped"])]
+)
+def test_tiered_retention_counts_as_both_policies(lab: Lab, policy: str, expected: list[str]) -> None:
+    lab.synced("both", days=1)
+    lab.table("dropped")
+    lab.conn.execute("SELECT lakets.add_retention_policy('dropped', '30 days')")
+    lab.table("neither")
+
+    tables = lab.hook().chronotables(policy=policy)
+
+    assert [table.name for table in tables] == expected
+
+
+def test_a_bare_name_means_schema_public(lab: Lab) -> None:
+    lab.table("metrics", schema="other")
+    lab.table("metrics")
+
+    tables = lab.hook().chronotables(["metrics", "other.metrics"])
+
+    assert [table.name for table in tables] == ["public.metrics", "other.metrics"]
+
+
+def test_an_unknown_table_is_refused_with_the_known_ones(lab: Lab) -> None:
+    lab.table("metrics")
+
+    with pytest.raises(LakeTSArgumentError, match=r"'metric' is no ChronoTable.*there are: public\.metrics"):
+        lab.hook().partition(["metric"])
+
+
+def test_partition_says_which_chunks_it_created(lab: Lab) -> None:
+    lab.table("metrics")
+
+    (result,) = lab.hook().partition(future_count=5)
+
+    assert result.outcome == "created"
+    assert len(result.created) == 2  # three were there already
+    assert result.created == lab.values(
+        "SELECT chunk_name FROM lakets._chunk_metadata ORDER BY range_start DESC LIMIT 2"
+    )[::-1]
+
+
+def test_partition_finds_nothing_to_do_the_second_time(lab: Lab) -> None:
+    lab.table("metrics")
+    hook = lab.hook()
+    hook.partition(future_count=5)
+
+    (result,) = hook.partition(future_count=5)
+
+    assert (result.outcome, result.created) == ("unchanged", [])
+
+
+def test_partition_makes_the_chunks_of_a_range(lab: Lab) -> None:
+    lab.table("metrics")
+    start = datetime(2024, 2, 28, tzinfo=timezone.utc)
+
+    (result,) = lab.hook().partition(["metrics"], range_start=start, range_end=start + timedelta(days=3))
+
+    assert result.created == [
+        "public.metrics_20240228_000000",
+        "public.metrics_20240229_000000",
+        "public.metrics_20240301_000000",
+    ]
+
+
+def test_no_candidates_without_a_feed(lab: Lab) -> None:
+    lab.synced(days=8)
+
+    assert lab.hook().tier_candidates() == []
+
+
+def test_candidates_are_old_chunks_of_streaming_tables_oldest_first(lab: Lab) -> None:
+    lab.synced("flights", days=8)
+    lab.synced("weather", days=8)
+    lab.flush("weather")
+
+    candidates = lab.hook().tier_candidates()
+
+    names = [candidate.chunk_name for candidate in candidates]
+    assert names == [name for name in lab.old_chunks("weather") if name in names]
+    assert 5 <= len(names) <= 7  # days 3 to 8 back, and what the engine made before
+
+
+def test_candidates_can_be_limited_to_tables(lab: Lab) -> None:
+    lab.synced("flights", days=8)
+    lab.synced("weather", days=8)
+    lab.flush("weather")
+    lab.flush("flights")
+
+    candidates = lab.hook().tier_candidates(["public.flights"])
+
+    assert {candidate.chunk_name[:14] for candidate in candidates} == {"public.flights"}
+
+
+def test_tier_flags_what_is_flushed(lab: Lab) -> None:
+    lab.synced(days=8)
+    lab.flush()
+    chunk = lab.old_chunks()[0]
+
+    (result,) = lab.hook().tier([chunk])
+
+    assert (result.name, result.outcome) == (chunk, "tiered")
+    assert lab.value("SELECT status FROM lakets._chunk_metadata WHERE chunk_name = %s", chunk) == "tiered"
+
+
+def test_tier_defers_with_a_reason_what_no_feed_has_flushed(lab: Lab) -> None:
+    lab.synced(days=8)
+    chunk = lab.old_chunks()[0]
+
+    (result,) = lab.hook().tier([chunk])
+
+    assert result.outcome == "deferred"
+    assert result.ok
+    assert "NONE" in str(result.detail) or "not" in str(result.detail)
+
+
+def test_tier_goes_on_after_a_chunk_that_is_refused(lab: Lab) -> None:
+    lab.synced(days=8)
+    lab.flush()
+    chunk = lab.old_chunks()[0]
+
+    unknown, known = lab.hook().tier(["public.nothing_20200101_000000", chunk])
+
+    assert (unknown.outcome, unknown.retryable) == ("failed", False)
+    assert "public.nothing_20200101_000000" in str(unknown.detail)
+    assert known.outcome == "tiered"
+
+
+def test_tier_tells_a_chunk_that_is_already_dropped(lab: Lab) -> None:
+    lab.synced(days=8)
+    lab.flush()
+    lab.conn.execute("SELECT lakets.execute_retention('metrics', p_force => true)")
+
+    (result,) = lab.hook().tier([lab.old_chunks()[0]])
+
+    assert (result.outcome, result.retryable) == ("failed", False)
+    assert "already dropped" in str(result.detail)
+
+
+def test_retain_drops_what_is_tiered_and_says_what(lab: Lab) -> None:
+    lab.synced(days=8)
+    lab.flush()
+    hook = lab.hook()
+    hook.tier(candidate.chunk_name for candidate in hook.tier_candidates())
+    lab.flush()
+
+    result = hook.retain("metrics")
+
+    assert result.outcome == "dropped"
+    assert result.dropped == lab.values(
+        "SELECT chunk_name FROM lakets._chunk_metadata WHERE status = 'dropped' ORDER BY range_start"
+    )
+    assert len(result.dropped) >= 3
+    assert result.deferred == []
+
+
+def test_retain_defers_what_is_not_durable_and_says_why(lab: Lab) -> None:
+    lab.synced(days=8)
+
+    result = lab.hook().retain("public.metrics")
+
+    assert (result.outcome, result.dropped) == ("deferred", [])
+    assert len(result.deferred) >= 3
+    assert "not" in result.deferred[0].reason
+    assert lab.value("SELECT count(*) FROM metrics") == 8
+
+
+def test_retain_drops_all_that_is_due_by_force(lab: Lab) -> None:
+    lab.synced(days=8)
+
+    result = lab.hook().retain("metrics", force=True)
+
+    assert len(result.dropped) >= 3
+    assert result.deferred == []
+
+
+def test_retain_has_nothing_to_do_with_young_chunks(lab: Lab) -> None:
+    lab.synced(days=2)
+
+    result = lab.hook().retain("metrics")
+
+    assert result.outcome == "unchanged"
+
+
+def test_version_is_none_without_lakets(lab: Lab) -> None:
+    lab.conn.execute("DROP SCHEMA lakets CASCADE")
+
+    assert lab.hook().version() is None
+
+
+def test_status_gathers_tables_chunks_and_rollups(lab: Lab) -> None:
+    lab.table("metrics", days=3)
+    lab.rollup("hourly")
+    lab.rollup("daily", reads="hourly")
+
+    status = lab.hook().status()
+
+    assert status.version == lab.value("SELECT version FROM lakets._version ORDER BY installed_at DESC LIMIT 1")
+    assert [table.name for table in status.tables] == ["public.metrics"]
+    assert status.health[0].total == lab.value("SELECT count(*) FROM lakets._chunk_metadata")
+    assert status.feeds[0].cdf_status == "NONE"
+    assert {rollup.name: rollup.depends_on for rollup in status.rollups} == {"hourly": [], "daily": ["hourly"]}
