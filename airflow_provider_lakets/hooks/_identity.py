@@ -1,0 +1,251 @@
+"""Who am I: the Databricks identity that asks for database credentials, and how it proves itself."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import requests
+from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
+from airflow.sdk import BaseHook
+from requests.auth import HTTPBasicAuth
+
+from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakebaseCredentialError
+from airflow_provider_lakets.hooks._rest import RestError, send, workspace_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.sdk import Connection
+
+RENEW_BEFORE = 120.0  # seconds before its end at which a workspace token counts as used up
+
+# Login kinds that a Databricks connection prefers to its service principal, see BaseDatabricksHook.
+_PREFERRED_KINDS = {"token", "azure_tenant_id", "use_azure_managed_identity", "use_default_azure_credential"}
+
+_ENVIRONMENT = "DATABRICKS_HOST, DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET"
+
+
+class Identity:
+    """
+    Somebody the workspace knows.
+
+    :param host: Address of the workspace.
+    :param name: The identity and where it was found, for messages.
+    :param role: The Postgres role that goes with it, when that is known without asking.
+    :param proxies: Proxies in the form of requests.
+    """
+
+    def __init__(
+        self, host: str, name: str, *, role: str | None = None, proxies: Mapping[str, str] | None = None
+    ) -> None:
+        self.host = workspace_url(host)
+        self.name = name
+        self.role = role
+        self.session = requests.Session()
+        self.session.proxies.update(proxies or {})
+
+    def headers(self) -> dict[str, str]:
+        """Return the HTTP headers that prove the identity now."""
+        raise NotImplementedError
+
+    def forget(self) -> bool:
+        """Drop a proof that was refused; False if there is none to drop."""
+        return False
+
+
+class ServicePrincipal(Identity):
+    """
+    A service principal with its OAuth secret (machine to machine).
+
+    This kind is asked for directly: databricks-sdk takes seconds to import, and the Databricks
+    provider's hook reaches https on port 443 only.
+
+    :param client_id: Application id; it is also the name of the principal's Postgres role.
+    :param secret: Its OAuth secret.
+    """
+
+    def __init__(
+        self, host: str, client_id: str, secret: str, *, found: str, proxies: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(host, f"service principal {client_id} ({found})", role=client_id, proxies=proxies)
+        self._proof = HTTPBasicAuth(client_id, secret)
+        self._secret = secret
+        self._token = ""
+        self._renew_at = 0.0
+        self._lock = threading.Lock()  # the threads of a pool log in side by side
+
+    def headers(self) -> dict[str, str]:
+        """Return the token of the principal, renewed when it is about to end."""
+        with self._lock:
+            if time.monotonic() >= self._renew_at:
+                self._renew()
+            return {"Authorization": f"Bearer {self._token}"}
+
+    def forget(self) -> bool:
+        """Have the next request fetch a new token."""
+        self._renew_at = 0.0
+        return True
+
+    def _renew(self) -> None:
+        form = {"grant_type": "client_credentials", "scope": "all-apis"}
+        try:
+            answer = send(
+                self.session,
+                "POST",
+                f"{self.host}/oidc/v1/token",
+                secrets=[self._secret],
+                data=form,
+                auth=self._proof,
+            )
+        except RestError as err:
+            if err.is_transient:
+                raise LakebaseConnectionError(
+                    f"The {self.name} got no token: {err} Try again later."
+                ) from err
+            raise LakebaseCredentialError(
+                f"The {self.name} was refused a token: {err} Check the client id, that its secret is not "
+                f"expired, and that the principal is in the workspace {self.host}."
+            ) from err
+        self._token = answer.get("access_token", "")
+        self._renew_at = time.monotonic() + float(answer.get("expires_in", 0)) - RENEW_BEFORE
+
+
+class ConnectionIdentity(Identity):
+    """
+    The identity of a Databricks connection of any login kind, by the Databricks provider's own hook.
+
+    :param connection: The connection.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        from airflow.providers.databricks.hooks.databricks_base import BaseDatabricksHook
+
+        extra = connection.extra_dejson
+        super().__init__(
+            _host(connection), f"Databricks connection {connection.conn_id!r}", proxies=extra.get("proxies")
+        )
+        self._secrets = [value for value in (connection.password, extra.get("token")) if value]
+        self._hook = BaseDatabricksHook(connection.conn_id)
+
+    def headers(self) -> dict[str, str]:
+        """Return the token that the hook finds, renewed by it as needed."""
+        try:
+            # The hook has no public way to its token, only operators built on it.
+            if token := self._hook._get_token(raise_error=True):
+                return {"Authorization": f"Bearer {token}", **self._hook._get_aad_headers()}
+            problem = "it has a user name and password, which Databricks no longer takes"
+        except Exception as err:
+            problem = f"{type(err).__name__}: {_blot(str(err), self._secrets)}"
+        # Raised out here without a cause: the hook's own errors may quote the token they choked on.
+        raise LakebaseCredentialError(
+            f"The {self.name} gave no token: {problem}. Use one of its OAuth kinds, such as login = client "
+            'id, password = secret and extra {"service_principal_oauth": true}.'
+        )
+
+    def forget(self) -> bool:
+        """Drop the hook's tokens."""
+        self._hook.oauth_tokens.clear()
+        return True
+
+
+class EnvironmentIdentity(Identity):
+    """Whatever databricks-sdk finds: variables, a profile, Azure, Google, a notebook. Slow to import."""
+
+    def __init__(self) -> None:
+        from databricks.sdk.core import Config
+
+        try:
+            # Its own limit is five minutes, on a host that may merely be misspelt.
+            self._config = Config(http_timeout_seconds=30, retry_timeout_seconds=60)
+            problem = "" if self._config.host else "it names no host"
+        except Exception as err:
+            problem = _blot(str(err), _environment_secrets())
+        if problem:
+            raise LakebaseCredentialError(
+                f"No Databricks identity in the environment: {problem}. Set {_ENVIRONMENT}, or name a "
+                "Databricks connection as databricks_conn_id in the extra of the Lakebase connection."
+            )
+        super().__init__(self._config.host, f"{self._config.auth_type} identity of the environment")
+
+    def headers(self) -> dict[str, str]:
+        """Return what the SDK sends, renewed by it as needed."""
+        try:
+            return self._config.authenticate()
+        except Exception as err:
+            problem = f"{type(err).__name__}: {_blot(str(err), _environment_secrets())}"
+        raise LakebaseCredentialError(f"The {self.name} gave no token: {problem}.")
+
+
+def find_identity(databricks_conn_id: str | None) -> Identity:
+    """
+    Return the identity of a Databricks connection, or else the environment's.
+
+    :param databricks_conn_id: Id of the connection; None for the environment.
+    """
+    if databricks_conn_id:
+        return _from_connection(databricks_conn_id)
+    env = os.environ
+    names = ("DATABRICKS_HOST", "DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET")
+    host, client_id, secret = (env.get(name) for name in names)
+    # Where more than these is set, which of them counts is the SDK's to say.
+    by_secret = env.get("DATABRICKS_AUTH_TYPE", "oauth-m2m") == "oauth-m2m" and not env.get(
+        "DATABRICKS_TOKEN"
+    )
+    if by_secret and host and client_id and secret:
+        return ServicePrincipal(host, client_id, secret, found="environment")
+    return EnvironmentIdentity()
+
+
+def _from_connection(conn_id: str) -> Identity:
+    try:
+        connection = BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException as err:
+        raise LakebaseCredentialError(
+            f"The Databricks connection {conn_id!r} (databricks_conn_id) is not defined. Define it, or leave "
+            f"databricks_conn_id out to use the environment: {_ENVIRONMENT}."
+        ) from err
+    extra = connection.extra_dejson
+    by_secret = extra.get("service_principal_oauth") and not any(map(extra.get, _PREFERRED_KINDS))
+    if by_secret and connection.login and connection.password:
+        return ServicePrincipal(
+            _host(connection),
+            connection.login,
+            connection.password,
+            found=f"Databricks connection {conn_id!r}",
+            proxies=extra.get("proxies"),
+        )
+    return ConnectionIdentity(connection)
+
+
+def _host(connection: Connection) -> str:
+    """Return the address in a Databricks connection, where scheme and port may be fields of their own."""
+    host = connection.extra_dejson.get("host") or connection.host
+    if not host:
+        raise LakebaseCredentialError(
+            f"The Databricks connection {connection.conn_id!r} has no host: set the workspace's address."
+        )
+    scheme, _, rest = host.rpartition("://")
+    scheme = scheme or (connection.schema if connection.schema in ("http", "https") else "https")
+    has_port = re.search(r":\d+/?$", rest)
+    port = f":{connection.port}" if connection.port and not has_port else ""
+    return f"{scheme}://{rest.rstrip('/')}{port}"
+
+
+def _blot(text: str, secrets: list[str]) -> str:
+    """Take secrets out of a text of unknown making: the known ones, and whatever looks like a token."""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    text = re.sub(
+        r"(?i)((?:token|secret|password|assertion)['\"]?\s*[:=]\s*['\"]?)[^\s'\",}]+", r"\1***", text
+    )
+    return re.sub(r"\beyJ[\w.-]+|\bdapi\w+|\bdose\w+", "***", text)
+
+
+def _environment_secrets() -> list[str]:
+    """Return the values of the Databricks and Azure variables that hold secrets."""
+    secret = re.compile("(?i)(databricks|arm|azure).*(secret|token|password)")
+    return [value for name, value in os.environ.items() if secret.search(name) and value]

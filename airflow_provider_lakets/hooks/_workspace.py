@@ -1,0 +1,110 @@
+"""A Databricks workspace as this provider sees it: resources to read, and refusals to explain."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow_provider_lakets.exceptions import (
+    LakebaseConnectionError,
+    LakebaseCredentialError,
+    LakebaseResolutionError,
+    LakeTSError,
+)
+from airflow_provider_lakets.hooks._rest import Headers, RestError, send
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from airflow_provider_lakets.hooks._identity import Identity
+
+
+class Workspace:
+    """
+    A workspace, asked as one identity on behalf of one Airflow connection.
+
+    :param identity: Who asks, and which workspace.
+    :param conn_id: The connection, for messages.
+    """
+
+    def __init__(self, identity: Identity, conn_id: str) -> None:
+        self.identity = identity
+        self.conn_id = conn_id
+
+    def get(self, path: str, **query: str) -> dict[str, Any]:
+        """Return the resource at a path below ``/api/2.0/``."""
+        return self._ask("GET", path, params=query)
+
+    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a JSON object to a path below ``/api/2.0/`` and return the answer."""
+        return self._ask("POST", path, json=body)
+
+    def pages(self, path: str, key: str | None = None) -> Iterator[dict[str, Any]]:
+        """
+        Yield the items of a list, page after page.
+
+        :param key: Where they stand in the answer, if not under the last word of the path.
+        """
+        key = key or path.rpartition("/")[2]
+        query: dict[str, str] = {}
+        while True:
+            page = self.get(path, **query)
+            yield from page.get(key, ())
+            if not (token := page.get("next_page_token")):
+                return
+            query = {"page_token": token}
+
+    def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        url = f"{self.identity.host}/api/2.0/{quote(path)}"
+        try:
+            return self._ask_once(method, url, options)
+        except RestError as err:
+            if err.status != 401 or not self.identity.forget():
+                raise
+        # The token was withdrawn before its time: prove the identity afresh, once.
+        return self._ask_once(method, url, options)
+
+    def _ask_once(self, method: str, url: str, options: dict[str, Any]) -> dict[str, Any]:
+        proof = Headers(self.identity.headers())
+        secrets = [value.removeprefix("Bearer ") for value in proof.headers.values()]
+        return send(self.identity.session, method, url, secrets=secrets, auth=proof, **options)
+
+    @contextlib.contextmanager
+    def telling(self, what: str, instead: Iterable[dict[str, Any]] = ()) -> Iterator[None]:
+        """
+        Turn the workspace's refusals into errors that say what to do.
+
+        :param what: What is asked for.
+        :param instead: What there is, to be named should it not exist; read only then.
+        """
+        try:
+            yield
+        except RestError as err:
+            raise self._told(err, what, instead) from err
+
+    def _told(self, err: RestError, what: str, instead: Iterable[dict[str, Any]]) -> LakeTSError:
+        asked = f"Connection {self.conn_id!r}: {what}, asked for by the {self.identity.name}"
+        if err.is_transient:
+            return LakebaseConnectionError(f"{asked}, could not be had. {err} Try again later.")
+        if err.status != 404:
+            return LakebaseCredentialError(
+                f"{asked}, was refused. {err} Grant the identity access to the project (CAN USE at least)."
+            )
+        try:
+            there = f" There is: {listed(instead)}."
+        except RestError:
+            there = ""
+        return LakebaseResolutionError(
+            f"{asked}, does not exist or is hidden from it. {err}{there} Correct the name, or grant the "
+            "identity access to the project."
+        )
+
+
+def listed(resources: Iterable[dict[str, Any]]) -> str:
+    """Name resources in one line, each with its type where it has one."""
+    names = []
+    for resource in resources:
+        kind = resource.get("status", {}).get("endpoint_type", "")
+        names.append(f"{resource['name']} ({kind})" if kind else str(resource["name"]))
+    return ", ".join(names) or "none"

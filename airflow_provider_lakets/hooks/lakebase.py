@@ -1,0 +1,260 @@
+"""A Postgres session on Lakebase: who am I, where is the endpoint, a fresh password at each login."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from contextlib import closing
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+import tenacity
+from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+from airflow.sdk import Connection
+
+from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.hooks._login import Login
+from airflow_provider_lakets.hooks._refusal import RETRY_POLICY, EndpointAsleepError, explain
+from airflow_provider_lakets.hooks._settings import server_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import timedelta
+
+    from psycopg_pool import ConnectionPool
+    from sqlalchemy.engine import URL, Engine
+    from typing_extensions import Self
+
+C = TypeVar("C", bound=psycopg.Connection[Any])
+
+DEFAULT_DATABASE = "databricks_postgres"
+
+# A session outlives the credential it logged in with, which is good for an hour. Pools still let
+# go of theirs before: a role or a grant that is taken away then takes effect within that hour.
+POOLED_SECONDS = 45 * 60
+
+CANCEL_TIMEOUT = 5.0  # seconds; a task being killed has little time
+
+
+class LakebaseHook(PostgresHook):
+    """
+    Connect to Databricks Lakebase Postgres; a :class:`PostgresHook` in everything else.
+
+    With a password in the connection the login is a native Postgres one. Without, it is OAuth: a
+    Databricks identity (``databricks_conn_id``, or else the environment's) mints a credential inside
+    every physical login, and nothing keeps it. The host, when the connection has none, is that of the
+    endpoint; the role, when it has no login, is ``LAKETS_PG_ROLE`` or the identity's own.
+
+    The extra may name ``project``, ``branch``, ``endpoint`` or ``instance``, ``databricks_conn_id``,
+    and whatever libpq takes. ``LAKETS_LAKEBASE_ENDPOINT`` stands in for them, and for the whole of
+    ``lakebase_default`` when that is not defined.
+
+    :param lakebase_conn_id: Id of the Airflow connection; the first positional argument, too.
+    :param databricks_conn_id: Id of the Databricks connection to log in as; wins over the extra's.
+    :param statement_timeout: Longest a statement may run: a timedelta, or text such as '30min'; '0' is
+        no limit. By default what ``options`` in the extra says, or else 12 hours.
+    :param lock_timeout: Longest a statement may wait for a lock, likewise; by default 10 minutes.
+    :param application_name: Name of the sessions; by default DAG, task and run.
+    """
+
+    conn_name_attr = "lakebase_conn_id"
+    default_conn_name = "lakebase_default"
+    conn_type = "lakebase"
+    hook_name = "Databricks Lakebase"
+    ignored_extra_options = PostgresHook.ignored_extra_options | {
+        # read by DbApiHook
+        "dialect",
+        "placeholder",
+        "insert_statement_format",
+        "replace_statement_format",
+        "escape_word_format",
+        "escape_column_names",
+    }
+
+    def __init__(
+        self,
+        *args: Any,
+        databricks_conn_id: str | None = None,
+        statement_timeout: timedelta | str | None = None,
+        lock_timeout: timedelta | str | None = None,
+        application_name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.databricks_conn_id = databricks_conn_id
+        self.application_name = application_name
+        self._limits = server_settings(statement_timeout=statement_timeout, lock_timeout=lock_timeout)
+        self._opened: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
+
+    @classmethod
+    def get_connection(cls, conn_id: str) -> Connection:
+        """
+        Return the connection, or one made of the environment in place of ``lakebase_default``.
+
+        Only of that one: a misspelt id must not lead to another database.
+        """
+        try:
+            connection: Connection = super().get_connection(conn_id)
+        except (AirflowNotFoundException, ImportError) as err:  # Airflow 3.1 outside a task: ImportError
+            if conn_id == cls.default_conn_name and os.environ.get("LAKETS_LAKEBASE_ENDPOINT"):
+                return Connection(conn_id=conn_id, conn_type=cls.conn_type)
+            raise AirflowNotFoundException(
+                f"The connection {conn_id!r} is not defined. Define it; or, in place of "
+                f"{cls.default_conn_name!r}, set DATABRICKS_HOST, DATABRICKS_CLIENT_ID, "
+                "DATABRICKS_CLIENT_SECRET and LAKETS_LAKEBASE_ENDPOINT (projects/<project> is enough)."
+            ) from err
+        return connection
+
+    def get_conn(self) -> psycopg.Connection[Any]:
+        """Open a session; ``cursor`` in the extra decides the form of its rows."""
+        cursor = self.connection.extra_dejson.get("cursor")
+        options = {"row_factory": self._get_cursor(cursor)} if cursor else {}
+        self.conn = connection = self._open(psycopg.Connection.connect, **options)
+        return connection
+
+    async def aget_conn(self) -> psycopg.AsyncConnection[Any]:
+        """Open an autocommit session from an event loop, such as the triggerer's."""
+        from asgiref.sync import sync_to_async
+
+        # Looking up connections and minting block. Not asyncio.to_thread: the triggerer of Airflow 3.1
+        # answers a lookup only in a thread that asgiref started.
+        login = sync_to_async(self._fresh_login, thread_sensitive=False)
+
+        async def open_once() -> psycopg.AsyncConnection[Any]:
+            try:
+                return await psycopg.AsyncConnection.connect(**await login(), autocommit=True)
+            except psycopg.Error as err:
+                failure = self._explain(err)
+            raise failure
+
+        return await tenacity.AsyncRetrying(**RETRY_POLICY)(open_once)
+
+    def get_pool(self, **options: Any) -> ConnectionPool[psycopg.Connection[Any]]:
+        """
+        Return a pool that mints for each physical login; it opens in a ``with`` block.
+
+        :param options: What :class:`psycopg_pool.ConnectionPool` takes.
+        """
+        from psycopg_pool import ConnectionPool
+
+        hook = self
+
+        class FreshLogin(psycopg.Connection[Any]):
+            @classmethod
+            def connect(cls, conninfo: str = "", **arguments: Any) -> Self:
+                return hook._open(super().connect, **arguments)
+
+        options = {
+            "min_size": 1,
+            "max_lifetime": POOLED_SECONDS,
+            "check": ConnectionPool.check_connection,  # a suspended endpoint has cut its idle sessions
+            **options,
+        }
+        return ConnectionPool(connection_class=FreshLogin, open=False, **options)
+
+    def get_sqlalchemy_engine(self, engine_kwargs: dict[str, Any] | None = None) -> Engine:
+        """
+        Return an engine, on psycopg, that mints for each physical login.
+
+        :param engine_kwargs: What :func:`sqlalchemy.create_engine` takes.
+        """
+        options = {
+            "creator": lambda: self._open(psycopg.Connection.connect),
+            "pool_pre_ping": True,
+            "pool_recycle": POOLED_SECONDS,
+        }
+        return super().get_sqlalchemy_engine({**options, **(engine_kwargs or {})})
+
+    @property
+    def sqlalchemy_url(self) -> URL:
+        """The connection as a URL, host and role resolved; a password is in it only if it is a native one."""
+        from sqlalchemy.engine import URL
+
+        login = self._login.arguments()
+        query = {name: login[name] for name in ("sslmode", "sslrootcert") if login.get(name)}
+        query.update(self.connection.extra_dejson.get("sqlalchemy_query") or {})
+        host = login["host"]
+        if host.startswith("/"):
+            host, query["host"] = None, host  # a Unix socket is no host in a URL
+        return URL.create(
+            drivername="postgresql+psycopg",
+            username=login["user"],
+            password=self.connection.password or None,
+            host=host,
+            port=login["port"],
+            database=self._dbname,
+            query=query,
+        )
+
+    def test_connection(self) -> tuple[bool, str]:  # type: ignore[override]  # there unannotated
+        """Log in, and say as whom and to what; or what is wrong and what to do about it."""
+        query = "SELECT current_user, current_database(), current_setting('server_version')"
+        try:
+            with closing(self._open(psycopg.Connection.connect)) as connection:
+                role, database, version = connection.execute(query).fetchone() or ("", "", "")
+        except (LakeTSError, AirflowNotFoundException, psycopg.Error) as err:
+            return False, str(err)
+        return (
+            True,
+            f"Logged in to database {database} as {role}, Postgres {version}, with {self._login.means}.",
+        )
+
+    def cancel(self) -> None:
+        """Cancel what the sessions of this hook are running, without a new login; for ``on_kill``."""
+        for connection in list(self._opened):
+            if not connection.closed:
+                try:
+                    connection.cancel_safe(timeout=CANCEL_TIMEOUT)
+                except psycopg.Error as err:
+                    self.log.warning(
+                        "Connection %r: a statement was not cancelled: %s", self.get_conn_id(), err
+                    )
+
+    def _open(self, connect: Callable[..., C], **options: Any) -> C:
+        """
+        Log in, again while a suspended endpoint wakes up.
+
+        :param connect: ``connect`` of a psycopg connection class.
+        :param options: Arguments beyond the hook's, or in their place.
+        """
+        try:
+            connection: C = tenacity.Retrying(**RETRY_POLICY)(self._open_once, connect, options)
+        except EndpointAsleepError:
+            self._login.forget()
+            raise
+        if self.enable_log_db_messages:
+            connection.add_notice_handler(self._notice_handler)
+        self._opened.add(connection)
+        return connection
+
+    def _open_once(self, connect: Callable[..., C], options: dict[str, Any]) -> C:
+        try:
+            return connect(**{**self._fresh_login(), **options})
+        except psycopg.Error as err:
+            failure = self._explain(err)
+        # Raised out here, where psycopg's error, which carries the password, is no part of it.
+        raise failure
+
+    def _fresh_login(self) -> dict[str, Any]:
+        return {**self._login.fresh(), "dbname": self._dbname}
+
+    def _explain(self, err: psycopg.Error) -> LakeTSError:
+        asked = {**self._login.arguments(), "dbname": self._dbname}
+        return explain(err, asked, conn_id=self.get_conn_id(), means=self._login.means)
+
+    @cached_property
+    def _login(self) -> Login:
+        return Login(
+            self.connection,
+            ignored=self.ignored_extra_options,
+            databricks_conn_id=self.databricks_conn_id,
+            options=" ".join(filter(None, [self._limits, self.options])),
+            name=self.application_name,
+        )
+
+    @property
+    def _dbname(self) -> str:
+        # BaseSQLOperator sets `schema` to its `database`, unless the connection's type is postgres.
+        return self.database or getattr(self, "schema", None) or self.connection.schema or DEFAULT_DATABASE
