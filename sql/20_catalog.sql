@@ -1,0 +1,223 @@
+-- Looking things up by name, and turning instants into literals, the same way everywhere.
+
+-- The relation of that name, or a clear error.
+CREATE OR REPLACE FUNCTION lakets._relation(
+    p_schema_name text,
+    p_table_name  text
+) RETURNS regclass
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relation regclass := to_regclass(format('%I.%I', p_schema_name, p_table_name));
+BEGIN
+    IF v_relation IS NULL THEN
+        RAISE EXCEPTION 'Table %.% does not exist.', p_schema_name, p_table_name
+            USING ERRCODE = 'undefined_table', HINT = 'Check the table and schema name; both are taken as written.';
+    END IF;
+    RETURN v_relation;
+END;
+$$;
+
+-- The registry row of a ChronoTable, or a clear error.
+CREATE OR REPLACE FUNCTION lakets._chronotable(
+    p_table_name  text,
+    p_schema_name text
+) RETURNS lakets._chronotable_registry
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_table lakets._chronotable_registry;
+BEGIN
+    SELECT reg.* INTO v_table
+      FROM lakets._chronotable_registry AS reg
+     WHERE reg.table_name = p_table_name AND reg.schema_name = p_schema_name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION '%.% is not a ChronoTable.', p_schema_name, p_table_name
+            USING ERRCODE = 'undefined_table',
+                  HINT = 'Make it one with lakets.create_chronotable, or correct the table and schema name.';
+    END IF;
+    RETURN v_table;
+END;
+$$;
+
+-- The registry row of a RollUp, or a clear error.
+CREATE OR REPLACE FUNCTION lakets._rollup(
+    p_name text
+) RETURNS lakets._rollup_registry
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_rollup lakets._rollup_registry;
+BEGIN
+    SELECT reg.* INTO v_rollup FROM lakets._rollup_registry AS reg WHERE reg.name = p_name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'RollUp % does not exist.', p_name
+            USING ERRCODE = 'undefined_object', HINT = 'lakets.show_rollups() lists them; create one with lakets.create_rollup.';
+    END IF;
+    RETURN v_rollup;
+END;
+$$;
+
+-- The metadata row of a chunk that still stands, locked until the transaction ends, or a clear error.
+CREATE OR REPLACE FUNCTION lakets._lock_chunk(
+    p_chunk_name text
+) RETURNS lakets._chunk_metadata
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_chunk lakets._chunk_metadata;
+BEGIN
+    SELECT chunk.* INTO v_chunk
+      FROM lakets._chunk_metadata AS chunk WHERE chunk.chunk_name = p_chunk_name FOR UPDATE;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'Chunk % does not exist.', p_chunk_name
+            USING ERRCODE = 'undefined_object', HINT = 'lakets.show_chunks(table) lists the chunks.';
+    ELSIF v_chunk.status = 'dropped' THEN
+        RAISE EXCEPTION 'Chunk % is already dropped from Lakebase.', p_chunk_name
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = 'Its rows are in Unity Catalog if the table was synced; there is nothing left to do here.';
+    END IF;
+    RETURN v_chunk;
+END;
+$$;
+
+-- The partition of a chunk; null when somebody dropped it by hand. 0.1.x recorded no relation_name:
+-- there the partition is called what follows the schema in chunk_name.
+CREATE OR REPLACE FUNCTION lakets._chunk_relation(
+    p_table lakets._chronotable_registry,
+    p_chunk lakets._chunk_metadata
+) RETURNS regclass
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT to_regclass(format('%I.%I', (p_table).schema_name, coalesce(
+        (p_chunk).relation_name, substr((p_chunk).chunk_name, length((p_table).schema_name) + 2))));
+$$;
+
+-- The default partition, which keeps the rows that are outside every chunk; null on a table from
+-- 0.1.x until the first _ensure_partitions.
+CREATE OR REPLACE FUNCTION lakets._default_partition(
+    p_relation regclass
+) RETURNS regclass
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT part.partdefid::regclass
+      FROM pg_partitioned_table AS part WHERE part.partrelid = p_relation AND part.partdefid <> 0;
+$$;
+
+-- The table that holds a RollUp's rows.
+CREATE OR REPLACE FUNCTION lakets._rollup_relation(
+    p_name text
+) RETURNS regclass
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT lakets._relation('public', '_rollup_' || p_name);
+$$;
+
+-- The shadow of that name, given with or without its schema; null when there is none.
+CREATE OR REPLACE FUNCTION lakets._shadow_relation(
+    p_shadow_name text
+) RETURNS regclass
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT to_regclass('lakets_cdf.' || quote_ident(regexp_replace(p_shadow_name, '^lakets_cdf\.', '')));
+$$;
+
+-- A column's type, or null if there is no such column.
+CREATE OR REPLACE FUNCTION lakets._column_type(
+    p_relation regclass,
+    p_column   text
+) RETURNS regtype
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT att.atttypid::regtype
+      FROM pg_attribute AS att
+     WHERE att.attrelid = p_relation AND att.attname = p_column AND att.attnum > 0 AND NOT att.attisdropped;
+$$;
+
+-- An instant as SQL text in a time column's own type, whatever the session's time zone and DateStyle.
+-- Columns without a zone are read as UTC.
+CREATE OR REPLACE FUNCTION lakets._time_literal(
+    p_at   timestamptz,
+    p_type regtype
+) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('%L::%s',
+        CASE WHEN isfinite(p_at) THEN to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US BC')
+                 || CASE WHEN p_type = 'timestamptz'::regtype THEN ' +00' ELSE '' END
+             WHEN p_at > 'epoch' THEN 'infinity' ELSE '-infinity' END,
+        p_type);
+$$;
+
+-- SQL text that reads an expression of a time type as an instant (a zone-less one as UTC).
+CREATE OR REPLACE FUNCTION lakets._as_instant(
+    p_expression text,
+    p_type       regtype
+) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE p_type
+        WHEN 'timestamptz'::regtype THEN p_expression
+        WHEN 'timestamp'::regtype THEN format('(%s AT TIME ZONE ''UTC'')', p_expression)
+        WHEN 'date'::regtype THEN format('(%s::pg_catalog.timestamp AT TIME ZONE ''UTC'')', p_expression)
+    END;
+$$;
+
+-- SQL text that makes an instant comparable with a column of a time type, in a way its index can use.
+CREATE OR REPLACE FUNCTION lakets._comparable(
+    p_expression text,
+    p_type       regtype
+) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE p_type WHEN 'timestamptz'::regtype THEN p_expression ELSE format('(%s AT TIME ZONE ''UTC'')', p_expression) END;
+$$;
+
+-- An instant moved by n intervals on the UTC calendar: the session's time zone has no say in it.
+CREATE OR REPLACE FUNCTION lakets._shift(
+    p_at       timestamptz,
+    p_interval interval,
+    p_times    integer DEFAULT 1
+) RETURNS timestamptz
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN isfinite(p_at) THEN ((p_at AT TIME ZONE 'UTC') + p_interval * p_times) AT TIME ZONE 'UTC' ELSE p_at END;
+$$;
+
+-- Jobs check again after they have a lock; that only works when each statement sees what is committed by then.
+CREATE OR REPLACE FUNCTION lakets._require_read_committed() RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'LakeTS jobs run at isolation level read committed; this transaction is %.',
+            current_setting('transaction_isolation')
+            USING ERRCODE = 'invalid_transaction_state',
+                  HINT = 'Call the job in a transaction of its own, at the default isolation level.';
+    END IF;
+END;
+$$;
+
+-- One maintainer at a time for a relation; a second waits as long as lock_timeout allows.
+CREATE OR REPLACE FUNCTION lakets._lock_maintenance(
+    p_relation regclass
+) RETURNS void
+    LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT pg_advisory_xact_lock(hashtext('lakets'), (p_relation::oid::bigint - 2147483648)::integer);
+$$;

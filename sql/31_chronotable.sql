@@ -1,0 +1,194 @@
+-- ChronoTables: made, listed, dropped.
+
+-- A chunk interval is positive, either whole months or a fixed length, and no finer than its names.
+CREATE OR REPLACE FUNCTION lakets._check_chunk_interval(
+    p_interval interval,
+    p_type     regtype
+) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_months  integer := extract(year FROM p_interval) * 12 + extract(month FROM p_interval);
+    v_seconds numeric := extract(epoch FROM p_interval);
+BEGIN
+    IF p_interval IS NULL OR v_seconds <= 0 OR (v_months <> 0 AND p_interval <> make_interval(months => v_months)) THEN
+        RAISE EXCEPTION 'Chunk interval % is not usable.', coalesce(p_interval::text, 'null')
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Use a positive length of whole months or years, or of days, hours and seconds, not both.';
+    ELSIF v_months = 0 AND v_seconds % (CASE p_type WHEN 'date'::regtype THEN 86400 ELSE 1 END) <> 0 THEN
+        RAISE EXCEPTION 'Chunk interval % is too fine for a column of type %.', p_interval, p_type
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use whole seconds, and whole days for a date column.';
+    END IF;
+END;
+$$;
+
+-- Check what create_chronotable was asked for; returns the time column's type.
+CREATE OR REPLACE FUNCTION lakets._check_new_chronotable(
+    p_relation       regclass,
+    p_time_column    text,
+    p_chunk_interval interval
+) RETURNS regtype
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_type  regtype := lakets._column_type(p_relation, p_time_column);
+    v_class pg_class;
+BEGIN
+    SELECT cls.* INTO v_class FROM pg_class AS cls WHERE cls.oid = p_relation;
+    IF v_class.relkind = 'p' THEN
+        RAISE EXCEPTION 'Table % is already partitioned.', p_relation
+            USING ERRCODE = 'wrong_object_type', HINT = 'LakeTS partitions ordinary tables; copy the rows into one first.';
+    ELSIF v_class.relkind <> 'r' OR v_class.relpersistence = 't' OR v_class.relispartition
+          OR EXISTS (SELECT FROM pg_inherits AS inh WHERE p_relation IN (inh.inhrelid, inh.inhparent)) THEN
+        RAISE EXCEPTION '% is not an ordinary table.', p_relation
+            USING ERRCODE = 'wrong_object_type',
+                  HINT = 'Views, temporary, foreign and inherited tables and partitions cannot become ChronoTables.';
+    ELSIF v_type IS NULL THEN
+        RAISE EXCEPTION 'Table % has no column %.', p_relation, p_time_column
+            USING ERRCODE = 'undefined_column', HINT = 'Name the column that holds each row''s time.';
+    ELSIF v_type NOT IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype) THEN
+        RAISE EXCEPTION 'Column % of table % is of type %.', p_time_column, p_relation, v_type
+            USING ERRCODE = 'datatype_mismatch', HINT = 'The time column is a timestamptz, timestamp or date.';
+    END IF;
+    PERFORM lakets._check_chunk_interval(p_chunk_interval, v_type);
+    PERFORM lakets._check_convertible(p_relation, p_time_column);
+    RETURN v_type;
+END;
+$$;
+
+-- Put a partitioned twin in the table's place and copy its rows, chunk by chunk.
+CREATE OR REPLACE FUNCTION lakets._partition_in_place(
+    p_table    lakets._chronotable_registry,
+    p_relation regclass
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_trimmings jsonb := (SELECT jsonb_agg(trim.* ORDER BY trim.phase) FROM lakets._table_trimmings(p_relation) AS trim);
+    v_columns   text  := lakets._writable_columns(p_relation);
+    v_time      text  := lakets._as_instant(quote_ident(p_table.time_column),
+                                            lakets._column_type(p_relation, p_table.time_column));
+    v_new       regclass;
+    v_start     timestamptz;
+    v_statement text;
+BEGIN
+    PERFORM lakets._set_aside(p_relation);
+    EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING INDEXES) PARTITION BY RANGE (%I)',
+                   p_table.schema_name, p_table.table_name, p_relation, p_table.time_column);
+    v_new := lakets._relation(p_table.schema_name, p_table.table_name);
+    PERFORM lakets._carry_identity(p_relation, v_new);
+    FOR v_statement IN SELECT trim ->> 'statement' FROM jsonb_array_elements(v_trimmings) AS trim WHERE trim ->> 'phase' = '1' LOOP
+        EXECUTE v_statement;
+    END LOOP;
+
+    PERFORM lakets._create_default_partition(p_table);
+    FOR v_start IN
+        EXECUTE format('SELECT DISTINCT lakets.time_bucket(%1$L::interval, %2$s) FROM %3$s WHERE isfinite(%2$s) ORDER BY 1',
+                       p_table.chunk_interval, v_time, p_relation)
+    LOOP
+        PERFORM lakets._create_chunk(p_table, v_start, lakets._shift(v_start, p_table.chunk_interval));
+    END LOOP;
+    EXECUTE format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE SELECT %2$s FROM %3$s', v_new, v_columns, p_relation);
+
+    FOR v_statement IN SELECT trim ->> 'statement' FROM jsonb_array_elements(v_trimmings) AS trim WHERE trim ->> 'phase' > '1' LOOP
+        EXECUTE v_statement;
+    END LOOP;
+    EXECUTE format('DROP TABLE %s', p_relation);
+END;
+$$;
+
+-- Turn a table into a ChronoTable and return its id. Its rows stay, and so do its types, defaults,
+-- constraints, indexes, triggers, policies, grants and comments. The table is locked meanwhile.
+CREATE OR REPLACE FUNCTION lakets.create_chronotable(
+    p_table_name     text,
+    p_time_column    text,
+    p_chunk_interval interval DEFAULT '7 days',
+    p_schema_name    text     DEFAULT 'public',
+    p_if_not_exists  boolean  DEFAULT false
+) RETURNS integer
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+DECLARE
+    v_relation regclass := lakets._relation(p_schema_name, p_table_name);
+    v_table    lakets._chronotable_registry;
+BEGIN
+    -- Lock order: (1) advisory (lakets, relation), (2) the table.
+    PERFORM lakets._lock_maintenance(v_relation);
+    SELECT reg.* INTO v_table
+      FROM lakets._chronotable_registry AS reg
+     WHERE reg.schema_name = p_schema_name AND reg.table_name = p_table_name;
+    IF FOUND AND p_if_not_exists THEN
+        RETURN v_table.id;
+    ELSIF FOUND THEN
+        RAISE EXCEPTION '%.% is already a ChronoTable.', p_schema_name, p_table_name
+            USING ERRCODE = 'duplicate_object', HINT = 'Pass p_if_not_exists => true to accept that.';
+    END IF;
+    PERFORM lakets._check_new_chronotable(v_relation, p_time_column, p_chunk_interval);
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', v_relation);
+
+    INSERT INTO lakets._chronotable_registry AS reg (schema_name, table_name, time_column, chunk_interval)
+    VALUES (p_schema_name, p_table_name, p_time_column, p_chunk_interval)
+    RETURNING reg.* INTO v_table;
+    PERFORM lakets._partition_in_place(v_table, v_relation);
+    PERFORM lakets._ensure_partitions(v_table.id);
+    PERFORM lakets._track_chronotable(v_table.id);
+    RETURN v_table.id;
+END;
+$$;
+
+-- The length of chunks made from now on; those that exist keep theirs.
+CREATE OR REPLACE FUNCTION lakets.set_chunk_interval(
+    p_table_name     text,
+    p_chunk_interval interval,
+    p_schema_name    text DEFAULT 'public'
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_table lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
+BEGIN
+    PERFORM lakets._check_chunk_interval(
+        p_chunk_interval, lakets._column_type(lakets._relation(p_schema_name, p_table_name), v_table.time_column));
+    UPDATE lakets._chronotable_registry AS reg SET chunk_interval = p_chunk_interval WHERE reg.id = v_table.id;
+END;
+$$;
+
+-- Drop a ChronoTable with all that hangs on it: its RollUps and theirs, its shadow, policies and
+-- registry rows. What is in Unity Catalog stays there.
+CREATE OR REPLACE FUNCTION lakets.drop_chronotable(
+    p_table_name  text,
+    p_schema_name text DEFAULT 'public'
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+DECLARE
+    v_table    lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
+    v_relation regclass := to_regclass(format('%I.%I', p_schema_name, p_table_name));
+    v_rollup   text;
+BEGIN
+    -- Lock order: (1) advisory (lakets, relation), (2) RollUps, highest first, (3) the table with its partitions.
+    IF v_relation IS NOT NULL THEN
+        PERFORM lakets._lock_maintenance(v_relation);
+    END IF;
+    FOR v_rollup IN
+        SELECT dag.rollup_name
+          FROM lakets._build_rollup_dag(ARRAY(
+                   SELECT reg.id FROM lakets._rollup_registry AS reg WHERE reg.source_chronotable_id = v_table.id)) AS dag
+         ORDER BY dag.refresh_order DESC
+    LOOP
+        PERFORM lakets.drop_rollup(v_rollup);
+    END LOOP;
+    EXECUTE format('DROP TABLE IF EXISTS %I.%I', p_schema_name, p_table_name);
+    PERFORM lakets._drop_mirror('chronotable', v_table.id, v_table.shadow_table_name);
+    DELETE FROM lakets._change_log AS log WHERE log.chronotable_id = v_table.id;
+    DELETE FROM lakets._chronotable_registry AS reg WHERE reg.id = v_table.id;
+END;
+$$;

@@ -1,0 +1,93 @@
+-- Job 2: flag cold chunks that are proved durable in Unity Catalog. Nothing is dropped here.
+
+-- The candidates, oldest first: active, wholly older than the policy's horizon, and the shadow is
+-- streaming. No rows: no policy, nothing cold, or no feed. A tiered chunk that was written since becomes
+-- active again, and so a candidate.
+CREATE OR REPLACE FUNCTION lakets._get_chunks_to_tier(
+    p_table_name  text,
+    p_schema_name text DEFAULT 'public'
+) RETURNS TABLE (chunk_id bigint, chunk_name text, range_start timestamptz, range_end timestamptz)
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+DECLARE
+    v_table  lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
+    v_after  interval;
+    v_proven pg_snapshot;
+BEGIN
+    SELECT pol.after INTO v_after
+      FROM lakets.show_tiering_policy(p_table_name, p_schema_name) AS pol WHERE pol.enabled ORDER BY pol.after LIMIT 1;
+    IF v_after IS NULL OR NOT v_table.sync_enabled OR lakets._cdf_status(v_table.shadow_table_name) <> 'STREAMING' THEN
+        RETURN;
+    END IF;
+    v_proven := lakets._prove(v_table);
+    UPDATE lakets._chunk_metadata AS chunk
+       SET status = 'active', tiered_at = NULL
+     WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'tiered'
+       AND EXISTS (SELECT FROM lakets._unproven_changes(v_table.id, v_proven) AS log
+                    WHERE log.min_time < chunk.range_end AND log.max_time >= chunk.range_start);
+    UPDATE lakets._policy_registry AS pol SET last_run_at = now()
+     WHERE pol.chronotable_id = v_table.id AND pol.policy_type IN ('tiering', 'tiered_retention');
+    RETURN QUERY
+        SELECT chunk.id::bigint, chunk.chunk_name, chunk.range_start, chunk.range_end
+          FROM lakets._chunk_metadata AS chunk
+         WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'active' AND chunk.range_end <= now() - v_after
+         ORDER BY chunk.range_start;
+END;
+$$;
+
+-- Flag a chunk tiered if every committed change to it is flushed; false means deferred, and that what can be
+-- done to settle the matter was done: call again after the feed's next flush.
+CREATE OR REPLACE FUNCTION lakets.tier_chunk(
+    p_chunk_name text
+) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+DECLARE
+    v_chunk  lakets._chunk_metadata;
+    v_table  lakets._chronotable_registry;
+    v_proven pg_snapshot;
+    v_gap    text;
+BEGIN
+    PERFORM lakets._require_read_committed();
+    SELECT reg.* INTO v_table
+      FROM lakets._chunk_metadata AS chunk
+      JOIN lakets._chronotable_registry AS reg ON reg.id = chunk.chronotable_id
+     WHERE chunk.chunk_name = p_chunk_name;
+    -- Lock order: (1) the table's proof row and, for a fence only, the shadow, (2) the chunk's metadata row.
+    v_proven := lakets._prove(v_table, p_fence => true);
+    v_chunk := lakets._lock_chunk(p_chunk_name);
+    v_gap := lakets._durability_gap(v_table, v_chunk, v_proven);
+    IF v_gap IS NOT NULL THEN
+        UPDATE lakets._chunk_metadata AS chunk SET status = 'active', tiered_at = NULL
+         WHERE chunk.id = v_chunk.id AND chunk.status = 'tiered';
+        RAISE NOTICE 'Chunk % is deferred: %.', p_chunk_name, v_gap;
+        RETURN false;
+    END IF;
+    UPDATE lakets._chunk_metadata AS chunk
+       SET status = 'tiered', tiered_at = coalesce(chunk.tiered_at, now()),
+           row_count = (SELECT nullif(cls.reltuples, -1)::bigint
+                          FROM pg_class AS cls WHERE cls.oid = lakets._chunk_relation(v_table, v_chunk)),
+           size_bytes = pg_total_relation_size(lakets._chunk_relation(v_table, v_chunk))
+     WHERE chunk.id = v_chunk.id;
+    RETURN true;
+END;
+$$;
+
+-- Take the flag back; the next tiering run decides anew.
+CREATE OR REPLACE FUNCTION lakets.untier_chunk(
+    p_chunk_name text
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+DECLARE
+    v_chunk lakets._chunk_metadata := lakets._lock_chunk(p_chunk_name);
+BEGIN
+    UPDATE lakets._chunk_metadata AS chunk SET status = 'active', tiered_at = NULL WHERE chunk.id = v_chunk.id;
+END;
+$$;

@@ -1,0 +1,192 @@
+-- What a RollUp is: its query, the column that holds the bucket, the grid its buckets lie on, and the same
+-- query limited to a range of source times, so that a refresh costs what changed and not what there is.
+
+-- A query with every name qualified, so that it means the same under any search_path. Checks that it parses.
+CREATE OR REPLACE FUNCTION lakets._qualified_query(
+    p_query       text,
+    p_search_path text,
+    OUT query     text,
+    OUT relations oid[],
+    OUT columns   name[],
+    OUT types     oid[]
+)
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_view  text := format('lakets.%I', '_definition_' || pg_current_xact_id());
+    v_query text := regexp_replace(p_query, '[\s;]+$', '');
+BEGIN
+    PERFORM set_config('search_path', p_search_path, true);
+    EXECUTE format('CREATE VIEW %s AS %s', v_view, v_query);
+    PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+    query := regexp_replace(pg_get_viewdef(v_view::regclass, false), ';\s*$', '');
+    SELECT array_agg(DISTINCT dep.refobjid) INTO relations
+      FROM pg_rewrite AS rule
+      JOIN pg_depend AS dep ON dep.classid = 'pg_rewrite'::regclass AND dep.objid = rule.oid
+     WHERE rule.ev_class = v_view::regclass AND dep.refclassid = 'pg_class'::regclass AND dep.refobjid <> rule.ev_class;
+    SELECT array_agg(att.attname ORDER BY att.attnum), array_agg(att.atttypid ORDER BY att.attnum) INTO columns, types
+      FROM pg_attribute AS att WHERE att.attrelid = v_view::regclass AND att.attnum > 0;
+    EXECUTE format('DROP VIEW %s', v_view);
+END;
+$$;
+
+-- The output column that holds the bucket: "bucket", or else the first of a time type.
+CREATE OR REPLACE FUNCTION lakets._bucket_column(
+    p_name    text,
+    p_columns name[],
+    p_types   oid[]
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_column text := (
+        SELECT col FROM unnest(p_columns, p_types) WITH ORDINALITY AS u (col, type, position)
+         WHERE type IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)
+         ORDER BY col <> 'bucket', position LIMIT 1);
+BEGIN
+    IF v_column IS NULL THEN
+        RAISE EXCEPTION 'The query of RollUp % returns no bucket: none of its columns (%) is a timestamptz, timestamp or date.',
+            p_name, array_to_string(p_columns, ', ')
+            USING ERRCODE = 'invalid_parameter_value',
+                  HINT = 'Select lakets.time_bucket(interval, time_column) AS bucket and group by it.';
+    END IF;
+    RETURN v_column;
+END;
+$$;
+
+-- Replace each mention of a relation in a qualified query by its rows in a range of times. In such a query
+-- names are quoted where need be, so a lower-case word behind the relation is its alias, an upper-case one
+-- a keyword. Null: the relation is not mentioned in a way we understand.
+CREATE OR REPLACE FUNCTION lakets._limit_relation(
+    p_query     text,
+    p_relation  regclass,
+    p_condition text
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_schema text := (SELECT nsp.nspname FROM pg_class AS cls JOIN pg_namespace AS nsp ON nsp.oid = cls.relnamespace WHERE cls.oid = p_relation);
+    v_table  text := (SELECT cls.relname FROM pg_class AS cls WHERE cls.oid = p_relation);
+    v_name   text := format('%I.%I', v_schema, v_table);
+    v_match  text := '(?<![\w.$"''])' || regexp_replace(v_name, '([^\w])', '\\\1', 'g') || '(?![\w.$"''])';
+    -- chr(1) stands for the relation until all is replaced, so that nothing is replaced twice.
+    v_subquery text := format('(SELECT lakets_source.* FROM %s AS lakets_source WHERE %s) AS ', chr(1), p_condition);
+    v_result text;
+BEGIN
+    v_result := regexp_replace(p_query, v_match || ' ("(?:[^"]|"")+"|[a-z_][a-z0-9_$]*)', replace(v_subquery, '\', '\\') || '\1', 'g');
+    v_result := regexp_replace(v_result, v_match, replace(v_subquery || quote_ident(v_table), '\', '\\'), 'g');
+    IF v_result = p_query THEN
+        RETURN NULL;
+    END IF;
+    RETURN replace(v_result, chr(1), v_name);
+END;
+$$;
+
+-- The relations whose rows make up a RollUp, with the column that holds their time.
+CREATE OR REPLACE FUNCTION lakets._rollup_sources(
+    p_chronotable_id integer,
+    p_depends_on     integer[]
+) RETURNS TABLE (relation regclass, time_column text)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT lakets._relation(tab.schema_name, tab.table_name), tab.time_column
+      FROM lakets._chronotable_registry AS tab WHERE tab.id = p_chronotable_id
+    UNION ALL
+    SELECT lakets._rollup_relation(up.name), up.bucket_column
+      FROM lakets._rollup_registry AS up WHERE up.id = ANY (p_depends_on);
+$$;
+
+-- A query limited to source times in [$1, $2). Where its text defies that, the whole query with its buckets
+-- filtered: right, but each refresh then costs as much as the table is large, so it is said aloud.
+CREATE OR REPLACE FUNCTION lakets._window_query(
+    p_name           text,
+    p_query          text,
+    p_bucket_column  text,
+    p_chronotable_id integer,
+    p_depends_on     integer[]
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_query  text := p_query;
+    v_source record;
+BEGIN
+    FOR v_source IN
+        SELECT src.relation, src.time_column, lakets._column_type(src.relation, src.time_column) AS time_type
+          FROM lakets._rollup_sources(p_chronotable_id, p_depends_on) AS src
+    LOOP
+        v_query := lakets._limit_relation(v_query, v_source.relation, format(
+            'lakets_source.%1$I >= %2$s AND lakets_source.%1$I < %3$s', v_source.time_column,
+            lakets._comparable('$1', v_source.time_type), lakets._comparable('$2', v_source.time_type)));
+    END LOOP;
+    IF v_query IS NULL THEN
+        RAISE WARNING 'The query of RollUp % cannot be limited to a range of times: each refresh will read all of its source.', p_name
+            USING HINT = 'Name the source directly in FROM or JOIN.';
+        v_query := format('SELECT whole.* FROM (%1$s) AS whole WHERE whole.%2$I >= $1 AND whole.%2$I < $2', p_query, p_bucket_column);
+    END IF;
+    RETURN v_query;
+END;
+$$;
+
+-- The start of the bucket that an instant falls into, on the RollUp's own grid.
+CREATE OR REPLACE FUNCTION lakets._bucket_of(
+    p_rollup lakets._rollup_registry,
+    p_at     timestamptz
+) RETURNS timestamptz
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT lakets.time_bucket((p_rollup).bucket_interval, p_at, coalesce((p_rollup).bucket_origin, '2000-01-01 00:00:00+00'));
+$$;
+
+-- How far a bucket can reach beyond its interval when buckets are uneven (a local day of 25 hours).
+CREATE OR REPLACE FUNCTION lakets._bucket_reach(
+    p_rollup lakets._rollup_registry
+) RETURNS interval
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN (p_rollup).on_grid THEN interval '0' ELSE (p_rollup).bucket_interval + interval '2 hours' END;
+$$;
+
+-- The starts of the buckets that source times in [p_from, p_to] may fall into, as a range.
+CREATE OR REPLACE FUNCTION lakets._buckets_of(
+    p_rollup lakets._rollup_registry,
+    p_from   timestamptz,
+    p_to     timestamptz
+) RETURNS tstzrange
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN (p_rollup).on_grid
+        THEN tstzrange(lakets._bucket_of(p_rollup, p_from),
+                       lakets._shift(lakets._bucket_of(p_rollup, p_to), (p_rollup).bucket_interval))
+        ELSE tstzrange(p_from - lakets._bucket_reach(p_rollup), p_to, '[]') END;
+$$;
+
+-- Note where the grid lies: counted from the first bucket there is. A RollUp still empty is looked at again
+-- when it has rows.
+CREATE OR REPLACE FUNCTION lakets._learn_grid(
+    p_rollup lakets._rollup_registry
+) RETURNS lakets._rollup_registry
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relation regclass := lakets._rollup_relation(p_rollup.name);
+    v_bucket   text := lakets._as_instant(quote_ident(p_rollup.bucket_column),
+                                          lakets._column_type(v_relation, p_rollup.bucket_column));
+BEGIN
+    EXECUTE format('SELECT min(%1$s) FROM %2$s WHERE isfinite(%1$s)', v_bucket, v_relation) INTO p_rollup.bucket_origin;
+    EXECUTE format('SELECT NOT EXISTS (SELECT FROM %1$s WHERE lakets.time_bucket($1, %2$s, $2) <> %2$s)', v_relation, v_bucket)
+       INTO p_rollup.on_grid USING p_rollup.bucket_interval, p_rollup.bucket_origin;
+    UPDATE lakets._rollup_registry AS reg
+       SET bucket_origin = p_rollup.bucket_origin, on_grid = p_rollup.on_grid WHERE reg.id = p_rollup.id;
+    RETURN p_rollup;
+END;
+$$;

@@ -1,0 +1,340 @@
+-- RollUps: made, listed, dropped.
+
+-- Check a new RollUp's name and interval.
+CREATE OR REPLACE FUNCTION lakets._check_new_rollup(
+    p_name            text,
+    p_bucket_interval interval
+) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF coalesce(p_name, '') = '' OR octet_length(p_name) > 48 THEN
+        RAISE EXCEPTION 'RollUp name % has % bytes; it needs 1 to 48.', quote_nullable(p_name), coalesce(octet_length(p_name), 0)
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Its tables are named after it, and Postgres keeps 63 bytes of a name.';
+    ELSIF EXISTS (SELECT FROM lakets._rollup_registry AS reg WHERE reg.name = p_name) THEN
+        RAISE EXCEPTION 'RollUp % exists already.', p_name
+            USING ERRCODE = 'duplicate_object', HINT = 'Drop it first with lakets.drop_rollup, or choose another name.';
+    ELSIF p_bucket_interval IS NULL OR extract(epoch FROM p_bucket_interval) <= 0 THEN
+        RAISE EXCEPTION 'Bucket interval % is not usable.', coalesce(p_bucket_interval::text, 'null')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use the positive interval that the query buckets by.';
+    END IF;
+    PERFORM lakets.time_bucket(p_bucket_interval, now());  -- refuses months mixed with days
+END;
+$$;
+
+-- What a query reads: the ChronoTable (given, or the only one it names) and the RollUps. Raises when it reads
+-- neither, or not the table that was given.
+CREATE OR REPLACE FUNCTION lakets._resolve_sources(
+    p_name          text,
+    p_relations     oid[],
+    p_source_table  text,
+    p_source_schema text,
+    p_depends_on    integer[],
+    OUT chronotable_id integer,
+    OUT depends_on     integer[]
+)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_tables  integer[] := ARRAY(SELECT reg.id FROM lakets._chronotable_registry AS reg
+                                  WHERE to_regclass(format('%I.%I', reg.schema_name, reg.table_name))::oid = ANY (p_relations));
+    v_unknown integer   := (SELECT id FROM unnest(p_depends_on) AS id
+                             WHERE NOT EXISTS (SELECT FROM lakets._rollup_registry AS reg WHERE reg.id = id) LIMIT 1);
+BEGIN
+    IF v_unknown IS NOT NULL THEN
+        RAISE EXCEPTION 'RollUp % depends on RollUp id %, which does not exist.', p_name, v_unknown
+            USING ERRCODE = 'undefined_object', HINT = 'lakets._rollup_registry lists the ids.';
+    END IF;
+    depends_on := ARRAY(
+        SELECT unnest(p_depends_on)
+        UNION
+        SELECT reg.id FROM lakets._rollup_registry AS reg
+         WHERE to_regclass(format('public.%I', '_rollup_' || reg.name))::oid = ANY (p_relations)
+         ORDER BY 1);
+    IF p_source_table IS NOT NULL THEN
+        chronotable_id := (lakets._chronotable(p_source_table, p_source_schema)).id;
+        IF chronotable_id <> ALL (v_tables) THEN
+            RAISE EXCEPTION 'The query of RollUp % does not read its source %.%.', p_name, p_source_schema, p_source_table
+                USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the ChronoTable in the query''s FROM.';
+        END IF;
+    ELSIF cardinality(v_tables) = 1 THEN
+        chronotable_id := v_tables[1];
+    ELSIF cardinality(v_tables) > 1 OR depends_on = '{}' THEN
+        RAISE EXCEPTION 'RollUp % needs one source: its query reads % ChronoTables and % RollUps.',
+            p_name, cardinality(v_tables), cardinality(depends_on)
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass p_source_table, or read a ChronoTable or other RollUps.';
+    END IF;
+END;
+$$;
+
+-- create_rollup with the search_path under which the caller meant the query.
+CREATE OR REPLACE FUNCTION lakets._create_rollup(
+    p_name            text,
+    p_query           text,
+    p_bucket_interval interval,
+    p_source_table    text,
+    p_source_schema   text,
+    p_depends_on      integer[],
+    p_search_path     text
+) RETURNS integer
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+DECLARE
+    v_query   record;
+    v_source  record;
+    v_bucket  text;
+    v_rollup  lakets._rollup_registry;
+BEGIN
+    PERFORM lakets._require_read_committed();
+    PERFORM lakets._check_new_rollup(p_name, p_bucket_interval);
+    SELECT * INTO v_query FROM lakets._qualified_query(p_query, p_search_path);
+    SELECT * INTO v_source FROM lakets._resolve_sources(p_name, v_query.relations, p_source_table, p_source_schema, p_depends_on);
+    v_bucket := lakets._bucket_column(p_name, v_query.columns, v_query.types);
+
+    -- Lock order: (1) advisory on the change log, against pruning what the snapshot below does not see, (2) advisory
+    -- (lakets, RollUp) of each RollUp it reads, which then cannot change unnoticed, (3) sources in ACCESS SHARE mode.
+    PERFORM pg_advisory_xact_lock_shared(hashtext('lakets change log'), v_source.chronotable_id);
+    PERFORM lakets._lock_maintenance(lakets._rollup_relation(up.name))
+       FROM (SELECT reg.name FROM lakets._rollup_registry AS reg WHERE reg.id = ANY (v_source.depends_on) ORDER BY reg.id) AS up;
+    PERFORM lakets._lock_sources(v_source.chronotable_id, v_source.depends_on);
+
+    EXECUTE format('CREATE TABLE public.%I AS SELECT * FROM (%s) AS fresh WITH NO DATA', '_rollup_' || p_name, v_query.query);
+    EXECUTE format('CREATE INDEX ON public.%I (%I)', '_rollup_' || p_name, v_bucket);
+    INSERT INTO lakets._rollup_registry AS reg (
+        name, source_chronotable_id, rollup_table, bucket_interval, query_text, bucket_column, source_time_column,
+        depends_on, absorbed, window_query)
+    SELECT p_name, v_source.chronotable_id, '_rollup_' || p_name, p_bucket_interval, v_query.query, v_bucket,
+           (SELECT src.time_column FROM lakets._rollup_sources(v_source.chronotable_id, v_source.depends_on) AS src LIMIT 1),
+           v_source.depends_on, pg_current_snapshot(),
+           lakets._window_query(p_name, v_query.query, v_bucket, v_source.chronotable_id, v_source.depends_on)
+    RETURNING reg.* INTO v_rollup;
+
+    PERFORM lakets._recompute(v_rollup, tstzrange('-infinity', 'infinity'));
+    PERFORM lakets._learn_grid(v_rollup);
+    PERFORM lakets._note_refresh(v_rollup, v_rollup.absorbed);
+    -- The first load is not a refresh: the first refresh need not wait for refresh_lag.
+    UPDATE lakets._rollup_registry AS reg SET last_refreshed_at = NULL WHERE reg.id = v_rollup.id;
+    RETURN v_rollup.id;
+END;
+$$;
+
+-- Keep a RollUp's sources from losing chunks while they are read.
+CREATE OR REPLACE FUNCTION lakets._lock_sources(
+    p_chronotable_id integer,
+    p_depends_on     integer[]
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source regclass;
+BEGIN
+    FOR v_source IN SELECT src.relation FROM lakets._rollup_sources(p_chronotable_id, p_depends_on) AS src LOOP
+        EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', v_source);
+    END LOOP;
+END;
+$$;
+
+-- Make public._rollup_<name> from a query that groups by time_bucket, load it, keep it fresh from now on; returns its
+-- id. Each of its buckets must depend on source rows within that bucket only. No SET clause: the query is
+-- read under the caller's search_path, and qualified for good.
+CREATE OR REPLACE FUNCTION lakets.create_rollup(
+    p_name            text,
+    p_query           text,
+    p_bucket_interval interval  DEFAULT '1 hour',
+    p_source_table    text      DEFAULT NULL,
+    p_source_schema   text      DEFAULT 'public',
+    p_depends_on      integer[] DEFAULT '{}'
+) RETURNS integer
+    LANGUAGE sql VOLATILE PARALLEL UNSAFE
+AS $$
+    SELECT lakets._create_rollup(p_name, p_query, p_bucket_interval, p_source_table, p_source_schema, p_depends_on,
+                                 pg_catalog.current_setting('search_path'));
+$$;
+
+-- How soon after a refresh the next one is worth while.
+CREATE OR REPLACE FUNCTION lakets.set_refresh_lag(
+    p_name        text,
+    p_refresh_lag interval
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_rollup lakets._rollup_registry := lakets._rollup(p_name);
+BEGIN
+    IF p_refresh_lag IS NULL OR p_refresh_lag < interval '0' THEN
+        RAISE EXCEPTION 'refresh_lag must be zero or a positive interval, not %.', coalesce(p_refresh_lag::text, 'null')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Zero refreshes at every call.';
+    END IF;
+    UPDATE lakets._rollup_registry AS reg SET refresh_lag = p_refresh_lag WHERE reg.id = v_rollup.id;
+END;
+$$;
+
+-- The newest materialised bucket of a RollUp; null while it is empty.
+CREATE OR REPLACE FUNCTION lakets._rollup_watermark(
+    p_name text
+) RETURNS timestamptz
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT reg.watermark FROM lakets._rollup_registry AS reg WHERE reg.name = p_name;
+$$;
+
+-- Make public._rollup_rt_<name>: the RollUp, and above its watermark what p_raw_query says of the source now.
+CREATE OR REPLACE FUNCTION lakets._create_rollup_view(
+    p_name        text,
+    p_raw_query   text,
+    p_search_path text
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_rollup lakets._rollup_registry := lakets._rollup(p_name);
+    v_type   regtype := lakets._column_type(lakets._rollup_relation(p_name), v_rollup.bucket_column);
+    v_list   text := (SELECT string_agg(quote_ident(col), ', ') FROM unnest(lakets._columns(lakets._rollup_relation(p_name))) AS col);
+    v_mark   text := format('coalesce(lakets._rollup_watermark(%L), ''-infinity'')', p_name);
+    v_live   text;
+    v_source record;
+BEGIN
+    SELECT qualified.query INTO v_live FROM lakets._qualified_query(p_raw_query, p_search_path) AS qualified;
+    FOR v_source IN SELECT src.* FROM lakets._rollup_sources(v_rollup.source_chronotable_id, v_rollup.depends_on) AS src LOOP
+        -- Buckets above the watermark hold no row before it: this is what lets old chunks be pruned.
+        v_live := coalesce(lakets._limit_relation(v_live, v_source.relation, format(
+            'lakets_source.%I >= %s', v_source.time_column,
+            lakets._comparable(v_mark, lakets._column_type(v_source.relation, v_source.time_column)))), v_live);
+    END LOOP;
+    EXECUTE format('CREATE OR REPLACE VIEW public.%1$I AS SELECT %2$s FROM public.%3$I WHERE %4$I <= %5$s '
+                   'UNION ALL SELECT %2$s FROM (%6$s) AS live WHERE live.%4$I > %5$s',
+                   '_rollup_rt_' || p_name, v_list, '_rollup_' || p_name, v_rollup.bucket_column,
+                   lakets._comparable(v_mark, v_type), v_live);
+    UPDATE lakets._rollup_registry AS reg SET realtime_view = '_rollup_rt_' || p_name WHERE reg.id = v_rollup.id;
+END;
+$$;
+
+-- The same, read under the caller's search_path: so no SET clause.
+CREATE OR REPLACE FUNCTION lakets.create_rollup_view(
+    p_name      text,
+    p_raw_query text
+) RETURNS void
+    LANGUAGE sql VOLATILE PARALLEL UNSAFE
+AS $$
+    SELECT lakets._create_rollup_view(p_name, p_raw_query, pg_catalog.current_setting('search_path'));
+$$;
+
+-- Track changes of the source for a RollUp. Coming from without, it re-aggregates once all that is resident.
+CREATE OR REPLACE FUNCTION lakets.enable_rollup_invalidation(
+    p_rollup_name text
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+DECLARE
+    v_rollup lakets._rollup_registry := lakets._rollup(p_rollup_name);
+BEGIN
+    UPDATE lakets._rollup_registry AS reg SET track_changes = true, absorbed = NULL
+     WHERE reg.id = v_rollup.id AND NOT reg.track_changes;
+    PERFORM lakets._track_chronotable(v_rollup.source_chronotable_id) WHERE v_rollup.source_chronotable_id IS NOT NULL;
+END;
+$$;
+
+-- Refresh a RollUp from its watermark on only; corrections of older rows then need invalidate_rollup_range.
+CREATE OR REPLACE FUNCTION lakets.disable_rollup_invalidation(
+    p_rollup_name text
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_rollup lakets._rollup_registry := lakets._rollup(p_rollup_name);
+BEGIN
+    UPDATE lakets._rollup_registry AS reg SET track_changes = false WHERE reg.id = v_rollup.id;
+END;
+$$;
+
+-- Mark the buckets of source times in [p_from, p_to) dirty and return how many; those whose source is dropped are
+-- passed over, since they must keep their value.
+CREATE OR REPLACE FUNCTION lakets.invalidate_rollup_range(
+    p_name text,
+    p_from timestamptz,
+    p_to   timestamptz
+) RETURNS integer
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_rollup lakets._rollup_registry := lakets._rollup(p_name);
+    v_dirty  tstzmultirange;
+    v_count  integer;
+BEGIN
+    IF p_from IS NULL OR p_to IS NULL OR NOT isfinite(p_from) OR NOT isfinite(p_to) OR p_from >= p_to THEN
+        RAISE EXCEPTION 'The range from % to % marks no bucket.', coalesce(p_from::text, 'null'), coalesce(p_to::text, 'null')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give a finite start and a later finite end.';
+    END IF;
+    v_dirty := tstzmultirange(lakets._buckets_of(v_rollup, p_from, p_to - interval '1 microsecond'));
+    v_dirty := v_dirty - lakets._frozen_buckets(v_rollup, v_dirty);
+    INSERT INTO lakets._rollup_invalidation_log (rollup_id, bucket_start)
+    SELECT v_rollup.id, mark
+      FROM unnest(v_dirty) AS w, lakets._bucket_starts(v_rollup, lower(w), upper(w)) AS mark;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
+-- Drop a RollUp, its table, view and shadow. Refused while other RollUps read it.
+CREATE OR REPLACE FUNCTION lakets.drop_rollup(
+    p_name text
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+DECLARE
+    v_rollup     lakets._rollup_registry := lakets._rollup(p_name);
+    v_dependants text := (SELECT string_agg(reg.name, ', ') FROM lakets._rollup_registry AS reg WHERE v_rollup.id = ANY (reg.depends_on));
+BEGIN
+    IF v_dependants IS NOT NULL THEN
+        RAISE EXCEPTION 'RollUp % cannot be dropped: these are built on it: %.', p_name, v_dependants
+            USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Drop them first.';
+    END IF;
+    -- Lock order: (1) advisory (lakets, RollUp's table), (2) view, table, shadow.
+    IF to_regclass(format('public.%I', '_rollup_' || p_name)) IS NOT NULL THEN
+        PERFORM lakets._lock_maintenance(lakets._rollup_relation(p_name));
+    END IF;
+    EXECUTE format('DROP VIEW IF EXISTS public.%I', '_rollup_rt_' || p_name);
+    EXECUTE format('DROP TABLE IF EXISTS public.%I', '_rollup_' || p_name);
+    PERFORM lakets._drop_mirror('rollup', v_rollup.id, v_rollup.shadow_table_name);
+    DELETE FROM lakets._rollup_registry AS reg WHERE reg.id = v_rollup.id;
+END;
+$$;
+
+-- Every RollUp and how it stands.
+CREATE OR REPLACE FUNCTION lakets.show_rollups()
+    RETURNS TABLE (rollup_name text, source_table text, depends_on_names text[], bucket_interval interval, refresh_lag interval,
+                   watermark timestamptz, last_refreshed timestamptz, sync_enabled boolean)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT reg.name, tab.schema_name || '.' || tab.table_name,
+           ARRAY(SELECT up.name FROM lakets._rollup_registry AS up WHERE up.id = ANY (reg.depends_on) ORDER BY up.name),
+           reg.bucket_interval, reg.refresh_lag, reg.watermark, reg.last_refreshed_at, reg.sync_enabled
+      FROM lakets._rollup_registry AS reg
+      LEFT JOIN lakets._chronotable_registry AS tab ON tab.id = reg.source_chronotable_id
+     ORDER BY reg.name;
+$$;
+
+-- Every RollUp in refresh order.
+CREATE OR REPLACE FUNCTION lakets.show_rollup_dag()
+    RETURNS TABLE (rollup_name text, depends_on_names text[], refresh_order integer, bucket_interval interval, last_refreshed timestamptz)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT dag.rollup_name, dag.depends_on_names, dag.refresh_order, dag.bucket_interval, dag.last_refreshed
+      FROM lakets._build_rollup_dag() AS dag;
+$$;

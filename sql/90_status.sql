@@ -1,0 +1,106 @@
+-- How things stand, for people and for metrics.
+
+-- Tiering of each ChronoTable that has a policy or is synced (or of one). cdf_lag_bytes: how far the feed is behind the
+-- last change to the table; 0 when caught up, null when the feed cannot be read.
+CREATE OR REPLACE FUNCTION lakets.show_tiering_status(
+    p_table_name  text DEFAULT NULL,
+    p_schema_name text DEFAULT 'public'
+) RETURNS TABLE (schema_name text, table_name text, after interval, active_chunks bigint, tiered_chunks bigint, pending_chunks bigint,
+                 reclaimable_bytes bigint, reclaimed_bytes bigint, cdf_status text, cdf_lag_bytes bigint, caught_up boolean,
+                 last_run_at timestamptz)
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_table  lakets._chronotable_registry;
+    v_proven pg_snapshot;
+    v_last   pg_lsn;
+BEGIN
+    FOR v_table IN
+        SELECT reg.* FROM lakets._chronotable_registry AS reg
+         WHERE CASE WHEN p_table_name IS NULL THEN reg.sync_enabled OR reg.tiering_enabled
+                    ELSE reg.table_name = p_table_name AND reg.schema_name = p_schema_name END
+         ORDER BY reg.schema_name, reg.table_name
+    LOOP
+        schema_name := v_table.schema_name;
+        table_name := v_table.table_name;
+        SELECT pol.after, pol.last_run_at INTO after, last_run_at
+          FROM lakets.show_tiering_policy(v_table.table_name, v_table.schema_name) AS pol ORDER BY pol.after LIMIT 1;
+        SELECT count(*) FILTER (WHERE chunk.status = 'active'), count(*) FILTER (WHERE chunk.status = 'tiered'),
+               count(*) FILTER (WHERE chunk.status = 'active' AND chunk.range_end <= now() - after),
+               coalesce(sum(pg_total_relation_size(lakets._chunk_relation(v_table, chunk))) FILTER (WHERE chunk.status = 'tiered'), 0),
+               coalesce(sum(chunk.size_bytes) FILTER (WHERE chunk.status = 'dropped'), 0)
+          INTO active_chunks, tiered_chunks, pending_chunks, reclaimable_bytes, reclaimed_bytes
+          FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = v_table.id;
+        cdf_status := CASE lakets._cdf_status(v_table.shadow_table_name)
+                          WHEN 'STREAMING' THEN 'STREAMING' WHEN 'SKIPPED' THEN 'SKIPPED' ELSE 'NONE' END;
+        v_proven := lakets._proof_now(v_table);
+        SELECT max(log.lsn) INTO v_last FROM lakets._unproven_changes(v_table.id, v_proven) AS log;
+        caught_up := v_proven IS NOT NULL AND v_last IS NULL;
+        cdf_lag_bytes := CASE WHEN cdf_status = 'STREAMING' THEN
+            greatest(coalesce(v_last - lakets._cdf_committed_lsn(v_table.shadow_table_name), 0), 0) END;
+        RETURN NEXT;
+    END LOOP;
+END;
+$$;
+
+-- Chunks of each ChronoTable by status.
+CREATE OR REPLACE FUNCTION lakets.chunk_health()
+    RETURNS TABLE (chronotable text, total_chunks bigint, active_chunks bigint, tiered_chunks bigint, dropped_chunks bigint,
+                   oldest_active timestamptz, newest_active timestamptz)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT reg.schema_name || '.' || reg.table_name, count(chunk.id), count(*) FILTER (WHERE chunk.status = 'active'),
+           count(*) FILTER (WHERE chunk.status = 'tiered'), count(*) FILTER (WHERE chunk.status = 'dropped'),
+           min(chunk.range_start) FILTER (WHERE chunk.status = 'active'), max(chunk.range_end) FILTER (WHERE chunk.status = 'active')
+      FROM lakets._chronotable_registry AS reg
+      LEFT JOIN lakets._chunk_metadata AS chunk ON chunk.chronotable_id = reg.id
+     GROUP BY reg.id ORDER BY 1;
+$$;
+
+-- Rows kept outside every chunk, by the planner's estimate: too early or late, of a range already dropped, infinite,
+-- or without a time. They are never tiered nor dropped.
+CREATE OR REPLACE FUNCTION lakets._stray_rows(
+    p_table lakets._chronotable_registry
+) RETURNS bigint
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_default regclass := lakets._default_partition(to_regclass(format('%I.%I', p_table.schema_name, p_table.table_name)));
+    v_rows    bigint := 0;
+BEGIN
+    IF v_default IS NOT NULL THEN
+        EXECUTE format('SELECT count(*) FROM %s', v_default) INTO v_rows;
+    END IF;
+    RETURN v_rows;
+END;
+$$;
+
+-- Everything worth a gauge, as name, value, labels. Times are in seconds.
+CREATE OR REPLACE FUNCTION lakets.lakets_metrics()
+    RETURNS TABLE (metric_name text, metric_value double precision, labels jsonb)
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT 'lakets_chunks', n::double precision, jsonb_build_object('chronotable', health.chronotable, 'status', status)
+          FROM lakets.chunk_health() AS health,
+               LATERAL (VALUES ('active', health.active_chunks), ('tiered', health.tiered_chunks), ('dropped', health.dropped_chunks)) AS v (status, n);
+    RETURN QUERY
+        SELECT 'lakets_rows_outside_chunks', lakets._stray_rows(reg)::double precision,
+               jsonb_build_object('chronotable', reg.schema_name || '.' || reg.table_name)
+          FROM lakets._chronotable_registry AS reg;
+    RETURN QUERY
+        SELECT 'lakets_rollup_lag_seconds', extract(epoch FROM now() - reg.last_refreshed_at)::double precision,
+               jsonb_build_object('rollup', reg.name)
+          FROM lakets._rollup_registry AS reg;
+    RETURN QUERY
+        SELECT m.name, m.value::double precision, jsonb_build_object('chronotable', status.schema_name || '.' || status.table_name)
+          FROM lakets.show_tiering_status() AS status,
+               LATERAL (VALUES ('lakets_tiering_pending', status.pending_chunks), ('lakets_tiering_tiered', status.tiered_chunks),
+                               ('lakets_tiering_caught_up', status.caught_up::integer::bigint)) AS m (name, value);
+END;
+$$;
