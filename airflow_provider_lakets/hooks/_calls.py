@@ -50,8 +50,9 @@ class LakeTSCalls(LakebaseHook):
             yield self
 
     def cancel(self) -> None:
-        """Cancel the statements that are running, from any thread or a signal handler."""
-        self._sessions.cancel()
+        """Cancel the statements that are running and start no more, from any thread or a signal handler."""
+        self._sessions.stop()
+        super().cancel()
 
     def _open_session(self) -> psycopg.Connection[Any]:
         conn = self.get_conn()
@@ -72,9 +73,7 @@ class LakeTSCalls(LakebaseHook):
             sql.SQL("{} => {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in arguments
         )
         query = sql.SQL("SELECT * FROM lakets.{}({})").format(sql.Identifier(function), named)
-        shown = ", ".join(
-            f"{name} => {_brief(value)}" for name, value in arguments.items()
-        )
+        shown = ", ".join(f"{name} => {_brief(value)}" for name, value in arguments.items())
         return self._query(query, arguments, doing=f"lakets.{function}({shown})", repeatable=repeatable)
 
     def _value(self, function: str, *, repeatable: bool = True, **arguments: Any) -> Any:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 from airflow_provider_lakets.exceptions import LakeTSArgumentError
+from airflow_provider_lakets.hooks._outcomes import attempt, not_tried
 from airflow_provider_lakets.hooks.results import RefreshResult
 
 if TYPE_CHECKING:
@@ -45,22 +47,27 @@ def run_cascade(
     """
     Refresh each RollUp after all that it reads and return what happened, in the order it happened.
 
-    One that fails is no reason to stop: only what reads it, directly or not, is skipped.
+    One that fails is no reason to stop: only what reads it, directly or not, is skipped. A database that
+    cannot be reached is: what runs is let finish, nothing more is started.
 
     :param rollups: What to refresh, by name.
-    :param refresh: Refreshes one; must not raise for a failure of that one alone.
+    :param refresh: Refreshes one.
     :param parallelism: How many to refresh at a time.
     :param stop: Ends the refreshes that run, when this thread is interrupted.
     """
     sorter = _ordered(rollups)
     results: dict[str, RefreshResult] = {}
-    running: dict[Future[RefreshResult], str] = {}
+    running: dict[Future[tuple[RefreshResult, bool]], str] = {}
+    broken_by: str | None = None
     pool = ThreadPoolExecutor(max_workers=parallelism, thread_name_prefix="lakets-refresh")
     try:
         while sorter.is_active():
             for name in sorter.get_ready():
-                if (skipped := _skipped(rollups[name], results)) is None:
-                    running[pool.submit(refresh, name)] = name
+                skipped = _skipped(rollups[name], results)
+                if skipped is None and broken_by is not None:
+                    skipped = not_tried(RefreshResult, name, broken_by)
+                if skipped is None:
+                    running[pool.submit(attempt, RefreshResult, name, partial(refresh, name))] = name
                 else:
                     results[name] = skipped
                     sorter.done(name)
@@ -68,7 +75,8 @@ def run_cascade(
                 finished, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     name = running.pop(future)
-                    results[name] = future.result()
+                    results[name], go_on = future.result()
+                    broken_by = broken_by if go_on else name
                     sorter.done(name)
     except BaseException:
         # The task timed out or is being killed: do not sit through the refreshes that still run.

@@ -1,4 +1,4 @@
-"""Why a chunk stays: in the engine's own words where it has them, else from the registries."""
+"""Why a job left something as it is: in the engine's own words where it has them."""
 
 from __future__ import annotations
 
@@ -60,6 +60,17 @@ def _guess(*, status: str, gated: bool) -> str:
     """Return the likeliest reason: LakeTS 0.1.x gives none."""
     if gated and status != "tiered":
         return "not proved durable in Unity Catalog: tiering has not flagged it yet"
-    return (
-        "LakeTS left it: written to since it was tiered, or a RollUp has not absorbed its changes"
+    return "LakeTS left it: written to since it was tiered, or a RollUp has not absorbed its changes"
+
+
+def why_not_refreshed(hook: LakeTSContract, name: str) -> str:
+    """Return why ``refresh_rollup`` left a RollUp as it is."""
+    rows = hook._query(
+        "SELECT refresh_lag, last_refreshed_at + refresh_lag > now() AS too_soon"
+        "  FROM lakets._rollup_registry WHERE name = %(name)s",
+        {"name": name},
+        doing=f"Looking up RollUp {name}",
     )
+    if rows and rows[0]["too_soon"]:
+        return f"refreshed less than {rows[0]['refresh_lag']} ago (its refresh_lag)"
+    return "another session is refreshing it"

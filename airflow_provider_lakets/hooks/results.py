@@ -86,8 +86,9 @@ class JobResult(Record):
     """
     What a job did to one thing; ``name`` says to which.
 
-    ``outcome`` is one of the job's own words, or ``contended`` (a lock was not granted in time) or
-    ``failed``; ``detail`` then holds the error, and ``retryable`` whether trying again makes sense.
+    ``outcome`` is one of the job's own words, or ``contended`` (a lock was not granted in time), ``failed``,
+    or ``skipped`` (because of another); ``detail`` then says why, and ``retryable`` whether trying again
+    makes sense.
     """
 
     name: str
@@ -95,7 +96,7 @@ class JobResult(Record):
     detail: str | None = None
     retryable: bool = True
 
-    problems: ClassVar[frozenset[str]] = frozenset({"contended", "failed"})
+    problems: ClassVar[frozenset[str]] = frozenset({"contended", "failed", "skipped"})
 
     @property
     def ok(self) -> bool:
@@ -136,8 +137,6 @@ class RefreshResult(JobResult):
     """One RollUp: ``refreshed``, ``unchanged`` (why: ``detail``) or ``skipped`` (what it reads failed)."""
 
     ms: int = 0
-
-    problems: ClassVar[frozenset[str]] = JobResult.problems | {"skipped"}
 
 
 @dataclass(frozen=True)

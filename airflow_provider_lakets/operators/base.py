@@ -7,12 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_lakets.exceptions import (
-    LakeTSArgumentError,
-    LakeTSNotInstalledError,
-    LakeTSPartialFailureError,
-    LakeTSPrivilegeError,
-)
+from airflow_provider_lakets.exceptions import LakeTSPartialFailureError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,9 +16,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
     from airflow_provider_lakets.hooks.results import JobResult
-
-# No retry cures these.
-PERMANENT = (LakeTSArgumentError, LakeTSNotInstalledError, LakeTSPrivilegeError)
 
 
 class LakeTSBaseOperator(BaseOperator):
@@ -44,6 +36,7 @@ class LakeTSBaseOperator(BaseOperator):
     @contextlib.contextmanager
     def lakets(self) -> Iterator[LakeTSHook]:
         """Log in once for the whole block; an error that no retry cures fails the task for good."""
+        from airflow_provider_lakets.hooks._outcomes import PERMANENT
         from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
         self._hook = LakeTSHook(self.lakebase_conn_id)

@@ -62,9 +62,10 @@ def test_partition_says_which_chunks_it_created(lab: Lab) -> None:
 
     assert result.outcome == "created"
     assert len(result.created) == 2  # three were there already
-    assert result.created == lab.values(
-        "SELECT chunk_name FROM lakets._chunk_metadata ORDER BY range_start DESC LIMIT 2"
-    )[::-1]
+    assert (
+        result.created
+        == lab.values("SELECT chunk_name FROM lakets._chunk_metadata ORDER BY range_start DESC LIMIT 2")[::-1]
+    )
 
 
 def test_partition_finds_nothing_to_do_the_second_time(lab: Lab) -> None:
@@ -222,8 +223,13 @@ def test_status_gathers_tables_chunks_and_rollups(lab: Lab) -> None:
 
     status = lab.hook().status()
 
-    assert status.version == lab.value("SELECT version FROM lakets._version ORDER BY installed_at DESC LIMIT 1")
+    assert status.version == lab.value(
+        "SELECT version FROM lakets._version ORDER BY installed_at DESC LIMIT 1"
+    )
     assert [table.name for table in status.tables] == ["public.metrics"]
     assert status.health[0].total == lab.value("SELECT count(*) FROM lakets._chunk_metadata")
     assert status.feeds[0].cdf_status == "NONE"
-    assert {rollup.name: rollup.depends_on for rollup in status.rollups} == {"hourly": [], "daily": ["hourly"]}
+    assert {rollup.name: rollup.depends_on for rollup in status.rollups} == {
+        "hourly": [],
+        "daily": ["hourly"],
+    }

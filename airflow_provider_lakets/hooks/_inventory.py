@@ -1,0 +1,142 @@
+"""What there is in a LakeTS database, and putting LakeTS there in the first place."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lakets.exceptions import LakeTSArgumentError, LakeTSError, LakeTSNotInstalledError
+from airflow_provider_lakets.hooks._contract import LakeTSContract, record
+from airflow_provider_lakets.hooks.results import (
+    ChronoTable,
+    InstallResult,
+    Rollup,
+    Status,
+    TierCandidate,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import psycopg
+
+TABLES = """
+SELECT tab.id, tab.schema_name, tab.table_name, tab.time_column, tab.chunk_interval, tab.sync_enabled,
+       tab.shadow_table_name,
+       ARRAY(SELECT pol.policy_type FROM lakets._policy_registry AS pol
+              WHERE pol.chronotable_id = tab.id AND pol.enabled ORDER BY pol.policy_type) AS policies
+  FROM lakets._chronotable_registry AS tab
+ ORDER BY tab.schema_name, tab.table_name
+"""
+
+ROLLUPS = """
+SELECT rol.name, rol.bucket_interval, rol.refresh_lag, rol.watermark, rol.last_refreshed_at,
+       ARRAY(SELECT dep.name FROM lakets._rollup_registry AS dep
+              WHERE dep.id = ANY (rol.depends_on) ORDER BY dep.name) AS depends_on
+  FROM lakets._rollup_registry AS rol
+ ORDER BY rol.name
+"""
+
+VERSION = "SELECT version FROM lakets._version ORDER BY installed_at DESC LIMIT 1"
+
+
+class LakeTSInventory(LakeTSContract):
+    """Base of LakeTSHook: lists and status, read from the registries, and the install."""
+
+    def chronotables(
+        self, names: Iterable[str] | None = None, *, policy: str | None = None
+    ) -> list[ChronoTable]:
+        """
+        List the ChronoTables.
+
+        :param names: Only these, as ``schema.table``, or ``table`` for one in schema public.
+        :param policy: Only those with such a policy: ``tiering`` or ``retention``; tiered retention is both.
+        """
+        rows = self._query(TABLES, doing="Listing the ChronoTables")
+        tables = [record(ChronoTable, row) for row in rows]
+        if names is not None:
+            tables = [self._find(tables, name) for name in names]
+        wanted = {policy, "tiered_retention"}
+        return [table for table in tables if policy is None or wanted & {*table.policies}]
+
+    def _find(self, tables: list[ChronoTable], name: str) -> ChronoTable:
+        for table in tables:
+            if table.name in (name, f"public.{name}"):
+                return table
+        raise LakeTSArgumentError(
+            f"{name!r} is no ChronoTable over connection {self.get_conn_id()!r}; there are: "
+            f"{_listed(table.name for table in tables)}. Name it schema.table, or make it one with "
+            "lakets.create_chronotable."
+        )
+
+    def rollups(self) -> list[Rollup]:
+        """List the RollUps with the names of those that each one reads."""
+        return [record(Rollup, row) for row in self._query(ROLLUPS, doing="Listing the RollUps")]
+
+    def _known_rollups(self, name: str | None) -> list[Rollup]:
+        """List the RollUps; a name that is given must be among them."""
+        rollups = self.rollups()
+        if name is not None and name not in {rollup.name for rollup in rollups}:
+            raise LakeTSArgumentError(
+                f"RollUp {name!r} does not exist over connection {self.get_conn_id()!r}; there are: "
+                f"{_listed(rollup.name for rollup in rollups)}."
+            )
+        return rollups
+
+    def tier_candidates(self, tables: Iterable[str] | None = None) -> list[TierCandidate]:
+        """
+        List the chunks that are due for tiering, table by table, oldest first.
+
+        :param tables: Only of these ChronoTables; None for all that have a tiering policy.
+        """
+        with self.session():
+            return [
+                candidate
+                for table in self.chronotables(tables, policy="tiering")
+                for candidate in self.get_chunks_to_tier(table.table_name, schema_name=table.schema_name)
+            ]
+
+    def version(self) -> str | None:
+        """Return the version of LakeTS in the database, or None if there is none."""
+        try:
+            rows = self._query(VERSION, doing="Reading the version of LakeTS")
+        except LakeTSNotInstalledError:
+            return None
+        return str(rows[0]["version"]) if rows else None
+
+    def status(self) -> Status:
+        """Gather what `lakets status` shows."""
+        with self.session():
+            tables = self.chronotables()
+            feeds = [
+                feed
+                for table in tables
+                for feed in self.show_tiering_status(table.table_name, schema_name=table.schema_name)
+            ]
+            return Status(self.version(), tables, self.chunk_health(), feeds, self.rollups())
+
+    def install(self) -> InstallResult:
+        """Install LakeTS or bring it up to date, all or nothing; a second installer waits for the first."""
+        from airflow_provider_lakets.engine import install_script
+
+        script = install_script().encode()
+
+        def run(conn: psycopg.Connection[Any]) -> None:
+            try:
+                # Without parameters psycopg sends a script as it is: it brings its own BEGIN and COMMIT.
+                conn.execute(script)
+            finally:
+                conn.rollback()
+
+        with self.session():
+            before = self.version()
+            self._do(run, doing="Installing LakeTS")
+            self._arguments = None
+            after = self.version()
+        if after is None:
+            raise LakeTSError("The install ran, but recorded no version in lakets._version.")
+        self.log.info("LakeTS is at version %s now; before: %s", after, before)
+        return InstallResult(before, after)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
