@@ -63,16 +63,16 @@ class Lab:
         return LakeTSHook(**arguments)
 
     def value(self, query: str, *parameters: Any) -> Any:
-        row = self.conn.execute(query, parameters).fetchone()  # type: ignore[call-overload]
+        row = self.conn.execute(query, parameters).fetchone()
         return row[0] if row else None
 
     def values(self, query: str, *parameters: Any) -> list[Any]:
-        return [row[0] for row in self.conn.execute(query, parameters)]  # type: ignore[call-overload]
+        return [row[0] for row in self.conn.execute(query, parameters)]
 
     def table(self, name: str = "metrics", *, days: int = 0, schema: str = "public") -> int:
         """Make a ChronoTable of daily chunks, with a row in each of the last days; return its id."""
-        self.conn.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')  # type: ignore[call-overload]
-        self.conn.execute(  # type: ignore[call-overload]
+        self.conn.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        self.conn.execute(
             f'CREATE TABLE "{schema}"."{name}" (at timestamptz NOT NULL, device text NOT NULL, value float8)'
         )
         table_id = self.value(
@@ -88,7 +88,7 @@ class Lab:
                 table_id,
                 days,
             )
-            self.conn.execute(  # type: ignore[call-overload]
+            self.conn.execute(
                 f'INSERT INTO "{schema}"."{name}"'
                 " SELECT now() - day * interval '1 day', 'a', day FROM generate_series(0, %s - 1) AS day",
                 [days],
@@ -105,7 +105,7 @@ class Lab:
             days,
             name,
         )
-        self.conn.execute(  # type: ignore[call-overload]
+        self.conn.execute(
             f'INSERT INTO "{name}"'
             " SELECT now() - day * interval '1 day', 'a', day FROM generate_series(0, %s - 1) AS day",
             [days],
@@ -142,8 +142,8 @@ class Lab:
             )
             self.conn.execute(
                 "SELECT lakets.create_rollup(p_name => %s, p_query => %s, p_bucket_interval => '1 day',"
-                " p_depends_on => %s::text[])",
-                [name, query, [reads]],
+                " p_depends_on => ARRAY(SELECT id FROM lakets._rollup_registry WHERE name = %s))",
+                [name, query, reads],
             )
         else:
             query = (
@@ -160,7 +160,7 @@ class Lab:
 
     def break_rollup(self, name: str) -> None:
         """Let the next refresh of a RollUp fail, and touch its source so that there is something to do."""
-        self.conn.execute(f'ALTER TABLE public."_rollup_{name}" ADD CHECK (total > 1e9) NOT VALID')  # type: ignore[call-overload]
+        self.conn.execute(f'ALTER TABLE public."_rollup_{name}" ADD CHECK (total > 1e9) NOT VALID')
         self.conn.execute("INSERT INTO metrics VALUES (now(), 'b', 1)")
 
 
@@ -169,7 +169,7 @@ def template_01(postgres: EmbeddedPostgres) -> str:
     """Load the stand-in for LakeTS 0.1.x once."""
     name = "lakets_01_template"
     with psycopg.connect(postgres.ensure_database(name), autocommit=True) as conn:
-        conn.execute(Path(__file__).with_name("lakets_01.sql").read_text())  # type: ignore[call-overload]
+        conn.execute(Path(__file__).with_name("lakets_01.sql").read_text())
     return name
 
 

@@ -19,7 +19,6 @@ from airflow_provider_lakets.hooks.lakebase import LakebaseHook
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from psycopg.abc import Query
     from typing_extensions import Self
 
 T = TypeVar("T")
@@ -82,7 +81,7 @@ class LakeTSCalls(LakebaseHook):
         return next(iter(row.values()))
 
     def _query(
-        self, query: Query, parameters: Row | None = None, *, doing: str, repeatable: bool = True
+        self, query: str | sql.Composed, parameters: Row | None = None, *, doing: str, repeatable: bool = True
     ) -> list[Row]:
         """Run a query in a session and return its rows as dicts."""
 

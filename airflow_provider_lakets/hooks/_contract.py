@@ -254,7 +254,16 @@ class LakeTSContract(LakeTSCalls):
         source_schema: str = "public",
         depends_on: Sequence[str] = (),
     ) -> int:
-        """Create, load and register a RollUp; without a source table it reads other RollUps."""
+        """
+        Create, load and register a RollUp, and return its id.
+
+        :param name: Its name; the table will be ``public._rollup_<name>``.
+        :param query: What it holds; its first column is the bucket.
+        :param bucket_interval: How long a bucket is.
+        :param source_table: The ChronoTable it reads; None when it reads other RollUps only.
+        :param source_schema: The schema of that table.
+        :param depends_on: The names of the RollUps it reads.
+        """
         return int(
             self._value(
                 "create_rollup",
@@ -264,9 +273,19 @@ class LakeTSContract(LakeTSCalls):
                 p_bucket_interval=bucket_interval,
                 p_source_table=source_table,
                 p_source_schema=source_schema,
-                p_depends_on=list(depends_on),
+                p_depends_on=[self._rollup_id(one) for one in depends_on],
             )
         )
+
+    def _rollup_id(self, name: str) -> int:
+        rows = self._query(
+            "SELECT id FROM lakets._rollup_registry WHERE name = %(name)s",
+            {"name": name},
+            doing=f"Looking up RollUp {name}",
+        )
+        if not rows:
+            raise LakeTSArgumentError(f"RollUp {name!r} does not exist, so no other can read it.")
+        return int(rows[0]["id"])
 
     def drop_rollup(self, name: str) -> None:
         """Drop a RollUp and its table."""
@@ -314,4 +333,5 @@ class LakeTSContract(LakeTSCalls):
 
     def chunk_health(self) -> list[ChunkHealth]:
         """Count the chunks of each ChronoTable by state."""
-        return [record(ChunkHealth, row) for row in self._call("chunk_health")]
+        # By position: the columns' names are not the same in every LakeTS.
+        return [ChunkHealth(*list(row.values())[:7]) for row in self._call("chunk_health")]

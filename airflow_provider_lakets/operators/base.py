@@ -83,7 +83,7 @@ def fail(message: str, cause: Exception | None = None) -> NoReturn:
     try:
         from airflow.sdk.exceptions import AirflowFailException
     except ImportError:  # Airflow 3.1
-        from airflow.exceptions import AirflowFailException
+        from airflow.exceptions import AirflowFailException  # type: ignore[no-redef,unused-ignore]
 
     raise AirflowFailException(message) from cause
 

@@ -63,4 +63,4 @@ def _instant(value: datetime | str | None) -> datetime | None:
     """Read an instant that a template may have turned into text, or into nothing."""
     from airflow.sdk.timezone import parse
 
-    return parse(value, timezone="UTC") if isinstance(value, str) and value else value or None  # type: ignore[return-value]
+    return parse(value, timezone="UTC") if isinstance(value, str) and value else value or None

@@ -34,7 +34,7 @@ def engine() -> str:
 def job(lab: Lab, body: str) -> None:
     """Let lakets.untier_chunk do something else."""
     lab.conn.execute("CREATE TABLE IF NOT EXISTS tries (at timestamptz DEFAULT now())")
-    lab.conn.execute(  # type: ignore[call-overload]
+    lab.conn.execute(
         "CREATE OR REPLACE FUNCTION lakets.untier_chunk(p_chunk_name text) RETURNS void LANGUAGE plpgsql AS"
         f" $$ BEGIN {body} END $$"
     )
@@ -173,11 +173,11 @@ def clerk(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA lakets TO {role}",
         f"GRANT CREATE ON SCHEMA public TO {role}",
     ):
-        lab.conn.execute(statement)  # type: ignore[call-overload]
+        lab.conn.execute(statement)
     monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection(login=role))
     yield role
-    lab.conn.execute(f"DROP OWNED BY {role}")  # type: ignore[call-overload]
-    lab.conn.execute(f"DROP ROLE {role}")  # type: ignore[call-overload]
+    lab.conn.execute(f"DROP OWNED BY {role}")
+    lab.conn.execute(f"DROP ROLE {role}")
 
 
 def test_a_missing_right_names_the_role_and_the_object(lab: Lab, clerk: str) -> None:
@@ -191,7 +191,7 @@ def test_a_missing_right_names_the_role_and_the_object(lab: Lab, clerk: str) -> 
 
 
 def test_no_right_on_the_schema_is_no_missing_lakets(lab: Lab, clerk: str) -> None:
-    lab.conn.execute(f"REVOKE USAGE ON SCHEMA lakets FROM {clerk}")  # type: ignore[call-overload]
+    lab.conn.execute(f"REVOKE USAGE ON SCHEMA lakets FROM {clerk}")
 
     with pytest.raises(LakeTSPrivilegeError, match=f"{clerk}.*permission denied for schema lakets"):
         lab.hook().chronotables()
@@ -249,10 +249,23 @@ def test_a_borrower_torn_out_of_its_statement_leaves_none_running(lab: Lab) -> N
     conn = stack.enter_context(hook._sessions.borrow())
     conn.pgconn.send_query(b"SELECT pg_sleep(60)")
     pid = conn.info.backend_pid
+    _wait_until_asleep(lab)
 
     stack.close()  # as a task timeout does it, in the middle of a statement
 
     assert not _is_alive(lab, pid)
+
+
+def _wait_until_asleep(lab: Lab) -> None:
+    """Return as soon as another session of the database is in pg_sleep."""
+    for _ in range(1000):
+        if lab.value(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event = 'PgSleep' AND pid <> pg_backend_pid()"
+        ):
+            return
+        lab.conn.execute("SELECT pg_sleep(0.01)")
+    raise AssertionError("nothing went to sleep")
 
 
 class _cancelled_when_asleep:  # noqa: N801
@@ -263,13 +276,7 @@ class _cancelled_when_asleep:  # noqa: N801
         self.thread = threading.Thread(target=self._run, args=[cancel])
 
     def _run(self, cancel: Callable[[], None]) -> None:
-        for _ in range(1000):
-            if self.lab.value(
-                "SELECT count(*) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND wait_event = 'PgSleep' AND pid <> pg_backend_pid()"
-            ):
-                break
-            self.lab.conn.execute("SELECT pg_sleep(0.01)")
+        _wait_until_asleep(self.lab)
         cancel()
 
     def __enter__(self) -> None:
