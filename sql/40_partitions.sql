@@ -220,6 +220,7 @@ BEGIN
     END IF;
     IF v_default IS NOT NULL AND v_cells = '{}'
        AND NOT EXISTS (SELECT FROM lakets._missing_chunks(v_table, v_from, v_to)) THEN
+        PERFORM lakets._prune_change_log(v_table);
         RETURN 0;  -- the usual case takes no lock
     END IF;
 
@@ -240,6 +241,7 @@ BEGIN
         PERFORM lakets._create_chunk(v_table, v_chunk.range_start, v_chunk.range_end);
         v_created := v_created + 1;
     END LOOP;
+    PERFORM lakets._prune_change_log(v_table);
     RETURN v_created;
 END;
 $$;

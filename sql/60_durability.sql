@@ -197,9 +197,9 @@ BEGIN
         RETURN 'the table is not synced to Unity Catalog';
     ELSIF v_status <> 'STREAMING' THEN
         RETURN format('the change feed of %s is not streaming: %s', p_table.shadow_table_name, v_status);
-    ELSIF lakets._columns(lakets._relation(p_table.schema_name, p_table.table_name))
-          <> lakets._columns(lakets._shadow_relation(p_table.shadow_table_name)) THEN
-        RETURN format('the columns of %s differ from the table''s', p_table.shadow_table_name);
+    ELSIF NOT lakets._columns(lakets._relation(p_table.schema_name, p_table.table_name))
+              <@ lakets._columns(lakets._shadow_relation(p_table.shadow_table_name)) THEN
+        RETURN format('%s lacks columns of the table', p_table.shadow_table_name);
     ELSIF NOT lakets._is_tracked(lakets._relation(p_table.schema_name, p_table.table_name)) THEN
         RETURN 'a change tracking trigger of the table is missing or disabled';
     ELSIF p_proven IS NULL THEN
@@ -259,6 +259,11 @@ DECLARE
 BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtext('lakets change log'), p_table.id) THEN
         RETURN;
+    END IF;
+    -- Waiting for the proof row could close a circle with retention, which has it and waits for readers.
+    PERFORM FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = p_table.id FOR UPDATE SKIP LOCKED;
+    IF FOUND THEN
+        PERFORM lakets._prove(p_table);
     END IF;
     SELECT min(coalesce(pg_snapshot_xmin(seen.snapshot), '0'::xid8)) INTO v_floor
       FROM (SELECT reg.absorbed

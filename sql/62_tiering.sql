@@ -29,6 +29,7 @@ BEGIN
                     WHERE log.min_time < chunk.range_end AND log.max_time >= chunk.range_start);
     UPDATE lakets._policy_registry AS pol SET last_run_at = now()
      WHERE pol.chronotable_id = v_table.id AND pol.policy_type IN ('tiering', 'tiered_retention');
+    PERFORM lakets._prune_change_log(v_table);
     RETURN QUERY
         SELECT chunk.id::bigint, chunk.chunk_name, chunk.range_start, chunk.range_end
           FROM lakets._chunk_metadata AS chunk
