@@ -138,6 +138,8 @@ CREATE OR REPLACE FUNCTION lakets._write_tracker(
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_owner name := (SELECT pg_get_userbyid(cls.relowner) FROM pg_class AS cls WHERE cls.oid = p_relation);
 BEGIN
     -- Settings: old rows are found in the shadow by index and tuple id however small it was when the
     -- plan was made; and floats print exactly.
@@ -151,6 +153,9 @@ AS %L$sql$,
             ' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET extra_float_digits = 1'
         ELSE '' END,
         format(E'BEGIN\n    %s\n    RETURN NULL;\nEND;', array_to_string(p_statements, E'\n    ')));
+    IF v_owner <> current_user THEN  -- whoever may change the table may change its tracking
+        EXECUTE format('ALTER FUNCTION lakets.%I() OWNER TO %I', p_function, v_owner);
+    END IF;
     IF NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_track_' || lower(p_event)) THEN
         EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION lakets.%I()',
                        'lakets_track_' || lower(p_event), p_event, p_relation, p_referencing, p_function);

@@ -1,0 +1,141 @@
+"""The rights in docs/permissions.md are enough for every job, and not more than needed to be told."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DOCS = Path(__file__).parents[2] / "docs" / "permissions.md"
+GRANTS, FEED_GRANTS, WRITER_GRANTS = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def roles(database: str) -> Iterator[dict[str, str]]:
+    """Make the roles of the docs under names of this test: roles belong to the whole server."""
+    name = psycopg.conninfo.conninfo_to_dict(database)["dbname"]
+    names = {role: f"{role}_{name}" for role in ("tables_owner", "lakets_jobs", "a_writer")}
+    with psycopg.connect(database, autocommit=True) as admin:
+        for role in names.values():
+            admin.execute(f"CREATE ROLE {role} LOGIN")
+        yield names
+        for role in names.values():
+            admin.execute(f"DROP OWNED BY {role} CASCADE")
+            admin.execute(f"DROP ROLE {role}")
+
+
+def run_as_told(admin: psycopg.Connection, script: str, roles: dict[str, str]) -> None:
+    for told, name in roles.items():
+        script = script.replace(told, name)
+    admin.execute(script)
+
+
+def session(database: str, role: str) -> psycopg.Connection:
+    return psycopg.connect(database, user=role, autocommit=True)
+
+
+@pytest.fixture
+def lifecycle(database: str, conn: psycopg.Connection, roles: dict[str, str]) -> psycopg.Connection:
+    """Give the roles their rights, make a synced ChronoTable as its owner, and log in as the jobs' role."""
+    run_as_told(conn, GRANTS, roles)
+    conn.execute(
+        "CREATE SCHEMA wal2delta CREATE TABLE tables"
+        " (table_oid oid, status text, committed_lsn pg_lsn, last_write_time timestamptz)"
+    )
+    run_as_told(conn, FEED_GRANTS, roles)
+    with session(database, roles["tables_owner"]) as owner:
+        owner.execute("CREATE TABLE metrics (ts timestamptz NOT NULL, device int, value float8)")
+        owner.execute(
+            "INSERT INTO metrics SELECT now() - n * interval '1 day', 1, n FROM generate_series(0, 40) n"
+        )
+        owner.execute(f"GRANT INSERT, UPDATE, DELETE, SELECT ON metrics TO {roles['a_writer']}")
+        owner.execute("SELECT lakets.create_chronotable('metrics', 'ts', '7 days')")
+    jobs = session(database, roles["lakets_jobs"])
+    jobs.execute(
+        "SELECT lakets.create_rollup('daily', $$SELECT lakets.time_bucket('1 day', ts) AS bucket,"
+        " sum(value) AS value FROM metrics GROUP BY 1$$, '1 day')"
+    )
+    jobs.execute("SELECT lakets.enable_sync('metrics')")
+    jobs.execute("SELECT lakets.add_tiered_retention_policy('metrics', '8 days', '20 days')")
+    conn.execute(
+        "INSERT INTO wal2delta.tables"
+        " VALUES ('lakets_cdf._shadow_metrics'::regclass, 'STREAMING', pg_current_wal_insert_lsn(), now())"
+    )
+    return jobs
+
+
+def value(session: psycopg.Connection, query: str) -> object:
+    row = session.execute(query).fetchone()
+    assert row is not None
+    return row[0]
+
+
+def test_the_jobs_role_runs_all_four_jobs_with_the_documented_rights(lifecycle: psycopg.Connection):
+    with lifecycle as jobs:
+        created = value(jobs, "SELECT lakets._ensure_partitions(id, 1, 5) FROM lakets._chronotable_registry")
+        tiered = jobs.execute(
+            "SELECT lakets.tier_chunk(chunk_name) FROM lakets._get_chunks_to_tier('metrics')"
+        ).fetchall()
+        refreshed = value(jobs, "SELECT refreshed FROM lakets.refresh_rollup_cascade()")
+        dropped = value(jobs, "SELECT lakets.execute_retention('metrics')")
+
+    assert created
+    assert tiered
+    assert set(tiered) == {(True,)}
+    assert refreshed is True
+    assert dropped
+
+
+def test_a_writer_that_had_its_rights_before_the_sync_goes_on_writing(
+    lifecycle: psycopg.Connection, database: str, roles: dict[str, str]
+):
+    with lifecycle, session(database, roles["a_writer"]) as writer:
+        writer.execute("INSERT INTO metrics VALUES (now(), 2, 0)")
+        writer.execute("UPDATE metrics SET value = 1 WHERE device = 2")
+        writer.execute("DELETE FROM metrics WHERE device = 1")
+
+        mirrored = value(lifecycle, "SELECT count(*) FROM lakets_cdf._shadow_metrics")
+
+    assert mirrored == 1
+
+
+def test_a_writer_granted_later_needs_the_shadow_too(
+    lifecycle: psycopg.Connection, database: str, conn: psycopg.Connection, roles: dict[str, str]
+):
+    writer = roles["a_writer"]
+    conn.execute(f"REVOKE ALL ON lakets_cdf._shadow_metrics FROM {writer}")
+    with lifecycle, session(database, writer) as late:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="_shadow_metrics"):
+            late.execute("INSERT INTO metrics VALUES (now(), 2, 0)")
+
+        run_as_told(conn, WRITER_GRANTS, roles)
+
+        assert late.execute("INSERT INTO metrics VALUES (now(), 2, 0)").rowcount == 1
+
+
+def test_without_a_right_the_job_says_which(
+    lifecycle: psycopg.Connection, conn: psycopg.Connection, roles: dict[str, str]
+):
+    conn.execute(f"REVOKE ALL ON lakets._chunk_metadata FROM {roles['tables_owner']}")
+
+    with lifecycle, pytest.raises(psycopg.errors.InsufficientPrivilege, match="_chunk_metadata"):
+        lifecycle.execute("SELECT lakets.execute_retention('metrics')")
+
+
+def test_a_feed_that_may_not_be_read_defers_everything(
+    lifecycle: psycopg.Connection, conn: psycopg.Connection, roles: dict[str, str]
+):
+    conn.execute(f"REVOKE ALL ON wal2delta.tables FROM {roles['tables_owner']}")
+
+    with lifecycle as jobs:
+        candidates = jobs.execute("SELECT * FROM lakets._get_chunks_to_tier('metrics')").fetchall()
+        dropped = value(jobs, "SELECT lakets.execute_retention('metrics')")
+
+    assert candidates == []
+    assert dropped == 0
