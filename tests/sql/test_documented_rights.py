@@ -76,7 +76,7 @@ def value(session: psycopg.Connection, query: str) -> object:
     return row[0]
 
 
-def test_the_jobs_role_runs_all_four_jobs_with_the_documented_rights(lifecycle: psycopg.Connection):
+def test_the_jobs_role_runs_all_four_jobs_with_the_documented_rights(lifecycle: psycopg.Connection) -> None:
     with lifecycle as jobs:
         created = value(jobs, "SELECT lakets._ensure_partitions(id, 1, 5) FROM lakets._chronotable_registry")
         tiered = jobs.execute(
@@ -94,7 +94,7 @@ def test_the_jobs_role_runs_all_four_jobs_with_the_documented_rights(lifecycle: 
 
 def test_a_writer_that_had_its_rights_before_the_sync_goes_on_writing(
     lifecycle: psycopg.Connection, database: str, roles: dict[str, str]
-):
+) -> None:
     with lifecycle, session(database, roles["a_writer"]) as writer:
         writer.execute("INSERT INTO metrics VALUES (now(), 2, 0)")
         writer.execute("UPDATE metrics SET value = 1 WHERE device = 2")
@@ -107,7 +107,7 @@ def test_a_writer_that_had_its_rights_before_the_sync_goes_on_writing(
 
 def test_a_writer_granted_later_needs_the_shadow_too(
     lifecycle: psycopg.Connection, database: str, conn: psycopg.Connection, roles: dict[str, str]
-):
+) -> None:
     writer = roles["a_writer"]
     conn.execute(f"REVOKE ALL ON lakets_cdf._shadow_metrics FROM {writer}")
     with lifecycle, session(database, writer) as late:
@@ -121,7 +121,7 @@ def test_a_writer_granted_later_needs_the_shadow_too(
 
 def test_without_a_right_the_job_says_which(
     lifecycle: psycopg.Connection, conn: psycopg.Connection, roles: dict[str, str]
-):
+) -> None:
     conn.execute(f"REVOKE ALL ON lakets._chunk_metadata FROM {roles['tables_owner']}")
 
     with lifecycle, pytest.raises(psycopg.errors.InsufficientPrivilege, match="_chunk_metadata"):
@@ -130,7 +130,7 @@ def test_without_a_right_the_job_says_which(
 
 def test_a_feed_that_may_not_be_read_defers_everything(
     lifecycle: psycopg.Connection, conn: psycopg.Connection, roles: dict[str, str]
-):
+) -> None:
     conn.execute(f"REVOKE ALL ON wal2delta.tables FROM {roles['tables_owner']}")
 
     with lifecycle as jobs:

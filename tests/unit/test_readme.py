@@ -9,13 +9,13 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_quoted_dag_is_the_sample_dag():
+def test_the_quoted_dag_is_the_sample_dag() -> None:
     (quoted,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
     assert quoted == (ROOT / "dags" / "lakets_tiering.py").read_text()
 
 
-def test_every_link_leads_to_a_file():
+def test_every_link_leads_to_a_file() -> None:
     links = re.findall(r"\]\(([^)#]+)\)", README)
     local = [link for link in links if "://" not in link]
 
@@ -23,14 +23,14 @@ def test_every_link_leads_to_a_file():
     assert [link for link in local if not (ROOT / link).exists()] == []
 
 
-def test_every_make_target_named_exists():
+def test_every_make_target_named_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {name for call in re.findall(r"make ((?:[a-z-]+ ?)+)", README) for name in call.split()}
 
     assert {"demo", "test"} <= named & targets
 
 
-def test_every_schedule_told_is_that_of_its_dag():
+def test_every_schedule_told_is_that_of_its_dag() -> None:
     told = dict(re.findall(r"`(lakets_\w+)` \| ([^|]+?) \|", README))
     crons = {
         "every 6 h": "0 */6 * * *",
