@@ -32,6 +32,6 @@ with DAG(
         return [table.name for table in LakeTSHook().chronotables(policy="retention")]
 
     # One mapped task a table, named after it; skipped when no table has a retention policy.
-    LakeTSRetentionOperator.partial(task_id="drop_expired", max_active_tis_per_dagrun=4).expand(
-        table=tables()
-    )
+    LakeTSRetentionOperator.partial(
+        task_id="drop_expired", max_active_tis_per_dagrun=4, map_index_template="{{ task.table }}"
+    ).expand(table=tables())

@@ -26,4 +26,6 @@ with DAG(
     candidates = LakeTSTierCandidatesOperator(task_id="candidates", batch_size=20)
 
     # One mapped task a batch, named after its chunks; skipped when no chunk is due.
-    LakeTSTierOperator.partial(task_id="tier", max_active_tis_per_dagrun=4).expand(chunks=candidates.output)
+    LakeTSTierOperator.partial(
+        task_id="tier", max_active_tis_per_dagrun=4, map_index_template="{{ task.label }}"
+    ).expand(chunks=candidates.output)

@@ -28,17 +28,22 @@ class LakeTSBaseOperator(BaseOperator):
     template_fields: Sequence[str] = ("lakebase_conn_id",)
     ui_color = "#cfe8f3"
 
+    # What a mapped task is called when its author set no map_index_template.
+    mapped_name: str | None = None
+
     def __init__(self, *, lakebase_conn_id: str = "lakebase_default", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.lakebase_conn_id = lakebase_conn_id
         self._hook: LakeTSHook | None = None
 
     @contextlib.contextmanager
-    def lakets(self) -> Iterator[LakeTSHook]:
+    def lakets(self, context: Context) -> Iterator[LakeTSHook]:
         """Log in once for the whole block; an error that no retry cures fails the task for good."""
         from airflow_provider_lakets.hooks._outcomes import PERMANENT
         from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
+        # Only here: the default of a constructor does not reach a mapped task.
+        context["map_index_template"] = context.get("map_index_template") or self.mapped_name
         self._hook = LakeTSHook(self.lakebase_conn_id)
         try:
             with self._hook.session():

@@ -20,5 +20,5 @@ class LakeTSInstallOperator(LakeTSBaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the version before and after."""
-        with self.lakets() as hook:
+        with self.lakets(context) as hook:
             return hook.install().as_dict()

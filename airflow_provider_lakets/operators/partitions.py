@@ -48,7 +48,7 @@ class LakeTSPartitionOperator(LakeTSBaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return what was created for each table."""
-        with self.lakets() as hook:
+        with self.lakets(context) as hook:
             results = hook.partition(
                 as_list(self.tables),
                 past_count=self.past_count,

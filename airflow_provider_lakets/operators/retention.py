@@ -26,9 +26,9 @@ class LakeTSRetentionOperator(LakeTSBaseOperator):
     """
 
     template_fields: Sequence[str] = ("table", "schema", "lakebase_conn_id")
+    mapped_name = "{{ task.table }}"
 
     def __init__(self, *, table: str, schema: str | None = None, force: bool = False, **kwargs: Any) -> None:
-        kwargs["map_index_template"] = kwargs.get("map_index_template") or "{{ task.table }}"
         super().__init__(**kwargs)
         self.table = table
         self.schema = schema
@@ -37,7 +37,7 @@ class LakeTSRetentionOperator(LakeTSBaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Return what was dropped and what was deferred."""
         name = f"{self.schema}.{self.table}" if self.schema else self.table
-        with self.lakets() as hook:
+        with self.lakets(context) as hook:
             result = hook.retain(name, force=self.force)
         for chunk in result.dropped:
             self.log.info("Dropped %s", chunk)

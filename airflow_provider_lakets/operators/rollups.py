@@ -39,6 +39,6 @@ class LakeTSRollupRefreshOperator(LakeTSBaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return what became of each RollUp, in the order it happened."""
-        with self.lakets() as hook:
+        with self.lakets(context) as hook:
             results = hook.refresh(self.rollup or None, parallelism=self.parallelism, force=self.force)
         return self.report(context, results)

@@ -47,7 +47,7 @@ class LakeTSTierCandidatesOperator(LakeTSBaseOperator):
         """Return the batches."""
         from airflow.providers.common.compat.sdk import conf
 
-        with self.lakets() as hook:
+        with self.lakets(context) as hook:
             chunks = [candidate.chunk_name for candidate in hook.tier_candidates(as_list(self.tables))]
         most = self.max_batches or conf.getint("core", "max_map_length")
         size = max(self.batch_size, math.ceil(len(chunks) / most))
@@ -68,9 +68,9 @@ class LakeTSTierOperator(LakeTSBaseOperator):
     """
 
     template_fields: Sequence[str] = ("chunks", "lakebase_conn_id")
+    mapped_name = "{{ task.label }}"
 
     def __init__(self, *, chunks: str | Sequence[str], **kwargs: Any) -> None:
-        kwargs["map_index_template"] = kwargs.get("map_index_template") or "{{ task.label }}"
         super().__init__(**kwargs)
         self.chunks = chunks
 
@@ -82,6 +82,6 @@ class LakeTSTierOperator(LakeTSBaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return what became of each chunk."""
-        with self.lakets() as hook:
+        with self.lakets(context) as hook:
             results = hook.tier(as_list(self.chunks) or [])
         return self.report(context, results)
