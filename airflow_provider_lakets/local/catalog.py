@@ -1,0 +1,352 @@
+"""What the feed reads and writes in the database it follows."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import psycopg
+from psycopg import sql
+
+from airflow_provider_lakets.local.pgoutput import Column
+from airflow_provider_lakets.local.replication import TEXT_SETTINGS
+from airflow_provider_lakets.local.values import FIRST_USER_OID
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+SCHEMA = "lakets_cdf"
+PUBLICATION = "wal2delta"
+CHANNEL = "wal2delta_local"
+
+PENDING, SNAPSHOTTING, STREAMING, SKIPPED = "PENDING", "SNAPSHOTTING", "STREAMING", "SKIPPED"
+
+# Held for each round: whoever gets it knows that no round is running.
+ROUND_LOCK = "hashtext('wal2delta_local'), 0"
+_INSTALL_LOCK = "hashtext('wal2delta_local'), 1"
+
+_OPTIONS = {
+    **TEXT_SETTINGS,
+    "search_path": "pg_catalog",
+    "synchronous_commit": "on",  # also on a server that is set to be careless: what we publish must last
+    "lock_timeout": "2s",
+    "row_security": "off",
+}
+
+_WATCHED = f"""
+SELECT c.oid::bigint, c.relname, c.relreplident = 'f',
+       EXISTS (SELECT FROM pg_publication_rel AS r JOIN pg_publication AS p ON p.oid = r.prpubid
+                WHERE p.pubname = '{PUBLICATION}' AND r.prrelid = c.oid),
+       md5(string_agg(a.attname || ':' || a.atttypid || ':' || a.atttypmod, ',' ORDER BY a.attnum))
+  FROM pg_class AS c
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+ WHERE n.nspname = '{SCHEMA}' AND c.relkind = 'r' AND c.relpersistence = 'p' AND NOT c.relispartition
+ GROUP BY c.oid
+ ORDER BY c.oid
+"""  # noqa: S608 - constants only
+
+# Who may have written rows that are not yet committed. Prepared transactions count; they are "-1/...".
+_WRITERS = """
+SELECT DISTINCT l.virtualtransaction FROM pg_locks AS l
+ WHERE l.locktype = 'relation' AND l.granted AND l.relation = %s
+   AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+   AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+"""
+
+_COLUMNS = """
+SELECT a.attname, a.atttypid::bigint, a.atttypmod FROM pg_attribute AS a
+ WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+ ORDER BY a.attnum
+"""
+
+_DOMAIN_BASE = """
+WITH RECURSIVE chain (oid, typmod, depth) AS (
+    SELECT %(oid)s::oid, %(typmod)s::integer, 0
+    UNION ALL
+    SELECT t.typbasetype, CASE WHEN c.typmod < 0 THEN t.typtypmod ELSE c.typmod END, c.depth + 1
+      FROM chain AS c JOIN pg_type AS t ON t.oid = c.oid AND t.typtype = 'd'
+)
+SELECT chain.oid::bigint, chain.typmod FROM chain ORDER BY chain.depth DESC LIMIT 1
+"""
+
+_SET_STATUS = """
+INSERT INTO wal2delta.tables AS t (table_oid, status, committed_lsn, last_write_time)
+VALUES (%(oid)s, %(status)s, '0/0'::pg_lsn + %(committed_lsn)s::numeric,
+        CASE WHEN %(wrote)s THEN clock_timestamp() END)
+ON CONFLICT (table_oid) DO UPDATE SET
+    status = excluded.status,
+    committed_lsn = greatest(t.committed_lsn, excluded.committed_lsn),
+    last_write_time = coalesce(excluded.last_write_time, t.last_write_time)
+"""
+
+_SYNCED = """
+SELECT s.table_oid::bigint, s.shadow, (s.starts_at - '0/0')::bigint, (s.reading - '0/0')::bigint,
+       s.first_rows::text, s.is_empty, s.skipped_for, s.definition,
+       t.status, (t.committed_lsn - '0/0')::bigint
+  FROM wal2delta_local.sync AS s LEFT JOIN wal2delta.tables AS t USING (table_oid)
+"""
+
+_SAVE_FIRST_ROWS = """
+INSERT INTO wal2delta_local.sync (table_oid, shadow, starts_at, reading, first_rows, is_empty)
+VALUES (%(oid)s, %(shadow)s, '0/0'::pg_lsn + %(starts_at)s::numeric, '0/0'::pg_lsn + %(reading)s::numeric,
+        %(first_rows)s::pg_snapshot, %(is_empty)s)
+ON CONFLICT (table_oid) DO UPDATE SET
+    shadow = excluded.shadow, starts_at = excluded.starts_at, reading = excluded.reading,
+    first_rows = excluded.first_rows, is_empty = excluded.is_empty, skipped_for = NULL, definition = NULL
+"""
+
+_SAVE_SKIPPED = """
+INSERT INTO wal2delta_local.sync (table_oid, shadow, skipped_for, definition)
+VALUES (%(oid)s, %(shadow)s, %(reason)s, %(definition)s)
+ON CONFLICT (table_oid) DO UPDATE SET
+    shadow = excluded.shadow, starts_at = NULL, reading = NULL, first_rows = NULL, is_empty = false,
+    skipped_for = excluded.skipped_for, definition = excluded.definition
+"""
+
+
+class Watched(NamedTuple):
+    """A table of the schema that is followed."""
+
+    oid: int
+    name: str
+    is_full: bool
+    is_published: bool
+    definition: str | None
+
+
+class Synced(NamedTuple):
+    """What a former round wrote down about a table."""
+
+    oid: int
+    shadow: str
+    starts_at: int | None
+    reading: int | None
+    first_rows: str | None
+    is_empty: bool
+    skipped_for: str | None
+    definition: str | None
+    status: str | None
+    committed_lsn: int | None
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """Which transactions a snapshot sees."""
+
+    xmin: int
+    xmax: int
+    running: frozenset[int]
+
+    @classmethod
+    def parse(cls, text: str) -> Visibility:
+        """Read the text of a ``pg_snapshot``."""
+        xmin, xmax, running = text.split(":")
+        return cls(int(xmin), int(xmax), frozenset(int(xid) for xid in running.split(",") if xid))
+
+    def sees(self, xid: int) -> bool:
+        """Tell whether a transaction that has committed since was committed then."""
+        return xid < self.xmin or (xid < self.xmax and xid not in self.running)
+
+
+def connect(conninfo: str) -> psycopg.Connection[tuple[object, ...]]:
+    """Open an autocommit session in which values print as they do in the stream."""
+    options = " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items())
+    return psycopg.connect(conninfo, autocommit=True, application_name="lakets-feed", options=options)
+
+
+def table_name(shadow: str) -> sql.Identifier:
+    """Return the quoted name of a shadow."""
+    return sql.Identifier(SCHEMA, shadow)
+
+
+def read_columns(conn: psycopg.Connection[tuple[object, ...]], oid: int) -> list[Column]:
+    """Return the columns that the feed carries: generated ones are not streamed, so not read either."""
+    return [
+        Column(str(name), int(str(kind)), int(str(mod))) for name, kind, mod in conn.execute(_COLUMNS, [oid])
+    ]
+
+
+class Catalog:
+    """
+    The feed's session in the database.
+
+    :param conninfo: How to reach the database, as a superuser.
+    """
+
+    def __init__(self, conninfo: str) -> None:
+        self._conn = connect(conninfo)
+        self._domains: dict[tuple[int, int], tuple[int, int]] = {}
+
+    def close(self) -> None:
+        """Close the session."""
+        self._conn.close()
+
+    def _row(self, query: str, **parameters: object) -> tuple[object, ...]:
+        row = self._conn.execute(query, parameters).fetchone()
+        assert row is not None  # noqa: S101 - each of our single-row queries has one
+        return row
+
+    def _number(self, query: str, **parameters: object) -> int:
+        return int(str(self._row(query, **parameters)[0]))
+
+    def install(self) -> None:
+        """Make ``wal2delta.tables`` and what the feed keeps for itself."""
+        script = (Path(__file__).parent / "wal2delta.sql").read_text()
+        with self._conn.transaction():
+            self._conn.execute(f"SELECT pg_advisory_xact_lock({_INSTALL_LOCK})")
+            self._conn.execute(script)
+        self._conn.execute(f"LISTEN {CHANNEL}")
+
+    @contextlib.contextmanager
+    def round(self) -> Iterator[bool]:
+        """Hold the round lock; yield False when the feed is paused."""
+        self._conn.execute(f"SET lock_timeout = 0; SELECT pg_advisory_lock({ROUND_LOCK}); RESET lock_timeout")
+        try:
+            yield not self._row("SELECT bool_or(c.is_paused) FROM wal2delta_local.control AS c")[0]
+        finally:
+            if not self._conn.broken:
+                self._conn.execute(f"SELECT pg_advisory_unlock({ROUND_LOCK})")
+
+    def identity(self) -> tuple[str, str]:
+        """Return a name for this database that no other has, and the name of its slot."""
+        system, database = self._row(
+            "SELECT s.system_identifier, d.oid FROM pg_control_system() AS s, pg_database AS d"
+            " WHERE d.datname = current_database()"
+        )
+        return f"wal2delta/{system}/{database}", f"wal2delta_{database}"
+
+    def ensure_slot(self, slot: str) -> bool:
+        """Make the replication slot; return False when it was there, with all that happened since."""
+        found = self._conn.execute(
+            "SELECT s.wal_status FROM pg_replication_slots AS s WHERE s.slot_name = %s", [slot]
+        ).fetchone()
+        if found is not None and found[0] != "lost":
+            return False
+        if found is not None:
+            self._conn.execute("SELECT pg_drop_replication_slot(%s)", [slot])
+        self._conn.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
+        return True
+
+    def slot_position(self, slot: str) -> int:
+        """Return up to where the slot has been confirmed."""
+        return self._number(
+            "SELECT (s.confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots AS s"
+            " WHERE s.slot_name = %(slot)s",
+            slot=slot,
+        )
+
+    def slot_is_active(self, slot: str) -> bool:
+        """Tell whether a process reads the slot."""
+        return bool(
+            self._row(
+                "SELECT bool_or(s.active) FROM pg_replication_slots AS s WHERE s.slot_name = %(slot)s",
+                slot=slot,
+            )[0]
+        )
+
+    def insert_lsn(self) -> int:
+        """Return where the log ends, written out or not."""
+        return self._number("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
+
+    def next_xid(self) -> int:
+        """Return the next transaction id, with its epoch."""
+        return self._number("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+
+    def flushed_lsn(self) -> int:
+        """Return a position on disk that every transaction committed so far lies before."""
+        is_behind = self._row("SELECT pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()")[0]
+        if is_behind:
+            # Sessions with synchronous_commit = off leave their commits in memory; ours takes them to disk.
+            self._conn.execute("SELECT pg_logical_emit_message(true, 'lakets-feed', '')")
+        return self._number("SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint")
+
+    def watched(self) -> list[Watched]:
+        """Return the ordinary tables of the schema."""
+        return [Watched(*row) for row in self._conn.execute(_WATCHED).fetchall()]  # type: ignore[arg-type]
+
+    def synced(self) -> list[Synced]:
+        """Return what former rounds wrote down."""
+        return [Synced(*row) for row in self._conn.execute(_SYNCED).fetchall()]  # type: ignore[arg-type]
+
+    def writers(self, oid: int) -> frozenset[str]:
+        """Return the transactions that may have written to a table and are not over."""
+        return frozenset(str(row[0]) for row in self._conn.execute(_WRITERS, [oid]))
+
+    def quiet_lsn(self, oid: int) -> int | None:
+        """
+        Return a position that lies before any write to a table by those who have yet to commit.
+
+        :return: None when somebody is writing, who may have begun before.
+        """
+        lsn = self.insert_lsn()
+        return None if self.writers(oid) else lsn
+
+    def publish(self, shadow: str) -> None:
+        """Have the changes of a table streamed from now on."""
+        name = table_name(shadow)
+        with contextlib.suppress(psycopg.errors.DuplicateObject):
+            self._conn.execute(sql.SQL(f"ALTER PUBLICATION {PUBLICATION} ADD TABLE ONLY {{}}").format(name))
+
+    def unpublish(self, oid: int) -> None:
+        """Stop streaming a table; it may have gone, or have another name or schema by now."""
+        found = self._conn.execute(
+            "SELECT r.prrelid::regclass::text FROM pg_publication_rel AS r"
+            " JOIN pg_publication AS p ON p.oid = r.prpubid WHERE p.pubname = %s AND r.prrelid = %s",
+            [PUBLICATION, oid],
+        ).fetchone()
+        if found is not None:  # regclass text is already quoted
+            self._conn.execute(f"ALTER PUBLICATION {PUBLICATION} DROP TABLE ONLY {found[0]}".encode())
+
+    def base_type(self, column: Column) -> tuple[int, int]:
+        """Return the type a column is stored as: a domain's own, or the column's."""
+        kind = (column.type_oid, column.typmod)
+        if column.type_oid < FIRST_USER_OID:
+            return kind
+        if kind not in self._domains:
+            oid, typmod = self._row(_DOMAIN_BASE, oid=column.type_oid, typmod=column.typmod)
+            self._domains[kind] = int(str(oid)), int(str(typmod))
+        return self._domains[kind]
+
+    def save_first_rows(
+        self, oid: int, *, shadow: str, starts_at: int, reading: int, first_rows: str, is_empty: bool
+    ) -> None:
+        """Write down where the stream of a table begins."""
+        parameters = {
+            "oid": oid,
+            "shadow": shadow,
+            "starts_at": starts_at,
+            "reading": reading,
+            "first_rows": first_rows,
+            "is_empty": is_empty,
+        }
+        self._conn.execute(_SAVE_FIRST_ROWS, parameters)
+
+    def save_skipped(self, oid: int, *, shadow: str, reason: str, definition: str | None) -> None:
+        """Write down why a table is not followed."""
+        parameters = {"oid": oid, "shadow": shadow, "reason": reason, "definition": definition}
+        self._conn.execute(_SAVE_SKIPPED, parameters)
+
+    def forget(self, oid: int, *, is_gone: bool) -> None:
+        """Begin anew with a table; one that is gone is no longer reported either."""
+        with self._conn.transaction():
+            self._conn.execute("DELETE FROM wal2delta_local.sync WHERE table_oid = %s", [oid])
+            if is_gone:
+                self._conn.execute("DELETE FROM wal2delta.tables WHERE table_oid = %s", [oid])
+
+    def forget_all(self) -> None:
+        """Begin anew with every table."""
+        self._conn.execute("DELETE FROM wal2delta_local.sync")
+
+    def set_status(self, oid: int, status: str, committed_lsn: int | None, *, wrote: bool) -> None:
+        """Report on a table; its position never goes back."""
+        self._conn.execute(
+            _SET_STATUS, {"oid": oid, "status": status, "committed_lsn": committed_lsn, "wrote": wrote}
+        )
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for somebody to ask for a round; return False when nobody did."""
+        return any(True for _ in self._conn.notifies(timeout=seconds, stop_after=1))

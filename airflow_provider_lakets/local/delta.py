@@ -1,0 +1,139 @@
+"""The Delta table in which the history of one shadow is kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+
+from airflow_provider_lakets.local.values import ConversionError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+INSERT, DELETE = "insert", "delete"
+UPDATE_PREIMAGE, UPDATE_POSTIMAGE = "update_preimage", "update_postimage"
+
+# _pg_lsn is the commit position of the change's transaction, as a number. _sort_by orders the changes of a
+# table as they happened: that position in hexadecimal, then the number of the change in its transaction.
+METADATA_FIELDS = (
+    pa.field("_pg_change_type", pa.string()),
+    pa.field("_pg_lsn", pa.int64()),
+    pa.field("_pg_xid", pa.int64()),
+    pa.field("_timestamp", pa.timestamp("us", tz="UTC")),
+    pa.field("_sort_by", pa.string()),
+)
+
+# A smaller target bounds the memory of a large write: files are encoded side by side.
+_TARGET_FILE_BYTES = 32 * 1024 * 1024
+
+
+def history_path(folder: Path, shadow: str) -> Path:
+    """Return where the history of a shadow lives; a name that is no plain file name is escaped."""
+    plain = re.sub(r"[^A-Za-z0-9_$-]", lambda match: f"~{ord(match[0]):x}~", shadow)
+    return folder / f"lb_{plain}_history"
+
+
+class History:
+    """
+    An append-only Delta table that also remembers how far it has come.
+
+    Marks are numbers under a name, stored in the same Delta commit as the rows they describe: after a
+    crash they tell which changes are already there.
+
+    :param path: The folder of the Delta table; made by the first append.
+    :param owner: What the marks belong to: a table that is dropped and made anew has new ones.
+    """
+
+    def __init__(self, path: Path, owner: str) -> None:
+        self.path = path
+        self.owner = owner
+        self._table: DeltaTable | None = None
+        self.reload()
+
+    def reload(self) -> None:
+        """Read the table as it is on disk."""
+        self._table = DeltaTable(self.path) if DeltaTable.is_deltatable(str(self.path)) else None
+
+    def mark(self, name: str) -> int | None:
+        """Return the number last stored under a name."""
+        return self._table.transaction_version(f"{self.owner}/{name}") if self._table else None
+
+    def fields(self) -> dict[str, pa.Field]:
+        """Return the columns of the Delta table by lower-case name: Delta tells no case apart."""
+        if self._table is None:
+            return {}
+        return {field.name.lower(): field for field in pa.schema(self._table.schema())}
+
+    def append(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema, marks: Mapping[str, int]) -> None:
+        """Add rows and marks in one commit, and return once it would survive a power cut."""
+        reader = pa.RecordBatchReader.from_batches(schema, batches)
+        before = self._table.version() if self._table else -1
+        try:
+            write_deltalake(
+                self._table or self.path,
+                reader,
+                mode="append",
+                schema_mode="merge",
+                target_file_size=_TARGET_FILE_BYTES,
+                commit_properties=CommitProperties(
+                    app_transactions=[
+                        Transaction(f"{self.owner}/{name}", value) for name, value in marks.items()
+                    ]
+                ),
+            )
+        except Exception:
+            # What follows a commit (a checkpoint, say) may fail after the commit itself was made.
+            self.reload()
+            if any(self.mark(name) != value for name, value in marks.items()):
+                raise
+            log.warning("Writing to %s failed after its commit was made", self.path, exc_info=True)
+        if self._table is None:
+            self.reload()
+        self._sync(before)
+
+    def _sync(self, before: int) -> None:
+        """Flush the files of all commits after a version to the disk, the log last."""
+        assert self._table is not None  # noqa: S101 - it has just been written
+        log_folder = self.path / "_delta_log"
+        commits = [
+            log_folder / f"{version:020}.json" for version in range(before + 1, self._table.version() + 1)
+        ]
+        for commit in commits:
+            actions = [json.loads(line) for line in commit.read_text().splitlines()]
+            for file in [self.path / action["add"]["path"] for action in actions if "add" in action]:
+                _fsync(file)
+        for file in (self.path, *commits, log_folder, self.path.parent):
+            _fsync(file)
+
+
+def merged_field(name: str, wanted: pa.DataType, present: Mapping[str, pa.Field]) -> pa.Field:
+    """
+    Return the field under which a column is stored: as the Delta table has it, else as wanted.
+
+    :param present: The columns of the Delta table by lower-case name.
+    """
+    if any(name.lower() == field.name for field in METADATA_FIELDS):
+        raise ConversionError("has a name that the feed itself needs in the Delta table")
+    found = present.get(name.lower())
+    if found is None:
+        return pa.field(name, wanted)
+    if found.name != name:
+        raise ConversionError(f"differs from column {found.name!r} of the Delta table in case only")
+    return pa.field(name, found.type)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,139 @@
+"""Sort the stream into the shadows' buffers, a batch of whole transactions at a time."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from airflow_provider_lakets.local.delta import merged_field
+from airflow_provider_lakets.local.pgoutput import Begin, Change, Commit, Relation, Truncate, decode
+from airflow_provider_lakets.local.values import ConversionError, arrow_type
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from airflow_provider_lakets.local.catalog import Catalog
+    from airflow_provider_lakets.local.replication import ReplicationStream
+    from airflow_provider_lakets.local.shadow import Shadow
+
+log = logging.getLogger(__name__)
+
+_HALF_XID = 1 << 31
+_XIDS = 1 << 32
+
+
+class ChangeReader:
+    """
+    The reading end of the feed.
+
+    :param stream: Where the changes come from.
+    :param catalog: Tells what a domain is based on.
+    :param shadows: The tables that are followed, by oid.
+    :param skip: Called with a shadow whose changes cannot be stored, and the reason.
+    :param position: Up to where the slot has been confirmed.
+    """
+
+    def __init__(
+        self,
+        stream: ReplicationStream,
+        catalog: Catalog,
+        shadows: Mapping[int, Shadow],
+        *,
+        skip: Callable[[Shadow, ConversionError], None],
+        position: int,
+    ) -> None:
+        self.position = position  # every transaction that ended before it has been read
+        self.next_xid = 0  # any recent one: tells the epoch of those in the stream
+        self._stream = stream
+        self._catalog = catalog
+        self._shadows = shadows
+        self._skip = skip
+        self._relations: dict[int, Relation] = {}
+        self._transaction: Begin | None = None
+        # What to do with each table's changes in the present transaction; None: nothing.
+        self._admitted: dict[int, Shadow | None] = {}
+
+    def read(self, target: int, limit: int) -> bool:
+        """
+        Fill the buffers, up to a position or until ``limit`` changes are in them.
+
+        :return: Whether the position was reached.
+        """
+        count = 0
+        for data in self._stream.read(target):
+            message = decode(data)
+            if isinstance(message, Change):
+                count += 1
+                self._change(message)
+            elif isinstance(message, Begin):
+                self._transaction = message
+                self._admitted.clear()
+            elif isinstance(message, Commit):
+                self._commit(message)
+                if count >= limit:
+                    return False
+            elif isinstance(message, Relation):
+                self._relations[message.oid] = message
+                self._admitted.pop(message.oid, None)  # its columns may have changed within the transaction
+            elif isinstance(message, Truncate):
+                self._truncate(message)
+        self.position = max(self.position, self._stream.received)
+        return True
+
+    def _change(self, change: Change) -> None:
+        try:
+            shadow = self._admitted[change.relation_oid]
+        except KeyError:
+            shadow = self._admit(change.relation_oid)
+        if shadow is None or self._transaction is None:
+            return
+        try:
+            shadow.add(self._transaction, change)
+        except ConversionError as err:
+            self._refuse(shadow, err)
+
+    def _admit(self, oid: int) -> Shadow | None:
+        shadow = self._shadows.get(oid)
+        transaction = self._transaction
+        if (
+            shadow is None
+            or transaction is None
+            or not shadow.wants(transaction, self._full_xid(transaction.xid))
+        ):
+            shadow = None
+        self._admitted[oid] = shadow
+        if shadow is None:
+            return None
+        present = {**shadow.history.fields(), **shadow.changes.fields()}
+        try:
+            shadow.changes.set_fields(
+                [
+                    merged_field(column.name, arrow_type(*self._catalog.base_type(column)), present)
+                    for column in self._relations[oid].columns
+                ]
+            )
+        except ConversionError as err:
+            self._refuse(shadow, err)
+            return None
+        return shadow
+
+    def _refuse(self, shadow: Shadow, reason: ConversionError) -> None:
+        self._admitted[shadow.oid] = None
+        self._skip(shadow, reason)
+
+    def _full_xid(self, xid: int) -> int:
+        """Return the transaction id with its epoch: the one nearest to what the server hands out now."""
+        ahead = (xid - self.next_xid) % _XIDS
+        return self.next_xid + (ahead if ahead < _HALF_XID else ahead - _XIDS)
+
+    def _commit(self, commit: Commit) -> None:
+        for shadow in self._admitted.values():
+            if shadow is not None:
+                shadow.last_commit = commit.commit_lsn
+        self.position = commit.end_lsn
+        self._transaction = None
+
+    def _truncate(self, message: Truncate) -> None:
+        for oid in message.relation_oids:
+            if oid in self._shadows:
+                log.warning("%s was truncated: its history keeps the rows", self._shadows[oid].name)
