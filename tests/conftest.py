@@ -22,6 +22,7 @@ pytest_plugins = ["tests.lab"]
 
 # Airflow reads this when it is first imported: a home of its own for each test process, never the user's.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="lakets-airflow-")
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
 POSTGRES_VERSION = int(os.environ.get("LAKETS_TEST_POSTGRES", "16"))

@@ -1,0 +1,109 @@
+"""DAGs run by Airflow itself, in this process: metadata database, scheduling decisions, retries, XCom."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import warnings
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow.models.dagrun import DagRun
+    from airflow.sdk import DAG
+
+SAMPLES = Path(__file__).parents[2] / "dags"
+
+_numbers = itertools.count()
+
+
+class Run:
+    """What became of a DAG run: states, results and the exceptions of failed tries, by task."""
+
+    def __init__(self, dag_run: DagRun, errors: list[BaseException]) -> None:
+        self.state = str(dag_run.state)
+        self.errors = errors
+        tasks = sorted(dag_run.get_task_instances(), key=lambda ti: (ti.task_id, ti.map_index))
+        self.states = {ti.task_id: str(ti.state) for ti in tasks}
+        self.tries = {ti.task_id: ti.try_number for ti in tasks}
+        self.names = {ti.task_id: [] for ti in tasks}  # type: dict[str, list[str]]
+        for ti in tasks:
+            self.names[ti.task_id].append(str(ti.rendered_map_index))
+        self._key = {"run_id": dag_run.run_id, "dag_ids": dag_run.dag_id}
+
+    def results(self, task_id: str) -> list[Any]:
+        """Return the XComs of a task: one, or one for each mapped one."""
+        from airflow.models.xcom import XComModel
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            found = session.scalars(XComModel.get_many(key="return_value", task_ids=task_id, **self._key))
+            rows = sorted(found, key=lambda row: row.map_index)
+            # Airflow 3.1 keeps JSON as text inside the JSON column.
+            return [json.loads(row.value) if isinstance(row.value, str) else row.value for row in rows]
+
+    def result(self, task_id: str) -> Any:
+        """Return the XCom of a task that is not mapped."""
+        (only,) = self.results(task_id)
+        return only
+
+
+@pytest.fixture(scope="session")
+def airflow() -> Path:
+    """Make the metadata database and the DAG folder, with the sample DAGs copied into it."""
+    folder = Path(os.environ["AIRFLOW_HOME"]) / "dags"
+    folder.mkdir()
+    for sample in SAMPLES.glob("*.py"):
+        shutil.copy(sample, folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what Airflow's own imports warn of is not ours to mend
+        from airflow.dag_processing.bundles.manager import DagBundlesManager
+        from airflow.sdk.execution_time.supervisor import InProcessTestSupervisor
+        from airflow.utils.db import initdb
+
+        initdb()
+        DagBundlesManager().sync_bundles_to_db()
+        InProcessTestSupervisor._api_client()
+    return folder
+
+
+@pytest.fixture
+def run(airflow: Path) -> Callable[[DAG], Run]:
+    """Run a DAG to its end, retries included."""
+    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+
+    def once(dag: DAG) -> Run:
+        errors: list[BaseException] = []
+
+        def note(context: Any) -> None:
+            errors.append(context["exception"])
+
+        for task in dag.tasks:
+            task.on_failure_callback = [note]
+            task.on_retry_callback = [*task.on_retry_callback, note]
+        bag = DagBag(os.devnull)
+        bag.bag_dag(dag)
+        sync_bag_to_db(bag, "dags-folder", None)
+        return Run(dag.test(), errors)
+
+    return once
+
+
+@pytest.fixture
+def dag(airflow: Path) -> DAG:
+    """Return an empty DAG to put tasks into; they are tried twice, at once."""
+    from airflow.sdk import DAG
+
+    return DAG(
+        f"case_{next(_numbers)}",
+        schedule=None,
+        start_date=datetime(2025, 1, 1, tzinfo=timezone.utc),
+        default_args={"retries": 1, "retry_delay": timedelta(0)},
+    )

@@ -1,0 +1,213 @@
+"""The sample DAGs, copied as they are into a DAG folder: parsed, and run to the end."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.dags.conftest import SAMPLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from airflow.sdk import DAG
+
+    from tests.dags.conftest import Run
+    from tests.lab import Lab
+
+SCHEDULES = {
+    "lakets_install": None,
+    "lakets_partition_manager": "0 */6 * * *",
+    "lakets_tiering": "0 2 * * *",
+    "lakets_retention": "0 3 * * *",
+    "lakets_rollup_refresh": "*/15 * * * *",
+}
+
+
+@pytest.fixture(scope="module")
+def samples(airflow: Path) -> dict[str, DAG]:
+    """Parse the DAG folder as the DAG processor does."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(airflow)
+    assert bag.import_errors == {}
+    return dict(bag.dags)
+
+
+def test_every_sample_is_known_here(samples: dict[str, DAG]) -> None:
+    assert samples.keys() == SCHEDULES.keys()
+
+
+@pytest.mark.parametrize("dag_id", SCHEDULES)
+def test_runs_at_its_hour_in_utc_one_at_a_time_without_catching_up(
+    samples: dict[str, DAG], dag_id: str
+) -> None:
+    dag = samples[dag_id]
+
+    assert dag.schedule == SCHEDULES[dag_id]
+    assert str(dag.timezone) == "UTC"
+    assert (dag.catchup, dag.max_active_runs) == (False, 1)
+
+
+@pytest.mark.parametrize("dag_id", SCHEDULES)
+def test_is_tagged_documented_and_retried_with_backoff(samples: dict[str, DAG], dag_id: str) -> None:
+    dag = samples[dag_id]
+
+    assert dag.tags == {"lakets"}
+    assert len(str(dag.doc_md)) > 50
+    assert all(task.retries >= 3 and task.retry_exponential_backoff for task in dag.tasks)
+
+
+def test_install_makes_lakets(
+    samples: dict[str, DAG],
+    run: Callable[[DAG], Run],
+    empty_database: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from airflow_provider_lakets import __version__
+    from tests.lab import Lab
+
+    lab = Lab(empty_database, "none")
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection())
+
+    done = run(samples["lakets_install"])
+
+    assert done.state == "success"
+    assert done.result("install") == {"before": None, "after": __version__}
+    lab.conn.close()
+
+
+def test_partition_manager_makes_what_is_missing(
+    samples: dict[str, DAG], run: Callable[[DAG], Run], lab: Lab
+) -> None:
+    lab.table("metrics")
+    newest = lab.value("SELECT chunk_name FROM lakets._chunk_metadata ORDER BY range_start DESC LIMIT 1")
+    lab.conn.execute(f"DROP TABLE {newest}")
+    lab.conn.execute("DELETE FROM lakets._chunk_metadata WHERE chunk_name = %s", [newest])
+
+    done = run(samples["lakets_partition_manager"])
+
+    (result,) = done.result("ensure_partitions")
+    assert (result["name"], result["outcome"], result["created"]) == ("public.metrics", "created", [newest])
+
+
+def test_tiering_flags_what_is_due_in_a_task_named_after_it(
+    samples: dict[str, DAG], run: Callable[[DAG], Run], lab: Lab
+) -> None:
+    lab.synced(days=8)
+    lab.flush()
+
+    done = run(samples["lakets_tiering"])
+
+    assert done.state == "success"
+    (batch,) = done.result("candidates")
+    assert batch == lab.old_chunks()[: len(batch)]
+    assert done.names["tier"] == [f"{batch[0]} and {len(batch) - 1} more"]
+    assert {result["outcome"] for result in done.result("tier")} == {"tiered"}
+    assert lab.value("SELECT count(*) FROM lakets._chunk_metadata WHERE status = 'tiered'") == len(batch)
+
+
+def test_tiering_is_skipped_when_nothing_is_due(
+    samples: dict[str, DAG], run: Callable[[DAG], Run], lab: Lab
+) -> None:
+    lab.synced(days=8)  # no feed
+
+    done = run(samples["lakets_tiering"])
+
+    assert done.state == "success"
+    assert done.states == {"candidates": "success", "tier": "skipped"}
+
+
+def test_retention_drops_what_tiering_proved_table_by_table(
+    samples: dict[str, DAG], run: Callable[[DAG], Run], lab: Lab
+) -> None:
+    lab.synced("flights", days=8)
+    lab.synced("weather", days=8)
+    lab.flush("flights")
+    run(samples["lakets_tiering"])
+    lab.flush("flights")
+
+    done = run(samples["lakets_retention"])
+
+    assert done.state == "success"
+    assert done.names["drop_expired"] == ["public.flights", "public.weather"]
+    flights, weather = done.results("drop_expired")
+    assert (flights["outcome"], weather["outcome"]) == ("dropped", "deferred")
+    assert len(flights["dropped"]) >= 3
+    assert len(weather["deferred"]) >= 3
+    assert lab.value("SELECT count(*) FROM weather") == 8
+
+
+def test_retention_is_skipped_without_a_policy(
+    samples: dict[str, DAG], run: Callable[[DAG], Run], lab: Lab
+) -> None:
+    lab.table("metrics")
+
+    done = run(samples["lakets_retention"])
+
+    assert done.states == {"drop_expired": "skipped", "tables": "success"}
+
+
+def test_rollup_refresh_brings_late_rows_up_the_chain(
+    samples: dict[str, DAG], run: Callable[[DAG], Run], lab: Lab
+) -> None:
+    lab.table("metrics", days=3)
+    lab.rollup("hourly")
+    lab.rollup("daily", reads="hourly")
+    lab.conn.execute("INSERT INTO metrics VALUES (now() - interval '1 day', 'a', 1000)")
+
+    done = run(samples["lakets_rollup_refresh"])
+
+    assert [(one["name"], one["outcome"]) for one in done.result("refresh")] == [
+        ("hourly", "refreshed"),
+        ("daily", "refreshed"),
+    ]
+    assert lab.value("SELECT sum(total) FROM _rollup_daily") == 1003
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_is_short_and_imports_nothing_but_airflow_and_this_provider(path: Path) -> None:
+    text = path.read_text()
+
+    imported = {
+        (node.module or "").split(".")[0]
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ImportFrom)
+    }
+
+    assert imported <= {"__future__", "datetime", "airflow", "airflow_provider_lakets"}
+    assert len(text.splitlines()) < 60
+
+
+HEAVY = ("psycopg", "databricks.sdk", "fastapi", "pandas", "airflow.providers.postgres", "tenacity")
+
+
+def test_parsing_the_samples_loads_nothing_heavy() -> None:
+    program = (
+        "import sys, airflow.sdk, runpy\n"
+        "before = set(sys.modules)\n"
+        f"for path in {[str(path) for path in SAMPLES.glob('*.py')]!r}: runpy.run_path(path)\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules and name not in before])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_a_sample_keeps_utc_whatever_airflows_own_time_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = (
+        "from airflow.dag_processing.dagbag import DagBag\n"
+        f"bag = DagBag({str(SAMPLES)!r})\n"
+        "print({str(dag.timezone) for dag in bag.dags.values()})"
+    )
+    monkeypatch.setenv("AIRFLOW__CORE__DEFAULT_TIMEZONE", "America/New_York")
+
+    done: Any = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip().splitlines()[-1] == "{'UTC'}"
