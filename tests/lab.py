@@ -123,6 +123,23 @@ class Lab:
             [name, status],
         )
 
+    def sleepers(self) -> int:
+        """Count the other sessions of the database that are in pg_sleep."""
+        return int(
+            self.value(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND wait_event = 'PgSleep' AND pid <> pg_backend_pid()"
+            )
+        )
+
+    def wait_until_asleep(self) -> None:
+        """Return as soon as another session of the database is in pg_sleep."""
+        for _ in range(1000):
+            if self.sleepers():
+                return
+            self.conn.execute("SELECT pg_sleep(0.01)")
+        raise AssertionError("nothing went to sleep")
+
     def old_chunks(self, name: str = "metrics") -> list[str]:
         """Return the names of the chunks that end in the past, oldest first."""
         return self.values(
@@ -162,6 +179,24 @@ class Lab:
         """Let the next refresh of a RollUp fail, and touch its source so that there is something to do."""
         self.conn.execute(f'ALTER TABLE public."_rollup_{name}" ADD CHECK (total > 1e9) NOT VALID')
         self.conn.execute("INSERT INTO metrics VALUES (now(), 'b', 1)")
+
+
+@pytest.fixture
+def clerk(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A role that may use LakeTS, but owns no table; lakebase_default logs in as it."""
+    role = f"clerk_{lab.value('SELECT oid FROM pg_database WHERE datname = current_database()')}"
+    for statement in (
+        f"CREATE ROLE {role} LOGIN",
+        f"GRANT USAGE ON SCHEMA lakets TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO {role}",
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA lakets TO {role}",
+        f"GRANT CREATE ON SCHEMA public TO {role}",
+    ):
+        lab.conn.execute(statement)
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection(login=role))
+    yield role
+    lab.conn.execute(f"DROP OWNED BY {role}")
+    lab.conn.execute(f"DROP ROLE {role}")
 
 
 @pytest.fixture(scope="session")

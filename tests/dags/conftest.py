@@ -33,10 +33,10 @@ class Run:
         tasks = sorted(dag_run.get_task_instances(), key=lambda ti: (ti.task_id, ti.map_index))
         self.states = {ti.task_id: str(ti.state) for ti in tasks}
         self.tries = {ti.task_id: ti.try_number for ti in tasks}
-        self.names = {ti.task_id: [] for ti in tasks}  # type: dict[str, list[str]]
+        self.names: dict[str, list[str]] = {ti.task_id: [] for ti in tasks}
         for ti in tasks:
             self.names[ti.task_id].append(str(ti.rendered_map_index))
-        self._key = {"run_id": dag_run.run_id, "dag_ids": dag_run.dag_id}
+        self._key: dict[str, Any] = {"run_id": dag_run.run_id, "dag_ids": dag_run.dag_id}
 
     def results(self, task_id: str) -> list[Any]:
         """Return the XComs of a task: one, or one for each mapped one."""
@@ -44,7 +44,9 @@ class Run:
         from airflow.utils.session import create_session
 
         with create_session() as session:
-            found = session.scalars(XComModel.get_many(key="return_value", task_ids=task_id, **self._key))
+            found: Any = session.scalars(
+                XComModel.get_many(key="return_value", task_ids=task_id, **self._key)
+            )
             rows = sorted(found, key=lambda row: row.map_index)
             # Airflow 3.1 keeps JSON as text inside the JSON column.
             return [json.loads(row.value) if isinstance(row.value, str) else row.value for row in rows]
@@ -65,12 +67,14 @@ def airflow() -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Airflow's own imports warn of is not ours to mend
         from airflow.dag_processing.bundles.manager import DagBundlesManager
-        from airflow.sdk.execution_time.supervisor import InProcessTestSupervisor
+        from airflow.sdk.execution_time import supervisor
         from airflow.utils.db import initdb
 
         initdb()
-        DagBundlesManager().sync_bundles_to_db()
-        InProcessTestSupervisor._api_client()
+        bundles: Any = DagBundlesManager
+        bundles().sync_bundles_to_db()
+        in_process: Any = supervisor.InProcessTestSupervisor
+        in_process._api_client()
     return folder
 
 
@@ -86,8 +90,7 @@ def run(airflow: Path) -> Callable[[DAG], Run]:
             errors.append(context["exception"])
 
         for task in dag.tasks:
-            task.on_failure_callback = [note]
-            task.on_retry_callback = [*task.on_retry_callback, note]
+            task.on_failure_callback = task.on_retry_callback = [note]
         bag = DagBag(os.devnull)
         bag.bag_dag(dag)
         sync_bag_to_db(bag, "dags-folder", None)

@@ -30,7 +30,7 @@ SCHEDULES = {
 
 
 @pytest.fixture(scope="module")
-def samples(airflow: Path) -> dict[str, DAG]:
+def samples(airflow: Path) -> dict[str, Any]:
     """Parse the DAG folder as the DAG processor does."""
     from airflow.dag_processing.dagbag import DagBag
 
@@ -39,13 +39,13 @@ def samples(airflow: Path) -> dict[str, DAG]:
     return dict(bag.dags)
 
 
-def test_every_sample_is_known_here(samples: dict[str, DAG]) -> None:
+def test_every_sample_is_known_here(samples: dict[str, Any]) -> None:
     assert samples.keys() == SCHEDULES.keys()
 
 
 @pytest.mark.parametrize("dag_id", SCHEDULES)
 def test_runs_at_its_hour_in_utc_one_at_a_time_without_catching_up(
-    samples: dict[str, DAG], dag_id: str
+    samples: dict[str, Any], dag_id: str
 ) -> None:
     dag = samples[dag_id]
 
@@ -55,7 +55,7 @@ def test_runs_at_its_hour_in_utc_one_at_a_time_without_catching_up(
 
 
 @pytest.mark.parametrize("dag_id", SCHEDULES)
-def test_is_tagged_documented_and_retried_with_backoff(samples: dict[str, DAG], dag_id: str) -> None:
+def test_is_tagged_documented_and_retried_with_backoff(samples: dict[str, Any], dag_id: str) -> None:
     dag = samples[dag_id]
 
     assert dag.tags == {"lakets"}
@@ -64,7 +64,7 @@ def test_is_tagged_documented_and_retried_with_backoff(samples: dict[str, DAG], 
 
 
 def test_install_makes_lakets(
-    samples: dict[str, DAG],
+    samples: dict[str, Any],
     run: Callable[[DAG], Run],
     empty_database: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -83,7 +83,7 @@ def test_install_makes_lakets(
 
 
 def test_partition_manager_makes_what_is_missing(
-    samples: dict[str, DAG], run: Callable[[DAG], Run], lab: Lab
+    samples: dict[str, Any], run: Callable[[DAG], Run], lab: Lab
 ) -> None:
     lab.table("metrics")
     newest = lab.value("SELECT chunk_name FROM lakets._chunk_metadata ORDER BY range_start DESC LIMIT 1")
@@ -97,7 +97,7 @@ def test_partition_manager_makes_what_is_missing(
 
 
 def test_tiering_flags_what_is_due_in_a_task_named_after_it(
-    samples: dict[str, DAG], run: Callable[[DAG], Run], lab: Lab
+    samples: dict[str, Any], run: Callable[[DAG], Run], lab: Lab
 ) -> None:
     lab.synced(days=8)
     lab.flush()
@@ -113,7 +113,7 @@ def test_tiering_flags_what_is_due_in_a_task_named_after_it(
 
 
 def test_tiering_is_skipped_when_nothing_is_due(
-    samples: dict[str, DAG], run: Callable[[DAG], Run], lab: Lab
+    samples: dict[str, Any], run: Callable[[DAG], Run], lab: Lab
 ) -> None:
     lab.synced(days=8)  # no feed
 
@@ -124,7 +124,7 @@ def test_tiering_is_skipped_when_nothing_is_due(
 
 
 def test_retention_drops_what_tiering_proved_table_by_table(
-    samples: dict[str, DAG], run: Callable[[DAG], Run], lab: Lab
+    samples: dict[str, Any], run: Callable[[DAG], Run], lab: Lab
 ) -> None:
     lab.synced("flights", days=8)
     lab.synced("weather", days=8)
@@ -144,7 +144,7 @@ def test_retention_drops_what_tiering_proved_table_by_table(
 
 
 def test_retention_is_skipped_without_a_policy(
-    samples: dict[str, DAG], run: Callable[[DAG], Run], lab: Lab
+    samples: dict[str, Any], run: Callable[[DAG], Run], lab: Lab
 ) -> None:
     lab.table("metrics")
 
@@ -154,7 +154,7 @@ def test_retention_is_skipped_without_a_policy(
 
 
 def test_rollup_refresh_brings_late_rows_up_the_chain(
-    samples: dict[str, DAG], run: Callable[[DAG], Run], lab: Lab
+    samples: dict[str, Any], run: Callable[[DAG], Run], lab: Lab
 ) -> None:
     lab.table("metrics", days=3)
     lab.rollup("hourly")

@@ -19,7 +19,7 @@ from airflow_provider_lakets.exceptions import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
     from tests.lab import Lab
@@ -162,24 +162,6 @@ def test_a_function_that_is_missing_is_told_like_a_missing_lakets(lab: Lab) -> N
         lab.hook().chunk_health()
 
 
-@pytest.fixture
-def clerk(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A role that may use LakeTS, but owns no table."""
-    role = f"clerk_{lab.value('SELECT oid FROM pg_database WHERE datname = current_database()')}"
-    for statement in (
-        f"CREATE ROLE {role} LOGIN",
-        f"GRANT USAGE ON SCHEMA lakets TO {role}",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO {role}",
-        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA lakets TO {role}",
-        f"GRANT CREATE ON SCHEMA public TO {role}",
-    ):
-        lab.conn.execute(statement)
-    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection(login=role))
-    yield role
-    lab.conn.execute(f"DROP OWNED BY {role}")
-    lab.conn.execute(f"DROP ROLE {role}")
-
-
 def test_a_missing_right_names_the_role_and_the_object(lab: Lab, clerk: str) -> None:
     lab.table("metrics")
 
@@ -249,23 +231,11 @@ def test_a_borrower_torn_out_of_its_statement_leaves_none_running(lab: Lab) -> N
     conn = stack.enter_context(hook._sessions.borrow())
     conn.pgconn.send_query(b"SELECT pg_sleep(60)")
     pid = conn.info.backend_pid
-    _wait_until_asleep(lab)
+    lab.wait_until_asleep()
 
     stack.close()  # as a task timeout does it, in the middle of a statement
 
     assert not _is_alive(lab, pid)
-
-
-def _wait_until_asleep(lab: Lab) -> None:
-    """Return as soon as another session of the database is in pg_sleep."""
-    for _ in range(1000):
-        if lab.value(
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event = 'PgSleep' AND pid <> pg_backend_pid()"
-        ):
-            return
-        lab.conn.execute("SELECT pg_sleep(0.01)")
-    raise AssertionError("nothing went to sleep")
 
 
 class _cancelled_when_asleep:  # noqa: N801
@@ -276,7 +246,7 @@ class _cancelled_when_asleep:  # noqa: N801
         self.thread = threading.Thread(target=self._run, args=[cancel])
 
     def _run(self, cancel: Callable[[], None]) -> None:
-        _wait_until_asleep(self.lab)
+        self.lab.wait_until_asleep()
         cancel()
 
     def __enter__(self) -> None:
