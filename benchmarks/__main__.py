@@ -1,0 +1,58 @@
+"""Measure the engine beside plain Postgres: ``python -m benchmarks``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from benchmarks import cascade, chunks, clients, contention, functions, history, ingest, report
+from benchmarks.scale import SCALES
+from benchmarks.server import running_server
+
+if TYPE_CHECKING:
+    from benchmarks.measure import Figure
+
+GROUPS = {
+    "ingest": ingest,
+    "clients": clients,
+    "history": history,
+    "cascade": cascade,
+    "chunks": chunks,
+    "functions": functions,
+    "contention": contention,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure the engine beside plain Postgres."
+    )
+    parser.add_argument(
+        "--scale", choices=SCALES, default="small", help="small: minutes; full: up to 10 M rows"
+    )
+    parser.add_argument(
+        "--only", choices=GROUPS, nargs="+", help="measure these groups; results.json is left alone"
+    )
+    arguments = parser.parse_args()
+    scale = SCALES[arguments.scale]
+    console = Console()
+    console.width = max(console.width, 130)  # the table's; a log has no width of its own
+    figures: list[Figure] = []
+    with running_server() as server:
+        for name in arguments.only or GROUPS:
+            started = time.monotonic()
+            with console.status(f"Measuring {name} ..."):
+                figures += GROUPS[name].run(server, scale)
+            console.print(f"Measured {name} in {time.monotonic() - started:.0f} s")
+        version = server.version
+    report.show(console, figures)
+    if not arguments.only:
+        report.write(figures, scale, version)
+        console.print(f"Every sample is in {report.RESULTS}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""What readers and writers feel while retention drops chunks under them."""
+
+from __future__ import annotations
+
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from benchmarks import tables
+from benchmarks.chunks import DROP_BATCH
+from benchmarks.measure import Bar, Figure, Step, measure
+
+if TYPE_CHECKING:
+    from benchmarks.scale import Scale
+    from benchmarks.server import Server
+
+CLIENTS = 8
+LOCK_TIMEOUT = 2_000.0  # ms; the longest that maintenance waits for a lock, and others for it
+TODAY = "date_trunc('day', now())"
+SCRIPTS = {
+    "write": "INSERT INTO busy (at, device, value) VALUES (clock_timestamp(), :client_id, 20.5);\n",
+    "read": "SELECT count(*), max(value) FROM busy"
+    " WHERE at >= now() - interval '1 second' AND device = :client_id;\n",
+}
+
+
+@dataclass
+class Latencies:
+    """Those of one run in ms, and what retention did meanwhile."""
+
+    taken: list[float]
+    dropped: int = 0
+    contended: int = 0
+
+    @property
+    def p99(self) -> float:
+        return quantiles(self.taken, n=100)[98]
+
+
+def run(server: Server, scale: Scale) -> list[Figure]:
+    """Read and write at full speed, alone and while retention drops chunk after chunk, in turn."""
+    runs: dict[str, list[Latencies]] = {"alone": [], "retention": []}
+    with server.database("contention") as conn, tempfile.TemporaryDirectory() as folder:
+        table_id = tables.chronotable(conn, "busy", TODAY, f"{TODAY} + interval '2 days'")
+        conn.execute("SELECT lakets.add_retention_policy('busy', '20 days')")
+
+        def alone(_: int) -> float:
+            runs["alone"].append(Latencies(_load(server, Path(folder), scale.load_seconds)))
+            return runs["alone"][-1].p99
+
+        def with_retention(number: int) -> float:
+            _add_expired(conn, table_id, number, scale.chunks)
+            with ThreadPoolExecutor(1) as pool:
+                load = pool.submit(_load, server, Path(folder), scale.load_seconds)
+                dropped, contended = 0, 0
+                while not load.done():
+                    try:
+                        batch = tables.scalar(
+                            conn, f"SELECT lakets.execute_retention('busy', p_max_chunks => {DROP_BATCH})"
+                        )
+                    except psycopg.errors.LockNotAvailable:
+                        contended += 1
+                        continue
+                    dropped += batch
+                    if not batch:
+                        break
+                runs["retention"].append(Latencies(load.result(), dropped, contended))
+            return runs["retention"][-1].p99
+
+        steps: dict[str, Step] = {"alone": alone, "retention": with_retention}
+        p99 = measure(steps, rounds=scale.rounds)
+    return _figures(p99, {name: taken[1:] for name, taken in runs.items()})
+
+
+def _figures(p99: dict[str, list[float]], runs: dict[str, list[Latencies]]) -> list[Figure]:
+    details = {
+        "dropped": [taken.dropped for taken in runs["retention"]],
+        "contended": [taken.contended for taken in runs["retention"]],
+        "statements": {name: [len(one.taken) for one in taken] for name, taken in runs.items()},
+        "median_ms": {name: [median(one.taken) for one in taken] for name, taken in runs.items()},
+    }
+    return [
+        Figure(
+            "Contention",
+            "p99 latency during retention",
+            "ms",
+            engine=p99["retention"],
+            floor=p99["alone"],
+            floor_name=f"the load of {CLIENTS} clients alone",
+            details=details,
+        ),
+        Figure(
+            "Contention",
+            "longest statement during retention",
+            "ms",
+            engine=[max(one.taken) for one in runs["retention"]],
+            floor=[max(one.taken) for one in runs["alone"]],
+            floor_name=f"the load of {CLIENTS} clients alone",
+            bar=Bar(LOCK_TIMEOUT, of="figure"),
+        ),
+    ]
+
+
+def _add_expired(conn: psycopg.Connection, table_id: int, number: int, chunks: int) -> None:
+    """Add chunks that are past retention: older ones every round, as a range once dropped stays dropped."""
+    first = f"{TODAY} - interval '{30 + (number + 1) * chunks} days'"
+    conn.execute(
+        f"SELECT lakets._ensure_partitions({table_id}, p_range_start => {first},"
+        f" p_range_end => {first} + interval '{chunks} days')"
+    )
+    conn.execute(
+        f"INSERT INTO busy SELECT {first} + n * interval '1 day' / 100, 1, 1"
+        f" FROM generate_series(0, {chunks * 100 - 1}) AS n"
+    )
+
+
+def _load(server: Server, folder: Path, seconds: int) -> list[float]:
+    """Run the load and return the latency of each statement in ms."""
+    files = []
+    for name, script in SCRIPTS.items():
+        (folder / name).write_text(script)
+        files.append(f"--file={folder / name}@1")
+    prefix = folder / "latency"
+    server.pgbench(
+        "contention", f"--client={CLIENTS}", f"--time={seconds}", "--log", f"--log-prefix={prefix}", *files
+    )
+    taken = []
+    for log in folder.glob("latency*"):
+        taken += [float(line.split()[2]) / 1000 for line in log.read_text().splitlines()]
+        log.unlink()
+    return taken

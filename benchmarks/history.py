@@ -1,0 +1,127 @@
+"""Corrections of old rows, and the refresh that follows, on a short and on a long history."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from benchmarks import tables
+from benchmarks.measure import Bar, Figure, Step, measure, timed
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from benchmarks.scale import Scale
+    from benchmarks.server import Server
+
+CORRECTED = 10_000  # rows a statement
+
+
+def run(server: Server, scale: Scale) -> list[Figure]:
+    """Measure at each size of history: what is flat does not grow from one to the next."""
+    figures = []
+    for days in scale.histories:
+        with server.database(f"history_{days}") as conn:
+            _load(conn, days)
+            figures += _corrections(conn, days, scale.rounds)
+            figures += _refreshes(conn, days, scale.rounds)
+    return figures
+
+
+def _load(conn: psycopg.Connection, days: int) -> None:
+    """Fill a ChronoTable with its shadow and RollUps, and the same rows and RollUp in plain tables."""
+    last = f"{tables.FIRST_DAY} + interval '{days} days'"
+    tables.chronotable(conn, "history", tables.FIRST_DAY, last)
+    conn.execute(f"CREATE TABLE plain ({tables.COLUMNS})")
+    for day in range(0, days, 10):
+        last_row = min(day + 10, days) * tables.ROWS_A_DAY
+        conn.execute(f"INSERT INTO history {tables.rows(day * tables.ROWS_A_DAY, last_row)}")
+    conn.execute("INSERT INTO plain SELECT * FROM history")
+    tables.track(conn, "history", 1)
+    conn.execute("CREATE TABLE plain_hourly AS SELECT * FROM _rollup_history_hourly")
+    conn.execute("CREATE INDEX ON plain_hourly (bucket)")
+    tables.feed_catches_up(conn)
+    tables.settle(conn)
+
+
+def _corrections(conn: psycopg.Connection, days: int, rounds: int) -> list[Figure]:
+    """Update, then delete 10,000 old rows at a time, each time others."""
+    figures = []
+    statements = {"UPDATE {} SET value = value + 1": 0, "DELETE FROM {}": (rounds + 1) * CORRECTED}
+    for statement, start in statements.items():
+
+        def step(table: str, number: int, statement: str = statement, start: int = start) -> float:
+            first = start + number * CORRECTED
+            tables.feed_catches_up(conn)
+            return timed(
+                conn,
+                f"{statement.format(table)} WHERE at >= {tables.instant(first)}"
+                f" AND at < {tables.instant(first + CORRECTED)}",
+            )
+
+        samples = measure({name: partial(step, name) for name in ("plain", "history")}, rounds=rounds)
+        figures.append(
+            Figure(
+                "Corrections",
+                f"{statement.split()[0]} {CORRECTED:,} old rows, shadow of {_millions(days)}",
+                "ms",
+                engine=samples["history"],
+                floor=samples["plain"],
+                floor_name="plain table that mirrors nothing",
+                bar=Bar(6.0),
+            )
+        )
+    return figures
+
+
+def _refreshes(conn: psycopg.Connection, days: int, rounds: int) -> list[Figure]:
+    """Refresh the hourly RollUp after the correction of one day, and again with nothing to do."""
+    refresh = "SELECT lakets.refresh_rollup('history_hourly')"
+
+    def corrected(number: int) -> str:
+        """Correct one day, read it once (the first reader pays for the writer), return its condition."""
+        day = f"{tables.FIRST_DAY} + interval '1 day' * {days // 2 + number % (days // 2)}"
+        of_day = f"at >= {day} AND at < {day} + interval '1 day'"
+        conn.execute(f"UPDATE history SET value = value + 1 WHERE {of_day}")
+        tables.feed_catches_up(conn)
+        conn.execute(f"SELECT sum(value) FROM history WHERE {of_day}")
+        return of_day
+
+    def floor(number: int) -> float:
+        of_day = corrected(number)
+        return timed(
+            conn,
+            f"DELETE FROM plain_hourly WHERE {of_day.replace('at ', 'bucket ')}",
+            "INSERT INTO plain_hourly SELECT date_bin('1 hour', at, '2000-01-01 00:00:00+00'), device,"
+            f" avg(value), max(value), count(*) FROM history WHERE {of_day} GROUP BY 1, 2",
+        )
+
+    def engine(number: int) -> float:
+        corrected(number)
+        return timed(conn, refresh)
+
+    steps: dict[str, Step] = {"floor": floor, "engine": engine}
+    after = measure(steps, rounds=rounds)
+    idle = measure({"engine": lambda _: timed(conn, refresh)}, rounds=rounds * 4)
+    return [
+        Figure(
+            "RollUps",
+            f"refresh after correcting 1 day in {days} ({_millions(days)} rows)",
+            "ms",
+            engine=after["engine"],
+            floor=after["floor"],
+            floor_name="bare DELETE + INSERT of that day",
+            bar=Bar(1.3),
+        ),
+        Figure(
+            "RollUps",
+            f"idle refresh, {days} days of source",
+            "ms",
+            engine=idle["engine"],
+            bar=Bar(5.0, of="figure"),
+        ),
+    ]
+
+
+def _millions(days: int) -> str:
+    return f"{days * tables.ROWS_A_DAY / 1_000_000:.2g} M"

