@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,9 @@ def main() -> None:
     text = DOCUMENT.read_text()
     for scale, run in json.loads(RESULTS.read_text()).items():
         begin, end = f"<!-- figures: {scale} -->\n", "<!-- end -->"
-        block = f"{begin}{_quoted(scale, run)}{end}"
-        text = re.sub(
-            f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, block=block: block, text, flags=re.S
-        )
+        before, found, rest = text.partition(begin)
+        if found:
+            text = f"{before}{begin}{_quoted(scale, run)}{end}{rest.partition(end)[2]}"
     DOCUMENT.write_text(text)
 
 
@@ -28,7 +26,8 @@ def _quoted(scale: str, run: dict[str, Any]) -> str:
     machine = run["machine"]
     lines = [
         f"`python -m benchmarks --scale {scale}`, {run['measured_at'][:10]}: {run['postgres']} on "
-        f"{machine['cores']} cores ({machine['cpu']}, {machine['system']}), load average {run['load_average']}.",
+        f"{machine['cores']} cores ({machine['cpu']}, {machine['system']}), "
+        f"load average {run['load_average']}.",
         "",
         "| | operation | floor | engine | ratio | bar | |",
         "|---|---|--:|--:|--:|--:|---|",
