@@ -113,12 +113,12 @@ class Login:
 
     def _identity_role(self) -> str:
         """Return the role that goes with the identity: its own name."""
-        identity = self._workspace.identity
         if self._connection.password:
             raise LakebaseCredentialError(
                 f"Connection {self._connection.conn_id!r} has a password but no login. Set the login to the "
                 "password's Postgres role, or take the password out to log in by OAuth."
             )
+        identity = self._workspace.identity
         if identity.role is None:
             with self._workspace.telling("the identity's own name"):
                 identity.role = str(self._workspace.get("preview/scim/v2/Me")["userName"])

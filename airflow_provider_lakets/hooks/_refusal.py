@@ -35,7 +35,7 @@ def _say_wait(state: tenacity.RetryCallState) -> None:
 RETRY_POLICY: dict[str, Any] = {
     "retry": tenacity.retry_if_exception_type(EndpointAsleepError),
     "stop": tenacity.stop_after_attempt(6),
-    "wait": tenacity.wait_exponential_jitter(initial=0.5, max=5, jitter=0.5),
+    "wait": tenacity.wait_exponential(multiplier=0.5, max=5) + tenacity.wait_random(0, 0.5),
     "before_sleep": _say_wait,
     "reraise": True,
 }
@@ -64,7 +64,9 @@ def explain(err: psycopg.Error, login: Mapping[str, Any], *, conn_id: str, means
     :param conn_id: The Airflow connection.
     :param means: By what the role proved itself, in words.
     """
-    said = " ".join(str(err).removeprefix("connection failed: ").split()).rstrip(".")
+    # libpq indents its guesses ("Is the server running on that host?"): they are left out.
+    lines = [line for line in str(err).removeprefix("connection failed: ").splitlines() if line[:1] != "\t"]
+    said = " ".join(" ".join(lines).split()).rstrip(".")
     asked = (
         f"Connection {conn_id!r}: the login to {login['host']} as role {login['user']!r}, database "
         f"{login['dbname']!r}, with {means}"

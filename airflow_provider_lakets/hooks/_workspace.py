@@ -87,10 +87,14 @@ class Workspace:
         asked = f"Connection {self.conn_id!r}: {what}, asked for by the {self.identity.name}"
         if err.is_transient:
             return LakebaseConnectionError(f"{asked}, could not be had. {err} Try again later.")
-        if err.status != 404:
+        if err.status < 400:
+            return LakebaseResolutionError(f"{asked}, could not be read. {err} Correct the workspace's host.")
+        if err.status in (401, 403):
             return LakebaseCredentialError(
                 f"{asked}, was refused. {err} Grant the identity access to the project (CAN USE at least)."
             )
+        if err.status != 404:
+            return LakebaseCredentialError(f"{asked}, was refused. {err}")
         try:
             there = f" There is: {listed(instead)}."
         except RestError:
