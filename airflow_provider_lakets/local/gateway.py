@@ -1,0 +1,287 @@
+"""
+The front door of the local Lakebase: TLS, then a password that is a live credential, then the server.
+
+What it knows of a session ends with the login: from then on it passes bytes both ways.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import struct
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+
+from airflow_provider_lakets.local import pgwire
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_LOGIN_SECONDS = 60
+
+
+class RefusedError(Exception):
+    """
+    A login that ends with an error of Postgres.
+
+    :param sqlstate: Postgres' error code.
+    :param message: What was asked and what was found.
+    :param hint: What to do.
+    """
+
+    def __init__(self, sqlstate: str, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.hint = hint
+
+
+class Server(NamedTuple):
+    """Where a session goes: the server's Unix socket, and settings that the session starts with."""
+
+    socket: Path
+    settings: str = ""
+
+
+class Doorkeeper(Protocol):
+    """Decides about logins; each method may raise :class:`RefusedError`."""
+
+    async def knock(self, host: str) -> None:
+        """
+        Hear of a connection before it logs in, to refuse or delay it.
+
+        :param host: The host name or address that the client connects to.
+        """
+
+    async def admit(self, host: str, role: str, password: str) -> Server:
+        """
+        Check a password and say where the session goes.
+
+        :param host: The host name or address that the client connected to.
+        :param role: The Postgres role asked for.
+        :param password: A database credential, or a role's native password.
+        """
+
+    def servers(self) -> Sequence[Path]:
+        """Return the Unix sockets of every server, for cancel requests."""
+
+
+class Channel(asyncio.Protocol):
+    """One side of a session: read piece by piece until it has a peer, then passed on to that."""
+
+    transport: asyncio.Transport
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._news = asyncio.Event()
+        self._peer: Channel | None = None
+        self.ended = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on, or hold until somebody reads."""
+        if self._peer is not None:
+            self._peer.transport.write(data)
+        else:
+            self._held += data
+            self._news.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End the other side too."""
+        self.ended.set()
+        self._news.set()
+        if self._peer is not None:
+            self._peer.transport.close()
+
+    def pause_writing(self) -> None:
+        """Take no more from the other side than this one can send."""
+        if self._peer is not None:
+            self._peer.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on taking."""
+        if self._peer is not None:
+            self._peer.transport.resume_reading()
+
+    @property
+    def holds_unread(self) -> bool:
+        """Tell whether something was sent that nobody has read."""
+        return bool(self._held)
+
+    async def read(self, count: int) -> bytes:
+        """
+        Return exactly so many bytes.
+
+        :raises ConnectionError: if the other end hangs up before.
+        """
+        while len(self._held) < count:
+            if self.ended.is_set():
+                raise ConnectionError("hung up")
+            self._news.clear()
+            await self._news.wait()
+        data = bytes(self._held[:count])
+        del self._held[:count]
+        return data
+
+    def join(self, peer: Channel) -> None:
+        """Pass to the peer what is held and all that comes."""
+        self._peer = peer
+        peer.transport.write(bytes(self._held))
+        self._held.clear()
+        if self.ended.is_set():
+            peer.transport.close()
+
+
+class Gateway:
+    """
+    Listen for Postgres clients and pass those whom the doorkeeper admits on to a server.
+
+    :param doorkeeper: Decides about logins.
+    :param tls: The server side of TLS. Nobody gets past without.
+    """
+
+    def __init__(self, doorkeeper: Doorkeeper, tls: ssl.SSLContext) -> None:
+        self._doorkeeper = doorkeeper
+        self._tls = tls
+        self._tls.sni_callback = _remember_name
+        self._listeners: list[asyncio.Server] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sessions: set[Channel] = set()
+
+    async def listen(self, addresses: Sequence[str], port: int) -> int:
+        """
+        Start to listen.
+
+        :param addresses: IP addresses, all with the same port.
+        :param port: TCP port; 0 for a free one.
+        :returns: The port.
+        """
+        loop = asyncio.get_running_loop()
+        for address in addresses:
+            listener = await loop.create_server(self._welcome, address, port, backlog=512)
+            port = listener.sockets[0].getsockname()[1]
+            self._listeners.append(listener)
+        return port
+
+    async def close(self) -> None:
+        """Stop listening and cut every session."""
+        for listener in self._listeners:
+            listener.close()
+        self.cut()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def cut(self) -> int:
+        """Cut every session without a word, as a broken network does, and return how many."""
+        sessions = list(self._sessions)
+        for session in sessions:
+            session.transport.abort()
+        return len(sessions)
+
+    def _welcome(self) -> Channel:
+        client = Channel()
+        task = asyncio.get_running_loop().create_task(self._serve(client))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return client
+
+    async def _serve(self, client: Channel) -> None:
+        await asyncio.sleep(0)  # connection_made comes first
+        self._sessions.add(client)
+        try:
+            server = await asyncio.wait_for(self._log_in(client), _LOGIN_SECONDS)
+            if server is not None:
+                await client.ended.wait()
+        except RefusedError as err:
+            client.transport.write(pgwire.fatal(err.sqlstate, str(err), err.hint))
+        except (OSError, ssl.SSLError, struct.error, UnicodeDecodeError, asyncio.TimeoutError) as err:
+            log.debug("A login came to nothing: %s", type(err).__name__)
+        finally:
+            self._sessions.discard(client)
+            client.transport.close()
+
+    async def _log_in(self, client: Channel) -> Channel | None:
+        """Lead a client from the first byte into its session; None if it only wanted to cancel."""
+        host = client.transport.get_extra_info("sockname")[0]
+        is_private = False
+        while True:
+            length, code = struct.unpack("!ii", await client.read(8))
+            if not 8 <= length <= pgwire.STARTUP_LIMIT:
+                raise RefusedError("08P01", "invalid length of startup packet")
+            body = await client.read(length - 8)
+            if code == pgwire.SSL_REQUEST and not is_private:
+                host = await self._start_tls(client) or host
+                is_private = True
+            elif code == pgwire.GSS_REQUEST:
+                client.transport.write(b"N")
+            elif code == pgwire.CANCEL_REQUEST:
+                await self._cancel(body)
+                return None
+            elif code >> 16 == 3:
+                break
+            else:
+                raise RefusedError("0A000", f"unsupported frontend protocol {code >> 16}.{code & 0xFFFF}")
+        if not is_private:
+            raise RefusedError(
+                "28000", "This endpoint takes no connection without TLS.", "Set sslmode=require or stricter."
+            )
+        return await self._admit(client, host, pgwire.parameters(body))
+
+    async def _start_tls(self, client: Channel) -> str | None:
+        """Wrap the connection, and return the host name that the client asked for."""
+        if client.holds_unread:  # it could have been slipped in by somebody between
+            raise RefusedError("08P01", "received unencrypted data after SSL request")
+        loop = asyncio.get_running_loop()
+        client.transport.pause_reading()
+        client.transport.write(b"S")
+        transport = await loop.start_tls(client.transport, client, self._tls, server_side=True)
+        if transport is None:
+            raise ConnectionError("hung up")
+        client.transport = transport
+        return getattr(transport.get_extra_info("ssl_object"), "name_asked_for", None)
+
+    async def _admit(self, client: Channel, host: str, parameters: dict[str, str]) -> Channel:
+        role = parameters.get("user", "")
+        await self._doorkeeper.knock(host)
+        client.transport.write(pgwire.CLEARTEXT_PASSWORD)
+        kind, length = struct.unpack("!ci", await client.read(5))
+        if kind != b"p" or not 4 < length <= pgwire.PASSWORD_LIMIT:
+            raise RefusedError("08P01", "expected a password")
+        password = (await client.read(length - 4)).rstrip(b"\0").decode()
+        server = await self._doorkeeper.admit(host, role, password)
+        if server.settings:
+            parameters["options"] = f"{server.settings} {parameters.get('options', '')}".strip()
+        backend = await self._open(server.socket)
+        backend.transport.write(pgwire.startup(parameters))
+        backend.join(client)
+        client.join(backend)
+        return backend
+
+    async def _open(self, socket: Path) -> Channel:
+        loop = asyncio.get_running_loop()
+        try:
+            _, backend = await loop.create_unix_connection(Channel, str(socket))
+        except OSError as err:
+            raise RefusedError(
+                "57P03", "The endpoint is starting or stopping.", "Try again in a moment."
+            ) from err
+        return backend
+
+    async def _cancel(self, body: bytes) -> None:
+        """Hand a cancel request to every server: only the one that gave out the key heeds it."""
+        for socket in self._doorkeeper.servers():
+            with contextlib.suppress(RefusedError):
+                backend = await self._open(socket)
+                backend.transport.write(struct.pack("!ii", 8 + len(body), pgwire.CANCEL_REQUEST) + body)
+                await backend.ended.wait()
+
+
+def _remember_name(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+    connection.name_asked_for = name  # type: ignore[attr-defined]
