@@ -30,9 +30,11 @@ SELECT tab.id, tab.schema_name, tab.table_name, tab.time_column, tab.chunk_inter
 
 ROLLUPS = """
 SELECT rol.name, rol.bucket_interval, rol.refresh_lag, rol.watermark, rol.last_refreshed_at,
+       tab.schema_name || '.' || tab.table_name AS source,
        ARRAY(SELECT dep.name FROM lakets._rollup_registry AS dep
               WHERE dep.id = ANY (rol.depends_on) ORDER BY dep.name) AS depends_on
   FROM lakets._rollup_registry AS rol
+  LEFT JOIN lakets._chronotable_registry AS tab ON tab.id = rol.source_chronotable_id
  ORDER BY rol.name
 """
 

@@ -71,7 +71,7 @@ class TierCandidate(Record):
 
 @dataclass(frozen=True)
 class Rollup(Record):
-    """A RollUp and the names of the RollUps that it reads."""
+    """A RollUp: the ChronoTable that it reads, if any, and the RollUps."""
 
     name: str
     depends_on: list[str]
@@ -79,6 +79,7 @@ class Rollup(Record):
     refresh_lag: str | None
     watermark: datetime | None
     last_refreshed_at: datetime | None
+    source: str | None = None
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ class LakeTSBaseOperator(BaseOperator):
     @contextlib.contextmanager
     def lakets(self, context: Context) -> Iterator[LakeTSHook]:
         """Log in once for the whole block; an error that no retry cures fails the task for good."""
+        from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
+
         from airflow_provider_lakets.hooks._outcomes import PERMANENT
         from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
@@ -48,7 +50,7 @@ class LakeTSBaseOperator(BaseOperator):
         try:
             with self._hook.session():
                 yield self._hook
-        except PERMANENT as err:
+        except (AirflowNotFoundException, *PERMANENT) as err:
             fail(str(err), err)
 
     def report(self, context: Context, results: Sequence[JobResult]) -> list[dict[str, Any]]:

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     RunDag = Callable[[DAG], Run]
 
 
+@pytest.fixture
+def engine() -> str:
+    """Our engine: what differs with LakeTS 0.1.x is tried on the hook and the sample DAGs."""
+    return "ours"
+
+
 def summary(results: list[dict[str, Any]]) -> dict[str, str]:
     return {result["name"]: result["outcome"] for result in results}
 
@@ -198,6 +204,16 @@ def test_chunks_that_are_refused_fail_at_once_after_the_others_are_done(
     }
 
 
+def test_a_connection_that_is_not_defined_fails_at_once(dag: DAG, run: RunDag) -> None:
+    with dag:
+        LakeTSPartitionOperator(task_id="make", lakebase_conn_id="nowhere")
+
+    done = run(dag)
+
+    assert failed_at_once(done)
+    assert "'nowhere' is not defined" in told(done)
+
+
 def test_a_role_without_rights_fails_at_once_and_is_named(
     dag: DAG, run: RunDag, lab: Lab, clerk: str
 ) -> None:
@@ -296,7 +312,8 @@ def asleep(lab: Lab) -> Iterator[Lab]:
     lab.conn.execute("ALTER FUNCTION lakets._ensure_partitions RENAME TO _was")
     lab.conn.execute(
         "CREATE FUNCTION lakets._ensure_partitions"
-        "(p_chronotable_id int, p_past_count int, p_future_count int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN 0; END $$"
+        "(p_chronotable_id int, p_past_count int, p_future_count int) RETURNS int"
+        " LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN 0; END $$"
     )
     handler = signal.getsignal(signal.SIGTERM)
     yield lab

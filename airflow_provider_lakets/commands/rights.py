@@ -1,0 +1,67 @@
+"""What the jobs' role must be allowed to do, and is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+
+
+@dataclass(frozen=True)
+class MissingRight:
+    """A right that the role lacks, and the statement that grants it."""
+
+    lacks: str
+    grant: str
+
+
+# One row for each right that is missing. Only an owner's member may attach or drop a partition.
+MISSING = """
+WITH wanted_schema AS (
+    SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname IN ('lakets', 'lakets_cdf', 'public')
+    UNION SELECT schema_name FROM lakets._chronotable_registry
+), chronotable AS (
+    SELECT cls.oid::regclass AS name, cls.relowner::regrole AS owner
+      FROM lakets._chronotable_registry AS tab
+      JOIN pg_catalog.pg_class AS cls
+        ON cls.oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', tab.schema_name, tab.table_name))
+)
+SELECT pg_catalog.format('%s on schema %s', priv, nspname) AS lacks,
+       pg_catalog.format('GRANT %s ON SCHEMA %I TO %I', priv, nspname, current_user) AS grant
+  FROM wanted_schema, pg_catalog.unnest(ARRAY['USAGE', 'CREATE']) AS priv
+ WHERE NOT pg_catalog.has_schema_privilege(nspname, priv)
+UNION ALL
+SELECT pg_catalog.format('%s on table %s', priv, cls.oid::regclass),
+       pg_catalog.format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO %I',
+                         current_user)
+  FROM pg_catalog.pg_class AS cls, pg_catalog.unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS priv
+ WHERE cls.relnamespace = 'lakets'::regnamespace AND cls.relkind IN ('r', 'p')
+   AND NOT pg_catalog.has_table_privilege(cls.oid, priv)
+UNION ALL
+SELECT pg_catalog.format('USAGE on sequence %s', cls.oid::regclass),
+       pg_catalog.format('GRANT USAGE ON ALL SEQUENCES IN SCHEMA lakets TO %I', current_user)
+  FROM pg_catalog.pg_class AS cls
+ WHERE cls.relnamespace = 'lakets'::regnamespace
+   AND CASE WHEN cls.relkind = 'S' THEN NOT pg_catalog.has_sequence_privilege(cls.oid, 'USAGE') END
+UNION ALL
+SELECT pg_catalog.format('EXECUTE on function %s', fun.oid::regprocedure),
+       pg_catalog.format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA lakets TO %I', current_user)
+  FROM pg_catalog.pg_proc AS fun
+ WHERE fun.pronamespace = 'lakets'::regnamespace AND NOT pg_catalog.has_function_privilege(fun.oid, 'EXECUTE')
+UNION ALL
+SELECT pg_catalog.format('membership in %s, the owner of %s', owner, name),
+       pg_catalog.format('GRANT %s TO %I', owner, current_user)
+  FROM chronotable WHERE NOT pg_catalog.pg_has_role(owner::oid, 'USAGE')
+"""
+
+
+def missing_rights(hook: LakeTSHook) -> list[MissingRight]:
+    """
+    Return what the session's role lacks, in the order in which it is best granted.
+
+    :param hook: A hook whose connection logs in and whose database has LakeTS.
+    """
+    rows = hook._query(MISSING, doing="Looking up the rights of the role")
+    return [MissingRight(row["lacks"], row["grant"]) for row in rows]
