@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import threading
@@ -73,7 +74,7 @@ class ServicePrincipal(Identity):
     ) -> None:
         super().__init__(host, f"service principal {client_id} ({found})", role=client_id, proxies=proxies)
         self._proof = HTTPBasicAuth(client_id, secret)
-        self._secret = secret
+        self._secrets = [secret, base64.b64encode(f"{client_id}:{secret}".encode()).decode()]
         self._token = ""
         self._renew_at = 0.0
         self._lock = threading.Lock()  # the threads of a pool log in side by side
@@ -97,7 +98,7 @@ class ServicePrincipal(Identity):
                 self.session,
                 "POST",
                 f"{self.host}/oidc/v1/token",
-                secrets=[self._secret],
+                secrets=self._secrets,
                 data=form,
                 auth=self._proof,
             )

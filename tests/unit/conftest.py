@@ -44,8 +44,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def password_group(postgres: EmbeddedPostgres) -> str:
     """Have the server, which else trusts everybody, ask the members of one role for their password."""
     with psycopg.connect(postgres.conninfo(), autocommit=True) as conn:
-        conn.execute(f"CREATE ROLE {BY_PASSWORD}")  # type: ignore[call-overload]
-        conn.execute(f"CREATE ROLE probe LOGIN IN ROLE {BY_PASSWORD}")  # type: ignore[call-overload]
+        conn.execute(f"CREATE ROLE {BY_PASSWORD}")
+        conn.execute(f"CREATE ROLE probe LOGIN IN ROLE {BY_PASSWORD}")
         rules = postgres.data_dir / "pg_hba.conf"
         rules.write_text(f"local all +{BY_PASSWORD} scram-sha-256\n" + rules.read_text())
         conn.execute("SELECT pg_reload_conf()")

@@ -25,7 +25,7 @@ PRIMARY = "projects/weather/branches/production/endpoints/primary"
 
 def ask(hook: LakebaseHook, query: str = "SELECT current_user, current_database()") -> Any:
     with hook.get_conn() as conn:
-        return conn.execute(query).fetchone()  # type: ignore[call-overload]
+        return conn.execute(query).fetchone()
 
 
 def test_service_principal_of_the_environment_logs_in_with_a_minted_credential(
@@ -228,7 +228,7 @@ def test_sql_operator_runs_on_a_lakebase_connection(
     principal: ControlPlane, define: Callable[..., None], empty_database: str
 ) -> None:
     define(extra={"project": "weather"})
-    database = psycopg.conninfo.conninfo_to_dict(empty_database)["dbname"]
+    database = str(psycopg.conninfo.conninfo_to_dict(empty_database)["dbname"])
     operator = SQLExecuteQueryOperator(
         task_id="ask",
         conn_id="lakebase_default",
@@ -241,7 +241,7 @@ def test_sql_operator_runs_on_a_lakebase_connection(
 
     assert isinstance(hook, LakebaseHook)
     assert isinstance(hook, PostgresHook)
-    assert operator.execute({}) == [(principal.client_id, database)]  # type: ignore[arg-type]
+    assert operator.execute({}) == [(principal.client_id, database)]  # type: ignore[no-untyped-call]
 
 
 def test_token_that_was_withdrawn_is_renewed(principal: ControlPlane, define: Callable[..., None]) -> None:
