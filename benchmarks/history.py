@@ -80,8 +80,9 @@ def _refreshes(conn: psycopg.Connection, days: int, rounds: int) -> list[Figure]
 
     def corrected(number: int) -> str:
         """Correct one day, read it once (the first reader pays for the writer), return its condition."""
-        day = f"{tables.FIRST_DAY} + interval '1 day' * {days // 2 + number % (days // 2)}"
-        of_day = f"at >= {day} AND at < {day} + interval '1 day'"
+        day = days // 2 + number % (days // 2)
+        first, last = (tables.instant(start * tables.ROWS_A_DAY) for start in (day, day + 1))
+        of_day = f"at >= {first} AND at < {last}"
         conn.execute(f"UPDATE history SET value = value + 1 WHERE {of_day}")
         tables.feed_catches_up(conn)
         conn.execute(f"SELECT sum(value) FROM history WHERE {of_day}")
