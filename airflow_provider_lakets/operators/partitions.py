@@ -40,6 +40,11 @@ class LakeTSPartitionOperator(LakeTSBaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        for name, value in (("past_count", past_count), ("future_count", future_count)):
+            if value < 0:
+                raise ValueError(f"{name} must be 0 or more, not {value}")
+        if (range_start is None) != (range_end is None):
+            raise ValueError("range_start and range_end go together: give both, or neither")
         self.tables = tables
         self.past_count = past_count
         self.future_count = future_count
@@ -60,7 +65,9 @@ class LakeTSPartitionOperator(LakeTSBaseOperator):
 
 
 def _instant(value: datetime | str | None) -> datetime | None:
-    """Read an instant that a template may have turned into text, or into nothing."""
+    """Read an instant that a template may have turned into text; that of a missing one says None."""
     from airflow.sdk.timezone import parse
 
-    return parse(value, timezone="UTC") if isinstance(value, str) and value else value or None
+    if not isinstance(value, str):
+        return value
+    return None if value in ("", "None") else parse(value, timezone="UTC")

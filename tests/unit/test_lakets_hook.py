@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
-from airflow_provider_lakets.exceptions import LakeTSArgumentError
+from airflow_provider_lakets.exceptions import LakeTSArgumentError, LakeTSContendedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.lab import Lab
+
+
+@pytest.fixture
+def connect_to_lab(lab: Lab) -> Iterator[psycopg.Connection]:
+    """Another session, which ends before the database is dropped."""
+    with psycopg.connect(lab.conninfo, autocommit=True) as session:
+        yield session
 
 
 def test_lists_chronotables_with_their_policies(lab: Lab) -> None:
@@ -208,6 +218,54 @@ def test_retain_has_nothing_to_do_with_young_chunks(lab: Lab) -> None:
     result = lab.hook().retain("metrics")
 
     assert result.outcome == "unchanged"
+
+
+def test_retain_reports_contention_as_contention(lab: Lab, connect_to_lab: psycopg.Connection) -> None:
+    lab.synced(days=8)
+    lab.flush()
+    hook = lab.hook(tries=1)
+    hook.tier(candidate.chunk_name for candidate in hook.tier_candidates())
+    lab.flush()
+    connect_to_lab.execute("BEGIN; SELECT count(*) FROM metrics")  # a reader that does not end
+
+    result = hook.retain("metrics")
+
+    assert (result.outcome, result.dropped, result.retryable) == ("contended", [], True)
+    assert len(result.deferred) >= 3  # due, and still there
+
+
+def test_retain_drops_a_few_at_a_time_where_the_engine_can(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_provider_lakets.hooks.lakets.DROP_BATCH", 2)
+    lab.table("metrics", days=10)
+    lab.conn.execute("SELECT lakets.add_retention_policy('metrics', '4 days')")
+
+    result = lab.hook().retain("metrics")
+
+    transactions = lab.value(
+        "SELECT count(DISTINCT xmin::text) FROM lakets._chunk_metadata WHERE status = 'dropped'"
+    )
+    assert len(result.dropped) >= 5
+    assert transactions == (1 if lab.engine == "0.1" else -(-len(result.dropped) // 2))
+
+
+def test_retain_tells_what_was_dropped_before_it_was_contended(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.table("metrics", days=10)
+    lab.conn.execute("SELECT lakets.add_retention_policy('metrics', '4 days')")
+    hook = lab.hook(tries=1)
+    real = hook.execute_retention
+
+    def drops_and_is_contended(*arguments: Any, **named: Any) -> int:
+        real(*arguments, **named)
+        raise LakeTSContendedError("busy")
+
+    monkeypatch.setattr(hook, "execute_retention", drops_and_is_contended)
+
+    result = hook.retain("metrics")
+
+    assert result.outcome == "contended"
+    assert len(result.dropped) >= 5
 
 
 def test_version_is_none_without_lakets(lab: Lab) -> None:

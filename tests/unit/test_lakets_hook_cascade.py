@@ -6,6 +6,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakeTSArgumentError
@@ -204,6 +205,29 @@ def test_refresh_too_soon_is_unchanged_and_says_so(chain: Lab) -> None:
 
     assert result.outcome == "unchanged"
     assert "refresh_lag" in str(result.detail)
+
+
+def test_what_another_session_refreshes_is_unchanged_and_says_so(chain: Lab) -> None:
+    with psycopg.connect(chain.conninfo) as other:
+        other.execute("SELECT lakets.refresh_rollup('apart')")  # not committed yet
+
+        (result,) = chain.hook().refresh("apart")
+
+    assert (result.outcome, result.detail) == ("unchanged", "another session is refreshing it")
+
+
+def test_force_refreshes_within_the_refresh_lag_or_says_what_it_needs(chain: Lab) -> None:
+    hook = chain.hook()
+    hook.refresh("apart")
+    chain.conn.execute("UPDATE lakets._rollup_registry SET refresh_lag = '1 hour'")
+
+    (result,) = hook.refresh("apart", force=True)
+
+    if chain.engine == "0.1":
+        assert (result.outcome, result.retryable) == ("failed", False)
+        assert "needs LakeTS 0.2" in str(result.detail)
+    else:
+        assert result.outcome == "refreshed"
 
 
 def test_an_unknown_rollup_is_refused_with_the_known_ones(chain: Lab) -> None:
