@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from airflow_provider_lakets.commands import local
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -20,6 +22,8 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # they may hold a password
     add_completion=False,
 )
+
+app.add_typer(local.app, name="local")
 
 ConnId = Annotated[
     str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +18,8 @@ from airflow_provider_lakets.local.values import FIRST_USER_OID
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+
+log = logging.getLogger(__name__)
 
 SCHEMA = "lakets_cdf"
 PUBLICATION = "wal2delta"
@@ -204,12 +207,19 @@ class Catalog:
     @contextlib.contextmanager
     def round(self) -> Iterator[bool]:
         """Hold the round lock; yield False when the feed is paused."""
-        self._conn.execute(f"SET lock_timeout = 0; SELECT pg_advisory_lock({ROUND_LOCK}); RESET lock_timeout")
+        with self._unhurried():
+            self._conn.execute(f"SELECT pg_advisory_lock({ROUND_LOCK})")
         try:
             yield not self._row("SELECT bool_or(c.is_paused) FROM wal2delta_local.control AS c")[0]
         finally:
             if not self._conn.broken:
                 self._conn.execute(f"SELECT pg_advisory_unlock({ROUND_LOCK})")
+
+    @contextlib.contextmanager
+    def _unhurried(self) -> Iterator[None]:
+        self._conn.execute("SET lock_timeout = 0")
+        yield
+        self._conn.execute("RESET lock_timeout")
 
     def identity(self) -> tuple[str, str]:
         """Return a name for this database that no other has, and the name of its slot."""
@@ -228,7 +238,10 @@ class Catalog:
             return False
         if found is not None:
             self._conn.execute("SELECT pg_drop_replication_slot(%s)", [slot])
-        self._conn.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
+        # Postgres waits for every transaction of the server that is in flight, however long.
+        log.info("Making slot %s", slot)
+        with self._unhurried():
+            self._conn.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
         return True
 
     def slot_position(self, slot: str) -> int:
@@ -340,6 +353,10 @@ class Catalog:
     def forget_all(self) -> None:
         """Begin anew with every table."""
         self._conn.execute("DELETE FROM wal2delta_local.sync")
+
+    def forget_skipped(self) -> None:
+        """Begin anew with the tables that are not followed."""
+        self._conn.execute("DELETE FROM wal2delta_local.sync WHERE skipped_for IS NOT NULL")
 
     def set_status(self, oid: int, status: str, committed_lsn: int | None, *, wrote: bool) -> None:
         """Report on a table; its position never goes back."""

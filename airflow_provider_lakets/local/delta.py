@@ -115,19 +115,31 @@ class History:
             _fsync(file)
 
 
-def merged_field(name: str, wanted: pa.DataType, present: Mapping[str, pa.Field]) -> pa.Field:
+def merged_fields(
+    wanted: Iterable[tuple[str, pa.DataType]], present: Mapping[str, pa.Field]
+) -> list[pa.Field]:
     """
-    Return the field under which a column is stored: as the Delta table has it, else as wanted.
+    Return the fields under which columns are stored: as the Delta table has them, else as wanted.
 
     :param present: The columns of the Delta table by lower-case name.
     """
+    known = dict(present)
+    fields = []
+    for name, kind in wanted:
+        field = _merged_field(name, kind, known)
+        known[name.lower()] = field
+        fields.append(field)
+    return fields
+
+
+def _merged_field(name: str, wanted: pa.DataType, present: Mapping[str, pa.Field]) -> pa.Field:
     if any(name.lower() == field.name for field in METADATA_FIELDS):
         raise ConversionError("has a name that the feed itself needs in the Delta table")
     found = present.get(name.lower())
     if found is None:
         return pa.field(name, wanted)
     if found.name != name:
-        raise ConversionError(f"differs from column {found.name!r} of the Delta table in case only")
+        raise ConversionError(f"differs from column {found.name!r} in case only, which Delta ignores")
     return pa.field(name, found.type)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import signal
@@ -28,7 +29,7 @@ import psycopg
 from tenacity import (
     Retrying,
     before_sleep_log,
-    retry_if_not_exception_type,
+    retry_if_exception,
     sleep_using_event,
     stop_when_event_set,
     wait_exponential,
@@ -48,6 +49,11 @@ log = logging.getLogger(__name__)
 DEFAULT_INTERVAL = 15.0
 BATCH_ROWS = 200_000
 _STOP_CHECK_SECONDS = 0.5
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Tell what is worth another attempt; tenacity would also catch what is to end the process."""
+    return isinstance(error, Exception) and not isinstance(error, SlotInUseError)
 
 
 class Feed:
@@ -75,6 +81,7 @@ class Feed:
         self.spool = Path(tempfile.gettempdir())
         self._follower: Follower | None = None
         self._stop = threading.Event()
+        self._is_new = True
 
     def run_once(self) -> list[Flushed]:
         """
@@ -93,7 +100,8 @@ class Feed:
                 if not is_running:
                     return []
                 if not follower.is_open:
-                    follower.open()
+                    follower.open(retry_skipped=self._is_new)
+                    self._is_new = False
                 return follower.round(self.batch_rows, self._stop.is_set)
         except BaseException:
             self.close()
@@ -102,7 +110,7 @@ class Feed:
     def run(self) -> None:
         """Do a round now and one each interval, whatever fails, until :meth:`stop` is called."""
         retrying = Retrying(
-            retry=retry_if_not_exception_type(SlotInUseError),
+            retry=retry_if_exception(_may_pass),
             wait=wait_exponential(0.5, max=30),
             stop=stop_when_event_set(self._stop),
             sleep=sleep_using_event(self._stop),
@@ -157,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("conninfo", help="the database, as a superuser")
     parser.add_argument("delta_dir", type=Path, help="the folder of the Delta tables")
     parser.add_argument("--interval", type=float, default=DEFAULT_INTERVAL, help="seconds between two rounds")
-    parser.add_argument("--lock", type=Path, help="a file to hold while running, with the process id in it")
+    parser.add_argument("--lock", type=Path, help="a file to hold while running")
     parser.add_argument("--attached", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -170,7 +178,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 log.error("Another feed holds %s", options.lock)  # noqa: TRY400 - the trace says nothing more
                 return 1
             lock.truncate(0)
-            lock.write(str(os.getpid()))
+            # Attached, it ends with its owner: nobody should join it once that is gone.
+            lock.write(json.dumps({"pid": os.getpid(), "owner": os.getppid() if options.attached else None}))
             lock.flush()
         feed = stack.enter_context(Feed(options.conninfo, options.delta_dir, interval=options.interval))
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -14,9 +14,9 @@ from psycopg import sql
 from airflow_provider_lakets.local import catalog
 from airflow_provider_lakets.local.buffer import BATCH_ROWS, record_batch
 from airflow_provider_lakets.local.catalog import Visibility
-from airflow_provider_lakets.local.delta import INSERT, METADATA_FIELDS, merged_field
+from airflow_provider_lakets.local.delta import INSERT, METADATA_FIELDS
 from airflow_provider_lakets.local.pgoutput import Begin
-from airflow_provider_lakets.local.values import ConversionError, arrow_type
+from airflow_provider_lakets.local.values import ConversionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,8 +75,7 @@ def _copy(
     columns = catalog.read_columns(reader, shadow.oid)
     if not columns:
         raise ConversionError("has no column")
-    present = shadow.history.fields()
-    fields = [merged_field(column.name, arrow_type(*feed.base_type(column)), present) for column in columns]
+    fields = shadow.fields(columns, feed)
     names = sql.SQL(", ").join(sql.Identifier(column.name) for column in columns)
     query = sql.SQL("COPY {} ({}) TO STDOUT").format(catalog.table_name(shadow.name), names)
     with reader.cursor().copy(query) as copy:

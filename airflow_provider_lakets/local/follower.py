@@ -11,7 +11,7 @@ import psycopg
 from tenacity import (
     Retrying,
     before_sleep_log,
-    retry_if_not_exception_type,
+    retry_if_exception,
     stop_after_attempt,
     wait_exponential,
 )
@@ -38,6 +38,11 @@ _WRITE_ATTEMPTS = 4
 _WRITER_PATIENCE_SECONDS = 1.0
 _RELEASE_SECONDS = 2.0
 _NOT_FULL = "its replica identity is not FULL"
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Tell what is worth another attempt; tenacity would also catch what is to end the process."""
+    return isinstance(error, Exception) and not isinstance(error, ConversionError)
 
 
 class DeliveryError(LakeTSError):
@@ -75,14 +80,20 @@ class Follower:
         """Tell whether the slot is taken."""
         return self._stream is not None
 
-    def open(self) -> None:
-        """Take the slot, which no two can have, and take up every table where it stands."""
+    def open(self, *, retry_skipped: bool = False) -> None:
+        """
+        Take the slot, which no two can have, and take up every table where it stands.
+
+        :param retry_skipped: Try again with tables that could not be stored: somebody may have seen to it.
+        """
         self._owner, self._slot = self.catalog.identity()
         is_new = self.catalog.ensure_slot(self._slot)
         self._stream = ReplicationStream(self._conninfo, slot=self._slot, publication=catalog.PUBLICATION)
         if is_new:
             # Nobody knows what happened without a slot: each table starts again with the rows it has.
             self.catalog.forget_all()
+        elif retry_skipped:
+            self.catalog.forget_skipped()
         self._confirmed = self.catalog.slot_position(self._slot)
         self._reader = ChangeReader(
             self._stream, self.catalog, self._shadows, skip=self._skip, position=self._confirmed
@@ -260,7 +271,7 @@ class Follower:
     def _write(self, shadow: Shadow) -> int:
         try:
             for attempt in Retrying(
-                retry=retry_if_not_exception_type(ConversionError),
+                retry=retry_if_exception(_may_pass),
                 stop=stop_after_attempt(_WRITE_ATTEMPTS),
                 wait=wait_exponential(0.1, max=2),
                 before_sleep=before_sleep_log(log, logging.WARNING),

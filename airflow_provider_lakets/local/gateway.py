@@ -270,7 +270,7 @@ class Gateway:
             _, backend = await loop.create_unix_connection(Channel, str(socket))
         except OSError as err:
             raise RefusedError(
-                "57P03", "The endpoint is starting or stopping.", "Try again in a moment."
+                "57P03", "the database system is starting up", "Try again in a moment."
             ) from err
         return backend
 

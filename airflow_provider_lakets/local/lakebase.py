@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import DeltaTable
 from psycopg import sql
 
@@ -84,7 +86,8 @@ class LocalLakebase:
         self.postgres.start()
         try:
             self.postgres.ensure_database(self.database)
-            if self._feed_pid() is None:
+            self._wait_for_orphan()
+            if self.feed_pid() is None:
                 self.start_feed()
         except BaseException:
             self.stop()
@@ -184,7 +187,7 @@ class LocalLakebase:
         if not columns or not history.num_columns:
             return history.slice(0, 0)
         begin = f"{(columns[0][1] or 1) - 1:016x}"
-        lately = history.filter(pa.compute.greater_equal(history["_sort_by"], begin))
+        lately = history.filter(pc.greater_equal(history["_sort_by"], begin))
         return present_rows(lately, [column for column, _ in columns if column in history.column_names])
 
     # The feed
@@ -232,19 +235,19 @@ class LocalLakebase:
 
     def stop_feed(self) -> None:
         """Let the feed end its batch and stop; kill it when that takes too long, which loses nothing."""
-        pid = self._feed_pid()
+        pid = self.feed_pid()
         if pid is not None:
             os.kill(pid, signal.SIGTERM)
             deadline = time.monotonic() + _STOP_SECONDS
-            while self._feed_pid() == pid and time.monotonic() < deadline:
+            while self.feed_pid() == pid and time.monotonic() < deadline:
                 time.sleep(0.02)
-            if self._feed_pid() == pid:
+            if self.feed_pid() == pid:
                 os.kill(pid, signal.SIGKILL)
         self._reap()
 
     def kill_feed(self) -> None:
         """Kill the feed as a crash would."""
-        pid = self._feed_pid()
+        pid = self.feed_pid()
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
         self._reap()
@@ -264,16 +267,28 @@ class LocalLakebase:
     def _log_file(self) -> Path:
         return self.folder / "feed.log"
 
-    def _feed_pid(self) -> int | None:
-        """Return the process that holds the lock: a number left by a dead one is worth nothing."""
+    def feed_pid(self) -> int | None:
+        """Return the process id of the feed, whoever started it; None when there is none."""
+        return self._holder().get("pid")
+
+    def _holder(self) -> dict[str, int]:
+        """Read the lock file while somebody holds it: what a dead process left in it is worth nothing."""
         if not self._lock_file.exists():
-            return None
+            return {}
         with self._lock_file.open() as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                return int(lock.read() or 0) or None
-        return None
+                return dict(json.loads(lock.read() or "{}"))
+        return {}
+
+    def _wait_for_orphan(self) -> None:
+        """Let a feed end whose owner was killed: it is about to notice."""
+        deadline = time.monotonic() + _STOP_SECONDS
+        while (owner := self._holder().get("owner")) and not psutil.pid_exists(owner):
+            if time.monotonic() > deadline:
+                self.kill_feed()
+            time.sleep(0.02)
 
     def _check_feed(self) -> None:
         if self._feed is not None and self._feed.poll() is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import warnings
 from collections import Counter
@@ -125,7 +126,8 @@ class EmbeddedPostgres:
         self._users[server.pgdata] -= 1
         if not self._users[server.pgdata]:
             server.cleanup_mode = cleanup_mode
-            server.cleanup()  # unlike its stop(), also takes back its exit hook
+            server.cleanup()
+            atexit.unregister(server._cleanup)
 
     def __enter__(self) -> EmbeddedPostgres:
         return self.start()
@@ -154,6 +156,12 @@ class EmbeddedPostgres:
                 copy = sql.SQL(" TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
                 conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)) + copy)
         return self.conninfo(name)
+
+    def ensure_role(self, name: str) -> None:
+        """Create a role that may log in, unless it is there."""
+        with psycopg.connect(self.conninfo(), autocommit=True) as conn:
+            if conn.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is None:
+                conn.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
 
     def drop_database(self, name: str) -> None:
         """Drop a database, ending the sessions in it."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from airflow_provider_lakets.local.delta import merged_field
 from airflow_provider_lakets.local.pgoutput import Begin, Change, Commit, Relation, Truncate, decode
-from airflow_provider_lakets.local.values import ConversionError, arrow_type
+from airflow_provider_lakets.local.values import ConversionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,14 +103,8 @@ class ChangeReader:
         self._admitted[oid] = shadow
         if shadow is None:
             return None
-        present = {**shadow.history.fields(), **shadow.changes.fields()}
         try:
-            shadow.changes.set_fields(
-                [
-                    merged_field(column.name, arrow_type(*self._catalog.base_type(column)), present)
-                    for column in self._relations[oid].columns
-                ]
-            )
+            shadow.changes.set_fields(shadow.fields(self._relations[oid].columns, self._catalog))
         except ConversionError as err:
             self._refuse(shadow, err)
             return None

@@ -34,6 +34,7 @@ _WAL_DATA, _KEEPALIVE = b"w"[0], b"k"[0]
 _WAL_DATA_HEADER = 25
 _STATUS = struct.Struct("!cQQQqB")
 _IDLE_SECONDS = 0.01
+_PATIENCE_SECONDS = 5.0  # with a slot that a killed predecessor has not let go yet
 
 
 class SlotInUseError(LakeTSError):
@@ -47,10 +48,9 @@ class ReplicationStream:
     :param conninfo: How to reach the database, as a role that may replicate.
     :param slot: The logical replication slot, made for ``pgoutput``.
     :param publication: What to publish.
-    :param patience: Seconds to wait for a slot that a killed predecessor has not yet let go.
     """
 
-    def __init__(self, conninfo: str, *, slot: str, publication: str, patience: float = 5.0) -> None:
+    def __init__(self, conninfo: str, *, slot: str, publication: str) -> None:
         self.slot = slot
         self.received = 0  # all transactions that ended before this position have been read
         options = " ".join(f"-c {name}={value}" for name, value in _SETTINGS.items())
@@ -61,7 +61,7 @@ class ReplicationStream:
         try:
             for attempt in Retrying(
                 retry=retry_if_exception_type(SlotInUseError),
-                stop=stop_after_delay(patience),
+                stop=stop_after_delay(_PATIENCE_SECONDS),
                 wait=wait_fixed(0.05),
                 reraise=True,
             ):

@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_lakets.local.buffer import ChangeBuffer
 from airflow_provider_lakets.local.catalog import PENDING, SKIPPED, STREAMING, Visibility
-from airflow_provider_lakets.local.delta import UPDATE_POSTIMAGE, UPDATE_PREIMAGE, History
-from airflow_provider_lakets.local.values import ConversionError
+from airflow_provider_lakets.local.delta import UPDATE_POSTIMAGE, UPDATE_PREIMAGE, History, merged_fields
+from airflow_provider_lakets.local.values import ConversionError, arrow_type
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
-    from airflow_provider_lakets.local.catalog import Synced
-    from airflow_provider_lakets.local.pgoutput import Begin, Change
+    import pyarrow as pa
+
+    from airflow_provider_lakets.local.catalog import Catalog, Synced
+    from airflow_provider_lakets.local.pgoutput import Begin, Change, Column
 
 
 class Shadow:
@@ -79,6 +82,11 @@ class Shadow:
         self.starts_at, self.claim = starts_at, claim
         self.waiting_for = None
         self.streamed.clear()
+
+    def fields(self, columns: Iterable[Column], catalog: Catalog) -> list[pa.Field]:
+        """Return how columns of the table are stored."""
+        wanted = [(column.name, arrow_type(*catalog.base_type(column))) for column in columns]
+        return merged_fields(wanted, {**self.history.fields(), **self.changes.fields()})
 
     def wants(self, transaction: Begin, xid: int) -> bool:
         """Tell whether the changes of a transaction are still to be stored."""

@@ -1,0 +1,73 @@
+"""The routes by which a local Lakebase is told to misbehave; a real one has none such."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from fastapi import APIRouter, Depends, Request
+
+from airflow_provider_lakets.local.control_plane import ApiError
+from airflow_provider_lakets.local.faults import MOMENTARY, Fault, FaultName, Faults
+
+if TYPE_CHECKING:
+    from airflow_provider_lakets.local.feeds import LocalFeeds
+    from airflow_provider_lakets.local.gateway import Gateway
+    from airflow_provider_lakets.local.lakebase import LocalLakebase
+
+_END_SESSIONS = """
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+ WHERE backend_type = 'client backend' AND usename <> 'postgres' AND pid <> pg_backend_pid()
+"""
+
+
+def admin_routes(
+    token: str, faults: Faults, gateway: Gateway, feeds: LocalFeeds, lakebase: LocalLakebase
+) -> APIRouter:
+    """Return the routes; each asks for the token in the folder's state."""
+
+    def check(request: Request) -> None:
+        if not secrets.compare_digest(request.headers.get("x-lakets-admin", ""), token):
+            raise ApiError(
+                403, "PERMISSION_DENIED", "The admin token is in lakebase.json of the Lakebase's folder."
+            )
+
+    router = APIRouter(prefix="/local", dependencies=[Depends(check)])
+
+    @router.get("/faults")
+    def active() -> dict[str, Any]:
+        return {
+            name.value: {"times": fault.times, "seconds": fault.seconds}
+            for name, fault in faults.active.items()
+        }
+
+    @router.post("/faults/{name}")
+    async def cause(name: FaultName, request: Request) -> dict[str, Any]:
+        asked = await request.json()
+        fault = Fault(times=asked.get("times"), seconds=float(asked.get("seconds") or Fault.seconds))
+        if name is FaultName.CUT:
+            return {"sessions": gateway.cut()}
+        if name is FaultName.SHUTDOWN:
+            return {"sessions": await asyncio.to_thread(_end_sessions, lakebase)}
+        await asyncio.to_thread(feeds.disturb, name, fault.seconds)
+        faults.active[name] = fault
+        return {}
+
+    @router.delete("/faults")
+    async def clear() -> dict[str, Any]:
+        cleared = list(faults.active)
+        faults.active.clear()
+        for name in cleared:
+            await asyncio.to_thread(feeds.mend, name)
+        return {"cleared": [name.value for name in cleared]}
+
+    assert {FaultName.CUT, FaultName.SHUTDOWN} == MOMENTARY  # noqa: S101 - the two handled above
+    return router
+
+
+def _end_sessions(lakebase: LocalLakebase) -> int:
+    with psycopg.connect(lakebase.conninfo(), autocommit=True) as conn:
+        row = conn.execute(_END_SESSIONS).fetchone()
+    return int(row[0]) if row else 0

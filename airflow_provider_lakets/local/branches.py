@@ -1,0 +1,62 @@
+"""The Postgres server of each branch; those of other branches than the default one start when first used."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_provider_lakets.local.postgres import DEFAULT_DATABASE, EmbeddedPostgres
+
+if TYPE_CHECKING:
+    from airflow_provider_lakets.local.workspace import Branch, Workspace
+
+
+class Branches:
+    """
+    Start servers and find their sockets.
+
+    :param folder: Where the servers of other branches keep their data.
+    :param version: Postgres major version.
+    :param workspace: Knows the roles of each branch.
+    """
+
+    def __init__(self, folder: Path, version: int, workspace: Workspace) -> None:
+        self._folder = folder
+        self._version = version
+        self._workspace = workspace
+        self._servers: dict[str, EmbeddedPostgres] = {}
+        self._starting = asyncio.Lock()
+
+    def adopt(self, branch: Branch, server: EmbeddedPostgres) -> None:
+        """Take a server that runs already for a branch's."""
+        self._servers[branch.name] = server
+
+    async def socket(self, branch: Branch) -> Path:
+        """Return the Unix socket of a branch's server, started if need be."""
+        async with self._starting:
+            if branch.name not in self._servers:
+                self._servers[branch.name] = await asyncio.to_thread(self._start, branch)
+        return _socket(self._servers[branch.name])
+
+    def running(self) -> list[Path]:
+        """Return the sockets of the servers that run."""
+        return [_socket(server) for server in self._servers.values()]
+
+    def stop(self) -> None:
+        """Stop the servers started here; the adopted ones belong to somebody else."""
+        for server in self._servers.values():
+            if server.data_dir.is_relative_to(self._folder):
+                server.stop()
+
+    def _start(self, branch: Branch) -> EmbeddedPostgres:
+        server = EmbeddedPostgres(self._folder / branch.name.replace("/", "-"), version=self._version)
+        server.start()
+        server.ensure_database(DEFAULT_DATABASE)
+        for role in branch.roles.values():
+            server.ensure_role(role.postgres_role)
+        return server
+
+
+def _socket(server: EmbeddedPostgres) -> Path:
+    return Path(server.socket_dir) / ".s.PGSQL.5432"

@@ -1,0 +1,177 @@
+"""A running local Lakebase as seen by other processes: start it, reach it, disturb it, stop it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psutil
+
+from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.local.feed import DEFAULT_INTERVAL
+from airflow_provider_lakets.local.state import State
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from airflow_provider_lakets.local.faults import FaultName
+    from airflow_provider_lakets.local.workspace import Principal
+
+_START_SECONDS = 90.0
+_STOP_SECONDS = 30.0
+
+
+class LocalServerError(LakeTSError):
+    """The local Lakebase did not start, does not run, or refused what it was told."""
+
+
+class LocalServer:
+    """
+    The local Lakebase in a folder: REST API, TLS login, Postgres and change feed.
+
+    As a context manager it is started, and stopped at the end, even when this process is killed.
+
+    :param folder: Holds all of it.
+    :param version: Postgres major version, 16 or 18.
+    :param feed_interval: Seconds between two rounds of the feed.
+    :param arguments: Further arguments of the server.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        version: int = 16,
+        feed_interval: float = DEFAULT_INTERVAL,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        self.folder = Path(folder).absolute()
+        self._arguments = ["--version", str(version), "--feed-interval", str(feed_interval), *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, attached: bool = False) -> LocalServer:
+        """
+        Start it unless it runs, and return once it can be reached.
+
+        :param attached: Whether it ends with this process.
+        """
+        if self.is_running:
+            return self
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "airflow_provider_lakets.local.server", str(self.folder)]
+        with self.log_file.open("ab") as output:
+            self._process = process = subprocess.Popen(
+                [*command, *self._arguments, *(["--attached"] if attached else [])],
+                stdin=subprocess.PIPE if attached else subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is for us
+            )
+        self._wait_until_ready(process)
+        return self
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while not self.is_running:
+            if process.poll() is not None:
+                raise LocalServerError(self._with_log(f"It ended with code {process.returncode}"))
+            if time.monotonic() > deadline:
+                self.stop()
+                raise LocalServerError(self._with_log(f"It was not ready after {_START_SECONDS:g} s"))
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Stop it; if it does not run, nothing happens."""
+        pid = self.state.pid if self.is_running else self._process.pid if self._process else 0
+        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if pid:
+                os.kill(pid, signal.SIGTERM)
+                if self._process is None:
+                    psutil.Process(pid).wait(_STOP_SECONDS)
+        if self._process is not None:
+            self._process.wait(_STOP_SECONDS)
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+            self._process = None
+
+    def __enter__(self) -> LocalServer:
+        return self.start(attached=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def state(self) -> State:
+        """What the server keeps in its folder."""
+        return State.load(self.folder)
+
+    @property
+    def is_running(self) -> bool:
+        """Tell whether it serves; the number left by a killed one is worth nothing."""
+        state = self.state
+        if not state.pid or not psutil.pid_exists(state.pid):
+            return False
+        try:
+            return str(self.folder) in psutil.Process(state.pid).cmdline()
+        except psutil.Error:
+            return False
+
+    @property
+    def log_file(self) -> Path:
+        """Where it logs."""
+        return self.folder / "server.log"
+
+    def env(self, principal: Principal | None = None) -> dict[str, str]:
+        """Return the environment that leads a program there, as the owner unless another is named."""
+        return self.state.env(self.folder, principal)
+
+    def fault(
+        self, name: FaultName, *, times: int | None = None, seconds: float | None = None
+    ) -> dict[str, Any]:
+        """
+        Bring a fault about.
+
+        :param name: Which.
+        :param times: How often it strikes; None until cleared.
+        :param seconds: How long, where that has a meaning.
+        """
+        return self._admin("POST", f"/faults/{name.value}", {"times": times, "seconds": seconds})
+
+    def faults(self) -> dict[str, Any]:
+        """Return the faults that are on."""
+        return self._admin("GET", "/faults")
+
+    def clear_faults(self) -> list[str]:
+        """Undo every fault, and return which."""
+        return list(self._admin("DELETE", "/faults")["cleared"])
+
+    def _admin(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        state = self.state
+        if not self.is_running:
+            raise LocalServerError(
+                f"No local Lakebase runs in {self.folder}; start it with `lakets local up`."
+            )
+        answer = httpx.request(
+            method,
+            f"{state.url}/local{path}",
+            json=body,
+            headers={"x-lakets-admin": state.admin_token},
+            timeout=60,
+        )
+        if answer.is_error:
+            raise LocalServerError(f"{method} {path} was refused: {answer.text}")
+        return dict(answer.json())
+
+    def _with_log(self, message: str) -> str:
+        lines = self.log_file.read_text(errors="replace").splitlines()[-20:]
+        return "\n".join([f"{message}; the end of {self.log_file}:", *lines])

@@ -1,0 +1,370 @@
+"""
+The REST API of the local Lakebase, as the unmodified databricks-sdk calls it.
+
+Reading, minting, and change feeds; projects and branches are made where the workspace is (see ``server``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import secrets
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from airflow_provider_lakets.local.credentials import MAX_TTL, MIN_TTL, CredentialRefusedError, Issuer
+from airflow_provider_lakets.local.faults import FaultName, Faults
+from airflow_provider_lakets.local.workspace import CdfConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from airflow_provider_lakets.local.workspace import Database, Workspace
+
+Answer = dict[str, Any]
+
+WORKSPACE_ID = "1234567890123456"
+TOKEN_TTL = 3600
+DEFAULT_PAGE = 50
+_CDF_ID = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+class ApiError(Exception):
+    """
+    An answer that is an error.
+
+    :param status: HTTP status.
+    :param code: Databricks' error code.
+    :param message: What was asked and what was found.
+    """
+
+    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = headers
+
+
+class FeedControl(Protocol):
+    """The change feeds behind the API."""
+
+    async def start(self, database: Database, config: CdfConfig) -> None:
+        """Begin to stream."""
+
+    async def stop(self, database: Database, config: CdfConfig) -> None:
+        """Stop streaming; the history stays."""
+
+    async def statuses(self, database: Database, config: CdfConfig) -> list[Answer]:
+        """Return how each table stands, as the REST API does."""
+
+
+class ControlPlane:
+    """
+    Answers for a workspace.
+
+    :param workspace: What there is.
+    :param url: Where it is served.
+    :param issuer: Issues tokens and credentials.
+    :param faults: What goes wrong.
+    :param feeds: The change feeds.
+    """
+
+    def __init__(
+        self, workspace: Workspace, url: str, issuer: Issuer, faults: Faults, feeds: FeedControl
+    ) -> None:
+        self.workspace = workspace
+        self.url = url
+        self.issuer = issuer
+        self.faults = faults
+        self.feeds = feeds
+
+    def app(self) -> FastAPI:
+        """Return the ASGI application."""
+        app = FastAPI(title="Local Lakebase", openapi_url=None)
+        app.add_exception_handler(ApiError, _as_answer)
+        app.add_exception_handler(404, _no_such_api)
+        app.add_exception_handler(405, _no_such_api)
+        app.include_router(self._sign_in())
+        app.include_router(self._projects(), prefix="/api/2.0/postgres")
+        app.include_router(self._feeds(), prefix="/api/2.0/postgres")
+        app.include_router(self._instances(), prefix="/api/2.0/database")
+        return app
+
+    def identity(self, request: Request) -> str:
+        """Return who calls, by a live token of this workspace."""
+        token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        try:
+            claims = self.issuer.check(token)
+        except CredentialRefusedError as err:
+            raise ApiError(
+                401, "UNAUTHENTICATED", f"Credential was not sent or was of an unsupported type: {err}."
+            ) from err
+        if claims.audience != self.url:
+            raise ApiError(401, "UNAUTHENTICATED", "The token is not one for this workspace's API.")
+        return claims.identity
+
+    def _sign_in(self) -> APIRouter:
+        router = APIRouter()
+
+        @router.get("/.well-known/databricks-config")
+        def config() -> Answer:
+            return {"oidc_endpoint": f"{self.url}/oidc", "workspace_id": WORKSPACE_ID, "cloud": "AWS"}
+
+        @router.get("/oidc/.well-known/oauth-authorization-server")
+        def oidc() -> Answer:
+            return {
+                "issuer": f"{self.url}/oidc",
+                "authorization_endpoint": f"{self.url}/oidc/v1/authorize",
+                "token_endpoint": f"{self.url}/oidc/v1/token",
+            }
+
+        @router.post("/oidc/v1/token")
+        async def token(request: Request) -> Any:
+            client_id = self._client(request.headers.get("authorization", ""))
+            if client_id is None:
+                found = {"error": "invalid_client", "error_description": "Client authentication failed"}
+                return JSONResponse(found, status_code=401)
+            form = (await request.body()).decode()
+            if "grant_type=client_credentials" not in form:
+                return JSONResponse({"error": "unsupported_grant_type"}, status_code=400)
+            access_token, _ = self.issuer.issue(client_id, self.url, TOKEN_TTL, scope="all-apis")
+            return {
+                "access_token": access_token,
+                "token_type": "Bearer",
+                "expires_in": TOKEN_TTL,
+                "scope": "all-apis",
+            }
+
+        @router.get("/api/2.0/preview/scim/v2/Me")
+        def me(identity: str = Depends(self.identity)) -> Answer:
+            name = self.workspace.principals[identity].name
+            return {"id": identity, "userName": identity, "displayName": name, "active": True}
+
+        return router
+
+    def _client(self, authorization: str) -> str | None:
+        kind, _, value = authorization.partition(" ")
+        try:
+            client_id, _, secret = base64.b64decode(value, validate=True).decode().partition(":")
+        except ValueError:
+            return None
+        principal = self.workspace.principals.get(client_id)
+        if kind != "Basic" or principal is None:
+            return None
+        return client_id if secrets.compare_digest(secret, principal.client_secret) else None
+
+    def _projects(self) -> APIRouter:
+        router = APIRouter(dependencies=[Depends(self.identity)])
+        projects = self.workspace.projects
+
+        def project(name: str) -> Any:
+            return _find(projects, f"projects/{name}")
+
+        def branch(project_id: str, branch_id: str) -> Any:
+            return _find(project(project_id).branches, f"projects/{project_id}/branches/{branch_id}")
+
+        @router.get("/projects")
+        def list_projects(request: Request) -> Answer:
+            return _page(request, "projects", projects.values())
+
+        @router.get("/projects/{p}")
+        def get_project(p: str) -> Answer:
+            return project(p).answer()  # type: ignore[no-any-return]
+
+        @router.get("/projects/{p}/branches")
+        def list_branches(p: str, request: Request) -> Answer:
+            return _page(request, "branches", project(p).branches.values())
+
+        @router.get("/projects/{p}/branches/{b}")
+        def get_branch(p: str, b: str) -> Answer:
+            return branch(p, b).answer()  # type: ignore[no-any-return]
+
+        @router.get("/projects/{p}/branches/{b}/{kind}")
+        def list_children(p: str, b: str, kind: str, request: Request) -> Answer:
+            return _page(request, kind, _children(branch(p, b), kind).values())
+
+        @router.get("/projects/{p}/branches/{b}/{kind}/{c}")
+        def get_child(p: str, b: str, kind: str, c: str) -> Answer:
+            parent = branch(p, b)
+            return _find(_children(parent, kind), f"{parent.name}/{kind}/{c}").answer()  # type: ignore[no-any-return]
+
+        @router.post("/credentials")
+        async def generate(request: Request, identity: str = Depends(self.identity)) -> Answer:
+            asked = await request.json()
+            endpoint = self.workspace.endpoint(asked.get("endpoint") or "")
+            if endpoint is None:
+                raise ApiError(404, "NOT_FOUND", f"Endpoint {asked.get('endpoint')!r} does not exist.")
+            token, expires = await self._mint(identity, endpoint.name, _ttl(asked))
+            return {"token": token, "expire_time": _instant(expires)}
+
+        return router
+
+    async def _mint(self, identity: str, endpoint: str, ttl: int) -> tuple[str, int]:
+        if fault := self.faults.strike(FaultName.MINT_SLOW):
+            await asyncio.sleep(fault.seconds)
+        if self.faults.strike(FaultName.MINT_429):
+            raise ApiError(429, "REQUEST_LIMIT_EXCEEDED", "Too many credentials.", {"Retry-After": "1"})
+        if self.faults.strike(FaultName.MINT_500):
+            raise ApiError(500, "INTERNAL_ERROR", "Minting failed.")
+        audience = self.url if self.faults.strike(FaultName.TOKEN_WRONG_KIND) else endpoint
+        if self.faults.strike(FaultName.TOKEN_EXPIRED):
+            ttl = -1
+        return self.issuer.issue(identity, audience, ttl, scope="postgres")
+
+    def _instances(self) -> APIRouter:
+        router = APIRouter(dependencies=[Depends(self.identity)])
+        instances = self.workspace.instances
+
+        @router.get("/instances")
+        def list_instances(request: Request) -> Answer:
+            return _page(request, "database_instances", instances.values())
+
+        @router.get("/instances/{name}")
+        def get_instance(name: str) -> Answer:
+            return _find(instances, name, "Database instance").answer()  # type: ignore[no-any-return]
+
+        @router.post("/credentials")
+        async def generate(request: Request, identity: str = Depends(self.identity)) -> Answer:
+            names = (await request.json()).get("instance_names") or []
+            if len(names) != 1:
+                raise ApiError(400, "INVALID_PARAMETER_VALUE", f"instance_names takes one name, not {names}.")
+            instance = _find(instances, names[0], "Database instance")
+            token, expires = await self._mint(identity, instance.endpoint.name, MAX_TTL)
+            return {"token": token, "expiration_time": _instant(expires)}
+
+        return router
+
+    def _feeds(self) -> APIRouter:
+        base = "/projects/{p}/branches/{b}/databases/{d}/cdf-configs"
+        router = APIRouter(dependencies=[Depends(self.identity)])
+
+        def database(p: str, b: str, d: str) -> Database:
+            name = f"projects/{p}/branches/{b}/databases/{d}"
+            found = self.workspace.database(name)
+            if found is None:
+                raise ApiError(404, "NOT_FOUND", f"Database {name!r} does not exist.")
+            return found
+
+        @router.get(base)
+        def list_configs(p: str, b: str, d: str, request: Request) -> Answer:
+            return _page(request, "cdf_configs", database(p, b, d).cdf_configs.values())
+
+        @router.post(base)
+        async def create(p: str, b: str, d: str, request: Request) -> Answer:
+            parent = database(p, b, d)
+            config = _new_config(parent, await request.json(), request.query_params.get("cdf_config_id"))
+            await self.feeds.start(parent, config)
+            parent.cdf_configs[config.name] = config
+            return _done(config.name, config.answer())
+
+        @router.get(base + "/{c}")
+        def get_config(p: str, b: str, d: str, c: str) -> Answer:
+            parent = database(p, b, d)
+            return _find(parent.cdf_configs, f"{parent.name}/cdf-configs/{c}").answer()  # type: ignore[no-any-return]
+
+        @router.delete(base + "/{c}")
+        async def delete(p: str, b: str, d: str, c: str) -> Answer:
+            parent = database(p, b, d)
+            config = _find(parent.cdf_configs, f"{parent.name}/cdf-configs/{c}")
+            await self.feeds.stop(parent, config)
+            del parent.cdf_configs[config.name]
+            return _done(config.name, {})
+
+        @router.get(base + "/{c}/cdf-statuses")
+        async def list_statuses(p: str, b: str, d: str, c: str, request: Request) -> Answer:
+            parent = database(p, b, d)
+            config = _find(parent.cdf_configs, f"{parent.name}/cdf-configs/{c}")
+            return _cut(request, "cdf_statuses", await self.feeds.statuses(parent, config))
+
+        @router.get(base + "/{c}/cdf-statuses/{s}")
+        async def get_status(p: str, b: str, d: str, c: str, s: str) -> Answer:
+            parent = database(p, b, d)
+            config = _find(parent.cdf_configs, f"{parent.name}/cdf-configs/{c}")
+            found = {status["name"]: status for status in await self.feeds.statuses(parent, config)}
+            return dict(_find(found, f"{config.name}/cdf-statuses/{s}"))
+
+        return router
+
+
+def _new_config(database: Database, asked: Answer, config_id: str | None) -> CdfConfig:
+    missing = [key for key in ("catalog", "schema", "postgres_schema") if not asked.get(key)]
+    if missing:
+        raise ApiError(400, "INVALID_PARAMETER_VALUE", f"The change feed lacks {', '.join(missing)}.")
+    config_id = config_id or asked["postgres_schema"]
+    if not _CDF_ID.fullmatch(config_id):
+        raise ApiError(
+            400, "INVALID_PARAMETER_VALUE", f"{config_id!r} is no id of a change feed: {_CDF_ID.pattern}"
+        )
+    name = f"{database.name}/cdf-configs/{config_id}"
+    if name in database.cdf_configs:
+        raise ApiError(409, "ALREADY_EXISTS", f"{name!r} exists already.")
+    return CdfConfig(name, asked["catalog"], asked["schema"], asked["postgres_schema"])
+
+
+def _ttl(asked: Answer) -> int:
+    """Read how long a credential shall live, from ``ttl`` ('600s') or ``expire_time``."""
+    try:
+        if asked.get("expire_time"):
+            until = datetime.fromisoformat(asked["expire_time"].replace("Z", "+00:00"))
+            ttl = (until - datetime.now(timezone.utc)).total_seconds()
+        else:
+            ttl = float(str(asked.get("ttl") or f"{MAX_TTL}s").removesuffix("s"))
+    except ValueError as err:
+        raise ApiError(400, "INVALID_PARAMETER_VALUE", f"Not a time to live: {err}.") from err
+    if not MIN_TTL <= round(ttl) <= MAX_TTL:
+        message = f"A credential lives {MIN_TTL} to {MAX_TTL} seconds, not {ttl:g}."
+        raise ApiError(400, "INVALID_PARAMETER_VALUE", message)
+    return round(ttl)
+
+
+def _children(branch: Any, kind: str) -> dict[str, Any]:
+    if kind not in ("endpoints", "roles", "databases"):
+        raise ApiError(404, "ENDPOINT_NOT_FOUND", f"There is no list of {kind} here.")
+    return getattr(branch, kind)  # type: ignore[no-any-return]
+
+
+def _find(things: dict[str, Any], name: str, kind: str = "Resource") -> Any:
+    if name not in things:
+        raise ApiError(404, "NOT_FOUND", f"{kind} {name!r} does not exist.")
+    return things[name]
+
+
+def _page(request: Request, key: str, things: Iterable[Any]) -> Answer:
+    return _cut(request, key, [thing.answer() for thing in things])
+
+
+def _cut(request: Request, key: str, answers: list[Answer]) -> Answer:
+    """Return a page of a list."""
+    try:
+        size = int(request.query_params.get("page_size") or DEFAULT_PAGE)
+        start = int(request.query_params.get("page_token") or 0)
+    except ValueError as err:
+        raise ApiError(400, "INVALID_PARAMETER_VALUE", f"Not a page: {err}.") from err
+    page: Answer = {key: answers[start : start + size]}
+    if start + size < len(answers):
+        page["next_page_token"] = str(start + size)
+    return page
+
+
+def _done(name: str, response: Answer) -> Answer:
+    """Return an operation that has ended already."""
+    return {"name": f"{name}/operations/{secrets.token_hex(8)}", "done": True, "response": response}
+
+
+def _instant(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+def _as_answer(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ApiError)  # noqa: S101 - registered for this class only
+    body = {"error_code": error.code, "message": str(error)}
+    return JSONResponse(body, status_code=error.status, headers=error.headers)
+
+
+def _no_such_api(request: Request, _: Exception) -> JSONResponse:
+    message = f"No API found for '{request.method} {request.url.path}'"
+    return JSONResponse({"error_code": "ENDPOINT_NOT_FOUND", "message": message}, status_code=404)

@@ -1,0 +1,121 @@
+"""The change feeds of the local Lakebase, as its REST API tells of them and its faults disturb them."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import psycopg
+from psycopg import sql
+
+from airflow_provider_lakets.local import control
+from airflow_provider_lakets.local.catalog import SCHEMA
+from airflow_provider_lakets.local.control_plane import ApiError
+from airflow_provider_lakets.local.faults import FaultName
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_lakets.local.lakebase import LocalLakebase
+    from airflow_provider_lakets.local.workspace import CdfConfig, Database
+
+_STATUSES = """
+SELECT c.relname, t.status, t.committed_lsn::text, t.last_write_time
+  FROM wal2delta.tables AS t JOIN pg_catalog.pg_class AS c ON c.oid = t.table_oid
+ WHERE c.relnamespace = to_regnamespace(%s) AND t.status <> 'PENDING' ORDER BY c.relname
+"""
+_SHADOWS = """
+SELECT c.oid::regclass::text FROM pg_catalog.pg_class AS c
+ WHERE c.relnamespace = to_regnamespace(%s) AND c.relkind = 'r'
+"""
+
+
+class LocalFeeds:
+    """
+    Starts, stops and describes the one feed there is: that of ``lakets_cdf`` in the default branch.
+
+    :param lakebase: Runs the feed.
+    """
+
+    def __init__(self, lakebase: LocalLakebase) -> None:
+        self._lakebase = lakebase
+        self._interval = lakebase.feed_interval
+
+    async def start(self, database: Database, config: CdfConfig) -> None:
+        """Begin to stream."""
+        if config.postgres_schema != SCHEMA or "/branches/production/" not in database.name:
+            raise ApiError(
+                400, "INVALID_PARAMETER_VALUE", f"Here only schema {SCHEMA} of branch production can be fed."
+            )
+        await asyncio.to_thread(control.resume, self._lakebase.conninfo())
+
+    async def stop(self, database: Database, config: CdfConfig) -> None:
+        """Stop streaming; the history stays."""
+        await asyncio.to_thread(control.pause, self._lakebase.conninfo())
+
+    async def statuses(self, database: Database, config: CdfConfig) -> list[dict[str, Any]]:
+        """Return how each table stands, as the REST API does."""
+        async with await psycopg.AsyncConnection.connect(self._lakebase.conninfo(), autocommit=True) as conn:
+            rows = await (await conn.execute(_STATUSES, [config.postgres_schema])).fetchall()
+        return [
+            {
+                "name": f"{config.name}/cdf-statuses/{table}",
+                "postgres_table": f"{config.postgres_schema}.{table}",
+                "uc_table": f"{config.catalog}.{config.schema}.lb_{table}_history",
+                "state": f"CDF_STATE_{status}",
+                **({"committed_lsn": lsn} if lsn else {}),
+                **({"last_sync_time": at.isoformat().replace("+00:00", "Z")} if at else {}),
+            }
+            for table, status, lsn, at in rows
+        ]
+
+    def disturb(self, fault: FaultName, seconds: float) -> None:
+        """Bring a fault of the feed about."""
+        match fault:
+            case FaultName.FEED_PAUSED:
+                self._lakebase.pause_feed()
+            case FaultName.FEED_LAGGING:
+                self._restart(seconds)
+            case FaultName.FEED_SKIPPED:
+                self._alter_shadows("REPLICA IDENTITY DEFAULT")
+            case FaultName.FEED_UNREADABLE:
+                self._execute([sql.SQL("REVOKE ALL ON wal2delta.tables FROM PUBLIC")])
+            case FaultName.DISK_FULL:
+                self._limit_files(1)
+
+    def mend(self, fault: FaultName) -> None:
+        """Undo it."""
+        match fault:
+            case FaultName.FEED_PAUSED:
+                self._lakebase.resume_feed()
+            case FaultName.FEED_LAGGING:
+                self._restart(self._interval)
+            case FaultName.FEED_SKIPPED:
+                self._alter_shadows("REPLICA IDENTITY FULL")
+            case FaultName.FEED_UNREADABLE:
+                self._execute([sql.SQL("GRANT SELECT ON wal2delta.tables TO PUBLIC")])
+            case FaultName.DISK_FULL:
+                self._limit_files(resource.RLIM_INFINITY)
+
+    def _restart(self, interval: float) -> None:
+        self._lakebase.stop_feed()
+        self._lakebase.feed_interval = interval
+        self._lakebase.start_feed()
+
+    def _alter_shadows(self, change: str) -> None:
+        with psycopg.connect(self._lakebase.conninfo(), autocommit=True) as conn:
+            shadows = [row[0] for row in conn.execute(_SHADOWS, [SCHEMA])]
+        self._execute([sql.SQL(f"ALTER TABLE {shadow} {change}") for shadow in shadows])  # regclass text
+
+    def _execute(self, statements: Sequence[sql.SQL]) -> None:
+        with psycopg.connect(self._lakebase.conninfo(), autocommit=True) as conn:
+            for statement in statements:
+                conn.execute(statement)
+
+    def _limit_files(self, size: int) -> None:
+        """Let the feed write files up to a size only: the nearest thing to a full disk that fills none."""
+        pid = self._lakebase.feed_pid()
+        if pid is not None:
+            psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

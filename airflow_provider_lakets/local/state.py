@@ -1,0 +1,77 @@
+"""What a local Lakebase keeps in its folder for those who want to reach it: only the owner may read it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_provider_lakets.local.workspace import Principal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+STATE_FILE = "lakebase.json"
+
+
+@dataclass
+class State:
+    """
+    Identities and places. The identities stay the same from run to run, and so do the ports if they can.
+
+    :param owner: The service principal that owns the database.
+    :param jobs: The service principal with the rights that the jobs need, and no others.
+    :param admin_token: Opens the routes that set faults.
+    :param pid: The process that serves; 0 when none does.
+    """
+
+    owner: Principal = field(default_factory=lambda: Principal("owner"))
+    jobs: Principal = field(default_factory=lambda: Principal("airflow-jobs"))
+    admin_token: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+    endpoint: str = ""
+    url: str = ""
+    port: int = 0
+    api_port: int = 0
+    pid: int = 0
+
+    @classmethod
+    def load(cls, folder: Path) -> State:
+        """Return what the folder holds, or a new state."""
+        path = folder / STATE_FILE
+        if not path.exists():
+            return cls()
+        kept = json.loads(path.read_text())
+        for who in ("owner", "jobs"):
+            kept[who] = Principal(**kept[who])
+        return cls(**kept)
+
+    def ready(self, folder: Path, *, pid: int, url: str, port: int, api_port: int) -> None:
+        """Tell the others where it is."""
+        self.pid, self.url, self.port, self.api_port = pid, url, port, api_port
+        self._save(folder)
+
+    def gone(self, folder: Path) -> None:
+        """Tell the others that it runs no more."""
+        self.pid = 0
+        self._save(folder)
+
+    def env(self, folder: Path, principal: Principal | None = None) -> dict[str, str]:
+        """Return the environment that leads a program there, as the owner or as another principal."""
+        who = principal or self.owner
+        return {
+            "DATABRICKS_HOST": self.url,
+            "DATABRICKS_CLIENT_ID": who.client_id,
+            "DATABRICKS_CLIENT_SECRET": who.client_secret,
+            "LAKETS_LAKEBASE_ENDPOINT": self.endpoint,
+            "PGPORT": str(self.port),
+            "PGSSLROOTCERT": str(folder.absolute() / "ca.pem"),
+        }
+
+    def _save(self, folder: Path) -> None:
+        path = folder / STATE_FILE
+        fresh = path.with_suffix(".new")
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+            json.dump(asdict(self), out, indent=2)
+        fresh.replace(path)

@@ -1,0 +1,236 @@
+"""The workspace that the local Lakebase pretends to be: projects, branches, endpoints, roles, identities."""
+
+from __future__ import annotations
+
+import secrets
+import uuid
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+READ_WRITE = "ENDPOINT_TYPE_READ_WRITE"
+READ_ONLY = "ENDPOINT_TYPE_READ_ONLY"
+
+Answer = dict[str, Any]
+
+
+@dataclass
+class Principal:
+    """A service principal; its application id is its user name and its default Postgres role."""
+
+    name: str
+    client_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    client_secret: str = field(default_factory=lambda: f"dose{secrets.token_hex(16)}", repr=False)
+
+
+@dataclass
+class Role:
+    """A Postgres role: an identity logs in to it with a credential, or anybody with its password."""
+
+    name: str
+    postgres_role: str
+    identity: str | None = None
+
+    def answer(self) -> Answer:
+        """Return it as the REST API does."""
+        method = "LAKEBASE_OAUTH_V1" if self.identity else "PG_PASSWORD_SCRAM_SHA_256"
+        status = {"postgres_role": self.postgres_role, "auth_method": method, "role_id": _last(self.name)}
+        if self.identity:
+            status["identity_type"] = "SERVICE_PRINCIPAL"
+        return {"name": self.name, "parent": _parent(self.name), "status": status}
+
+
+@dataclass
+class CdfConfig:
+    """A change feed: the tables of a Postgres schema go to a schema of Unity Catalog."""
+
+    name: str
+    catalog: str
+    schema: str
+    postgres_schema: str
+
+    def answer(self) -> Answer:
+        """Return it as the REST API does."""
+        return {
+            "name": self.name,
+            "cdf_config_id": _last(self.name),
+            "catalog": self.catalog,
+            "schema": self.schema,
+            "postgres_schema": self.postgres_schema,
+        }
+
+
+@dataclass
+class Database:
+    """A Postgres database and its change feeds."""
+
+    name: str
+    postgres_database: str
+    cdf_configs: dict[str, CdfConfig] = field(default_factory=dict)
+
+    def answer(self) -> Answer:
+        """Return it as the REST API does."""
+        status = {"postgres_database": self.postgres_database, "database_id": _last(self.name)}
+        return {"name": self.name, "parent": _parent(self.name), "status": status}
+
+
+@dataclass
+class Endpoint:
+    """A place to log in to."""
+
+    name: str
+    kind: Literal["ENDPOINT_TYPE_READ_WRITE", "ENDPOINT_TYPE_READ_ONLY"]
+    host: str
+    is_suspended: bool = False
+
+    def answer(self) -> Answer:
+        """Return it as the REST API does."""
+        return {
+            "name": self.name,
+            "parent": _parent(self.name),
+            "status": {
+                "endpoint_id": _last(self.name),
+                "endpoint_type": self.kind,
+                "current_state": "IDLE" if self.is_suspended else "ACTIVE",
+                "hosts": {"host": self.host},
+            },
+        }
+
+
+@dataclass
+class Branch:
+    """A branch: a Postgres of its own, behind one or more endpoints."""
+
+    name: str
+    is_default: bool
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    databases: dict[str, Database] = field(default_factory=dict)
+    roles: dict[str, Role] = field(default_factory=dict)
+
+    def answer(self) -> Answer:
+        """Return it as the REST API does."""
+        return {
+            "name": self.name,
+            "parent": _parent(self.name),
+            "status": {
+                "branch_id": _last(self.name),
+                "default": self.is_default,
+                "current_state": "READY",
+                "is_protected": False,
+            },
+        }
+
+    def add_endpoint(self, endpoint_id: str, kind: Any, host: str) -> Endpoint:
+        """Make an endpoint."""
+        name = f"{self.name}/endpoints/{endpoint_id}"
+        self.endpoints[name] = endpoint = Endpoint(name, kind, host)
+        return endpoint
+
+    def add_database(self, postgres_database: str) -> Database:
+        """Make a database known."""
+        name = f"{self.name}/databases/{postgres_database.replace('_', '-')}"
+        self.databases[name] = database = Database(name, postgres_database)
+        return database
+
+    def add_role(self, postgres_role: str, identity: str | None = None) -> Role:
+        """Make a Postgres role known."""
+        name = f"{self.name}/roles/{postgres_role.replace('_', '-')}"
+        self.roles[name] = role = Role(name, postgres_role, identity)
+        return role
+
+
+@dataclass
+class Project:
+    """A project and its branches."""
+
+    name: str
+    pg_version: int
+    branches: dict[str, Branch] = field(default_factory=dict)
+
+    def answer(self) -> Answer:
+        """Return it as the REST API does."""
+        default = next((branch.name for branch in self.branches.values() if branch.is_default), None)
+        return {
+            "name": self.name,
+            "status": {
+                "project_id": _last(self.name),
+                "display_name": _last(self.name),
+                "pg_version": self.pg_version,
+                "enable_pg_native_login": True,
+                **({"default_branch": default} if default else {}),
+            },
+        }
+
+    def add_branch(self, branch_id: str, *, is_default: bool = False) -> Branch:
+        """Make a branch."""
+        name = f"{self.name}/branches/{branch_id}"
+        self.branches[name] = branch = Branch(name, is_default)
+        return branch
+
+
+@dataclass
+class Instance:
+    """A provisioned instance, as Lakebase had before projects; it is another name for an endpoint."""
+
+    name: str
+    endpoint: Endpoint
+    pg_version: int
+
+    def answer(self) -> Answer:
+        """Return it as the REST API does."""
+        return {
+            "name": self.name,
+            "capacity": "CU_1",
+            "state": "AVAILABLE",
+            "pg_version": f"PG_VERSION_{self.pg_version}",
+            "read_write_dns": self.endpoint.host,
+            "uid": str(uuid.uuid5(uuid.NAMESPACE_DNS, self.name)),
+        }
+
+
+@dataclass
+class Workspace:
+    """All of it."""
+
+    principals: dict[str, Principal] = field(default_factory=dict)
+    projects: dict[str, Project] = field(default_factory=dict)
+    instances: dict[str, Instance] = field(default_factory=dict)
+
+    def add_principal(self, name: str) -> Principal:
+        """Make a service principal."""
+        principal = Principal(name)
+        self.principals[principal.client_id] = principal
+        return principal
+
+    def add_project(self, project_id: str, pg_version: int) -> Project:
+        """Make a project without branches."""
+        name = f"projects/{project_id}"
+        self.projects[name] = project = Project(name, pg_version)
+        return project
+
+    def branches(self) -> list[Branch]:
+        """Return the branches of all projects."""
+        return [branch for project in self.projects.values() for branch in project.branches.values()]
+
+    def branch_of(self, endpoint: Endpoint) -> Branch:
+        """Return the branch behind an endpoint."""
+        return next(branch for branch in self.branches() if endpoint.name in branch.endpoints)
+
+    def endpoint(self, name: str) -> Endpoint | None:
+        """Return the endpoint of that resource name."""
+        return next((b.endpoints[name] for b in self.branches() if name in b.endpoints), None)
+
+    def endpoint_at(self, host: str) -> Endpoint | None:
+        """Return the endpoint that listens there."""
+        return next((e for b in self.branches() for e in b.endpoints.values() if e.host == host), None)
+
+    def database(self, name: str) -> Database | None:
+        """Return the database of that resource name."""
+        return next((b.databases[name] for b in self.branches() if name in b.databases), None)
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def _parent(name: str) -> str:
+    return name.rsplit("/", 2)[0]

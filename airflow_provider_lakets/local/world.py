@@ -1,0 +1,84 @@
+"""What is in the local workspace: a project to work in, and others to be confused by."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg import sql
+
+from airflow_provider_lakets.local.catalog import SCHEMA
+from airflow_provider_lakets.local.postgres import DEFAULT_DATABASE
+from airflow_provider_lakets.local.workspace import READ_ONLY, READ_WRITE, CdfConfig, Instance, Workspace
+
+if TYPE_CHECKING:
+    from airflow_provider_lakets.local.lakebase import LocalLakebase
+    from airflow_provider_lakets.local.state import State
+
+PROJECT = "local"
+_LOOPBACK = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+
+
+class World:
+    """
+    Fill a workspace.
+
+    There are project ``local`` with branches ``production`` (the default) and ``dev``, project ``other``,
+    and the provisioned instance ``local-instance``.
+    Endpoints share one port and are told apart by host: loopback addresses, or names below ``host``.
+
+    :param state: The identities.
+    :param lakebase: The server of branch ``production``.
+    :param host: Name of the machine for others; None for loopback.
+    :param version: Postgres major version.
+    """
+
+    def __init__(self, state: State, lakebase: LocalLakebase, *, host: str | None, version: int) -> None:
+        self.workspace = Workspace({p.client_id: p for p in (state.owner, state.jobs)})
+        replica, dev, other = (
+            _LOOPBACK if host is None else (f"{name}.{host}" for name in ("replica", "dev", "other"))
+        )
+        project = self.workspace.add_project(PROJECT, version)
+        self.branch = project.add_branch("production", is_default=True)
+        self.endpoint = self.branch.add_endpoint("primary", READ_WRITE, host or "127.0.0.1")
+        self.branch.add_endpoint("replica", READ_ONLY, replica)
+        project.add_branch("dev").add_endpoint("primary", READ_WRITE, dev)
+        stranger = self.workspace.add_project("other", version).add_branch("production", is_default=True)
+        stranger.add_endpoint("primary", READ_WRITE, other)
+        for branch in self.workspace.branches():
+            branch.add_database(DEFAULT_DATABASE)
+            for principal in (state.owner, state.jobs):
+                branch.add_role(principal.client_id, principal.client_id)
+        database = self.workspace.database(
+            f"{self.branch.name}/databases/{DEFAULT_DATABASE.replace('_', '-')}"
+        )
+        assert database is not None  # noqa: S101 - made above
+        config = CdfConfig(f"{database.name}/cdf-configs/{SCHEMA}", "main", "lakets", SCHEMA)
+        database.cdf_configs[config.name] = config
+        self.workspace.instances["local-instance"] = Instance("local-instance", self.endpoint, version)
+        state.endpoint = self.endpoint.name
+        _make_roles(state, lakebase)
+
+    def hosts(self) -> list[str]:
+        """Return the names and addresses that the certificate is for."""
+        named = [
+            endpoint.host for branch in self.workspace.branches() for endpoint in branch.endpoints.values()
+        ]
+        return sorted({*named, "localhost", "127.0.0.1", socket.gethostname()})
+
+    def addresses(self) -> list[str]:
+        """Return the loopback addresses to listen on."""
+        return ["127.0.0.1", *_LOOPBACK]
+
+
+def _make_roles(state: State, lakebase: LocalLakebase) -> None:
+    """Make the owner's role own the database, as a project's creator does; the other gets no right."""
+    for principal in (state.owner, state.jobs):
+        lakebase.postgres.ensure_role(principal.client_id)
+    with psycopg.connect(lakebase.conninfo(), autocommit=True) as conn:
+        conn.execute(
+            sql.SQL("ALTER DATABASE {} OWNER TO {}").format(
+                sql.Identifier(DEFAULT_DATABASE), sql.Identifier(state.owner.client_id)
+            )
+        )
