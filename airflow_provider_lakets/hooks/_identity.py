@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Connection
 
+# What Airflow raises for a connection that is not defined; 3.1 outside a task lacks the way to ask.
+NOT_DEFINED = (AirflowNotFoundException, ImportError)
+
 RENEW_BEFORE = 120.0  # seconds before its end at which a workspace token counts as used up
 
 # Login kinds that a Databricks connection prefers to its service principal, see BaseDatabricksHook.
@@ -204,7 +207,7 @@ def find_identity(databricks_conn_id: str | None) -> Identity:
 def _from_connection(conn_id: str) -> Identity:
     try:
         connection = BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException as err:
+    except NOT_DEFINED as err:
         raise LakebaseCredentialError(
             f"The Databricks connection {conn_id!r} (databricks_conn_id) is not defined. Define it, or leave "
             f"databricks_conn_id out to use the environment: {_ENVIRONMENT}."

@@ -15,6 +15,7 @@ from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.sdk import Connection
 
 from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.hooks._identity import NOT_DEFINED
 from airflow_provider_lakets.hooks._login import Login
 from airflow_provider_lakets.hooks._refusal import RETRY_POLICY, EndpointAsleepError, explain
 from airflow_provider_lakets.hooks._settings import server_settings
@@ -97,7 +98,7 @@ class LakebaseHook(PostgresHook):
         """
         try:
             connection: Connection = super().get_connection(conn_id)
-        except (AirflowNotFoundException, ImportError) as err:  # Airflow 3.1 outside a task: ImportError
+        except NOT_DEFINED as err:
             if conn_id == cls.default_conn_name and os.environ.get("LAKETS_LAKEBASE_ENDPOINT"):
                 return Connection(conn_id=conn_id, conn_type=cls.conn_type)
             raise AirflowNotFoundException(

@@ -111,8 +111,14 @@ def test_uri_of_a_native_connection_logs_in(define: Callable[..., None], postgre
         assert conn.execute(WHO).fetchone() == ("postgres",)
 
 
-def test_data_frame_comes_through_the_engine(hook: LakebaseHook, principal: ControlPlane) -> None:
+def test_data_frame_comes_through_the_engine(
+    hook: LakebaseHook, principal: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = hook.get_sqlalchemy_engine()
+    monkeypatch.setattr(hook, "get_sqlalchemy_engine", lambda: engine)  # to dispose of it: get_df does not
+
     frame = hook.get_df("SELECT current_user AS who")
+    engine.dispose()
 
     assert list(frame["who"]) == [principal.client_id]
 
