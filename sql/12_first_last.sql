@@ -1,0 +1,126 @@
+-- first and last: the value at the smallest and at the largest time of a group.
+--
+-- A NULL value counts: it is returned if it stands at that time. A NULL time does not count. No rows, or
+-- none with a time, give NULL. Of several values at the same time, first returns the one whose text sorts
+-- lowest and last the one whose text sorts highest, NULL only if there is no other: arbitrary, but the same
+-- in every plan, so a RollUp agrees with its query.
+--
+-- The value may be of any type, whole rows included. It is kept as text until the end, since no aggregate
+-- state can hold a time and a value of any type side by side without a superuser. Text is exact, but for
+-- the padding of char(n), and for floating point where extra_float_digits is set below 1, its default.
+-- Times are timestamptz, timestamp, date, bigint, numeric or double precision; smaller integers are taken
+-- as double precision, which holds them exactly. A row costs about ten times what it costs max(time).
+--
+-- Polymorphism does not reach over three types (state, value, time), so what follows is made once for each
+-- type of time: {time} in the text below. The functions have no SET clause, which would cost more per row
+-- than they do, and which would read names in a value (regclass) under another search_path than it wrote
+-- them; they qualify every name instead.
+DO $install$
+DECLARE
+    v_time text;
+BEGIN
+    FOREACH v_time IN ARRAY ARRAY['timestamptz', 'timestamp', 'date', 'int8', 'numeric', 'float8'] LOOP
+        IF pg_catalog.to_regtype('lakets._sample_' || v_time) IS NULL THEN
+            EXECUTE pg_catalog.format(
+                'CREATE TYPE lakets._sample_%1$s AS (at pg_catalog.%1$s, value pg_catalog.text)', v_time);
+        END IF;
+        EXECUTE pg_catalog.replace($template$
+
+-- Transition of first: keep the state unless this row is earlier. No SET clause: see above.
+CREATE OR REPLACE FUNCTION lakets._first_step(
+    p_state lakets._sample_{time},
+    p_value anyelement,
+    p_time  pg_catalog.{time}
+) RETURNS lakets._sample_{time}
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+AS $$
+BEGIN
+    RETURN CASE
+        WHEN p_time IS NULL OR p_time OPERATOR(pg_catalog.>) p_state.at THEN p_state
+        WHEN p_time OPERATOR(pg_catalog.=) p_state.at THEN
+            ROW(p_time, least(p_state.value, CAST(p_value AS pg_catalog.text) COLLATE pg_catalog."C"))
+                ::lakets._sample_{time}
+        ELSE ROW(p_time, p_value)::lakets._sample_{time}
+    END;
+END;
+$$;
+
+-- Transition of last: keep the state unless this row is later. No SET clause: see above.
+CREATE OR REPLACE FUNCTION lakets._last_step(
+    p_state lakets._sample_{time},
+    p_value anyelement,
+    p_time  pg_catalog.{time}
+) RETURNS lakets._sample_{time}
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+AS $$
+BEGIN
+    RETURN CASE
+        WHEN p_time IS NULL OR p_time OPERATOR(pg_catalog.<) p_state.at THEN p_state
+        WHEN p_time OPERATOR(pg_catalog.=) p_state.at THEN
+            ROW(p_time, greatest(p_state.value, CAST(p_value AS pg_catalog.text) COLLATE pg_catalog."C"))
+                ::lakets._sample_{time}
+        ELSE ROW(p_time, p_value)::lakets._sample_{time}
+    END;
+END;
+$$;
+
+-- Merge the states of two parallel workers. No SET clause: see above.
+CREATE OR REPLACE FUNCTION lakets._first_merge(
+    p_state lakets._sample_{time},
+    p_other lakets._sample_{time}
+) RETURNS lakets._sample_{time}
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+AS $$
+    SELECT lakets._first_step(p_state, p_other.value, p_other.at)
+$$;
+
+CREATE OR REPLACE FUNCTION lakets._last_merge(
+    p_state lakets._sample_{time},
+    p_other lakets._sample_{time}
+) RETURNS lakets._sample_{time}
+    LANGUAGE sql STABLE STRICT PARALLEL SAFE
+AS $$
+    SELECT lakets._last_step(p_state, p_other.value, p_other.at)
+$$;
+
+-- The value of a state in its own type, which the other two arguments are there to name: assigning text
+-- to a variable reads it. No SET clause: see above.
+CREATE OR REPLACE FUNCTION lakets._sample_value(
+    p_state lakets._sample_{time},
+    p_value anyelement,
+    p_time  pg_catalog.{time}
+) RETURNS anyelement
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+AS $$
+BEGIN
+    p_value := p_state.value;
+    RETURN p_value;
+END;
+$$;
+
+CREATE OR REPLACE AGGREGATE lakets.first(p_value anyelement, p_time pg_catalog.{time}) (
+    SFUNC = lakets._first_step,
+    STYPE = lakets._sample_{time},
+    COMBINEFUNC = lakets._first_merge,
+    FINALFUNC = lakets._sample_value,
+    FINALFUNC_EXTRA,
+    PARALLEL = SAFE
+);
+
+COMMENT ON AGGREGATE lakets.first(anyelement, pg_catalog.{time}) IS 'The value at the smallest time';
+
+CREATE OR REPLACE AGGREGATE lakets.last(p_value anyelement, p_time pg_catalog.{time}) (
+    SFUNC = lakets._last_step,
+    STYPE = lakets._sample_{time},
+    COMBINEFUNC = lakets._last_merge,
+    FINALFUNC = lakets._sample_value,
+    FINALFUNC_EXTRA,
+    PARALLEL = SAFE
+);
+
+COMMENT ON AGGREGATE lakets.last(anyelement, pg_catalog.{time}) IS 'The value at the largest time';
+
+        $template$, '{time}', v_time);
+    END LOOP;
+END
+$install$;

@@ -1,0 +1,214 @@
+-- delta and rate: how much a value changed over a group, and how fast a counter grew.
+--
+-- delta is for gauges (a temperature, a balance): the value at the largest time minus the one at the
+-- smallest, negative where it fell, of the value's own numeric type. Rows may come in any order.
+--
+-- rate is for counters, which only grow, until a restart sets them back to zero. It adds up the growth from
+-- each sample to the next and divides by the seconds between first and last; a value below the one before
+-- it means a restart, after which the counter has grown to that value from zero. That depends on the order,
+-- which only the caller can give: rate(value, time ORDER BY time). A row out of order is refused with 22023
+-- rather than taken for a restart. Even a table filled in order of time may be read in another: a large
+-- scan joins one that is under way, and workers take turns.
+--
+-- In both, rows with a NULL value or time do not count. No rows give NULL, and so does rate when there are
+-- no two different times. At one time only one value counts: for delta the one that first and last would
+-- take, for rate the greatest.
+--
+-- As in 12_first_last.sql this is made once for each type of time ({time}), values are kept as text in the
+-- state of delta, and transition functions have no SET clause, since it would cost more per row than they do.
+DO $install$
+DECLARE
+    v_time text;
+BEGIN
+    FOREACH v_time IN ARRAY ARRAY['timestamptz', 'timestamp', 'date', 'int8', 'numeric', 'float8'] LOOP
+        IF pg_catalog.to_regtype('lakets._span_' || v_time) IS NULL THEN
+            EXECUTE pg_catalog.format(
+                'CREATE TYPE lakets._span_%1$s AS (
+                     first_at pg_catalog.%1$s, first_value pg_catalog.text,
+                     last_at  pg_catalog.%1$s, last_value  pg_catalog.text)', v_time);
+        END IF;
+        EXECUTE pg_catalog.replace($template$
+
+-- Transition of delta: widen the span to this row. STRICT skips rows without value or time.
+-- No SET clause: see above.
+CREATE OR REPLACE FUNCTION lakets._delta_step(
+    p_state lakets._span_{time},
+    p_value anyelement,
+    p_time  pg_catalog.{time}
+) RETURNS lakets._span_{time}
+    LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+AS $$
+BEGIN
+    RETURN CASE
+        WHEN p_time OPERATOR(pg_catalog.>) p_state.first_at AND p_time OPERATOR(pg_catalog.<) p_state.last_at
+            THEN p_state
+        ELSE ROW(
+            least(p_state.first_at, p_time),
+            CASE
+                WHEN p_time OPERATOR(pg_catalog.>) p_state.first_at THEN p_state.first_value
+                WHEN p_time OPERATOR(pg_catalog.=) p_state.first_at THEN
+                    least(p_state.first_value, CAST(p_value AS pg_catalog.text) COLLATE pg_catalog."C")
+                ELSE CAST(p_value AS pg_catalog.text)
+            END,
+            greatest(p_state.last_at, p_time),
+            CASE
+                WHEN p_time OPERATOR(pg_catalog.<) p_state.last_at THEN p_state.last_value
+                WHEN p_time OPERATOR(pg_catalog.=) p_state.last_at THEN
+                    greatest(p_state.last_value, CAST(p_value AS pg_catalog.text) COLLATE pg_catalog."C")
+                ELSE CAST(p_value AS pg_catalog.text)
+            END)::lakets._span_{time}
+    END;
+END;
+$$;
+
+-- Merge the states of two parallel workers. No SET clause: see above.
+CREATE OR REPLACE FUNCTION lakets._delta_merge(
+    p_state lakets._span_{time},
+    p_other lakets._span_{time}
+) RETURNS lakets._span_{time}
+    LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT CASE
+        WHEN p_other.first_at IS NULL THEN p_state
+        ELSE lakets._delta_step(
+            lakets._delta_step(p_state, p_other.first_value, p_other.first_at), p_other.last_value, p_other.last_at)
+    END
+$$;
+
+-- Last minus first, in the type of the values, which the other two arguments are there to name.
+-- No SET clause: see above.
+CREATE OR REPLACE FUNCTION lakets._delta_value(
+    p_state lakets._span_{time},
+    p_value anyelement,
+    p_time  pg_catalog.{time}
+) RETURNS anyelement
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+AS $$
+DECLARE
+    v_first p_value%TYPE := p_state.first_value;
+    v_last  p_value%TYPE := p_state.last_value;
+BEGIN
+    RETURN v_last OPERATOR(pg_catalog.-) v_first;
+END;
+$$;
+
+CREATE OR REPLACE AGGREGATE lakets.delta(p_value anyelement, p_time pg_catalog.{time}) (
+    SFUNC = lakets._delta_step,
+    STYPE = lakets._span_{time},
+    INITCOND = '(,,,)',
+    COMBINEFUNC = lakets._delta_merge,
+    FINALFUNC = lakets._delta_value,
+    FINALFUNC_EXTRA,
+    PARALLEL = SAFE
+);
+
+COMMENT ON AGGREGATE lakets.delta(anyelement, pg_catalog.{time}) IS
+    'The value at the largest time minus the value at the smallest';
+
+        $template$, '{time}', v_time);
+    END LOOP;
+END
+$install$;
+
+-- The growth of a counter from one sample to the next; the first sample has none. Inlined: no SET.
+CREATE OR REPLACE FUNCTION lakets._growth(
+    p_before double precision,
+    p_after  double precision
+) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE
+        WHEN p_before IS NULL THEN 0
+        WHEN p_after OPERATOR(pg_catalog.<) p_before THEN p_after
+        ELSE p_after OPERATOR(pg_catalog.-) p_before
+    END
+$$;
+
+-- Raise the error for a row of rate that is out of order; never returns. The state, of any time type, is
+-- there to give the result type.
+CREATE OR REPLACE FUNCTION lakets._refuse_disorder(
+    p_state  anyelement,
+    p_time   text,
+    p_before text
+) RETURNS anyelement
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE EXCEPTION 'rate was given the time % after %: it needs its rows in order of time.', p_time, p_before
+        USING ERRCODE = 'invalid_parameter_value',
+              HINT = 'Write rate(value, time ORDER BY time).';
+END;
+$$;
+
+DO $install$
+DECLARE
+    v_time  text;
+    v_clock text;  -- what seconds are counted in: dates differ by days
+BEGIN
+    FOREACH v_time IN ARRAY ARRAY['timestamptz', 'timestamp', 'date'] LOOP
+        v_clock := CASE v_time WHEN 'date' THEN 'timestamp' ELSE v_time END;
+        IF pg_catalog.to_regtype('lakets._counter_' || v_time) IS NULL THEN
+            -- growth is up to value_before, so that last_value may still rise at the same time.
+            EXECUTE pg_catalog.format(
+                'CREATE TYPE lakets._counter_%1$s AS (
+                     first_at pg_catalog.%1$s, growth double precision, value_before double precision,
+                     last_at  pg_catalog.%1$s, last_value double precision)', v_time);
+        END IF;
+        EXECUTE pg_catalog.replace(pg_catalog.replace($template$
+
+-- Transition of rate: one step of the counter. STRICT skips rows without value or time.
+-- No SET clause: see above.
+CREATE OR REPLACE FUNCTION lakets._rate_step(
+    p_state lakets._counter_{time},
+    p_value double precision,
+    p_time  pg_catalog.{time}
+) RETURNS lakets._counter_{time}
+    LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
+AS $$
+BEGIN
+    RETURN CASE
+        WHEN p_time OPERATOR(pg_catalog.<) p_state.last_at THEN
+            lakets._refuse_disorder(
+                p_state, CAST(p_time AS pg_catalog.text), CAST(p_state.last_at AS pg_catalog.text))
+        WHEN p_time OPERATOR(pg_catalog.=) p_state.last_at THEN
+            ROW(p_state.first_at, p_state.growth, p_state.value_before,
+                p_time, greatest(p_state.last_value, p_value))::lakets._counter_{time}
+        ELSE
+            ROW(coalesce(p_state.first_at, p_time),
+                p_state.growth OPERATOR(pg_catalog.+) lakets._growth(p_state.value_before, p_state.last_value),
+                p_state.last_value, p_time, p_value)::lakets._counter_{time}
+    END;
+END;
+$$;
+
+-- Growth by seconds. No SET clause: see above.
+CREATE OR REPLACE FUNCTION lakets._rate_value(
+    p_state lakets._counter_{time}
+) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE
+        WHEN p_state.last_at OPERATOR(pg_catalog.>) p_state.first_at THEN
+            (p_state.growth OPERATOR(pg_catalog.+) lakets._growth(p_state.value_before, p_state.last_value))
+            OPERATOR(pg_catalog./) pg_catalog.date_part('epoch',
+                CAST(p_state.last_at AS {clock}) OPERATOR(pg_catalog.-) CAST(p_state.first_at AS {clock}))
+    END
+$$;
+
+-- No combine function: the rows of parallel workers interleave in time.
+CREATE OR REPLACE AGGREGATE lakets.rate(p_value double precision, p_time pg_catalog.{time}) (
+    SFUNC = lakets._rate_step,
+    STYPE = lakets._counter_{time},
+    INITCOND = '(,0,,,)',
+    FINALFUNC = lakets._rate_value,
+    PARALLEL = SAFE
+);
+
+COMMENT ON AGGREGATE lakets.rate(double precision, pg_catalog.{time}) IS
+    'Growth per second of a counter, restarts from zero included: rate(value, time ORDER BY time)';
+
+        $template$, '{time}', v_time), '{clock}', 'pg_catalog.' || v_clock);
+    END LOOP;
+END
+$install$;

@@ -1,0 +1,30 @@
+"""A shared session for functions that only compute: a database a test would be wasted on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+
+
+@pytest.fixture(scope="session")
+def calculator(postgres: EmbeddedPostgres, template: str) -> Iterator[psycopg.Connection]:
+    """Yield one autocommit session for all of them, which hypothesis may use for many examples too."""
+    name = "lakets_calculator"
+    with psycopg.connect(postgres.ensure_database(name, template=template), autocommit=True) as session:
+        yield session
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="module", params=["UTC", "America/New_York", "Asia/Kathmandu"])
+def zoned(calculator: psycopg.Connection, request: pytest.FixtureRequest) -> Iterator[psycopg.Connection]:
+    """Yield that session in one time zone after the other: no result may depend on it."""
+    calculator.execute("SELECT set_config('timezone', %s, false)", [request.param])
+    yield calculator
+    calculator.execute("RESET timezone")
