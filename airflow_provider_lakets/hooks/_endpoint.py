@@ -61,7 +61,7 @@ class Resolver:
         instance: str | None = None,
     ) -> None:
         self._workspace = workspace
-        self._asked = f"Connection {workspace.conn_id!r}"
+        self._asked = workspace.identity.asker
         self._host = host
         self._instance = instance
         self._project, self._branch, self._endpoint = self._split(project, branch, endpoint)

@@ -14,8 +14,9 @@ from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-def
 from airflow.sdk import BaseHook
 from requests.auth import HTTPBasicAuth
 
+from airflow_provider_lakets import __version__
 from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakebaseCredentialError
-from airflow_provider_lakets.hooks._rest import RestError, send, workspace_url
+from airflow_provider_lakets.hooks._rest import RestError, blot, send, workspace_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,7 @@ class Identity:
     """
     Somebody the workspace knows.
 
+    :param asker: The Airflow connection that needs an identity, for messages.
     :param host: Address of the workspace.
     :param name: The identity and where it was found, for messages.
     :param role: The Postgres role that goes with it, when that is known without asking.
@@ -44,13 +46,23 @@ class Identity:
     """
 
     def __init__(
-        self, host: str, name: str, *, role: str | None = None, proxies: Mapping[str, str] | None = None
+        self,
+        asker: str,
+        host: str,
+        name: str,
+        *,
+        role: str | None = None,
+        proxies: Mapping[str, str] | None = None,
     ) -> None:
-        self.host = workspace_url(host)
+        self.asker = asker
+        self.host = workspace_url(host, asker)
         self.name = name
         self.role = role
         self.session = requests.Session()
+        # Plain HTTP is for this machine only, see workspace_url: no proxy of the environment's then.
+        self.session.trust_env = self.host.startswith("https:")
         self.session.proxies.update(proxies or {})
+        self.session.headers["User-Agent"] = f"airflow-provider-lakets/{__version__}"
 
     def headers(self) -> dict[str, str]:
         """Return the HTTP headers that prove the identity now."""
@@ -73,9 +85,17 @@ class ServicePrincipal(Identity):
     """
 
     def __init__(
-        self, host: str, client_id: str, secret: str, *, found: str, proxies: Mapping[str, str] | None = None
+        self,
+        asker: str,
+        host: str,
+        client_id: str,
+        secret: str,
+        *,
+        found: str,
+        proxies: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(host, f"service principal {client_id} ({found})", role=client_id, proxies=proxies)
+        name = f"service principal {client_id} ({found})"
+        super().__init__(asker, host, name, role=client_id, proxies=proxies)
         self._proof = HTTPBasicAuth(client_id, secret)
         self._secrets = [secret, base64.b64encode(f"{client_id}:{secret}".encode()).decode()]
         self._token = ""
@@ -108,13 +128,17 @@ class ServicePrincipal(Identity):
         except RestError as err:
             if err.is_transient:
                 raise LakebaseConnectionError(
-                    f"The {self.name} got no token: {err} Try again later."
+                    f"{self.asker}: the {self.name} got no token. {err} Try again later."
                 ) from err
             raise LakebaseCredentialError(
-                f"The {self.name} was refused a token: {err} Check the client id, that its secret is not "
-                f"expired, and that the principal is in the workspace {self.host}."
+                f"{self.asker}: the {self.name} was refused a token. {err} Check the client id, that its "
+                "secret has not expired, and that the principal belongs to the workspace."
             ) from err
-        self._token = answer.get("access_token", "")
+        if not (token := answer.get("access_token")):
+            raise LakebaseCredentialError(
+                f"{self.asker}: the {self.name} asked {self.host} for a token, but the answer holds none."
+            )
+        self._token = str(token)
         self._renew_at = time.monotonic() + float(answer.get("expires_in", 0)) - RENEW_BEFORE
 
 
@@ -125,13 +149,11 @@ class ConnectionIdentity(Identity):
     :param connection: The connection.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, asker: str, connection: Connection) -> None:
         from airflow.providers.databricks.hooks.databricks_base import BaseDatabricksHook
 
-        extra = connection.extra_dejson
-        super().__init__(
-            _host(connection), f"Databricks connection {connection.conn_id!r}", proxies=extra.get("proxies")
-        )
+        extra, name = connection.extra_dejson, f"identity of Databricks connection {connection.conn_id!r}"
+        super().__init__(asker, _host(connection), name, proxies=extra.get("proxies"))
         self._secrets = [value for value in (connection.password, extra.get("token")) if value]
         self._hook = BaseDatabricksHook(connection.conn_id)
 
@@ -143,11 +165,11 @@ class ConnectionIdentity(Identity):
                 return {"Authorization": f"Bearer {token}", **self._hook._get_aad_headers()}
             problem = "it has a user name and password, which Databricks no longer takes"
         except Exception as err:
-            problem = f"{type(err).__name__}: {_blot(str(err), self._secrets)}"
+            problem = f"{type(err).__name__}: {blot(str(err), self._secrets)}"
         # Raised out here without a cause: the hook's own errors may quote the token they choked on.
         raise LakebaseCredentialError(
-            f"The {self.name} gave no token: {problem}. Use one of its OAuth kinds, such as login = client "
-            'id, password = secret and extra {"service_principal_oauth": true}.'
+            f"{self.asker}: the {self.name} has no token: {problem}. Correct that connection; a service "
+            'principal has login = client id, password = secret and extra {"service_principal_oauth": true}.'
         )
 
     def forget(self) -> bool:
@@ -159,7 +181,7 @@ class ConnectionIdentity(Identity):
 class EnvironmentIdentity(Identity):
     """Whatever databricks-sdk finds: variables, a profile, Azure, Google, a notebook. Slow to import."""
 
-    def __init__(self) -> None:
+    def __init__(self, asker: str) -> None:
         from databricks.sdk.core import Config
 
         try:
@@ -167,62 +189,62 @@ class EnvironmentIdentity(Identity):
             self._config = Config(http_timeout_seconds=30, retry_timeout_seconds=60)
             problem = "" if self._config.host else "it names no host"
         except Exception as err:
-            problem = _blot(str(err), _environment_secrets())
+            problem = blot(str(err), _environment_secrets())
         if problem:
             raise LakebaseCredentialError(
-                f"No Databricks identity in the environment: {problem}. Set {_ENVIRONMENT}, or name a "
-                "Databricks connection as databricks_conn_id in the extra of the Lakebase connection."
+                f"{asker} has no Databricks identity: {problem}. Set {_ENVIRONMENT}, or name a Databricks "
+                "connection as databricks_conn_id in the extra; or log in with a native Postgres password."
             )
-        super().__init__(self._config.host, f"{self._config.auth_type} identity of the environment")
+        super().__init__(asker, self._config.host, f"{self._config.auth_type} identity of the environment")
 
     def headers(self) -> dict[str, str]:
         """Return what the SDK sends, renewed by it as needed."""
         try:
             return self._config.authenticate()
         except Exception as err:
-            problem = f"{type(err).__name__}: {_blot(str(err), _environment_secrets())}"
-        raise LakebaseCredentialError(f"The {self.name} gave no token: {problem}.")
+            problem = f"{type(err).__name__}: {blot(str(err), _environment_secrets())}"
+        raise LakebaseCredentialError(f"{self.asker}: the {self.name} has no token: {problem}.")
 
 
-def find_identity(databricks_conn_id: str | None) -> Identity:
+def find_identity(databricks_conn_id: str | None, asker: str) -> Identity:
     """
     Return the identity of a Databricks connection, or else the environment's.
 
     :param databricks_conn_id: Id of the connection; None for the environment.
+    :param asker: The Airflow connection that needs an identity, for messages.
     """
     if databricks_conn_id:
-        return _from_connection(databricks_conn_id)
+        return _from_connection(databricks_conn_id, asker)
     env = os.environ
     names = ("DATABRICKS_HOST", "DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET")
     host, client_id, secret = (env.get(name) for name in names)
-    # Where more than these is set, which of them counts is the SDK's to say.
-    by_secret = env.get("DATABRICKS_AUTH_TYPE", "oauth-m2m") == "oauth-m2m" and not env.get(
-        "DATABRICKS_TOKEN"
-    )
-    if by_secret and host and client_id and secret:
-        return ServicePrincipal(host, client_id, secret, found="environment")
-    return EnvironmentIdentity()
+    # Where more is set than these, which of it counts is the SDK's to say.
+    more = env.get("DATABRICKS_TOKEN") or env.get("DATABRICKS_AUTH_TYPE", "oauth-m2m") != "oauth-m2m"
+    if host and client_id and secret and not more:
+        return ServicePrincipal(asker, host, client_id, secret, found="environment")
+    return EnvironmentIdentity(asker)
 
 
-def _from_connection(conn_id: str) -> Identity:
+def _from_connection(conn_id: str, asker: str) -> Identity:
     try:
         connection = BaseHook.get_connection(conn_id)
     except NOT_DEFINED as err:
         raise LakebaseCredentialError(
-            f"The Databricks connection {conn_id!r} (databricks_conn_id) is not defined. Define it, or leave "
-            f"databricks_conn_id out to use the environment: {_ENVIRONMENT}."
+            f"{asker} names the Databricks connection {conn_id!r} (databricks_conn_id), which is not "
+            f"defined. Define it, or take databricks_conn_id out to use the environment: {_ENVIRONMENT}."
         ) from err
     extra = connection.extra_dejson
     by_secret = extra.get("service_principal_oauth") and not any(map(extra.get, _PREFERRED_KINDS))
     if by_secret and connection.login and connection.password:
         return ServicePrincipal(
+            asker,
             _host(connection),
             connection.login,
             connection.password,
             found=f"Databricks connection {conn_id!r}",
             proxies=extra.get("proxies"),
         )
-    return ConnectionIdentity(connection)
+    return ConnectionIdentity(asker, connection)
 
 
 def _host(connection: Connection) -> str:
@@ -237,16 +259,6 @@ def _host(connection: Connection) -> str:
     has_port = re.search(r":\d+/?$", rest)
     port = f":{connection.port}" if connection.port and not has_port else ""
     return f"{scheme}://{rest.rstrip('/')}{port}"
-
-
-def _blot(text: str, secrets: list[str]) -> str:
-    """Take secrets out of a text of unknown making: the known ones, and whatever looks like a token."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    text = re.sub(
-        r"(?i)((?:token|secret|password|assertion)['\"]?\s*[:=]\s*['\"]?)[^\s'\",}]+", r"\1***", text
-    )
-    return re.sub(r"\beyJ[\w.-]+|\bdapi\w+|\bdose\w+", "***", text)
 
 
 def _environment_secrets() -> list[str]:

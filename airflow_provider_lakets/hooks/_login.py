@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_lakets.exceptions import LakebaseCredentialError
 from airflow_provider_lakets.hooks._endpoint import Endpoint, Resolver
 from airflow_provider_lakets.hooks._identity import find_identity
+from airflow_provider_lakets.hooks._refusal import refusal
 from airflow_provider_lakets.hooks._settings import (
     DEFAULT_LIMITS,
     SESSION,
@@ -22,7 +23,10 @@ from airflow_provider_lakets.hooks._workspace import Workspace
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    import psycopg
     from airflow.sdk import Connection
+
+    from airflow_provider_lakets.exceptions import LakeTSError
 
 _NAMES = ("project", "branch", "endpoint", "instance")
 
@@ -54,6 +58,7 @@ class Login:
             key: value for key, value in connection.extra_dejson.items() if value not in (None, "")
         }
         self._connection = connection
+        self._asker = f"Connection {connection.conn_id!r}"
         self._ignored = {*ignored, *_NAMES, "databricks_conn_id", "options", "sslmode"}
         self._databricks_conn_id = databricks_conn_id or self._extra.get("databricks_conn_id")
         # Of settings that are there twice the server takes the last.
@@ -77,32 +82,49 @@ class Login:
     def fresh(self) -> dict[str, Any]:
         """Return the arguments for a login right now, with a password of its own."""
         arguments = self.arguments()
-        if self._connection.password:
+        if self.is_native:
             return {**arguments, "password": self._connection.password}
-        forbid_clear_text(arguments, conn_id=self._connection.conn_id)
+        forbid_clear_text(arguments, asker=self._asker)
         return {**arguments, "password": self._mint()}
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the password is the role's own, kept in the connection."""
+        return bool(self._connection.password)
 
     @property
     def means(self) -> str:
         """By what the role proves itself, in words."""
-        if self._connection.password:
+        if self.is_native:
             return "its native Postgres password"
         return f"a credential for {self._endpoint.name} of the {self._workspace.identity.name}"
 
-    def forget(self) -> None:
-        """Have the endpoint looked up again: it may have moved."""
-        self.__dict__.pop("_endpoint", None)
+    def explain(self, err: psycopg.Error, database: str) -> LakeTSError:
+        """
+        Return the error to raise in place of psycopg's for a login that failed.
+
+        :param err: What psycopg raised.
+        :param database: The database that was asked for.
+        """
+        login = self.arguments()
+        asked = (
+            f"{self._asker}: the login to {login['host']} as role {login['user']!r}, database {database!r}, "
+            f"with {self.means}"
+        )
+        if not self._connection.host:
+            self.__dict__.pop("_endpoint", None)  # it may have moved: the next try looks it up again
+        return refusal(err, asked, is_native=self.is_native)
 
     @property
     def _host(self) -> str:
         # Without a password the endpoint is needed even where the host is given: to mint for it.
-        if self._connection.password and self._connection.host:
+        if self.is_native and self._connection.host:
             return self._connection.host
         return self._endpoint.host
 
     @cached_property
     def _workspace(self) -> Workspace:
-        return Workspace(find_identity(self._databricks_conn_id), self._connection.conn_id)
+        return Workspace(find_identity(self._databricks_conn_id, self._asker))
 
     @cached_property
     def _endpoint(self) -> Endpoint:
@@ -113,9 +135,9 @@ class Login:
 
     def _identity_role(self) -> str:
         """Return the role that goes with the identity: its own name."""
-        if self._connection.password:
+        if self.is_native:
             raise LakebaseCredentialError(
-                f"Connection {self._connection.conn_id!r} has a password but no login. Set the login to the "
+                f"{self._asker} has a password but no login. Set the login to the "
                 "password's Postgres role, or take the password out to log in by OAuth."
             )
         identity = self._workspace.identity
@@ -135,6 +157,6 @@ class Login:
         if token:
             return str(token)
         raise LakebaseCredentialError(
-            f"Connection {self._connection.conn_id!r}: a database credential for {name!r} was asked for by "
+            f"{self._asker}: a database credential for {name!r} was asked for by "
             f"the {self._workspace.identity.name}, but the answer holds none."
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+import re
+from typing import Any
 
 import psycopg
 import tenacity
@@ -14,9 +15,6 @@ from airflow_provider_lakets.exceptions import (
     LakebaseResolutionError,
     LakeTSError,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 log = logging.getLogger(__name__)
 
@@ -42,38 +40,47 @@ RETRY_POLICY: dict[str, Any] = {
 
 # libpq hands out no SQLSTATE for a refused login, so its words must do. A server that says FATAL has
 # looked at the request and decided. These are the decisions that pass by themselves:
-_PASSING = (
-    "starting up",
-    "shutting down",
-    "not yet accepting",
-    "in recovery",
-    "too many",
-    "connection slots",
-    "terminating connection",
+_PASSING = re.compile(
+    "starting up|shutting down|not yet accepting|in recovery|too many|connection slots|terminating connection"
 )
 # ... and here no server has decided anything, yet another try would end the same way.
-_HOPELESS = ("invalid ", "certificate", "does not support SSL", "no password supplied", "channel binding")
+_HOPELESS = re.compile(
+    "invalid |sslmode|certificate|does not support SSL|no password supplied|channel binding"
+)
 
 
-def explain(err: psycopg.Error, login: Mapping[str, Any], *, conn_id: str, means: str) -> LakeTSError:
+def refusal(err: psycopg.Error, asked: str, *, is_native: bool) -> LakeTSError:
     """
     Return the error to raise in place of psycopg's, and not from it: that carries the password it tried.
 
     :param err: What psycopg raised.
-    :param login: libpq's arguments for the login.
-    :param conn_id: The Airflow connection.
-    :param means: By what the role proved itself, in words.
+    :param asked: Who wanted to log in where, with what.
+    :param is_native: Whether the password was the role's own, rather than a minted credential.
     """
     # libpq indents its guesses ("Is the server running on that host?"): they are left out.
     lines = [line for line in str(err).removeprefix("connection failed: ").splitlines() if line[:1] != "\t"]
     said = " ".join(" ".join(lines).split()).rstrip(".")
-    asked = (
-        f"Connection {conn_id!r}: the login to {login['host']} as role {login['user']!r}, database "
-        f"{login['dbname']!r}, with {means}"
-    )
     if not _is_final(err, said):
         return EndpointAsleepError(f"{asked}, got no answer: {said}.")
-    kind, advice = _advice(said, means)
+    kind: type[LakeTSError] = LakebaseCredentialError
+    if re.search('database ".*" does not exist', said):
+        kind, advice = (
+            LakebaseResolutionError,
+            "Correct the schema of the connection, or create the database.",
+        )
+    elif re.search('role ".*" does not exist', said):
+        advice = "Create the role in Postgres, or name another by login or LAKETS_PG_ROLE."
+    elif re.search("SSL|sslmode|certificate", said):
+        advice = "Correct sslmode and sslrootcert in the extra of the connection."
+    elif "password" not in said:
+        advice = "Correct the connection."
+    elif is_native:
+        advice = (
+            "Correct login and password, and see that the project allows native Postgres passwords; or take "
+            "the password out to log in by OAuth."
+        )
+    else:
+        advice = "See that the role is this identity's in Postgres, and that the host is this endpoint's."
     return kind(f"{asked}, was refused: {said}. {advice}")
 
 
@@ -81,28 +88,5 @@ def _is_final(err: psycopg.Error, said: str) -> bool:
     if not isinstance(err, psycopg.OperationalError):
         return True  # psycopg itself did not take the arguments
     if "FATAL:" in said:
-        return not any(words in said for words in _PASSING)
-    return any(words in said for words in _HOPELESS)
-
-
-def _advice(said: str, means: str) -> tuple[type[LakeTSError], str]:
-    """Return what kind of error it is, and what to do about it."""
-    if "database" in said and "does not exist" in said:
-        return LakebaseResolutionError, "Correct the schema of the connection, or create the database."
-    if "role" in said and "does not exist" in said:
-        return (
-            LakebaseCredentialError,
-            "Create the role in Postgres, or name another by login or LAKETS_PG_ROLE.",
-        )
-    if "SSL" in said or "certificate" in said:
-        return LakebaseCredentialError, "Correct sslmode and sslrootcert in the extra of the connection."
-    if "password" in said and "native" in means:
-        return LakebaseCredentialError, (
-            "Correct login and password, and see that the project allows native Postgres passwords; or take "
-            "the password out to log in by OAuth."
-        )
-    if "password" in said:
-        return LakebaseCredentialError, (
-            "See that the role belongs to this identity in Postgres, and that the host is this endpoint's."
-        )
-    return LakebaseCredentialError, "Correct the connection."
+        return _PASSING.search(said) is None
+    return _HOPELESS.search(said) is not None

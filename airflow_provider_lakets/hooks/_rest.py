@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import logging
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -67,20 +68,31 @@ def is_local(host: str) -> bool:
         return False
 
 
-def workspace_url(host: str) -> str:
+def workspace_url(host: str, asker: str) -> str:
     """
     Return the address of a workspace as scheme, host and port.
 
     :param host: The host as users write it: with or without scheme, with or without a trailing slash.
+    :param asker: The Airflow connection, for the message.
     :raises LakebaseCredentialError: if it would send secrets over a network in clear text.
     """
     parts = urlsplit(host if "://" in host else f"https://{host}")
     if parts.scheme != "https" and not (parts.scheme == "http" and is_local(parts.hostname or "")):
         raise LakebaseCredentialError(
-            f"The Databricks workspace {host!r} is not an https:// address, so the identity's secret would "
-            "travel in clear text. Use https://; http:// is for a workspace on this very machine only."
+            f"{asker}: the Databricks workspace {host!r} is no https:// address, so the identity's secret "
+            "would travel in clear text. Use https://; http:// is for a workspace on this machine only."
         )
     return f"{parts.scheme}://{parts.netloc}"
+
+
+def blot(text: str, secrets: Collection[str]) -> str:
+    """Take secrets out of a text of unknown making: those given, and whatever looks like a token."""
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "***")
+    text = re.sub(
+        r"(?i)((?:token|secret|password|assertion)['\"]?\s*[:=]\s*['\"]?)[^\s'\",}]+", r"\1***", text
+    )
+    return re.sub(r"\beyJ[\w.-]+|\bdapi\w+|\bdose\w+", "***", text)
 
 
 def send(
@@ -147,9 +159,7 @@ def _reason(answer: requests.Response, secrets: Collection[str]) -> str:
     except (ValueError, AttributeError):
         parts = ["which is not the JSON of a Databricks workspace" if answer.status_code < 400 else None]
     reason = "".join(f", {str(part).rstrip('.')}" for part in parts if part)
-    for secret in secrets:
-        reason = reason.replace(secret, "***")
-    return reason[:500]
+    return blot(reason, secrets)[:500]
 
 
 def _retry_after(answer: requests.Response) -> float | None:

@@ -73,7 +73,7 @@ def sslmode(extra: Mapping[str, Any]) -> str:
     return str(extra.get("sslmode") or os.environ.get("PGSSLMODE") or "require")
 
 
-def forbid_clear_text(login: Mapping[str, Any], *, conn_id: str) -> None:
+def forbid_clear_text(login: Mapping[str, Any], *, asker: str) -> None:
     """
     Refuse to send a minted credential where it could be read on the way.
 
@@ -81,12 +81,12 @@ def forbid_clear_text(login: Mapping[str, Any], *, conn_id: str) -> None:
     interface is no way to be read on: there, and only there, an sslmode without TLS is obeyed.
 
     :param login: libpq's arguments.
-    :param conn_id: The Airflow connection, for the message.
+    :param asker: The Airflow connection, for the message.
     """
     mode, address = login.get("sslmode"), _address(login)
     if mode in CLEAR_TEXT_MODES and not all(is_local(host) for host in address.split(",")):
         raise LakebaseCredentialError(
-            f"Connection {conn_id!r} asks for sslmode {mode!r} to {address!r}, which could send the database "
+            f"{asker} asks for sslmode {mode!r} to {address!r}, which could send the database "
             "credential in clear text. Take sslmode out of its extra (and PGSSLMODE out of the environment) "
             "for the default, require; or set verify-full."
         )

@@ -22,15 +22,13 @@ if TYPE_CHECKING:
 
 class Workspace:
     """
-    A workspace, asked as one identity on behalf of one Airflow connection.
+    A workspace, asked as one identity.
 
     :param identity: Who asks, and which workspace.
-    :param conn_id: The connection, for messages.
     """
 
-    def __init__(self, identity: Identity, conn_id: str) -> None:
+    def __init__(self, identity: Identity) -> None:
         self.identity = identity
-        self.conn_id = conn_id
 
     def get(self, path: str, **query: str) -> dict[str, Any]:
         """Return the resource at a path below ``/api/2.0/``."""
@@ -84,7 +82,7 @@ class Workspace:
             raise self._told(err, what, instead) from err
 
     def _told(self, err: RestError, what: str, instead: Iterable[dict[str, Any]]) -> LakeTSError:
-        asked = f"Connection {self.conn_id!r}: {what}, asked for by the {self.identity.name}"
+        asked = f"{self.identity.asker}: {what}, asked for by the {self.identity.name}"
         if err.is_transient:
             return LakebaseConnectionError(f"{asked}, could not be had. {err} Try again later.")
         if err.status < 400:

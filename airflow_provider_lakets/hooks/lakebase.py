@@ -17,7 +17,7 @@ from airflow.sdk import Connection
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.hooks._identity import NOT_DEFINED
 from airflow_provider_lakets.hooks._login import Login
-from airflow_provider_lakets.hooks._refusal import RETRY_POLICY, EndpointAsleepError, explain
+from airflow_provider_lakets.hooks._refusal import RETRY_POLICY
 from airflow_provider_lakets.hooks._settings import server_settings
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class LakebaseHook(PostgresHook):
             try:
                 return await psycopg.AsyncConnection.connect(**await login(), autocommit=True)
             except psycopg.Error as err:
-                failure = self._explain(err)
+                failure = self._login.explain(err, self._dbname)
             raise failure
 
         return await tenacity.AsyncRetrying(**RETRY_POLICY)(open_once)
@@ -220,11 +220,7 @@ class LakebaseHook(PostgresHook):
         :param connect: ``connect`` of a psycopg connection class.
         :param options: Arguments beyond the hook's, or in their place.
         """
-        try:
-            connection: C = tenacity.Retrying(**RETRY_POLICY)(self._open_once, connect, options)
-        except EndpointAsleepError:
-            self._login.forget()
-            raise
+        connection: C = tenacity.Retrying(**RETRY_POLICY)(self._open_once, connect, options)
         if self.enable_log_db_messages:
             connection.add_notice_handler(self._notice_handler)
         self._opened.add(connection)
@@ -234,16 +230,12 @@ class LakebaseHook(PostgresHook):
         try:
             return connect(**{**self._fresh_login(), **options})
         except psycopg.Error as err:
-            failure = self._explain(err)
+            failure = self._login.explain(err, self._dbname)
         # Raised out here, where psycopg's error, which carries the password, is no part of it.
         raise failure
 
     def _fresh_login(self) -> dict[str, Any]:
         return {**self._login.fresh(), "dbname": self._dbname}
-
-    def _explain(self, err: psycopg.Error) -> LakeTSError:
-        asked = {**self._login.arguments(), "dbname": self._dbname}
-        return explain(err, asked, conn_id=self.get_conn_id(), means=self._login.means)
 
     @cached_property
     def _login(self) -> Login:

@@ -238,7 +238,7 @@ def test_identity_that_is_not_there_tells_both_ways(
 
     message = refused(LakebaseCredentialError)
 
-    assert "No Databricks identity in the environment" in message
+    assert "Connection 'lakebase_default' has no Databricks identity: " in message
     assert "Set DATABRICKS_HOST, DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET" in message
     assert "databricks_conn_id" in message
 
@@ -248,7 +248,10 @@ def test_databricks_connection_that_is_not_there_is_named(
 ) -> None:
     define(extra={"project": "weather", "databricks_conn_id": "dbx"})
 
-    assert "connection 'dbx' (databricks_conn_id) is not defined" in refused(LakebaseCredentialError)
+    message = refused(LakebaseCredentialError)
+
+    assert "Connection 'lakebase_default' names the Databricks connection 'dbx'" in message
+    assert "which is not defined" in message
 
 
 def test_wrong_client_secret_is_told_as_such(
@@ -261,6 +264,28 @@ def test_wrong_client_secret_is_told_as_such(
 
     assert "was refused a token" in message
     assert "401, invalid_client" in message
+
+
+@pytest.mark.parametrize(
+    ("pattern", "what"),
+    [
+        ("oidc/v1/token", "asked {host} for a token, but the answer holds none"),
+        (
+            "postgres/credentials",
+            "asked for by the service principal {client_id} (environment), but the answer",
+        ),
+    ],
+    ids=["identity", "credential"],
+)
+def test_answer_without_a_token_is_told(
+    principal: ControlPlane, define: Callable[..., None], pattern: str, what: str
+) -> None:
+    principal.faults.append(Fault(pattern, 200, body="{}"))
+    define(extra={"project": "weather"})
+
+    message = refused(LakebaseCredentialError)
+
+    assert what.format(host=principal.host, client_id=principal.client_id) in message
 
 
 def test_workspace_over_plain_http_on_a_network_is_refused(

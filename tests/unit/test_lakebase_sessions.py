@@ -235,7 +235,7 @@ def test_refused_credential_fails_at_once_and_says_whose_it_was(
     assert re.search(
         f"as role '{principal.client_id}', database 'postgres', with a credential for projects/.*/primary "
         f"of the service principal {principal.client_id} .*, was refused: .*password authentication failed.* "
-        "See that the role belongs to this identity",
+        "See that the role is this identity's",
         str(caught.value),
     )
 

@@ -96,21 +96,21 @@ def test_tls_is_required_unless_somebody_decided(
 )
 def test_credential_is_not_sent_in_clear_text_over_a_network(where: dict[str, str], mode: str) -> None:
     with pytest.raises(LakebaseCredentialError, match=f"asks for sslmode '{mode}'.*clear text"):
-        forbid_clear_text({**where, "sslmode": mode}, conn_id="lakebase_default")
+        forbid_clear_text({**where, "sslmode": mode}, asker="Connection 'lakebase_default'")
 
 
 def test_address_in_the_environment_counts_as_libpq_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGHOSTADDR", "10.0.0.7")
 
     with pytest.raises(LakebaseCredentialError, match=r"10\.0\.0\.7"):
-        forbid_clear_text({"host": "localhost", "sslmode": "disable"}, conn_id="lakebase_default")
+        forbid_clear_text({"host": "localhost", "sslmode": "disable"}, asker="Connection 'lakebase_default'")
 
 
 @pytest.mark.parametrize(
     "host", ["/run/postgresql", "@abstract", "localhost", "127.0.0.1", "127.9.9.9", "::1"]
 )
 def test_clear_text_is_obeyed_where_nothing_leaves_the_machine(host: str) -> None:
-    forbid_clear_text({"host": host, "sslmode": "disable"}, conn_id="lakebase_default")
+    forbid_clear_text({"host": host, "sslmode": "disable"}, asker="Connection 'lakebase_default'")
 
     assert is_local(host)
 
@@ -126,4 +126,4 @@ def test_clear_text_is_obeyed_where_nothing_leaves_the_machine(host: str) -> Non
     ],
 )
 def test_workspace_is_addressed_over_tls_or_on_this_machine(host: str, url: str) -> None:
-    assert workspace_url(host) == url
+    assert workspace_url(host, "Connection 'lakebase_default'") == url
