@@ -18,7 +18,7 @@ from airflow_provider_lakets.local.postgres import EmbeddedPostgres
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytest_plugins = ["tests.lab"]
+pytest_plugins = ["tests.lab", "tests.stage"]
 
 # Airflow reads this when it is first imported: a home of its own for each test process, never the user's.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="lakets-airflow-")
@@ -28,13 +28,24 @@ atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 POSTGRES_VERSION = int(os.environ.get("LAKETS_TEST_POSTGRES", "16"))
 
 # Tests throw the cluster away: it need not survive a power cut, only be as strict as the real one.
-THROWAWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+THROWAWAY = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_prepared_transactions": "8",
+}
 
 _numbers = itertools.count()
 
 
 def pytest_report_header() -> str:
     return f"postgres: {POSTGRES_VERSION} (embedded; LAKETS_TEST_POSTGRES=16|18)"
+
+
+@pytest.fixture(scope="session")
+def postgres_version() -> int:
+    """Return the Postgres major version to test on."""
+    return POSTGRES_VERSION
 
 
 @pytest.fixture(scope="session")

@@ -81,6 +81,7 @@ class ControlPlane:
         self.issuer = issuer
         self.faults = faults
         self.feeds = feeds
+        self._operations: dict[str, Answer] = {}
 
     def app(self) -> FastAPI:
         """Return the ASGI application."""
@@ -259,7 +260,7 @@ class ControlPlane:
             config = _new_config(parent, await request.json(), request.query_params.get("cdf_config_id"))
             await self.feeds.start(parent, config)
             parent.cdf_configs[config.name] = config
-            return _done(config.name, config.answer())
+            return self._done(config.name, config.answer())
 
         @router.get(base + "/{c}")
         def get_config(p: str, b: str, d: str, c: str) -> Answer:
@@ -272,7 +273,12 @@ class ControlPlane:
             config = _find(parent.cdf_configs, f"{parent.name}/cdf-configs/{c}")
             await self.feeds.stop(parent, config)
             del parent.cdf_configs[config.name]
-            return _done(config.name, {})
+            return self._done(config.name, {})
+
+        @router.get(base + "/{c}/operations/{o}")
+        def get_operation(p: str, b: str, d: str, c: str, o: str) -> Answer:
+            name = f"projects/{p}/branches/{b}/databases/{d}/cdf-configs/{c}/operations/{o}"
+            return dict(_find(self._operations, name, "Operation"))
 
         @router.get(base + "/{c}/cdf-statuses")
         async def list_statuses(p: str, b: str, d: str, c: str, request: Request) -> Answer:
@@ -288,6 +294,12 @@ class ControlPlane:
             return dict(_find(found, f"{config.name}/cdf-statuses/{s}"))
 
         return router
+
+    def _done(self, name: str, response: Answer) -> Answer:
+        """Return an operation that has ended already; the SDK asks for it once more all the same."""
+        name = f"{name}/operations/{secrets.token_hex(8)}"
+        self._operations[name] = {"name": name, "done": True, "response": response}
+        return self._operations[name]
 
 
 def _new_config(database: Database, asked: Answer, config_id: str | None) -> CdfConfig:
@@ -348,11 +360,6 @@ def _cut(request: Request, key: str, answers: list[Answer]) -> Answer:
     if start + size < len(answers):
         page["next_page_token"] = str(start + size)
     return page
-
-
-def _done(name: str, response: Answer) -> Answer:
-    """Return an operation that has ended already."""
-    return {"name": f"{name}/operations/{secrets.token_hex(8)}", "done": True, "response": response}
 
 
 def _instant(seconds: int) -> str:

@@ -1,0 +1,116 @@
+"""The local Lakebase as a whole, reached as its users reach it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from airflow_provider_lakets.local import control
+from airflow_provider_lakets.local.client import LocalServer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from databricks.sdk import WorkspaceClient
+
+
+def superuser(server: LocalServer) -> str:
+    """Return the way past the front door."""
+    return make_conninfo(host=str(server.folder / "pg"), dbname="databricks_postgres", user="postgres")
+
+
+@pytest.fixture(scope="session")
+def running_server(postgres_version: int) -> Iterator[LocalServer]:
+    """Start one local Lakebase for the whole session: it takes seconds."""
+    # A short path: a Unix socket's name is limited to 107 bytes.
+    with (
+        tempfile.TemporaryDirectory(prefix="lake-", ignore_cleanup_errors=True) as folder,
+        LocalServer(Path(folder), version=postgres_version, feed_interval=0.3) as server,
+    ):
+        yield server
+
+
+@pytest.fixture
+def server(running_server: LocalServer) -> Iterator[LocalServer]:
+    """Yield the local Lakebase; what a test disturbed is mended."""
+    yield running_server
+    running_server.clear_faults()
+
+
+@pytest.fixture
+def workspace(server: LocalServer) -> WorkspaceClient:
+    """Return the unmodified SDK, as the owner."""
+    from databricks.sdk import WorkspaceClient
+
+    state = server.state
+    return WorkspaceClient(
+        host=state.url, client_id=state.owner.client_id, client_secret=state.owner.client_secret
+    )
+
+
+@pytest.fixture
+def mint(server: LocalServer) -> Callable[..., str]:
+    """Return a function that mints a credential of the owner's, over plain HTTP."""
+    state = server.state
+
+    def mint(endpoint: str = state.endpoint) -> str:
+        known = (state.owner.client_id, state.owner.client_secret)
+        grant = {"grant_type": "client_credentials", "scope": "all-apis"}
+        token = httpx.post(f"{state.url}/oidc/v1/token", auth=known, data=grant).json()["access_token"]
+        answer = httpx.post(
+            f"{state.url}/api/2.0/postgres/credentials",
+            json={"endpoint": endpoint},
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        return str(answer.raise_for_status().json()["token"])
+
+    return mint
+
+
+@pytest.fixture
+def login(server: LocalServer, mint: Callable[..., str]) -> Iterator[Callable[..., psycopg.Connection[Any]]]:
+    """Return a function that logs in as the owner, unless told otherwise."""
+    state = server.state
+    opened: list[psycopg.Connection[Any]] = []
+
+    def login(**arguments: Any) -> psycopg.Connection[Any]:
+        usual = {
+            "host": "127.0.0.1",
+            "port": state.port,
+            "dbname": "databricks_postgres",
+            "user": state.owner.client_id,
+            "sslmode": "require",
+        }
+        if "password" not in arguments:
+            arguments["password"] = mint()
+        opened.append(psycopg.connect(**{**usual, **arguments}, autocommit=True))
+        return opened[-1]
+
+    yield login
+    for session in opened:
+        session.close()
+
+
+@pytest.fixture
+def admin(server: LocalServer) -> Iterator[psycopg.Connection[Any]]:
+    """Yield a session of the superuser, past the front door."""
+    with psycopg.connect(superuser(server), autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture
+def feeding(server: LocalServer, admin: psycopg.Connection[Any]) -> Iterator[LocalServer]:
+    """Yield the Lakebase with one table that streams."""
+    admin.execute("CREATE SCHEMA IF NOT EXISTS lakets_cdf")
+    admin.execute("CREATE TABLE lakets_cdf._shadow_probe (id int)")
+    admin.execute("ALTER TABLE lakets_cdf._shadow_probe REPLICA IDENTITY FULL")
+    admin.execute("INSERT INTO lakets_cdf._shadow_probe VALUES (1)")
+    control.wait_flushed(superuser(server), 30)
+    yield server
+    admin.execute("DROP TABLE lakets_cdf._shadow_probe")
