@@ -1,4 +1,16 @@
 -- The two schemas, and the record of which migrations a database has seen.
+--
+-- Who needs what. Whoever writes a ChronoTable: just the table; tracking runs with the writer's own rights, and
+-- what it needs of a shadow is granted by enable_sync (after a later GRANT on the table call it again). Whoever
+-- owns tables, and thereby the jobs' role, which is a member of the owning role:
+--     GRANT CREATE ON SCHEMA <the tables' schemas> TO <owning role>;
+--     GRANT USAGE, CREATE ON SCHEMA lakets, lakets_cdf TO <owning role>;
+--     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO <owning role>;
+-- Whoever installs: CREATE on the database, and over an existing install membership in the owning roles.
+
+-- Locks on tables that are in use: step back rather than let readers and writers queue behind the install.
+SET LOCAL lock_timeout = '2s';
+
 DO $$
 BEGIN
     -- IF NOT EXISTS would still ask for CREATE on the database, which a reinstalling role may lack.

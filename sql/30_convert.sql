@@ -1,6 +1,80 @@
 -- Turning an ordinary table into a partitioned one that looks the same to everybody who uses it.
 
--- Refuse, before anything is touched, what a partitioned table cannot have.
+-- Refuse, before anything is touched, keys that a partitioned table cannot have.
+CREATE OR REPLACE FUNCTION lakets._check_keys(
+    p_relation    regclass,
+    p_time_column text
+) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_found text;
+BEGIN
+    SELECT string_agg(format('%s (%s)', cls.relname, coalesce(pg_get_constraintdef(con.oid), pg_get_indexdef(cls.oid))), ', ')
+      INTO v_found
+      FROM pg_index AS idx
+      JOIN pg_class AS cls ON cls.oid = idx.indexrelid
+      LEFT JOIN pg_constraint AS con ON con.conindid = idx.indexrelid AND con.conrelid = idx.indrelid
+     WHERE idx.indrelid = p_relation AND (idx.indisunique OR idx.indisexclusion)
+       AND NOT EXISTS (
+           SELECT FROM pg_attribute AS att
+            WHERE att.attrelid = p_relation AND att.attname = p_time_column
+              AND att.attnum = ANY ((idx.indkey::int2[])[0:idx.indnkeyatts - 1]));
+    IF v_found IS NOT NULL THEN
+        RAISE EXCEPTION 'Table % cannot be partitioned on %: these keys do not contain that column: %.',
+            p_relation, p_time_column, v_found
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'Postgres enforces a key within one partition only: add the time column to the key, or drop the key.';
+    END IF;
+
+    SELECT string_agg(con.conname, ', ') INTO v_found
+      FROM pg_constraint AS con
+     WHERE con.conrelid = p_relation AND con.contype = 'x' AND current_setting('server_version_num')::integer < 170000;
+    IF v_found IS NOT NULL THEN
+        RAISE EXCEPTION 'Table % cannot be partitioned with exclusion constraints: %.', p_relation, v_found
+            USING ERRCODE = 'feature_not_supported', HINT = 'Postgres 16 has none on partitioned tables: drop them first.';
+    END IF;
+
+    SELECT string_agg(format('%s on %s', con.conname, con.conrelid::regclass), ', ') INTO v_found
+      FROM pg_constraint AS con WHERE con.confrelid = p_relation AND con.contype = 'f';
+    IF v_found IS NOT NULL THEN
+        RAISE EXCEPTION 'Table % cannot be partitioned while foreign keys point at it: %.', p_relation, v_found
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'Drop them first: a chunk whose rows are referenced could never be dropped.';
+    END IF;
+END;
+$$;
+
+-- What hangs on a table, or on its row type, and would not follow when another table takes its place.
+CREATE OR REPLACE FUNCTION lakets._dependants(
+    p_relation regclass
+) RETURNS SETOF text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH target AS (
+        SELECT cls.oid, cls.reltype, typ.typarray
+          FROM pg_class AS cls JOIN pg_type AS typ ON typ.oid = cls.reltype WHERE cls.oid = p_relation
+    )
+    SELECT DISTINCT CASE WHEN rule.ev_class <> p_relation THEN 'view ' || rule.ev_class::regclass
+                         ELSE pg_describe_object(dep.classid, dep.objid, 0) END
+      FROM target AS t
+      JOIN pg_depend AS dep ON (dep.refclassid = 'pg_class'::regclass AND dep.refobjid = t.oid)
+                            OR (dep.refclassid = 'pg_type'::regclass AND dep.refobjid IN (t.reltype, t.typarray))
+      LEFT JOIN pg_rewrite AS rule ON dep.classid = 'pg_rewrite'::regclass AND rule.oid = dep.objid
+     WHERE CASE dep.classid
+               WHEN 'pg_rewrite'::regclass THEN true
+               WHEN 'pg_proc'::regclass THEN true
+               WHEN 'pg_publication_rel'::regclass THEN true
+               WHEN 'pg_class'::regclass THEN dep.deptype = 'n' AND NOT EXISTS (
+                    SELECT FROM pg_index AS idx WHERE idx.indexrelid = dep.objid AND idx.indrelid = t.oid)
+               WHEN 'pg_policy'::regclass THEN NOT EXISTS (SELECT FROM pg_policy AS pol WHERE pol.oid = dep.objid AND pol.polrelid = t.oid)
+               WHEN 'pg_type'::regclass THEN dep.deptype = 'n'
+               ELSE false END;
+$$;
+
+-- Refuse, before anything is touched, what would be lost or broken.
 CREATE OR REPLACE FUNCTION lakets._check_convertible(
     p_relation    regclass,
     p_time_column text
@@ -11,43 +85,60 @@ AS $$
 DECLARE
     v_found text;
 BEGIN
-    SELECT string_agg(format('%s (%s)', con.conname, pg_get_constraintdef(con.oid)), ', ') INTO v_found
-      FROM pg_index AS idx
-      LEFT JOIN pg_constraint AS con ON con.conindid = idx.indexrelid AND con.conrelid = idx.indrelid
-     WHERE idx.indrelid = p_relation AND (idx.indisunique OR idx.indisexclusion)
-       AND NOT EXISTS (
-           SELECT FROM pg_attribute AS att
-            WHERE att.attrelid = p_relation AND att.attname = p_time_column AND att.attnum = ANY (idx.indkey::int2[]));
+    PERFORM lakets._check_keys(p_relation, p_time_column);
+    SELECT string_agg(dep, ', ' ORDER BY dep) INTO v_found FROM lakets._dependants(p_relation) AS dep;
     IF v_found IS NOT NULL THEN
-        RAISE EXCEPTION 'Table % cannot be partitioned on %: these keys do not contain that column: %.',
-            p_relation, p_time_column, v_found
-            USING ERRCODE = 'feature_not_supported',
-                  HINT = 'Postgres enforces a key within one partition only: add the time column to the key, or drop the key.';
-    END IF;
-
-    SELECT string_agg(format('%s on %s', con.conname, con.conrelid::regclass), ', ') INTO v_found
-      FROM pg_constraint AS con WHERE con.confrelid = p_relation AND con.contype = 'f';
-    IF v_found IS NOT NULL THEN
-        RAISE EXCEPTION 'Table % cannot be partitioned while foreign keys point at it: %.', p_relation, v_found
-            USING ERRCODE = 'feature_not_supported',
-                  HINT = 'Drop them first: a chunk whose rows are referenced could never be dropped.';
-    END IF;
-
-    SELECT string_agg(DISTINCT rule.ev_class::regclass::text, ', ') INTO v_found
-      FROM pg_depend AS dep
-      JOIN pg_rewrite AS rule ON rule.oid = dep.objid
-     WHERE dep.classid = 'pg_rewrite'::regclass AND dep.refobjid = p_relation AND rule.ev_class <> p_relation;
-    IF v_found IS NOT NULL THEN
-        RAISE EXCEPTION 'Table % cannot be partitioned while views read it: %.', p_relation, v_found
+        RAISE EXCEPTION 'Table % cannot be partitioned while other objects depend on it: %.', p_relation, v_found
             USING ERRCODE = 'dependent_objects_still_exist',
-                  HINT = 'Drop the views, create the ChronoTable, and create the views again.';
+                  HINT = 'Drop them, create the ChronoTable, and create them again.';
     END IF;
 END;
 $$;
 
--- The statements that give a new table what LIKE does not copy: keys, foreign keys, indexes, triggers,
--- row security, owner, grants, comments, sequence ownership. Read before the old table is renamed.
--- `phase` says whether a statement must wait until the rows are copied.
+-- The statements that grant what is granted on a table and its columns, to others than its owner.
+CREATE OR REPLACE FUNCTION lakets._grant_statements(
+    p_relation regclass
+) RETURNS SETOF text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('GRANT %s%s ON %s TO %s%s', acl.privilege_type, ' (' || quote_ident(acl.attname) || ')', p_relation,
+                  CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END,
+                  CASE WHEN acl.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+      FROM pg_class AS cls
+     CROSS JOIN LATERAL (
+           SELECT tab.*, NULL::name AS attname FROM aclexplode(cls.relacl) AS tab
+           UNION ALL
+           SELECT col.*, att.attname
+             FROM pg_attribute AS att, aclexplode(att.attacl) AS col WHERE att.attrelid = cls.oid AND NOT att.attisdropped) AS acl
+     WHERE cls.oid = p_relation AND acl.grantee <> cls.relowner;
+$$;
+
+-- The statements that comment on a table's indexes, keys, triggers and policies; LIKE does the rest.
+CREATE OR REPLACE FUNCTION lakets._comment_statements(
+    p_relation regclass
+) RETURNS SETOF text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('COMMENT ON %s IS %L', item.what, item.comment)
+      FROM (SELECT 'INDEX ' || idx.indexrelid::regclass, obj_description(idx.indexrelid, 'pg_class')
+              FROM pg_index AS idx WHERE idx.indrelid = p_relation
+            UNION ALL
+            SELECT format('CONSTRAINT %I ON %s', con.conname, p_relation), obj_description(con.oid, 'pg_constraint')
+              FROM pg_constraint AS con WHERE con.conrelid = p_relation AND con.contype IN ('p', 'u', 'x', 'f')
+            UNION ALL
+            SELECT format('TRIGGER %I ON %s', trg.tgname, p_relation), obj_description(trg.oid, 'pg_trigger')
+              FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND NOT trg.tgisinternal
+            UNION ALL
+            SELECT format('POLICY %I ON %s', pol.polname, p_relation), obj_description(pol.oid, 'pg_policy')
+              FROM pg_policy AS pol WHERE pol.polrelid = p_relation) AS item (what, comment)
+     WHERE item.comment IS NOT NULL;
+$$;
+
+-- The statements that give a new table what LIKE does not copy, in order. Read before the old table is set aside.
+-- Phase 1 comes before the rows are copied; 2 after, so that indexes are built once, policies hide nothing and
+-- triggers do not fire for rows that are not new; 3 once the old table is gone, for names that it held.
 CREATE OR REPLACE FUNCTION lakets._table_trimmings(
     p_relation regclass
 ) RETURNS TABLE (phase integer, statement text)
@@ -58,71 +149,86 @@ AS $$
         SELECT cls.*, format('%I.%I', nsp.nspname, cls.relname) AS full_name
           FROM pg_class AS cls JOIN pg_namespace AS nsp ON nsp.oid = cls.relnamespace
          WHERE cls.oid = p_relation
+    ), trimming (phase, position, statement) AS (
+        SELECT 1, 1, format('ALTER TABLE %s OWNER TO %I', t.full_name, pg_get_userbyid(t.relowner))
+          FROM target AS t WHERE t.relowner <> current_user::regrole
+        UNION ALL
+        SELECT 1, 2, format('ALTER SEQUENCE %s OWNED BY %s.%I', dep.objid::regclass, t.full_name, att.attname)
+          FROM target AS t
+          JOIN pg_depend AS dep ON dep.refobjid = t.oid AND dep.refclassid = 'pg_class'::regclass
+                               AND dep.classid = 'pg_class'::regclass AND dep.deptype = 'a'
+          JOIN pg_class AS seq ON seq.oid = dep.objid AND seq.relkind = 'S'
+          JOIN pg_attribute AS att ON att.attrelid = t.oid AND att.attnum = dep.refobjsubid
+        UNION ALL
+        SELECT 1, 3, format('COMMENT ON TABLE %s IS %L', t.full_name, obj_description(t.oid, 'pg_class'))
+          FROM target AS t WHERE obj_description(t.oid, 'pg_class') IS NOT NULL
+        UNION ALL
+        SELECT 1, 4, format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s', t.full_name, att.attname, att.attstattarget)
+          FROM target AS t JOIN pg_attribute AS att ON att.attrelid = t.oid AND att.attnum > 0 AND NOT att.attisdropped
+         WHERE att.attstattarget >= 0
+        UNION ALL
+        SELECT 1, 5, grants.statement FROM lakets._grant_statements(p_relation) AS grants (statement)
+        UNION ALL  -- indexes that no constraint makes, then constraints but for those that LIKE copies
+        SELECT 2, 1, pg_get_indexdef(idx.indexrelid)
+          FROM pg_index AS idx
+         WHERE idx.indrelid = p_relation
+           AND NOT EXISTS (SELECT FROM pg_constraint AS con WHERE con.conindid = idx.indexrelid AND con.conrelid = p_relation)
+        UNION ALL
+        SELECT 2, CASE con.contype WHEN 'f' THEN 3 ELSE 2 END,
+               format('ALTER TABLE %s ADD CONSTRAINT %I %s', t.full_name, con.conname, pg_get_constraintdef(con.oid))
+          FROM target AS t JOIN pg_constraint AS con ON con.conrelid = t.oid
+         WHERE con.contype IN ('p', 'u', 'x', 'f')
+        UNION ALL
+        SELECT 2, 4, format('CREATE POLICY %I ON %s AS %s FOR %s TO %s%s%s', pol.policyname, t.full_name, pol.permissive, pol.cmd,
+                            (SELECT string_agg(CASE role WHEN 'public' THEN 'PUBLIC' ELSE quote_ident(role) END, ', ')
+                               FROM unnest(pol.roles) AS role),
+                            ' USING (' || pol.qual || ')', ' WITH CHECK (' || pol.with_check || ')')
+          FROM target AS t JOIN pg_policies AS pol ON format('%I.%I', pol.schemaname, pol.tablename) = t.full_name
+        UNION ALL
+        SELECT 2, 5, format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', t.full_name) FROM target AS t WHERE t.relrowsecurity
+        UNION ALL
+        SELECT 2, 5, format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', t.full_name) FROM target AS t WHERE t.relforcerowsecurity
+        UNION ALL
+        SELECT 2, 6, pg_get_triggerdef(trg.oid)
+          FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND NOT trg.tgisinternal
+        UNION ALL
+        SELECT 2, 7, format('ALTER TABLE %s %s TRIGGER %I', t.full_name,
+                            CASE trg.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END,
+                            trg.tgname)
+          FROM target AS t JOIN pg_trigger AS trg ON trg.tgrelid = t.oid
+         WHERE NOT trg.tgisinternal AND trg.tgenabled <> 'O'
+        UNION ALL
+        SELECT 2, 8, comments.statement FROM lakets._comment_statements(p_relation) AS comments (statement)
+        UNION ALL
+        SELECT 3, 1, pg_get_statisticsobjdef(ext.oid) FROM pg_statistic_ext AS ext WHERE ext.stxrelid = p_relation
+        UNION ALL
+        SELECT 3, 2, format('COMMENT ON STATISTICS %I.%I IS %L', nsp.nspname, ext.stxname, obj_description(ext.oid, 'pg_statistic_ext'))
+          FROM pg_statistic_ext AS ext JOIN pg_namespace AS nsp ON nsp.oid = ext.stxnamespace
+         WHERE ext.stxrelid = p_relation AND obj_description(ext.oid, 'pg_statistic_ext') IS NOT NULL
     )
-    SELECT 1, format('ALTER TABLE %s OWNER TO %I', t.full_name, pg_get_userbyid(t.relowner))
-      FROM target AS t WHERE t.relowner <> current_user::regrole
-    UNION ALL
-    SELECT 1, format('ALTER SEQUENCE %s OWNED BY %s.%I', dep.objid::regclass, t.full_name, att.attname)
-      FROM target AS t
-      JOIN pg_depend AS dep ON dep.refobjid = t.oid AND dep.refclassid = 'pg_class'::regclass
-                           AND dep.classid = 'pg_class'::regclass AND dep.deptype = 'a'
-      JOIN pg_class AS seq ON seq.oid = dep.objid AND seq.relkind = 'S'
-      JOIN pg_attribute AS att ON att.attrelid = t.oid AND att.attnum = dep.refobjsubid
-    UNION ALL
-    SELECT 1, format('GRANT %s ON %s TO %s%s', acl.privilege_type, t.full_name,
-                     CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END,
-                     CASE WHEN acl.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-      FROM target AS t, aclexplode(t.relacl) AS acl WHERE acl.grantee <> t.relowner
-    UNION ALL
-    SELECT 1, format('GRANT %s (%I) ON %s TO %s%s', acl.privilege_type, att.attname, t.full_name,
-                     CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END,
-                     CASE WHEN acl.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-      FROM target AS t
-      JOIN pg_attribute AS att ON att.attrelid = t.oid AND att.attnum > 0 AND NOT att.attisdropped,
-           aclexplode(att.attacl) AS acl
-    UNION ALL
-    SELECT 1, format('COMMENT ON TABLE %s IS %L', t.full_name, obj_description(t.oid, 'pg_class'))
-      FROM target AS t WHERE obj_description(t.oid, 'pg_class') IS NOT NULL
-    UNION ALL
-    SELECT 1, format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', t.full_name) FROM target AS t WHERE t.relrowsecurity
-    UNION ALL
-    SELECT 1, format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', t.full_name) FROM target AS t WHERE t.relforcerowsecurity
-    UNION ALL
-    SELECT 1, format('CREATE POLICY %I ON %s AS %s FOR %s TO %s%s%s', pol.policyname, t.full_name, pol.permissive, pol.cmd,
-                     (SELECT string_agg(CASE role WHEN 'public' THEN 'PUBLIC' ELSE quote_ident(role) END, ', ')
-                        FROM unnest(pol.roles) AS role),
-                     ' USING (' || pol.qual || ')', ' WITH CHECK (' || pol.with_check || ')')
-      FROM target AS t JOIN pg_policies AS pol ON format('%I.%I', pol.schemaname, pol.tablename) = t.full_name
-    UNION ALL  -- indexes that no constraint makes, then constraints but for those that LIKE copies
-    SELECT 2, pg_get_indexdef(idx.indexrelid)
-      FROM pg_index AS idx
-     WHERE idx.indrelid = p_relation
-       AND NOT EXISTS (SELECT FROM pg_constraint AS con WHERE con.conindid = idx.indexrelid AND con.conrelid = p_relation)
-    UNION ALL
-    SELECT CASE con.contype WHEN 'f' THEN 4 ELSE 3 END,
-           format('ALTER TABLE %s ADD CONSTRAINT %I %s', t.full_name, con.conname, pg_get_constraintdef(con.oid))
-      FROM target AS t JOIN pg_constraint AS con ON con.conrelid = t.oid
-     WHERE con.contype IN ('p', 'u', 'x', 'f')
-    UNION ALL
-    SELECT 4, format('COMMENT ON INDEX %s IS %L', idx.indexrelid::regclass, obj_description(idx.indexrelid, 'pg_class'))
-      FROM pg_index AS idx
-     WHERE idx.indrelid = p_relation AND obj_description(idx.indexrelid, 'pg_class') IS NOT NULL
-    UNION ALL
-    SELECT 4, format('COMMENT ON CONSTRAINT %I ON %s IS %L', con.conname, t.full_name, obj_description(con.oid, 'pg_constraint'))
-      FROM target AS t JOIN pg_constraint AS con ON con.conrelid = t.oid
-     WHERE con.contype IN ('p', 'u', 'x', 'f') AND obj_description(con.oid, 'pg_constraint') IS NOT NULL
-    UNION ALL  -- a trigger created before the copy would fire for rows that are not new
-    SELECT 5, pg_get_triggerdef(trg.oid)
-      FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND NOT trg.tgisinternal
-    UNION ALL
-    SELECT 6, format('ALTER TABLE %s %s TRIGGER %I', t.full_name,
-                     CASE trg.tgenabled WHEN 'D' THEN 'DISABLE' WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE ALWAYS' END,
-                     trg.tgname)
-      FROM target AS t JOIN pg_trigger AS trg ON trg.tgrelid = t.oid
-     WHERE NOT trg.tgisinternal AND trg.tgenabled <> 'O';
+    SELECT trimming.phase, trimming.statement FROM trimming ORDER BY trimming.phase, trimming.position;
 $$;
 
--- Move the old table and its indexes out of the way; names are free for the new ones.
+-- Take back what default privileges granted on a table just made.
+CREATE OR REPLACE FUNCTION lakets._revoke_all(
+    p_relation regclass
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_grantee text;
+BEGIN
+    FOR v_grantee IN
+        SELECT DISTINCT CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END
+          FROM pg_class AS cls, aclexplode(cls.relacl) AS acl WHERE cls.oid = p_relation AND acl.grantee <> cls.relowner
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s FROM %s', p_relation, v_grantee);
+    END LOOP;
+END;
+$$;
+
+-- Move the old table, its indexes and its statistics out of the way; their names are free for the new ones.
 CREATE OR REPLACE FUNCTION lakets._set_aside(
     p_relation regclass
 ) RETURNS void
@@ -139,7 +245,7 @@ BEGIN
 END;
 $$;
 
--- Identity columns of the new table go on counting where the old table's stopped.
+-- Identity columns of the new table go on counting where the old table's stopped, in sequences of the old names.
 CREATE OR REPLACE FUNCTION lakets._carry_identity(
     p_old regclass,
     p_new regclass
@@ -149,6 +255,9 @@ CREATE OR REPLACE FUNCTION lakets._carry_identity(
 AS $$
 DECLARE
     v_column text;
+    v_old    regclass;
+    v_new    regclass;
+    v_name   name;
     v_value  bigint;
     v_called boolean;
 BEGIN
@@ -156,9 +265,13 @@ BEGIN
         SELECT att.attname FROM pg_attribute AS att
          WHERE att.attrelid = p_old AND att.attidentity <> '' AND NOT att.attisdropped
     LOOP
-        EXECUTE format('SELECT last_value, is_called FROM %s', pg_get_serial_sequence(p_old::text, v_column))
-           INTO v_value, v_called;
-        PERFORM setval(pg_get_serial_sequence(p_new::text, v_column), v_value, v_called);
+        v_old := pg_get_serial_sequence(p_old::text, v_column);
+        v_new := pg_get_serial_sequence(p_new::text, v_column);
+        v_name := (SELECT cls.relname FROM pg_class AS cls WHERE cls.oid = v_old);
+        EXECUTE format('SELECT last_value, is_called FROM %s', v_old) INTO v_value, v_called;
+        PERFORM setval(v_new, v_value, v_called);
+        EXECUTE format('ALTER SEQUENCE %s RENAME TO %I', v_old, '_lakets_old_' || v_old::oid);
+        EXECUTE format('ALTER SEQUENCE %s RENAME TO %I', v_new, v_name);
     END LOOP;
 END;
 $$;

@@ -8,27 +8,25 @@ CREATE OR REPLACE FUNCTION lakets._check_chunk_interval(
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    v_months  integer := extract(year FROM p_interval) * 12 + extract(month FROM p_interval);
-    v_seconds numeric := extract(epoch FROM p_interval);
 BEGIN
-    IF p_interval IS NULL OR v_seconds <= 0 OR (v_months <> 0 AND p_interval <> make_interval(months => v_months)) THEN
+    IF p_interval IS NULL OR NOT isfinite(p_interval) OR p_interval <= '0' OR p_interval > '100 years'
+       OR (date_trunc('month', p_interval) <> '0' AND date_trunc('month', p_interval) <> p_interval) THEN
         RAISE EXCEPTION 'Chunk interval % is not usable.', coalesce(p_interval::text, 'null')
             USING ERRCODE = 'invalid_parameter_value',
-                  HINT = 'Use a positive length of whole months or years, or of days, hours and seconds, not both.';
-    ELSIF v_months = 0 AND v_seconds % (CASE p_type WHEN 'date'::regtype THEN 86400 ELSE 1 END) <> 0 THEN
+                  HINT = 'Use a positive length of whole months or years (at most 100 years), or of days, hours and seconds, not both.';
+    ELSIF extract(epoch FROM p_interval) % (CASE p_type WHEN 'date'::regtype THEN 86400 ELSE 1 END) <> 0 THEN
         RAISE EXCEPTION 'Chunk interval % is too fine for a column of type %.', p_interval, p_type
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Use whole seconds, and whole days for a date column.';
     END IF;
 END;
 $$;
 
--- Check what create_chronotable was asked for; returns the time column's type.
+-- Check what create_chronotable was asked for.
 CREATE OR REPLACE FUNCTION lakets._check_new_chronotable(
     p_relation       regclass,
     p_time_column    text,
     p_chunk_interval interval
-) RETURNS regtype
+) RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -45,6 +43,9 @@ BEGIN
         RAISE EXCEPTION '% is not an ordinary table.', p_relation
             USING ERRCODE = 'wrong_object_type',
                   HINT = 'Views, temporary, foreign and inherited tables and partitions cannot become ChronoTables.';
+    ELSIF v_class.relnamespace::regnamespace::text IN ('lakets', 'lakets_cdf') THEN
+        RAISE EXCEPTION '% is in a schema that LakeTS keeps for itself.', p_relation
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Keep ChronoTables in a schema of your own.';
     ELSIF v_type IS NULL THEN
         RAISE EXCEPTION 'Table % has no column %.', p_relation, p_time_column
             USING ERRCODE = 'undefined_column', HINT = 'Name the column that holds each row''s time.';
@@ -53,55 +54,54 @@ BEGIN
             USING ERRCODE = 'datatype_mismatch', HINT = 'The time column is a timestamptz, timestamp or date.';
     END IF;
     PERFORM lakets._check_chunk_interval(p_chunk_interval, v_type);
-    PERFORM lakets._check_convertible(p_relation, p_time_column);
-    RETURN v_type;
 END;
 $$;
 
--- Put a partitioned twin in the table's place and copy its rows, chunk by chunk.
+-- Put a partitioned twin in the table's place and move its rows there.
 CREATE OR REPLACE FUNCTION lakets._partition_in_place(
     p_table    lakets._chronotable_registry,
     p_relation regclass
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
+    SET row_security = off  -- a policy that hides rows is an error here: they would be lost
 AS $$
 DECLARE
-    v_trimmings jsonb := (SELECT jsonb_agg(trim.* ORDER BY trim.phase) FROM lakets._table_trimmings(p_relation) AS trim);
+    v_trimmings jsonb := (SELECT jsonb_agg(trim.*) FROM lakets._table_trimmings(p_relation) AS trim);
     v_columns   text  := lakets._writable_columns(p_relation);
-    v_time      text  := lakets._as_instant(quote_ident(p_table.time_column),
-                                            lakets._column_type(p_relation, p_table.time_column));
+    v_options   text  := lakets._storage_options(p_relation);
     v_new       regclass;
-    v_start     timestamptz;
     v_statement text;
 BEGIN
     PERFORM lakets._set_aside(p_relation);
-    EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING INDEXES) PARTITION BY RANGE (%I)',
+    EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS) PARTITION BY RANGE (%I)',
                    p_table.schema_name, p_table.table_name, p_relation, p_table.time_column);
     v_new := lakets._relation(p_table.schema_name, p_table.table_name);
+    PERFORM lakets._revoke_all(v_new);
     PERFORM lakets._carry_identity(p_relation, v_new);
     FOR v_statement IN SELECT trim ->> 'statement' FROM jsonb_array_elements(v_trimmings) AS trim WHERE trim ->> 'phase' = '1' LOOP
         EXECUTE v_statement;
     END LOOP;
 
-    PERFORM lakets._create_default_partition(p_table);
-    FOR v_start IN
-        EXECUTE format('SELECT DISTINCT lakets.time_bucket(%1$L::interval, %2$s) FROM %3$s WHERE isfinite(%2$s) ORDER BY 1',
-                       p_table.chunk_interval, v_time, p_relation)
-    LOOP
-        PERFORM lakets._create_chunk(p_table, v_start, lakets._shift(v_start, p_table.chunk_interval));
-    END LOOP;
+    PERFORM lakets._create_default_partition(p_table, v_options);
+    PERFORM lakets._attach_chunk(p_table, lakets._create_chunk_table(p_table, cell.range_start), cell.range_start, cell.range_end)
+       FROM lakets._cells_of_rows(p_table, p_relation) AS cell ORDER BY cell.range_start;
+    EXECUTE format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', p_relation);  -- its owner must see all there is to copy
     EXECUTE format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE SELECT %2$s FROM %3$s', v_new, v_columns, p_relation);
 
-    FOR v_statement IN SELECT trim ->> 'statement' FROM jsonb_array_elements(v_trimmings) AS trim WHERE trim ->> 'phase' > '1' LOOP
+    FOR v_statement IN SELECT trim ->> 'statement' FROM jsonb_array_elements(v_trimmings) AS trim WHERE trim ->> 'phase' = '2' LOOP
         EXECUTE v_statement;
     END LOOP;
     EXECUTE format('DROP TABLE %s', p_relation);
+    FOR v_statement IN SELECT trim ->> 'statement' FROM jsonb_array_elements(v_trimmings) AS trim WHERE trim ->> 'phase' = '3' LOOP
+        EXECUTE v_statement;
+    END LOOP;
 END;
 $$;
 
 -- Turn a table into a ChronoTable and return its id. Its rows stay, and so do its types, defaults,
--- constraints, indexes, triggers, policies, grants and comments. The table is locked meanwhile.
+-- constraints, indexes, triggers, policies, grants and comments. The table is locked meanwhile. Its storage
+-- parameters, which a partitioned table cannot have, go to the chunks.
 CREATE OR REPLACE FUNCTION lakets.create_chronotable(
     p_table_name     text,
     p_time_column    text,
@@ -117,6 +117,7 @@ DECLARE
     v_relation regclass := lakets._relation(p_schema_name, p_table_name);
     v_table    lakets._chronotable_registry;
 BEGIN
+    PERFORM lakets._require_read_committed();  -- an older snapshot would miss rows to copy
     -- Lock order: (1) advisory (lakets, relation), (2) the table.
     PERFORM lakets._lock_maintenance(v_relation);
     SELECT reg.* INTO v_table
@@ -130,6 +131,7 @@ BEGIN
     END IF;
     PERFORM lakets._check_new_chronotable(v_relation, p_time_column, p_chunk_interval);
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', v_relation);
+    PERFORM lakets._check_convertible(v_relation, p_time_column);
 
     INSERT INTO lakets._chronotable_registry AS reg (schema_name, table_name, time_column, chunk_interval)
     VALUES (p_schema_name, p_table_name, p_time_column, p_chunk_interval)
@@ -189,6 +191,9 @@ BEGIN
     EXECUTE format('DROP TABLE IF EXISTS %I.%I', p_schema_name, p_table_name);
     PERFORM lakets._drop_mirror('chronotable', v_table.id, v_table.shadow_table_name);
     DELETE FROM lakets._change_log AS log WHERE log.chronotable_id = v_table.id;
+    -- 0.1.x may lack the foreign keys that do this.
+    DELETE FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = v_table.id;
+    DELETE FROM lakets._policy_registry AS pol WHERE pol.chronotable_id = v_table.id;
     DELETE FROM lakets._chronotable_registry AS reg WHERE reg.id = v_table.id;
 END;
 $$;

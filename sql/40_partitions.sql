@@ -7,12 +7,46 @@ CREATE OR REPLACE FUNCTION lakets._refuse_direct_write() RETURNS trigger
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF current_setting('lakets.moving_rows', true) = 'on' THEN
-        RETURN NULL;
+    IF TG_OP = 'TRUNCATE' AND current_setting('lakets.truncating', true) = pg_partition_root(TG_RELID)::oid::text THEN
+        RETURN NULL;  -- as part of its table
     END IF;
     RAISE EXCEPTION '%.% is a chunk of a ChronoTable and cannot be written directly.', TG_TABLE_SCHEMA, TG_TABLE_NAME
         USING ERRCODE = 'object_not_in_prerequisite_state',
               HINT = 'Write to the ChronoTable itself, so that RollUps and the change feed see the change.';
+END;
+$$;
+
+-- Put that guard on one partition.
+CREATE OR REPLACE FUNCTION lakets._guard_partition(
+    p_partition regclass
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    EXECUTE format('CREATE TRIGGER lakets_no_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
+                   'FOR EACH STATEMENT EXECUTE FUNCTION lakets._refuse_direct_write()', p_partition);
+END;
+$$;
+
+-- See that no partition of a table can be written directly.
+CREATE OR REPLACE FUNCTION lakets._guard_partitions(
+    p_relation regclass
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_partition regclass;
+BEGIN
+    FOR v_partition IN
+        SELECT inh.inhrelid FROM pg_inherits AS inh
+         WHERE inh.inhparent = p_relation
+           AND NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = inh.inhrelid AND trg.tgname = 'lakets_no_direct_write')
+         ORDER BY inh.inhrelid
+    LOOP
+        PERFORM lakets._guard_partition(v_partition);
+    END LOOP;
 END;
 $$;
 
@@ -29,8 +63,9 @@ DECLARE
     v_name  text := p_table_name || p_suffix;
     v_tries integer := 0;
 BEGIN
-    -- Cut long names, and step aside for a relation that is not ours, with a digest of the whole name.
-    WHILE octet_length(v_name) > 63 OR to_regclass(format('%I.%I', p_schema_name, v_name)) IS NOT NULL LOOP
+    -- Cut long names, and step aside for a relation or type that is not ours, with a digest of the whole name.
+    WHILE octet_length(v_name) > 63 OR to_regclass(format('%I.%I', p_schema_name, v_name)) IS NOT NULL
+          OR to_regtype(format('%I.%I', p_schema_name, v_name)) IS NOT NULL LOOP
         v_name := '_' || left(md5(p_table_name || v_tries), 8) || p_suffix;
         v_name := substr(p_table_name, 1, 63 - octet_length(v_name)) || v_name;
         WHILE octet_length(v_name) > 63 LOOP  -- letters of several bytes
@@ -42,33 +77,49 @@ BEGIN
 END;
 $$;
 
+-- A table's storage parameters, as in WITH (...); empty if it has none.
+CREATE OR REPLACE FUNCTION lakets._storage_options(
+    p_relation regclass
+) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce('WITH (' || string_agg(format('%I = %L', opt.option_name, opt.option_value), ', ') || ')', '')
+      FROM pg_class AS cls, pg_options_to_table(cls.reloptions) AS opt WHERE cls.oid = p_relation;
+$$;
+
 -- Make a table that can become a partition. It is reached through its parent only, so it needs no grants.
 CREATE OR REPLACE FUNCTION lakets._create_partition_table(
     p_relation    regclass,
     p_schema_name text,
-    p_name        text
+    p_name        text,
+    p_options     text
 ) RETURNS regclass
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_owner name := (SELECT pg_get_userbyid(cls.relowner) FROM pg_class AS cls WHERE cls.oid = p_relation);
+    v_new   regclass;
 BEGIN
-    EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY EXCLUDING COMMENTS EXCLUDING STATISTICS)',
-                   p_schema_name, p_name, p_relation);
+    EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY EXCLUDING COMMENTS EXCLUDING STATISTICS) %s',
+                   p_schema_name, p_name, p_relation, p_options);
+    v_new := lakets._relation(p_schema_name, p_name);
     IF v_owner <> current_user THEN
-        EXECUTE format('ALTER TABLE %I.%I OWNER TO %I', p_schema_name, p_name, v_owner);
+        EXECUTE format('ALTER TABLE %s OWNER TO %I', v_new, v_owner);
     END IF;
-    EXECUTE format('CREATE TRIGGER lakets_no_direct_write BEFORE INSERT OR UPDATE OR DELETE ON %I.%I '
-                   'FOR EACH STATEMENT EXECUTE FUNCTION lakets._refuse_direct_write()', p_schema_name, p_name);
-    RETURN lakets._relation(p_schema_name, p_name);
+    PERFORM lakets._revoke_all(v_new);
+    PERFORM lakets._guard_partition(v_new);
+    RETURN v_new;
 END;
 $$;
 
 -- The partition that keeps rows outside every chunk (too early, too late, infinite, without a time), so
--- that none is refused; _ensure_partitions moves them into a chunk as soon as there is one.
+-- that none is refused; _ensure_partitions moves them into a chunk as soon as there is one. Its storage parameters
+-- are what new chunks get.
 CREATE OR REPLACE FUNCTION lakets._create_default_partition(
-    p_table lakets._chronotable_registry
+    p_table   lakets._chronotable_registry,
+    p_options text DEFAULT ''
 ) RETURNS regclass
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -76,17 +127,46 @@ AS $$
 DECLARE
     v_relation  regclass := lakets._relation(p_table.schema_name, p_table.table_name);
     v_partition regclass := lakets._create_partition_table(v_relation, p_table.schema_name,
-        lakets._free_relation_name(p_table.schema_name, p_table.table_name, '_default'));
+        lakets._free_relation_name(p_table.schema_name, p_table.table_name, '_default'), p_options);
 BEGIN
     EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s DEFAULT', v_relation, v_partition);
     RETURN v_partition;
 END;
 $$;
 
--- Make one chunk for [p_start, p_end), taking in the rows that waited for it in the default partition.
--- The caller holds the maintenance lock and knows that the range is free.
-CREATE OR REPLACE FUNCTION lakets._create_chunk(
+-- The end of a partition's name, and of a chunk's: its start in UTC.
+CREATE OR REPLACE FUNCTION lakets._chunk_suffix(
+    p_start timestamptz
+) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT to_char(p_start AT TIME ZONE 'UTC', '_YYYYMMDD_HH24MISS');
+$$;
+
+-- Make the table of a chunk, not yet attached: this needs no lock that readers or writers could notice.
+CREATE OR REPLACE FUNCTION lakets._create_chunk_table(
     p_table lakets._chronotable_registry,
+    p_start timestamptz
+) RETURNS regclass
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+BEGIN
+    RETURN lakets._create_partition_table(
+        v_relation, p_table.schema_name,
+        lakets._free_relation_name(p_table.schema_name, p_table.table_name, lakets._chunk_suffix(p_start)),
+        lakets._storage_options(lakets._default_partition(v_relation)));
+END;
+$$;
+
+-- Attach a chunk's table for [p_start, p_end), with the rows that waited for it in the default partition, and
+-- register it. The caller holds the maintenance lock and knows that the range is free.
+CREATE OR REPLACE FUNCTION lakets._attach_chunk(
+    p_table lakets._chronotable_registry,
+    p_chunk regclass,
     p_start timestamptz,
     p_end   timestamptz
 ) RETURNS void
@@ -94,101 +174,157 @@ CREATE OR REPLACE FUNCTION lakets._create_chunk(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_relation  regclass := lakets._relation(p_table.schema_name, p_table.table_name);
-    v_default   regclass := lakets._default_partition(v_relation);
-    v_type      regtype  := lakets._column_type(v_relation, p_table.time_column);
-    v_from      text     := lakets._time_literal(p_start, v_type);
-    v_to        text     := lakets._time_literal(p_end, v_type);
-    v_suffix    text     := to_char(p_start AT TIME ZONE 'UTC', '_YYYYMMDD_HH24MISS');
-    v_columns   text;
-    v_chunk     regclass;
-    v_strays    boolean := false;
+    v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_type     regtype  := lakets._column_type(v_relation, p_table.time_column);
+    v_from     text     := lakets._time_literal(p_start, v_type);
+    v_to       text     := lakets._time_literal(p_end, v_type);
+    v_name     text     := format('%s.%s%s', p_table.schema_name, p_table.table_name, lakets._chunk_suffix(p_start));
 BEGIN
-    v_chunk := lakets._create_partition_table(
-        v_relation, p_table.schema_name, lakets._free_relation_name(p_table.schema_name, p_table.table_name, v_suffix));
-    IF v_default IS NOT NULL THEN
-        EXECUTE format('SELECT EXISTS (SELECT FROM %1$s WHERE %2$I >= %3$s AND %2$I < %4$s)',
-                       v_default, p_table.time_column, v_from, v_to) INTO v_strays;
-    END IF;
-    IF v_strays THEN
-        v_columns := lakets._writable_columns(v_relation);
-        PERFORM set_config('lakets.moving_rows', 'on', true);
-        EXECUTE format('WITH moved AS (DELETE FROM %1$s WHERE %2$I >= %3$s AND %2$I < %4$s RETURNING *) '
-                       'INSERT INTO %5$s (%6$s) OVERRIDING SYSTEM VALUE SELECT %6$s FROM moved',
-                       v_default, p_table.time_column, v_from, v_to, v_chunk, v_columns);
-        PERFORM set_config('lakets.moving_rows', 'off', true);
-    END IF;
-    EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)', v_relation, v_chunk, v_from, v_to);
+    PERFORM lakets._move_strays(lakets._default_partition(v_relation), p_chunk, format(
+        '%1$I >= %2$s AND %1$I < %3$s', p_table.time_column, v_from, v_to));
+    EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)', v_relation, p_chunk, v_from, v_to);
 
+    -- Tables whose names hold dots can spell the same name: tell them apart by id.
+    IF EXISTS (SELECT FROM lakets._chunk_metadata AS chunk WHERE chunk.chunk_name = v_name) THEN
+        v_name := format('%s_%s', v_name, p_table.id);
+    END IF;
     INSERT INTO lakets._chunk_metadata (chronotable_id, chunk_name, relation_name, range_start, range_end)
-    SELECT p_table.id, format('%s.%s%s', p_table.schema_name, p_table.table_name, v_suffix), cls.relname, p_start, p_end
-      FROM pg_class AS cls WHERE cls.oid = v_chunk;
+    SELECT p_table.id, v_name, cls.relname, p_start, p_end
+      FROM pg_class AS cls WHERE cls.oid = p_chunk;
 END;
 $$;
 
--- The chunks that are missing in [p_from, p_to): the cells of the interval's grid, less what is covered
--- already, whatever interval those chunks were made with. A range once dropped counts as covered: its
--- rows are in Unity Catalog, and a new chunk there would claim to hold them all.
+-- Move rows from the default partition to a table about to be attached. They stay rows of the ChronoTable, so no
+-- trigger has business with them.
+CREATE OR REPLACE FUNCTION lakets._move_strays(
+    p_default   regclass,
+    p_chunk     regclass,
+    p_condition text
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_columns text := lakets._writable_columns(p_chunk);
+    v_enable  text;
+    v_strays  boolean;
+BEGIN
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE %s)', p_default, p_condition) INTO v_strays;
+    IF NOT v_strays THEN
+        RETURN;
+    END IF;
+    v_enable := (SELECT string_agg(format('%s TRIGGER %I', CASE trg.tgenabled WHEN 'A' THEN 'ENABLE ALWAYS'
+                                              WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE' END, trg.tgname), ', ')
+                   FROM pg_trigger AS trg
+                  WHERE trg.tgrelid = p_default AND NOT trg.tgisinternal AND trg.tgenabled <> 'D');
+    EXECUTE format('ALTER TABLE %s DISABLE TRIGGER USER', p_default);
+    EXECUTE format('ALTER TABLE %s DISABLE TRIGGER USER', p_chunk);
+    EXECUTE format('WITH moved AS (DELETE FROM %1$s WHERE %2$s RETURNING *) '
+                   'INSERT INTO %3$s (%4$s) OVERRIDING SYSTEM VALUE SELECT %4$s FROM moved',
+                   p_default, p_condition, p_chunk, v_columns);
+    EXECUTE format('ALTER TABLE %s ENABLE TRIGGER USER', p_chunk);
+    IF v_enable IS NOT NULL THEN
+        EXECUTE format('ALTER TABLE %s %s', p_default, v_enable);
+    END IF;
+END;
+$$;
+
+-- What chunks cover already, whatever interval they were made with. A range once dropped counts: its rows
+-- are in Unity Catalog, and a new chunk there would claim to hold them all.
+CREATE OR REPLACE FUNCTION lakets._covered(
+    p_table lakets._chronotable_registry
+) RETURNS tstzmultirange
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(range_agg(tstzrange(chunk.range_start, chunk.range_end)), '{}')
+      FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = (p_table).id;
+$$;
+
+-- The chunks that are missing in [p_from, p_to): the cells of the interval's grid that touch it, less what is
+-- covered. Chunks are made in the years that their names can tell, 1 to 9999.
 CREATE OR REPLACE FUNCTION lakets._missing_chunks(
-    p_table lakets._chronotable_registry,
-    p_from  timestamptz,
-    p_to    timestamptz
+    p_table   lakets._chronotable_registry,
+    p_from    timestamptz,
+    p_to      timestamptz,
+    p_covered tstzmultirange
 ) RETURNS TABLE (range_start timestamptz, range_end timestamptz)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_cell timestamptz := lakets.time_bucket(p_table.chunk_interval, p_from);
-    v_gaps tstzmultirange := tstzmultirange(tstzrange(v_cell, p_to)) - coalesce((
-        SELECT range_agg(tstzrange(chunk.range_start, chunk.range_end))
-          FROM lakets._chunk_metadata AS chunk
-         WHERE chunk.chronotable_id = p_table.id AND chunk.range_end > v_cell AND chunk.range_start < p_to), '{}');
     v_next timestamptz;
 BEGIN
-    IF isempty(v_gaps) THEN
+    IF tstzrange(v_cell, p_to) <@ p_covered THEN
         RETURN;
     END IF;
-    WHILE v_cell < p_to LOOP
+    WHILE v_cell < p_to AND v_cell < '10000-01-01 00:00:00+00' LOOP
         v_next := lakets._shift(v_cell, p_table.chunk_interval);
         RETURN QUERY
             SELECT lower(gap), upper(gap)
-              FROM unnest(v_gaps * tstzmultirange(tstzrange(v_cell, v_next))) AS gap;
+              FROM unnest(tstzmultirange(tstzrange(v_cell, v_next)) - p_covered) AS gap
+             WHERE v_cell >= '0001-01-01 00:00:00+00';
         v_cell := v_next;
     END LOOP;
 END;
 $$;
 
--- The grid cells of rows in the default partition that could have a chunk; at most p_limit of them.
-CREATE OR REPLACE FUNCTION lakets._stray_cells(
+-- The chunks that a table's rows are waiting for, as far as there can be any. At most p_limit cells of the grid
+-- are looked at.
+CREATE OR REPLACE FUNCTION lakets._cells_of_rows(
+    p_table    lakets._chronotable_registry,
+    p_relation regclass,
+    p_limit    integer DEFAULT NULL
+) RETURNS TABLE (range_start timestamptz, range_end timestamptz)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+AS $$
+DECLARE
+    v_covered tstzmultirange := lakets._covered(p_table);
+    v_time    text := lakets._as_instant(format('r.%I', p_table.time_column), lakets._column_type(p_relation, p_table.time_column));
+BEGIN
+    RETURN QUERY EXECUTE format(
+        'SELECT chunk.range_start, chunk.range_end
+           FROM (SELECT DISTINCT lakets.time_bucket($1, %1$s) AS start
+                   FROM %2$s AS r
+                  WHERE %1$s >= ''0001-01-01 00:00:00+00'' AND %1$s < ''10000-01-01 00:00:00+00'' AND NOT $2 @> %1$s
+                  LIMIT $3) AS cell,
+                lakets._missing_chunks($4, cell.start, lakets._shift(cell.start, $1), $2) AS chunk',
+        v_time, p_relation) USING p_table.chunk_interval, v_covered, p_limit, p_table;
+END;
+$$;
+
+-- All chunks that are due: in the range asked for, and where rows wait in the default partition.
+CREATE OR REPLACE FUNCTION lakets._due_chunks(
     p_table   lakets._chronotable_registry,
     p_default regclass,
-    p_limit   integer DEFAULT 100
-) RETURNS SETOF timestamptz
+    p_from    timestamptz,
+    p_to      timestamptz
+) RETURNS TABLE (range_start timestamptz, range_end timestamptz)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    v_time text := lakets._as_instant('stray.' || quote_ident(p_table.time_column),
-                                      lakets._column_type(p_default, p_table.time_column));
 BEGIN
-    RETURN QUERY EXECUTE format(
-        'SELECT DISTINCT lakets.time_bucket($1, %1$s) FROM %2$s AS stray
-          WHERE isfinite(%1$s)
-            AND NOT EXISTS (SELECT FROM lakets._chunk_metadata AS chunk
-                             WHERE chunk.chronotable_id = $2 AND chunk.range_end > %1$s AND chunk.range_start <= %1$s)
-          LIMIT $3', v_time, p_default) USING p_table.chunk_interval, p_table.id, p_limit;
+    RETURN QUERY SELECT chunk.* FROM lakets._missing_chunks(p_table, p_from, p_to, lakets._covered(p_table)) AS chunk;
+    IF p_default IS NOT NULL THEN
+        RETURN QUERY SELECT chunk.* FROM lakets._cells_of_rows(p_table, p_default, 100) AS chunk;
+    END IF;
 END;
 $$;
 
 -- Job 1. Make the chunks of p_past_count intervals before now to p_future_count after, or of an explicit
 -- range (a backfill), and those that rows wait for in the default partition. Returns how many were made;
--- 0 means none was due. Waits at most 2 s for a lock, then fails as contended (55P03).
+-- 0 means none was due. p_max_chunks bounds one call, and so how long it locks: call again until it returns less.
+-- Waits at most 2 s for a lock, then fails as contended (55P03).
 CREATE OR REPLACE FUNCTION lakets._ensure_partitions(
     p_chronotable_id integer,
     p_past_count     integer     DEFAULT 1,
     p_future_count   integer     DEFAULT 3,
     p_range_start    timestamptz DEFAULT NULL,
-    p_range_end      timestamptz DEFAULT NULL
+    p_range_end      timestamptz DEFAULT NULL,
+    p_max_chunks     integer     DEFAULT NULL
 ) RETURNS integer
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -200,9 +336,8 @@ DECLARE
     v_default  regclass;
     v_from     timestamptz := p_range_start;
     v_to       timestamptz := p_range_end;
-    v_cells    timestamptz[];
-    v_created  integer := 0;
-    v_chunk    record;
+    v_due      tstzrange[];
+    v_chunks   regclass[];
 BEGIN
     SELECT reg.* INTO v_table FROM lakets._chronotable_registry AS reg WHERE reg.id = p_chronotable_id;
     IF NOT FOUND THEN
@@ -215,34 +350,23 @@ BEGIN
 
     v_relation := lakets._relation(v_table.schema_name, v_table.table_name);
     v_default := lakets._default_partition(v_relation);
-    IF v_default IS NOT NULL THEN
-        v_cells := ARRAY(SELECT lakets._stray_cells(v_table, v_default));
-    END IF;
-    IF v_default IS NOT NULL AND v_cells = '{}'
-       AND NOT EXISTS (SELECT FROM lakets._missing_chunks(v_table, v_from, v_to)) THEN
-        PERFORM lakets._prune_change_log(v_table);
+    IF v_default IS NOT NULL AND NOT EXISTS (SELECT FROM lakets._due_chunks(v_table, v_default, v_from, v_to)) THEN
         RETURN 0;  -- the usual case takes no lock
     END IF;
 
     PERFORM lakets._require_read_committed();
-    -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) default partition, as ATTACH takes them.
+    -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) default partition, (4) tables that it refers to.
     PERFORM lakets._lock_maintenance(v_relation);
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', v_relation);
     v_default := coalesce(lakets._default_partition(v_relation), lakets._create_default_partition(v_table));
+    v_due := ARRAY(SELECT DISTINCT tstzrange(due.range_start, due.range_end)
+                     FROM lakets._due_chunks(v_table, v_default, v_from, v_to) AS due ORDER BY 1 LIMIT p_max_chunks);
+    v_chunks := ARRAY(SELECT lakets._create_chunk_table(v_table, lower(due)) FROM unnest(v_due) WITH ORDINALITY AS u (due, n) ORDER BY n);
+
+    -- From here on readers of the default partition wait, and rows cannot get into it.
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', v_default);
-    FOR v_chunk IN
-        SELECT missing.* FROM lakets._missing_chunks(v_table, v_from, v_to) AS missing
-        UNION
-        SELECT missing.*
-          FROM lakets._stray_cells(v_table, v_default) AS cell,
-               lakets._missing_chunks(v_table, cell, lakets._shift(cell, v_table.chunk_interval)) AS missing
-         ORDER BY 1
-    LOOP
-        PERFORM lakets._create_chunk(v_table, v_chunk.range_start, v_chunk.range_end);
-        v_created := v_created + 1;
-    END LOOP;
-    PERFORM lakets._prune_change_log(v_table);
-    RETURN v_created;
+    PERFORM lakets._attach_chunk(v_table, u.chunk, lower(u.due), upper(u.due)) FROM unnest(v_chunks, v_due) AS u (chunk, due);
+    RETURN cardinality(v_due);
 END;
 $$;
 
@@ -256,9 +380,11 @@ CREATE OR REPLACE FUNCTION lakets._check_range(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF NOT isfinite(p_from) OR NOT isfinite(p_to) OR p_from > p_to THEN
-        RAISE EXCEPTION 'The range from % to % is not one in which chunks can be made.', p_from, p_to
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give a finite start and a later finite end.';
+    IF p_from IS NULL OR p_to IS NULL OR p_from > p_to
+       OR p_from < '0001-01-01 00:00:00+00' OR p_to > '10000-01-01 00:00:00+00' THEN
+        RAISE EXCEPTION 'The range from % to % is not one in which chunks can be made.',
+            coalesce(p_from::text, 'null'), coalesce(p_to::text, 'null')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give a start and a later end, in the years 1 to 9999.';
     ELSIF extract(epoch FROM p_to - p_from) / extract(epoch FROM p_table.chunk_interval) > 20000 THEN
         RAISE EXCEPTION 'The range from % to % would make more than 20000 chunks of % in %.%.',
             p_from, p_to, p_table.chunk_interval, p_table.schema_name, p_table.table_name

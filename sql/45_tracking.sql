@@ -2,8 +2,13 @@
 -- its rows into the shadow (when synced) and appends to the change log, in that order: the log's WAL
 -- position must lie after the lock on the shadow (see 60_durability.sql). The trigger functions are
 -- generated per table, so that their plans are kept from one statement to the next.
+--
+-- A writer is never refused for the mirror's sake. When a row to change is not found in the shadow, or the
+-- table no longer has the columns or the key that the function was written for, a gap is noted: then nothing
+-- counts as durable until enable_sync, called again, has brought the shadow in line. A row trigger that
+-- changes rows of its own statement makes such gaps too, since its change is mirrored before those rows.
 
--- SQL text of a row as one text, for tables without a key: two rows are the same if they print the same.
+-- SQL text of a row, for comparing it whole.
 CREATE OR REPLACE FUNCTION lakets._row_image(
     p_alias   text,
     p_columns name[]
@@ -15,7 +20,7 @@ AS $$
       FROM unnest(p_columns) WITH ORDINALITY AS u (col, ord);
 $$;
 
--- A table's columns in order.
+-- A table's columns in order, but for virtual ones, which follow from the others.
 CREATE OR REPLACE FUNCTION lakets._columns(
     p_relation regclass
 ) RETURNS name[]
@@ -23,10 +28,25 @@ CREATE OR REPLACE FUNCTION lakets._columns(
     SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT array_agg(att.attname ORDER BY att.attnum)
-      FROM pg_attribute AS att WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped;
+      FROM pg_attribute AS att
+     WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped AND att.attgenerated <> 'v';
 $$;
 
--- The columns of the primary key, each with its type's own equality operator; no rows without a key.
+-- The same with their types, by name: what a shadow must have, too. Called by every tracking trigger.
+CREATE OR REPLACE FUNCTION lakets._shape(
+    p_relation regclass
+) RETURNS text[]
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT array_agg(att.attname || ' ' || format_type(att.atttypid, att.atttypmod) ORDER BY att.attname)
+      FROM pg_attribute AS att
+     WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped AND att.attgenerated <> 'v';
+$$;
+GRANT EXECUTE ON FUNCTION lakets._shape(regclass) TO PUBLIC;  -- also where functions are not granted by default
+
+-- The columns of the key that identifies a row at any moment (the replica identity, so the primary key
+-- unless it is deferrable), each with its type's own equality operator; no rows without such a key.
 CREATE OR REPLACE FUNCTION lakets._key_columns(
     p_relation regclass
 ) RETURNS TABLE (key_column name, equals text)
@@ -42,71 +62,196 @@ AS $$
                           AND amop.amoplefttype = cls.opcintype AND amop.amoprighttype = cls.opcintype
       JOIN pg_operator AS opr ON opr.oid = amop.amopopr
       JOIN pg_namespace AS nsp ON nsp.oid = opr.oprnamespace
-     WHERE idx.indrelid = p_relation AND idx.indisprimary AND k.position <= idx.indnkeyatts
+     WHERE idx.indexrelid = pg_get_replica_identity_index(p_relation) AND k.position <= idx.indnkeyatts
      ORDER BY k.position;
 $$;
 
--- SQL text of the statements that bring a shadow in line with old_rows and new_rows: {insert, update, delete}.
--- Rows are found by index and must be equal in every column, and no more are taken than there were:
--- the shadow may still hold evicted rows that look like a new one.
-CREATE OR REPLACE FUNCTION lakets._mirror_statements(
+-- Without a key, two SQL texts find the copies of a row by index: its time, and a hash of what can be hashed.
+CREATE OR REPLACE FUNCTION lakets._find_by(
+    p_relation    regclass,
+    p_alias       text,
+    p_time_column text,
+    OUT at        text,
+    OUT hash      text
+)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('coalesce(%s.%I, %L::%s)', p_alias, p_time_column, 'infinity', lakets._column_type(p_relation, p_time_column)),
+           format('hash_record_extended(%s, 0)', lakets._row_image(p_alias, array_agg(att.attname ORDER BY att.attnum)))
+      FROM pg_attribute AS att
+      JOIN pg_type AS typ ON typ.oid = att.atttypid
+     WHERE att.attrelid = p_relation AND att.attname = ANY (lakets._columns(p_relation))
+       AND (att.atttypid = 'varchar'::regtype OR typ.typtype = 'e' OR EXISTS (
+            SELECT FROM pg_opclass AS cls
+              JOIN pg_am AS am ON am.oid = cls.opcmethod AND am.amname = 'hash'
+              JOIN pg_amproc AS fn ON fn.amprocfamily = cls.opcfamily AND fn.amprocnum = 2 AND fn.amproclefttype = cls.opcintype
+             WHERE cls.opcdefault AND cls.opcintype = att.atttypid AND typ.typtype = 'b' AND typ.typelem = 0));
+$$;
+
+-- What the shadow's index is on: the key, or the above.
+CREATE OR REPLACE FUNCTION lakets._shadow_index_columns(
+    p_relation    regclass,
+    p_shadow      regclass,
+    p_time_column text
+) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce((SELECT string_agg(quote_ident(key.key_column), ', ') FROM lakets._key_columns(p_relation) AS key),
+                    (SELECT format('(%s), (%s)', find.at, find.hash)
+                       FROM pg_class AS cls, lakets._find_by(p_relation, quote_ident(cls.relname), p_time_column) AS find
+                      WHERE cls.oid = p_shadow));
+$$;
+
+-- SQL text that notes a gap if `p_query` (what follows SELECT ... FROM) has a row.
+CREATE OR REPLACE FUNCTION lakets._note_gap(
+    p_shadow regclass,
+    p_query  text
+) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('INSERT INTO lakets._mirror_gap (shadow) SELECT %1$L::regclass FROM %2$s '
+                  'AND NOT EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = %1$L::regclass) LIMIT 1',
+                  p_shadow, p_query);
+$$;
+
+-- SQL text of CTEs that take old_rows out of the shadow: hit (which rows were found) and gone.
+-- A row is found by index, must be equal in every bit, and no more are taken than there were: the shadow may also
+-- hold evicted rows that look the same, and without a key another session may be deleting a row just like it.
+CREATE OR REPLACE FUNCTION lakets._mirror_delete(
+    p_relation    regclass,
+    p_shadow      regclass,
+    p_time_column text,
+    OUT ctes      text,
+    OUT missed    text
+)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_columns name[] := lakets._columns(p_relation);
+    v_key     text   := (SELECT string_agg(format('c.%1$I %2$s old_row.%1$I', key.key_column, key.equals), ' AND ')
+                           FROM lakets._key_columns(p_relation) AS key);
+    v_shadow  record := lakets._find_by(p_relation, 'c', p_time_column);
+    v_old     record := lakets._find_by(p_relation, 'o', p_time_column);
+BEGIN
+    IF v_key IS NOT NULL THEN
+        ctes := format(
+            $sql$hit AS MATERIALIZED (
+        SELECT (SELECT c.ctid FROM %1$s AS c
+                 WHERE %2$s AND %3$s::record OPERATOR(pg_catalog.*=) %4$s::record LIMIT 1) AS tid
+          FROM old_rows AS old_row
+    ), gone AS (
+        DELETE FROM %1$s AS s USING hit WHERE s.ctid = hit.tid
+    )$sql$,
+            p_shadow, v_key, lakets._row_image('c', v_columns), lakets._row_image('old_row', v_columns));
+        missed := lakets._note_gap(p_shadow, 'hit WHERE hit.tid IS NULL');
+        RETURN;
+    END IF;
+    ctes := format(
+        $sql$hit AS MATERIALIZED (
+        SELECT old_row.copies,
+               ARRAY(SELECT c.ctid FROM %1$s AS c
+                      WHERE %2$s = old_row.at AND %3$s = old_row.hash AND %4$s::text = old_row.image
+                      LIMIT old_row.copies FOR UPDATE SKIP LOCKED) AS tids
+          FROM (SELECT %5$s AS at, %6$s AS hash, %7$s::text AS image, count(*) AS copies
+                  FROM old_rows AS o GROUP BY 1, 2, 3) AS old_row
+    ), gone AS (
+        DELETE FROM %1$s AS s USING (SELECT unnest(hit.tids) AS tid FROM hit) AS found WHERE s.ctid = found.tid
+    )$sql$,
+        p_shadow, v_shadow.at, v_shadow.hash, lakets._row_image('c', v_columns),
+        v_old.at, v_old.hash, lakets._row_image('o', v_columns));
+    missed := lakets._note_gap(p_shadow, 'hit WHERE cardinality(hit.tids) < hit.copies');
+END;
+$$;
+
+-- SQL text that brings the shadow in line with an UPDATE of a table with a key. A row whose key changes is one row
+-- less and one row more. FULL JOIN can only be hashed or merged: a plan kept from a small statement cannot
+-- become a quadratic nested loop in a large one.
+CREATE OR REPLACE FUNCTION lakets._mirror_update(
     p_relation regclass,
-    p_shadow   regclass,
-    p_index_on text
-) RETURNS text[]
+    p_shadow   regclass
+) RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_columns name[] := lakets._columns(p_relation);
     v_list    text   := (SELECT string_agg(quote_ident(col), ', ') FROM unnest(v_columns) AS col);
-    v_insert  text   := format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM new_rows;', p_shadow, v_list);
-    v_join    text   := (SELECT string_agg(format('lakets_new.%1$I %2$s lakets_old.%1$I', key.key_column, key.equals), ' AND ')
-                           FROM lakets._key_columns(p_relation) AS key);
-    v_find    text   := (SELECT string_agg(format('c.%1$I %2$s lakets_old.%1$I', key.key_column, key.equals), ' AND ')
-                           FROM lakets._key_columns(p_relation) AS key);
-    v_delete  text;
-    v_update  text;
+    v_join    text;
+    v_find    text;
 BEGIN
-    IF v_join IS NULL THEN
-        v_delete := format(
-            $sql$DELETE FROM %1$s AS s
-                  USING (SELECT unnest(ARRAY(
-                                   SELECT c.ctid FROM %1$s AS c
-                                    WHERE (c.%2$I = o.at OR (c.%2$I IS NULL AND o.at IS NULL))
-                                      AND %3$s::text = o.image
-                                    LIMIT o.copies FOR UPDATE SKIP LOCKED)) AS tid
-                           FROM (SELECT o.%2$I AS at, %4$s::text AS image, count(*) AS copies
-                                   FROM old_rows AS o GROUP BY 1, 2) AS o) AS hit
-                  WHERE s.ctid = hit.tid;$sql$,
-            p_shadow, p_index_on, lakets._row_image('c', v_columns), lakets._row_image('o', v_columns));
-        RETURN ARRAY[v_insert, v_delete || E'\n    ' || v_insert, v_delete];
-    END IF;
-
-    v_find := format('(SELECT c.ctid FROM %s AS c WHERE %s AND %s::record OPERATOR(pg_catalog.*=) %s::record LIMIT 1)',
-                     p_shadow, v_find, lakets._row_image('c', v_columns), lakets._row_image('lakets_old', v_columns));
-    v_delete := format('DELETE FROM %s AS s USING (SELECT %s AS tid FROM old_rows AS lakets_old) AS hit WHERE s.ctid = hit.tid;',
-                       p_shadow, v_find);
-    -- A row whose key changes is one row less and one row more. FULL JOIN can only be hashed or merged:
-    -- a plan kept from a small statement cannot become a quadratic nested loop in a large one.
-    v_update := format(
+    SELECT string_agg(format('lakets_new.%1$I %2$s lakets_old.%1$I', key.key_column, key.equals), ' AND '),
+           string_agg(format('c.%1$I %2$s lakets_old.%1$I', key.key_column, key.equals), ' AND ')
+      INTO v_join, v_find
+      FROM lakets._key_columns(p_relation) AS key;
+    RETURN format(
         $sql$WITH pair AS MATERIALIZED (
-             SELECT lakets_new AS new_row, lakets_old IS DISTINCT FROM NULL AS had, lakets_new IS DISTINCT FROM NULL AS has,
-                    CASE WHEN lakets_old IS DISTINCT FROM NULL THEN %1$s END AS tid
-               FROM old_rows AS lakets_old FULL JOIN new_rows AS lakets_new ON %2$s
-         ), changed AS (
-             UPDATE %3$s AS s SET (%4$s) = ROW(%5$s) FROM pair WHERE pair.had AND pair.has AND s.ctid = pair.tid
-         ), gone AS (
-             DELETE FROM %3$s AS s USING pair WHERE NOT pair.has AND s.ctid = pair.tid
-         )
-         INSERT INTO %3$s (%4$s) SELECT %5$s FROM pair WHERE NOT pair.had;$sql$,
-        v_find, v_join, p_shadow, v_list,
-        (SELECT string_agg(format('(pair.new_row).%I', col), ', ') FROM unnest(v_columns) AS col));
-    RETURN ARRAY[v_insert, v_update, v_delete];
+        SELECT lakets_new AS new_row, lakets_old IS DISTINCT FROM NULL AS had, lakets_new IS DISTINCT FROM NULL AS has,
+               CASE WHEN lakets_old IS DISTINCT FROM NULL THEN (
+                   SELECT c.ctid FROM %1$s AS c
+                    WHERE %2$s AND %3$s::record OPERATOR(pg_catalog.*=) %4$s::record LIMIT 1) END AS tid
+          FROM old_rows AS lakets_old FULL JOIN new_rows AS lakets_new ON %5$s
+    ), changed AS (
+        UPDATE %1$s AS s SET (%6$s) = ROW(%7$s) FROM pair WHERE pair.has AND s.ctid = pair.tid
+    ), gone AS (
+        DELETE FROM %1$s AS s USING pair WHERE NOT pair.has AND s.ctid = pair.tid
+    ), missed AS (
+        %8$s
+    )
+    INSERT INTO %1$s (%6$s) SELECT %7$s FROM pair WHERE pair.has AND pair.tid IS NULL;$sql$,
+        p_shadow, v_find, lakets._row_image('c', v_columns), lakets._row_image('lakets_old', v_columns), v_join, v_list,
+        (SELECT string_agg(format('(pair.new_row).%I', col), ', ') FROM unnest(v_columns) AS col),
+        lakets._note_gap(p_shadow, 'pair WHERE pair.had AND pair.tid IS NULL'));
 END;
 $$;
 
--- SQL text that appends to the change log: one row per hour of data touched, with its exact extent.
+-- SQL text that a time is in a dropped chunk of a ChronoTable, where a shadow keeps rows that the table has not.
+CREATE OR REPLACE FUNCTION lakets._is_evicted(
+    p_chronotable_id integer,
+    p_time           text
+) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('coalesce((SELECT range_agg(tstzrange(chunk.range_start, chunk.range_end)) FROM lakets._chunk_metadata AS chunk '
+                  'WHERE chunk.chronotable_id = %s AND chunk.status = ''dropped'') @> %s, false)', p_chronotable_id, p_time);
+$$;
+
+-- SQL text that empties the shadow before a TRUNCATE, but for the rows of dropped chunks. Rows that came
+-- late for such a chunk are still in the table, and leave one by one.
+CREATE OR REPLACE FUNCTION lakets._mirror_truncate(
+    p_relation       regclass,
+    p_shadow         regclass,
+    p_time_column    text,
+    p_chronotable_id integer
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_type   regtype := lakets._column_type(p_relation, p_time_column);
+    v_delete record  := lakets._mirror_delete(p_relation, p_shadow, p_time_column);
+BEGIN
+    IF p_chronotable_id IS NULL THEN
+        RETURN format('DELETE FROM %s;', p_shadow);
+    END IF;
+    RETURN format(
+        $sql$IF EXISTS (SELECT FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = %s AND chunk.status = 'dropped') THEN
+        WITH old_rows AS MATERIALIZED (SELECT r.* FROM %s AS r WHERE %s), %s
+        %s;
+    END IF;
+    DELETE FROM %s AS s WHERE NOT %s;$sql$,
+        p_chronotable_id, p_relation, lakets._is_evicted(p_chronotable_id, lakets._as_instant(format('r.%I', p_time_column), v_type)),
+        v_delete.ctes, v_delete.missed,
+        p_shadow, lakets._is_evicted(p_chronotable_id, lakets._as_instant(format('s.%I', p_time_column), v_type)));
+END;
+$$;
+
+-- SQL text that appends to the change log: one row per hour of data touched, with its exact extent. Without a
+-- time column: everything may have been touched.
 CREATE OR REPLACE FUNCTION lakets._log_statement(
     p_chronotable_id integer,
     p_relation       regclass,
@@ -116,30 +261,34 @@ CREATE OR REPLACE FUNCTION lakets._log_statement(
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format(
-        $sql$INSERT INTO lakets._change_log (chronotable_id, min_time, max_time)
+    SELECT CASE
+        WHEN p_chronotable_id IS NULL THEN ''
+        WHEN p_time_column IS NULL THEN format(
+            'INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) VALUES (%s, ''-infinity'', ''infinity'');',
+            p_chronotable_id)
+        ELSE format(
+            $sql$INSERT INTO lakets._change_log (chronotable_id, min_time, max_time)
     SELECT %s, min(hit.at), max(hit.at) FROM (%s) AS hit
      GROUP BY date_bin('1 hour', hit.at, '2000-01-01 00:00:00+00'::timestamptz);$sql$,
-        p_chronotable_id,
-        string_agg(format('SELECT %s AS at FROM %I AS r',
-                          lakets._as_instant(format('r.%I', p_time_column), lakets._column_type(p_relation, p_time_column)),
-                          rows), ' UNION ALL '))
-      FROM unnest(p_rows) AS rows;
+            p_chronotable_id,
+            (SELECT string_agg(format('SELECT %s AS at FROM %I AS r', lakets._as_instant(
+                        format('r.%I', p_time_column), lakets._column_type(p_relation, p_time_column)), rows), ' UNION ALL ')
+               FROM unnest(p_rows) AS rows)) END;
 $$;
 
--- Write one trigger function and, unless it is there, its trigger.
+-- Write one trigger function and, unless it is there, its trigger ('AFTER INSERT ON % ...').
 CREATE OR REPLACE FUNCTION lakets._write_tracker(
-    p_relation   regclass,
-    p_function   text,
-    p_event      text,
-    p_referencing text,
-    p_statements text[]
+    p_relation regclass,
+    p_function text,
+    p_trigger  text,
+    p_body     text
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_owner name := (SELECT pg_get_userbyid(cls.relowner) FROM pg_class AS cls WHERE cls.oid = p_relation);
+    v_event text := split_part(p_trigger, ' ', 2);
+    v_owner oid  := (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = p_relation);
 BEGIN
     -- Settings: old rows are found in the shadow by index and tuple id however small it was when the
     -- plan was made; and floats print exactly.
@@ -149,17 +298,46 @@ BEGIN
     SET search_path = pg_catalog, pg_temp%s
 AS %L$sql$,
         p_function,
-        CASE WHEN p_event IN ('UPDATE', 'DELETE') THEN
+        CASE WHEN v_event <> 'INSERT' THEN
             ' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET extra_float_digits = 1'
         ELSE '' END,
-        format(E'BEGIN\n    %s\n    RETURN NULL;\nEND;', array_to_string(p_statements, E'\n    ')));
-    IF v_owner <> current_user THEN  -- whoever may change the table may change its tracking
-        EXECUTE format('ALTER FUNCTION lakets.%I() OWNER TO %I', p_function, v_owner);
+        format(E'BEGIN\n    %s\n    RETURN NULL;\nEND;', p_body));
+    -- The table's owner, and whoever may act for it, can write it anew.
+    IF EXISTS (SELECT FROM pg_proc AS fn
+                WHERE fn.oid = to_regprocedure(format('lakets.%I()', p_function)) AND fn.proowner <> v_owner) THEN
+        EXECUTE format('ALTER FUNCTION lakets.%I() OWNER TO %I', p_function, pg_get_userbyid(v_owner));
     END IF;
-    IF NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_track_' || lower(p_event)) THEN
-        EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION lakets.%I()',
-                       'lakets_track_' || lower(p_event), p_event, p_relation, p_referencing, p_function);
+    IF NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_track_' || lower(v_event)) THEN
+        EXECUTE format('CREATE TRIGGER %I %s FOR EACH STATEMENT EXECUTE FUNCTION lakets.%I()',
+                       'lakets_track_' || lower(v_event), replace(p_trigger, '%', p_relation::text), p_function);
     END IF;
+END;
+$$;
+
+-- SQL text that is run as long as table, key and shadow are what the mirroring statements were written for.
+CREATE OR REPLACE FUNCTION lakets._guarded(
+    p_relation regclass,
+    p_shadow   regclass,
+    p_mirror   text,
+    p_log      text,
+    p_log_all  text
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_key regclass := pg_get_replica_identity_index(p_relation);
+    v_gap text     := lakets._note_gap(p_shadow, '(VALUES (1)) AS one WHERE true') || ';';
+BEGIN
+    IF p_shadow IS NULL THEN
+        RETURN p_log;
+    ELSIF NOT lakets._shape(p_relation) <@ lakets._shape(p_shadow) THEN
+        RETURN v_gap || E'\n    ' || p_log;
+    END IF;
+    RETURN format(E'IF lakets._shape(TG_RELID) = %L::text[]%s THEN\n    %s\n    %s\n    ELSE\n    %s\n    %s\n    END IF;',
+                  lakets._shape(p_relation),
+                  CASE WHEN v_key IS NOT NULL THEN format(' AND pg_get_replica_identity_index(TG_RELID) = %s::oid', v_key::oid) END,
+                  p_mirror, p_log, v_gap, p_log_all);
 END;
 $$;
 
@@ -176,37 +354,35 @@ CREATE OR REPLACE FUNCTION lakets._write_trackers(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_mirror text[] := CASE WHEN p_shadow IS NOT NULL THEN lakets._mirror_statements(p_relation, p_shadow, p_time_column) END;
-    v_trim   text;
-    v_log    text;
+    v_list   text := (SELECT string_agg(quote_ident(col), ', ') FROM unnest(lakets._columns(p_relation)) AS col);
+    v_all    text := lakets._log_statement(p_chronotable_id, p_relation, NULL, NULL);
+    v_insert text;
+    v_update text;
+    v_delete record;
 BEGIN
-    PERFORM lakets._write_tracker(p_relation, p_stem || '_insert', 'INSERT', 'REFERENCING NEW TABLE AS new_rows',
-        ARRAY[v_mirror[1], CASE WHEN p_chronotable_id IS NOT NULL THEN
-              lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{new_rows}') END]);
-    PERFORM lakets._write_tracker(p_relation, p_stem || '_update', 'UPDATE',
-        'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows',
-        ARRAY[v_mirror[2], CASE WHEN p_chronotable_id IS NOT NULL THEN
-              lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{old_rows,new_rows}') END]);
-    PERFORM lakets._write_tracker(p_relation, p_stem || '_delete', 'DELETE', 'REFERENCING OLD TABLE AS old_rows',
-        ARRAY[v_mirror[3], CASE WHEN p_chronotable_id IS NOT NULL THEN
-              lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{old_rows}') END]);
+    v_insert := format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM new_rows;', p_shadow, v_list);
+    v_delete := lakets._mirror_delete(p_relation, p_shadow, p_time_column);
+    v_delete.ctes := format(E'WITH %s\n    %s;', v_delete.ctes, v_delete.missed);
+    v_update := CASE WHEN EXISTS (SELECT FROM lakets._key_columns(p_relation)) THEN lakets._mirror_update(p_relation, p_shadow)
+                     ELSE v_delete.ctes || E'\n    ' || v_insert END;
 
-    -- TRUNCATE empties what is resident: rows of dropped chunks stay in the shadow.
-    IF p_shadow IS NOT NULL THEN
-        v_trim := format('DELETE FROM %s', p_shadow);
-        IF p_chronotable_id IS NOT NULL THEN
-            v_trim := v_trim || format(
-                ' AS s WHERE NOT EXISTS (SELECT FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = %1$s '
-                'AND chunk.status = ''dropped'' AND chunk.range_start <= %2$s AND chunk.range_end > %2$s)',
-                p_chronotable_id, lakets._as_instant(format('s.%I', p_time_column), lakets._column_type(p_relation, p_time_column)));
-        END IF;
-        v_trim := v_trim || ';';
-    END IF;
-    IF p_chronotable_id IS NOT NULL THEN
-        v_log := format('INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) VALUES (%s, ''-infinity'', ''infinity'');',
-                        p_chronotable_id);
-    END IF;
-    PERFORM lakets._write_tracker(p_relation, p_stem || '_truncate', 'TRUNCATE', '', ARRAY[v_trim, v_log]);
+    PERFORM lakets._write_tracker(
+        p_relation, p_stem || '_insert', 'AFTER INSERT ON % REFERENCING NEW TABLE AS new_rows',
+        lakets._guarded(p_relation, p_shadow, v_insert,
+                        lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{new_rows}'), v_all));
+    PERFORM lakets._write_tracker(
+        p_relation, p_stem || '_update', 'AFTER UPDATE ON % REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows',
+        lakets._guarded(p_relation, p_shadow, v_update,
+                        lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{old_rows,new_rows}'), v_all));
+    PERFORM lakets._write_tracker(
+        p_relation, p_stem || '_delete', 'AFTER DELETE ON % REFERENCING OLD TABLE AS old_rows',
+        lakets._guarded(p_relation, p_shadow, v_delete.ctes,
+                        lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{old_rows}'), v_all));
+    -- Before, while the rows can still be seen. Chunks let themselves be emptied with their table only.
+    PERFORM lakets._write_tracker(
+        p_relation, p_stem || '_truncate', 'BEFORE TRUNCATE ON %',
+        'PERFORM set_config(''lakets.truncating'', TG_RELID::text, true);' || E'\n    ' || lakets._guarded(
+            p_relation, p_shadow, lakets._mirror_truncate(p_relation, p_shadow, p_time_column, p_chronotable_id), v_all, v_all));
 END;
 $$;
 
@@ -221,6 +397,7 @@ DECLARE
     v_table lakets._chronotable_registry;
 BEGIN
     SELECT reg.* INTO STRICT v_table FROM lakets._chronotable_registry AS reg WHERE reg.id = p_chronotable_id;
+    PERFORM lakets._guard_partitions(lakets._relation(v_table.schema_name, v_table.table_name));
     PERFORM lakets._write_trackers(
         lakets._relation(v_table.schema_name, v_table.table_name), format('_track_%s', v_table.id), v_table.time_column,
         CASE WHEN v_table.sync_enabled THEN lakets._shadow_relation(v_table.shadow_table_name) END, v_table.id);

@@ -1,5 +1,59 @@
 -- Sync: the unpartitioned mirror that the change feed streams into Unity Catalog.
 
+-- What a shadow must be: fully identified, so that the feed takes it; indexed, so that the triggers find old rows;
+-- owned as the table is; and writable, through the triggers, for whoever may write the table.
+CREATE OR REPLACE FUNCTION lakets._dress_shadow(
+    p_relation    regclass,
+    p_shadow      regclass,
+    p_time_column text
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_columns text := lakets._shadow_index_columns(p_relation, p_shadow, p_time_column);
+    v_index   text := format('_find_%s_%s', p_shadow::oid, left(md5(v_columns), 8));
+    v_owner   oid  := (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = p_relation);
+    v_grant   text;
+BEGIN
+    IF EXISTS (SELECT FROM pg_class AS cls WHERE cls.oid = p_shadow AND cls.relreplident <> 'f') THEN
+        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', p_shadow);
+    END IF;
+    IF to_regclass(format('lakets_cdf.%I', v_index)) IS NULL THEN
+        EXECUTE format('CREATE INDEX %I ON %s (%s)', v_index, p_shadow, v_columns);
+    END IF;
+    IF EXISTS (SELECT FROM pg_class AS cls WHERE cls.oid = p_shadow AND cls.relowner <> v_owner) THEN
+        EXECUTE format('ALTER TABLE %s OWNER TO %I', p_shadow, pg_get_userbyid(v_owner));
+    END IF;
+    FOR v_grant IN SELECT lakets._shadow_grants(p_relation, p_shadow) LOOP
+        EXECUTE v_grant;
+    END LOOP;
+END;
+$$;
+
+-- The grants that a table's writers need on its shadow.
+CREATE OR REPLACE FUNCTION lakets._shadow_grants(
+    p_relation regclass,
+    p_shadow   regclass
+) RETURNS SETOF text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT DISTINCT format('GRANT %s ON %s TO %s', need.rights, p_shadow,
+                           CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END)
+      FROM pg_class AS cls
+     CROSS JOIN LATERAL (
+           SELECT tab.grantee, tab.privilege_type FROM aclexplode(cls.relacl) AS tab
+           UNION ALL
+           SELECT col.grantee, col.privilege_type
+             FROM pg_attribute AS att, aclexplode(att.attacl) AS col WHERE att.attrelid = cls.oid) AS acl
+      JOIN (VALUES ('INSERT', 'INSERT'),
+                   ('UPDATE', 'SELECT, INSERT, UPDATE, DELETE'),
+                   ('DELETE', 'SELECT, UPDATE, DELETE'),
+                   ('TRUNCATE', 'SELECT, UPDATE, DELETE')) AS need (privilege_type, rights) ON need.privilege_type = acl.privilege_type
+     WHERE cls.oid = p_relation AND acl.grantee <> cls.relowner;
+$$;
+
 -- Make the shadow of a relation, empty. It has no constraints: it also keeps rows that the table no longer has.
 CREATE OR REPLACE FUNCTION lakets._create_shadow(
     p_relation    regclass,
@@ -10,27 +64,92 @@ CREATE OR REPLACE FUNCTION lakets._create_shadow(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_keys  text := (SELECT string_agg(quote_ident(key.key_column), ', ') FROM lakets._key_columns(p_relation) AS key);
-    v_owner name := (SELECT pg_get_userbyid(cls.relowner) FROM pg_class AS cls WHERE cls.oid = p_relation);
-    v_grant text;
+    v_list text := (SELECT string_agg(quote_ident(col), ', ') FROM unnest(lakets._columns(p_relation)) AS col);
 BEGIN
-    EXECUTE format('CREATE TABLE lakets_cdf.%I AS SELECT * FROM %s WITH NO DATA', p_shadow_name, p_relation);
-    EXECUTE format('ALTER TABLE lakets_cdf.%I REPLICA IDENTITY FULL', p_shadow_name);
-    -- By key to find the old rows of an UPDATE or DELETE, else by time.
-    EXECUTE format('CREATE INDEX ON lakets_cdf.%I (%s)', p_shadow_name, coalesce(v_keys, quote_ident(p_time_column)));
-    IF v_owner <> current_user THEN
-        EXECUTE format('ALTER TABLE lakets_cdf.%I OWNER TO %I', p_shadow_name, v_owner);
-    END IF;
-    -- Whoever may write the table writes the shadow too, through the trigger.
-    FOR v_grant IN
-        SELECT DISTINCT format('GRANT SELECT, INSERT, UPDATE, DELETE ON lakets_cdf.%I TO %s', p_shadow_name,
-                               CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END)
-          FROM pg_class AS cls, aclexplode(cls.relacl) AS acl
-         WHERE cls.oid = p_relation AND acl.privilege_type IN ('INSERT', 'UPDATE', 'DELETE') AND acl.grantee <> cls.relowner
-    LOOP
-        EXECUTE v_grant;
-    END LOOP;
+    EXECUTE format('CREATE TABLE lakets_cdf.%I AS SELECT %s FROM %s WITH NO DATA', p_shadow_name, v_list, p_relation);
+    PERFORM lakets._dress_shadow(p_relation, lakets._shadow_relation(p_shadow_name), p_time_column);
     RETURN lakets._shadow_relation(p_shadow_name);
+END;
+$$;
+
+-- Give a shadow the columns that its table has now. One that the table lost stays, for the rows of dropped chunks.
+CREATE OR REPLACE FUNCTION lakets._reshape_shadow(
+    p_relation regclass,
+    p_shadow   regclass
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_column record;
+BEGIN
+    FOR v_column IN
+        SELECT att.attname AS name, format_type(att.atttypid, att.atttypmod) AS type, lakets._column_type(p_shadow, att.attname) AS old_type
+          FROM pg_attribute AS att
+         WHERE att.attrelid = p_relation AND att.attname = ANY (lakets._columns(p_relation))
+           AND NOT att.attname || ' ' || format_type(att.atttypid, att.atttypmod) = ANY (lakets._shape(p_shadow))
+         ORDER BY att.attnum
+    LOOP
+        IF v_column.old_type IS NULL THEN
+            EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s', p_shadow, v_column.name, v_column.type);
+        ELSE
+            EXECUTE format('ALTER TABLE %1$s ALTER COLUMN %2$I TYPE %3$s USING %2$I::%3$s', p_shadow, v_column.name, v_column.type);
+        END IF;
+    END LOOP;
+END;
+$$;
+
+-- Make a shadow hold what its table holds, copy by copy, and else only rows of dropped chunks (`p_evicted`: SQL
+-- text that is true of those, for a row s of the shadow).
+CREATE OR REPLACE FUNCTION lakets._realign_shadow(
+    p_relation regclass,
+    p_shadow   regclass,
+    p_evicted  text
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET extra_float_digits = 1
+AS $$
+DECLARE
+    v_columns name[] := lakets._columns(p_relation);
+    v_list    text   := (SELECT string_agg(quote_ident(col), ', ') FROM unnest(v_columns) AS col);
+BEGIN
+    EXECUTE format(
+        'WITH held AS (SELECT %1$s::text AS image, count(*) AS copies FROM %2$s AS r GROUP BY 1)
+         DELETE FROM %3$s AS old
+          USING (SELECT s.ctid AS tid, %4$s::text AS image, row_number() OVER (PARTITION BY %4$s::text) AS copy
+                   FROM %3$s AS s WHERE NOT %5$s) AS s
+           LEFT JOIN held ON held.image = s.image
+          WHERE old.ctid = s.tid AND s.copy > coalesce(held.copies, 0)',
+        lakets._row_image('r', v_columns), p_relation, p_shadow, lakets._row_image('s', v_columns), p_evicted);
+    EXECUTE format(
+        'WITH held AS (SELECT %1$s::text AS image, count(*) AS copies FROM %2$s AS s GROUP BY 1)
+         INSERT INTO %2$s (%3$s)
+         SELECT %3$s FROM (SELECT r.*, %4$s::text AS lakets_image, row_number() OVER (PARTITION BY %4$s::text) AS lakets_copy
+                             FROM %5$s AS r) AS r
+           LEFT JOIN held ON held.image = r.lakets_image
+          WHERE r.lakets_copy > coalesce(held.copies, 0)',
+        lakets._row_image('s', v_columns), p_shadow, v_list, lakets._row_image('r', v_columns), p_relation);
+END;
+$$;
+
+-- Why a shadow cannot be relied on to hold every change of its table, in words; null when it can.
+CREATE OR REPLACE FUNCTION lakets._mirror_problem(
+    p_relation regclass,
+    p_shadow   regclass
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN CASE
+        WHEN NOT lakets._shape(p_relation) <@ lakets._shape(p_shadow)
+            THEN format('the columns of %s differ from the table''s; call lakets.enable_sync again', p_shadow)
+        WHEN EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = p_shadow)
+            THEN format('%s may lack changes; call lakets.enable_sync again to bring it in line', p_shadow)
+        WHEN NOT lakets._is_tracked(p_relation)
+            THEN 'a change tracking trigger of the table is missing or disabled; call lakets.enable_sync again' END;
 END;
 $$;
 
@@ -48,6 +167,23 @@ AS $$
         ELSE lakets._free_relation_name('lakets_cdf', '_shadow_' || p_stem, '_' || left(md5(p_schema), 8)) END;
 $$;
 
+-- Drop a shadow, if it is there.
+CREATE OR REPLACE FUNCTION lakets._drop_shadow(
+    p_shadow_name text
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_shadow regclass := lakets._shadow_relation(p_shadow_name);
+BEGIN
+    IF v_shadow IS NOT NULL THEN
+        DELETE FROM lakets._mirror_gap AS gap WHERE gap.shadow = v_shadow;
+        EXECUTE format('DROP TABLE %s', v_shadow);
+    END IF;
+END;
+$$;
+
 -- Drop a shadow and the generated trigger functions of one relation (whose triggers are gone already).
 CREATE OR REPLACE FUNCTION lakets._drop_mirror(
     p_kind        text,
@@ -58,12 +194,9 @@ CREATE OR REPLACE FUNCTION lakets._drop_mirror(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_shadow regclass := lakets._shadow_relation(p_shadow_name);
-    v_event  text;
+    v_event text;
 BEGIN
-    IF v_shadow IS NOT NULL THEN
-        EXECUTE format('DROP TABLE %s', v_shadow);
-    END IF;
+    PERFORM lakets._drop_shadow(p_shadow_name);
     FOREACH v_event IN ARRAY '{insert,update,delete,truncate}'::text[] LOOP
         EXECUTE format('DROP FUNCTION IF EXISTS lakets.%I()',
                        format('%s_%s_%s', CASE p_kind WHEN 'rollup' THEN '_track_rollup' ELSE '_track' END, p_id, v_event));
@@ -84,33 +217,75 @@ BEGIN
 END;
 $$;
 
--- Mirror a ChronoTable from now on, after copying what it holds. Writers wait for the copy.
+-- Make a shadow right again, whatever happened to it or to its table; the caller holds the table against writers.
+-- Compares every row, but only if there is a reason to. Returns whether anything was amiss.
+CREATE OR REPLACE FUNCTION lakets._repair_shadow(
+    p_relation    regclass,
+    p_shadow      regclass,
+    p_time_column text,
+    p_evicted     text
+) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_problem text := lakets._mirror_problem(p_relation, p_shadow);
+    v_trigger name;
+BEGIN
+    IF v_problem IS NOT NULL THEN
+        PERFORM lakets._reshape_shadow(p_relation, p_shadow);
+    END IF;
+    PERFORM lakets._dress_shadow(p_relation, p_shadow, p_time_column);
+    IF v_problem IS NOT NULL THEN
+        PERFORM lakets._realign_shadow(p_relation, p_shadow, p_evicted);
+        DELETE FROM lakets._mirror_gap AS gap WHERE gap.shadow = p_shadow;
+        FOR v_trigger IN SELECT trg.tgname FROM pg_trigger AS trg
+                          WHERE trg.tgrelid = p_relation AND trg.tgname LIKE 'lakets\_track\_%' AND trg.tgenabled NOT IN ('O', 'A') LOOP
+            EXECUTE format('ALTER TABLE %s ENABLE TRIGGER %I', p_relation, v_trigger);
+        END LOOP;
+    END IF;
+    RETURN v_problem IS NOT NULL;
+END;
+$$;
+
+-- Mirror a ChronoTable from now on, after copying what it holds; or see that its mirror is right. Writers wait.
 CREATE OR REPLACE FUNCTION lakets._sync_chronotable(
     p_table lakets._chronotable_registry
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
+    SET row_security = off  -- a policy that hides rows is an error here: they would not be mirrored
 AS $$
 DECLARE
     v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
-    v_name     text;
+    v_evicted  text     := lakets._is_evicted(p_table.id, lakets._as_instant(
+                               format('s.%I', p_table.time_column), lakets._column_type(v_relation, p_table.time_column)));
+    v_list     text     := (SELECT string_agg(quote_ident(col), ', ') FROM unnest(lakets._columns(v_relation)) AS col);
     v_shadow   regclass;
+    v_copied   boolean  := true;
 BEGIN
     -- Lock order: (1) advisory (lakets, relation), (2) parent. No writer is in flight while the trigger
     -- functions change, so none misses the shadow.
     PERFORM lakets._lock_maintenance(v_relation);
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
-    v_name := lakets._shadow_name(p_table.table_name, p_table.schema_name);
-    v_shadow := lakets._create_shadow(v_relation, v_name, p_table.time_column);
-    UPDATE lakets._chronotable_registry AS reg
-       SET sync_enabled = true, shadow_table_name = v_name WHERE reg.id = p_table.id;
-    -- Nothing visible now has written to the shadow, so all of it is flushed; the copy below is not.
-    INSERT INTO lakets._feed_proof AS proof (chronotable_id, proven) VALUES (p_table.id, pg_current_snapshot())
-        ON CONFLICT (chronotable_id) DO UPDATE
-           SET proven = excluded.proven, observed = NULL, observed_lsn = NULL, fenced = false;
-    PERFORM lakets._track_chronotable(p_table.id);
-    EXECUTE format('INSERT INTO %s SELECT * FROM %s', v_shadow, v_relation);
-    INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) VALUES (p_table.id, '-infinity', 'infinity');
+    p_table := lakets._chronotable(p_table.table_name, p_table.schema_name);  -- as it is under the lock
+    v_shadow := lakets._shadow_relation(p_table.shadow_table_name);
+    IF p_table.sync_enabled AND v_shadow IS NOT NULL THEN
+        v_copied := lakets._repair_shadow(v_relation, v_shadow, p_table.time_column, v_evicted);
+        PERFORM lakets._track_chronotable(p_table.id);
+    ELSE
+        p_table.shadow_table_name := lakets._shadow_name(p_table.table_name, p_table.schema_name);
+        v_shadow := lakets._create_shadow(v_relation, p_table.shadow_table_name, p_table.time_column);
+        UPDATE lakets._chronotable_registry AS reg
+           SET sync_enabled = true, shadow_table_name = p_table.shadow_table_name WHERE reg.id = p_table.id;
+        -- Nothing visible now has written to the shadow, so all of it is flushed; the copy below is not.
+        INSERT INTO lakets._feed_proof AS proof (chronotable_id, proven) VALUES (p_table.id, lakets._ended_now())
+            ON CONFLICT (chronotable_id) DO UPDATE
+               SET proven = excluded.proven, observed = NULL, observed_lsn = NULL, fenced = false;
+        PERFORM lakets._track_chronotable(p_table.id);
+        EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM %3$s', v_shadow, v_list, v_relation);
+    END IF;
+    INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) SELECT p_table.id, '-infinity', 'infinity' WHERE v_copied;
 END;
 $$;
 
@@ -123,22 +298,46 @@ CREATE OR REPLACE FUNCTION lakets._sync_rollup(
 AS $$
 DECLARE
     v_relation regclass := lakets._rollup_relation(p_rollup.name);
-    v_name     text;
     v_shadow   regclass;
 BEGIN
     -- Lock order: (1) advisory (lakets, relation), (2) the RollUp's table.
     PERFORM lakets._lock_maintenance(v_relation);
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
-    v_name := lakets._shadow_name('rollup_' || p_rollup.name, 'public');
-    v_shadow := lakets._create_shadow(v_relation, v_name, p_rollup.bucket_column);
-    UPDATE lakets._rollup_registry AS reg
-       SET sync_enabled = true, shadow_table_name = v_name WHERE reg.id = p_rollup.id;
-    PERFORM lakets._write_trackers(v_relation, format('_track_rollup_%s', p_rollup.id), p_rollup.bucket_column, v_shadow, NULL);
-    EXECUTE format('INSERT INTO %s SELECT * FROM %s', v_shadow, v_relation);
+    p_rollup := lakets._rollup(p_rollup.name);  -- as it is under the lock
+    v_shadow := lakets._shadow_relation(p_rollup.shadow_table_name);
+    IF p_rollup.sync_enabled AND v_shadow IS NOT NULL THEN
+        PERFORM lakets._repair_shadow(v_relation, v_shadow, p_rollup.bucket_column, 'false');
+    ELSE
+        p_rollup.shadow_table_name := lakets._shadow_name('rollup_' || p_rollup.name, 'public');
+        v_shadow := lakets._create_shadow(v_relation, p_rollup.shadow_table_name, p_rollup.bucket_column);
+        UPDATE lakets._rollup_registry AS reg
+           SET sync_enabled = true, shadow_table_name = p_rollup.shadow_table_name WHERE reg.id = p_rollup.id;
+        EXECUTE format('INSERT INTO %s SELECT * FROM %s', v_shadow, v_relation);
+    END IF;
+    PERFORM lakets._track_rollup(p_rollup.id);
 END;
 $$;
 
--- Stream a ChronoTable or a RollUp (by its name, or its table's) into Unity Catalog. Again: nothing happens.
+-- (Re)write the mirroring of a RollUp's own table as its registry row says.
+CREATE OR REPLACE FUNCTION lakets._track_rollup(
+    p_rollup_id integer
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_rollup lakets._rollup_registry;
+BEGIN
+    SELECT reg.* INTO STRICT v_rollup FROM lakets._rollup_registry AS reg WHERE reg.id = p_rollup_id;
+    IF v_rollup.sync_enabled AND lakets._shadow_relation(v_rollup.shadow_table_name) IS NOT NULL THEN
+        PERFORM lakets._write_trackers(lakets._rollup_relation(v_rollup.name), format('_track_rollup_%s', v_rollup.id),
+                                       v_rollup.bucket_column, lakets._shadow_relation(v_rollup.shadow_table_name), NULL);
+    END IF;
+END;
+$$;
+
+-- Stream a ChronoTable or a RollUp (by its name, or its table's) into Unity Catalog. Again: grants made since are
+-- followed, and a shadow that is out of line, or whose table has other columns now, is put right.
 CREATE OR REPLACE FUNCTION lakets.enable_sync(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -149,18 +348,13 @@ CREATE OR REPLACE FUNCTION lakets.enable_sync(
 AS $$
 DECLARE
     v_rollup lakets._rollup_registry := lakets._rollup_of_table(p_table_name, p_schema_name);
-    v_table  lakets._chronotable_registry;
 BEGIN
+    PERFORM lakets._require_read_committed();  -- an older snapshot would miss rows to copy
     PERFORM lakets._warn_without_feed();
     IF v_rollup.id IS NOT NULL THEN
-        IF lakets._shadow_relation(v_rollup.shadow_table_name) IS NULL OR NOT v_rollup.sync_enabled THEN
-            PERFORM lakets._sync_rollup(v_rollup);
-        END IF;
-        RETURN;
-    END IF;
-    v_table := lakets._chronotable(p_table_name, p_schema_name);
-    IF lakets._shadow_relation(v_table.shadow_table_name) IS NULL OR NOT v_table.sync_enabled THEN
-        PERFORM lakets._sync_chronotable(v_table);
+        PERFORM lakets._sync_rollup(v_rollup);
+    ELSE
+        PERFORM lakets._sync_chronotable(lakets._chronotable(p_table_name, p_schema_name));
     END IF;
 END;
 $$;
@@ -199,6 +393,7 @@ BEGIN
     IF v_rollup.id IS NOT NULL THEN
         v_relation := lakets._rollup_relation(v_rollup.name);
         PERFORM lakets._lock_maintenance(v_relation);
+        v_rollup := lakets._rollup(v_rollup.name);
         FOREACH v_event IN ARRAY '{insert,update,delete,truncate}'::text[] LOOP
             EXECUTE format('DROP TRIGGER IF EXISTS lakets_track_%s ON %s', v_event, v_relation);
         END LOOP;
@@ -210,11 +405,10 @@ BEGIN
     v_relation := lakets._relation(p_schema_name, p_table_name);
     PERFORM lakets._lock_maintenance(v_relation);
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
+    v_table := lakets._chronotable(p_table_name, p_schema_name);
     UPDATE lakets._chronotable_registry AS reg SET sync_enabled = false, shadow_table_name = NULL WHERE reg.id = v_table.id;
     PERFORM lakets._track_chronotable(v_table.id);
-    IF lakets._shadow_relation(v_table.shadow_table_name) IS NOT NULL THEN
-        EXECUTE format('DROP TABLE %s', lakets._shadow_relation(v_table.shadow_table_name));
-    END IF;
+    PERFORM lakets._drop_shadow(v_table.shadow_table_name);
     DELETE FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = v_table.id;
 END;
 $$;

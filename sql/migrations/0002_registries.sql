@@ -71,3 +71,13 @@ CREATE TABLE IF NOT EXISTS lakets._version (
     installed_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     modules      text[]
 );
+
+-- 0.1.x let these be null; the functions need not ask.
+UPDATE lakets._chronotable_registry
+   SET tiering_enabled = coalesce(tiering_enabled, false), sync_enabled = coalesce(sync_enabled, false)
+ WHERE tiering_enabled IS NULL OR sync_enabled IS NULL;
+UPDATE lakets._policy_registry SET enabled = true WHERE enabled IS NULL;
+UPDATE lakets._rollup_registry
+   SET refresh_lag = coalesce(refresh_lag, '1 hour'), depends_on = coalesce(depends_on, '{}'),
+       sync_enabled = coalesce(sync_enabled, false)
+ WHERE refresh_lag IS NULL OR depends_on IS NULL OR sync_enabled IS NULL;

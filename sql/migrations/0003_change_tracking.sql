@@ -22,6 +22,19 @@ CREATE TABLE lakets._feed_proof (
     fenced         boolean NOT NULL DEFAULT false  -- a change was made after observed_lsn, so it will be passed
 );
 
+-- Shadows known to have missed a change: nothing is taken for durable until enable_sync has brought them in line.
+-- Also appended to by writers. What 0.1.x mirrored, and whether it missed anything, is not known.
+CREATE TABLE lakets._mirror_gap (
+    shadow   regclass    NOT NULL,
+    noted_at timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+INSERT INTO lakets._mirror_gap (shadow)
+SELECT pg_catalog.to_regclass('lakets_cdf.' || pg_catalog.quote_ident(pg_catalog.regexp_replace(old.shadow, '^lakets_cdf\.', '')))
+  FROM (SELECT tab.shadow_table_name FROM lakets._chronotable_registry AS tab WHERE tab.sync_enabled
+        UNION
+        SELECT up.shadow_table_name FROM lakets._rollup_registry AS up WHERE up.sync_enabled) AS old (shadow)
+ WHERE pg_catalog.to_regclass('lakets_cdf.' || pg_catalog.quote_ident(pg_catalog.regexp_replace(old.shadow, '^lakets_cdf\.', ''))) IS NOT NULL;
+
 ALTER TABLE lakets._chunk_metadata
     ADD COLUMN relation_name text;  -- the partition's own name, where it is not the tail of chunk_name
 CREATE INDEX _chunk_metadata_by_end ON lakets._chunk_metadata (chronotable_id, range_end);
@@ -37,3 +50,5 @@ CREATE INDEX _rollup_invalidation_log_by_bucket ON lakets._rollup_invalidation_l
 -- A writer's trigger runs with the writer's own rights.
 GRANT USAGE ON SCHEMA lakets, lakets_cdf TO PUBLIC;
 GRANT INSERT ON lakets._change_log TO PUBLIC;
+GRANT SELECT, INSERT ON lakets._mirror_gap TO PUBLIC;
+GRANT SELECT ON lakets._chunk_metadata TO PUBLIC;  -- TRUNCATE asks which ranges are dropped

@@ -1,0 +1,66 @@
+-- What an older version made, brought under this one; called by the install for all there is.
+
+-- Track a ChronoTable, guard its chunks, and dress its shadow.
+CREATE OR REPLACE FUNCTION lakets._adopt_chronotable(
+    p_table lakets._chronotable_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_shadow   regclass := lakets._shadow_relation(p_table.shadow_table_name);
+BEGIN
+    IF p_table.sync_enabled AND v_shadow IS NOT NULL AND lakets._shape(v_relation) <@ lakets._shape(v_shadow) THEN
+        PERFORM lakets._dress_shadow(v_relation, v_shadow, p_table.time_column);
+    END IF;
+    PERFORM lakets._track_chronotable(p_table.id);
+END;
+$$;
+
+-- Mirror a RollUp's table, if it is synced, and give a RollUp of 0.1.x the columns that 0.1.x did not fill.
+CREATE OR REPLACE FUNCTION lakets._adopt_rollup(
+    p_rollup lakets._rollup_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relation regclass := lakets._rollup_relation(p_rollup.name);
+    v_shadow   regclass := lakets._shadow_relation(p_rollup.shadow_table_name);
+BEGIN
+    IF p_rollup.window_query IS NULL THEN
+        PERFORM lakets._adopt_query(p_rollup);
+        p_rollup := lakets._rollup(p_rollup.name);
+    END IF;
+    IF p_rollup.sync_enabled AND v_shadow IS NOT NULL AND lakets._shape(v_relation) <@ lakets._shape(v_shadow) THEN
+        PERFORM lakets._dress_shadow(v_relation, v_shadow, p_rollup.bucket_column);
+    END IF;
+    PERFORM lakets._track_rollup(p_rollup.id);
+END;
+$$;
+
+-- Qualify the query of a RollUp of 0.1.x, which was meant under the usual search_path. One that no longer runs
+-- is told, not raised: it must not keep the rest from being installed, and fails again at its refresh.
+CREATE OR REPLACE FUNCTION lakets._adopt_query(
+    p_rollup lakets._rollup_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_query record;
+BEGIN
+    SELECT qualified.* INTO v_query FROM lakets._qualified_query(p_rollup.query_text, 'public, lakets') AS qualified;
+    p_rollup.bucket_column := coalesce(p_rollup.bucket_column, lakets._bucket_column(p_rollup.name, v_query.columns, v_query.types));
+    UPDATE lakets._rollup_registry AS reg
+       SET query_text = v_query.query,
+           bucket_column = p_rollup.bucket_column,
+           window_query = lakets._window_query(p_rollup.name, v_query.query, p_rollup.bucket_column,
+                                               p_rollup.source_chronotable_id, p_rollup.depends_on)
+     WHERE reg.id = p_rollup.id;
+EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'The query of RollUp % cannot be read: %', p_rollup.name, SQLERRM
+        USING ERRCODE = SQLSTATE, HINT = 'Drop the RollUp and create it again with a query that runs.';
+END;
+$$;
