@@ -131,6 +131,7 @@ class ControlPlane:
 class _Handler(BaseHTTPRequestHandler):
     plane: ControlPlane
     protocol_version = "HTTP/1.1"
+    wbufsize = 65536  # head and body in one packet: two would wait 40 ms for each other
 
     def do_GET(self) -> None:
         self._serve()
