@@ -106,7 +106,7 @@ class LakebaseDoorkeeper:
     async def _check_native(self, socket: Path, role: str, password: str) -> None:
         query = "SELECT rolpassword FROM pg_authid WHERE rolname = %s AND rolcanlogin"
         async with await psycopg.AsyncConnection.connect(
-            host=str(socket.parent), user="postgres", dbname="postgres", autocommit=True
+            host=str(socket.parent), port=5432, user="postgres", dbname="postgres", autocommit=True
         ) as conn:
             row = await (await conn.execute(query, [role])).fetchone()
         if row is None or not row[0] or not matches_scram(password, row[0]):

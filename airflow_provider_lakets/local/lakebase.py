@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -126,6 +126,7 @@ class LocalLakebase:
             {
                 "conn_type": "lakebase",
                 "host": self.postgres.socket_dir,
+                "port": 5432,
                 "schema": self.database,
                 "login": user,
                 "password": "unused",
@@ -235,29 +236,34 @@ class LocalLakebase:
 
     def stop_feed(self) -> None:
         """Let the feed end its batch and stop; kill it when that takes too long, which loses nothing."""
-        pid = self.feed_pid()
-        if pid is not None:
-            os.kill(pid, signal.SIGTERM)
-            deadline = time.monotonic() + _STOP_SECONDS
-            while self.feed_pid() == pid and time.monotonic() < deadline:
-                time.sleep(0.02)
-            if self.feed_pid() == pid:
-                os.kill(pid, signal.SIGKILL)
-        self._reap()
+        self._end_feed(signal.SIGTERM)
+        self._end_feed(signal.SIGKILL)
 
     def kill_feed(self) -> None:
         """Kill the feed as a crash would."""
-        pid = self.feed_pid()
-        if pid is not None:
-            os.kill(pid, signal.SIGKILL)
-        self._reap()
+        self._end_feed(signal.SIGKILL)
 
-    def _reap(self) -> None:
-        if self._feed is not None:
+    def _end_feed(self, number: signal.Signals) -> None:
+        if self._feed is None:
+            self._end_foreign_feed(number)
+            return
+        self._feed.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._feed.wait(_STOP_SECONDS)
             if self._feed.stdin is not None:
                 self._feed.stdin.close()
             self._feed = None
+
+    def _end_foreign_feed(self, number: signal.Signals) -> None:
+        pid = self.feed_pid()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if pid is not None:
+                process = psutil.Process(pid)
+                process.send_signal(number)
+                deadline = time.monotonic() + _STOP_SECONDS
+                # Whose child it is may be slow to take note of its end.
+                while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+                    time.sleep(0.02)
 
     @property
     def _lock_file(self) -> Path:

@@ -24,6 +24,7 @@ DEFAULT_DATABASE = "databricks_postgres"
 # What Lakebase sets and a fresh initdb does not: the change feed decodes the WAL.
 SETTINGS: Mapping[str, str] = {
     "wal_level": "logical",
+    "port": "5432",  # whatever PGPORT says: only the socket's name depends on it
     "max_replication_slots": "32",
     "max_wal_senders": "32",
     "max_connections": "200",
@@ -146,7 +147,7 @@ class EmbeddedPostgres:
 
     def conninfo(self, database: str = "postgres", user: str = "postgres") -> str:
         """Return a libpq connection string."""
-        return make_conninfo(host=self.socket_dir, dbname=database, user=user)
+        return make_conninfo(host=self.socket_dir, port=5432, dbname=database, user=user)
 
     def ensure_database(self, name: str = DEFAULT_DATABASE, template: str | None = None) -> str:
         """Create a database unless it is there, and return its connection string."""

@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
 from airflow_provider_lakets.local import control
 from airflow_provider_lakets.local.client import LocalServer
+from tests.superuser import superuser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from databricks.sdk import WorkspaceClient
-
-
-def superuser(server: LocalServer) -> str:
-    """Return the way past the front door."""
-    return make_conninfo(host=str(server.folder / "pg"), dbname="databricks_postgres", user="postgres")
 
 
 @pytest.fixture(scope="session")
