@@ -213,6 +213,18 @@ def test_native_password_without_a_role_is_refused_before_the_login(
         LakebaseHook().get_conn()
 
 
+def test_credential_is_not_even_minted_for_a_login_in_clear_text(
+    principal: ControlPlane, define: Callable[..., None]
+) -> None:
+    principal.put_weather("ep-x.example.com")
+    define(extra={"project": "weather", "sslmode": "prefer"})
+
+    with pytest.raises(LakebaseCredentialError, match="asks for sslmode 'prefer' to 'ep-x.example.com'"):
+        LakebaseHook().get_conn()
+
+    assert principal.minted == []
+
+
 def test_provisioned_instance_has_its_own_credentials(
     principal: ControlPlane, define: Callable[..., None], postgres: EmbeddedPostgres
 ) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from asgiref.sync import async_to_sync
 from sqlalchemy import text
 
 from airflow_provider_lakets.exceptions import (
@@ -22,6 +23,8 @@ from tests.relay import STARTING_UP, Relay, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from airflow.sdk import Connection
 
     from airflow_provider_lakets.local.postgres import EmbeddedPostgres
     from tests.control_plane import ControlPlane
@@ -149,6 +152,29 @@ def test_event_loop_is_not_blocked_by_minting(hook: LakebaseHook, principal: Con
 
     principal.on_mint = mint_after_a_tick
     asyncio.run(tick_while_logging_in())
+
+
+def test_event_loop_answers_the_lookup_of_the_connection(
+    hook: LakebaseHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+    look_up = LakebaseHook.get_connection
+
+    async def ask_supervisor() -> None:
+        loops.append(asyncio.get_running_loop())
+
+    def get_connection(conn_id: str) -> Connection:
+        async_to_sync(ask_supervisor)()  # what the triggerer of Airflow 3.1 does
+        return look_up(conn_id)
+
+    async def log_in() -> None:
+        loops.append(asyncio.get_running_loop())
+        await (await hook.aget_conn()).close()
+
+    monkeypatch.setattr(hook, "get_connection", get_connection)
+    asyncio.run(log_in())
+
+    assert loops[0] is loops[1]
 
 
 @pytest.mark.parametrize(
