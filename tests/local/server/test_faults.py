@@ -140,7 +140,10 @@ def test_a_statement_cut_in_the_middle_is_made_again(
         server.fault(FaultName.CUT)
     call.join()
 
-    assert made == [6]
+    # The server may have ended the first try after its client was gone: what counts is what is there.
+    future = lakets.get_first("SELECT count(*) FROM lakets._chunk_metadata WHERE range_start > now()")
+    assert len(made) == 1
+    assert future == (9,)
 
 
 def wait_for_a_waiter(server: LocalServer) -> None:
