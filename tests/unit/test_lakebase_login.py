@@ -219,7 +219,7 @@ def test_credential_is_not_even_minted_for_a_login_in_clear_text(
     principal.put_weather("ep-x.example.com")
     define(extra={"project": "weather", "sslmode": "prefer"})
 
-    with pytest.raises(LakebaseCredentialError, match="asks for sslmode 'prefer' to 'ep-x.example.com'"):
+    with pytest.raises(LakebaseCredentialError, match="asks for sslmode 'prefer' to 'ep-x"):
         LakebaseHook().get_conn()
 
     assert principal.minted == []
