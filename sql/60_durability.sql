@@ -8,50 +8,101 @@
 --            position. Once committed_lsn reaches it, all of that is flushed, since a table's commits
 --            are flushed in order.
 --   Alone.   Let T be the writer that noted the last position. If nobody is writing now, and T saw all
---            other unproven writers committed when it noted it, then the only commit of this table at or
---            after the position is T's own: committed_lsn >= position means that T, hence all, is flushed.
+--            other unproven writers committed when it noted it, then the only commit of this table after
+--            the position is T's own: committed_lsn > position means that T, hence all, is flushed.
 --            This is what flags an idle table, whose committed_lsn stands still.
 --
 -- Where writers overlapped and then all fell idle neither rule applies. Then a fence is set: one row of
 -- the shadow is updated to what it is. Its commit lies after the observed position, and passes it.
+--
+-- Both rules stand on this: whoever changes a shadow locks it until it is visible, and then notes it in
+-- the change log; nothing else may write there.
+
+-- Does each statement of this transaction see what is committed by then?
+CREATE OR REPLACE FUNCTION lakets._is_read_committed() RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT current_setting('transaction_isolation') IN ('read committed', 'read uncommitted');
+$$;
+
+-- The transactions that have ended, as a snapshot. pg_current_snapshot() takes its own transaction, which
+-- may yet write, for one of them as soon as a later one has ended: so it is marked as still running.
+CREATE OR REPLACE FUNCTION lakets._ended_now() RETURNS pg_snapshot
+    LANGUAGE sql STABLE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN pg_visible_in_snapshot(own, seen)
+        THEN format('%s:%s:%s', pg_snapshot_xmin(seen), pg_snapshot_xmax(seen), (
+                 SELECT string_agg(running.xid::text, ',' ORDER BY running.xid)
+                   FROM (SELECT pg_snapshot_xip(seen) UNION SELECT own) AS running (xid)))::pg_snapshot
+        ELSE seen END
+      FROM (SELECT pg_current_snapshot(), pg_current_xact_id_if_assigned()) AS now (seen, own);
+$$;
+
+-- What the feed says of a shadow; no row when there is no shadow, no feed, it does not know the shadow, or
+-- this role cannot read it.
+CREATE OR REPLACE FUNCTION lakets._cdf_report(
+    p_shadow_name text
+) RETURNS TABLE (status text, committed_lsn pg_lsn)
+    LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    -- Not known to this function when it is made: the feed may come and go.
+    RETURN QUERY EXECUTE 'SELECT feed.status::text, feed.committed_lsn FROM wal2delta.tables AS feed WHERE feed.table_oid = $1'
+        USING lakets._shadow_relation(p_shadow_name)::oid;
+EXCEPTION WHEN insufficient_privilege OR undefined_table OR invalid_schema_name THEN
+    RETURN;
+END;
+$$;
 
 -- Where the feed of a shadow stands; null unless it is STREAMING, and null when the feed cannot be read.
 CREATE OR REPLACE FUNCTION lakets._cdf_committed_lsn(
     p_shadow_name text
 ) RETURNS pg_lsn
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    v_lsn pg_lsn;
-BEGIN
-    IF lakets._cdf_status(p_shadow_name) = 'STREAMING' THEN
-        EXECUTE 'SELECT feed.committed_lsn FROM wal2delta.tables AS feed WHERE feed.table_oid = $1'
-           INTO v_lsn USING lakets._shadow_relation(p_shadow_name)::oid;
-    END IF;
-    RETURN v_lsn;
-END;
+    SELECT feed.committed_lsn FROM lakets._cdf_report(p_shadow_name) AS feed WHERE feed.status = 'STREAMING';
 $$;
 
--- What the feed says of a shadow (PENDING, SNAPSHOTTING, STREAMING, SKIPPED), or NONE: no shadow, no feed,
--- not known to it, or not readable for this role.
+-- What the feed says of a shadow (PENDING, SNAPSHOTTING, STREAMING, SKIPPED), or NONE when it says nothing.
 CREATE OR REPLACE FUNCTION lakets._cdf_status(
     p_shadow_name text
 ) RETURNS text
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    v_shadow regclass := lakets._shadow_relation(p_shadow_name);
-    v_status text;
-BEGIN
-    IF v_shadow IS NOT NULL AND to_regclass('wal2delta.tables') IS NOT NULL
-       AND has_schema_privilege('wal2delta', 'USAGE')
-       AND has_table_privilege('wal2delta.tables', 'SELECT') THEN
-        EXECUTE 'SELECT feed.status FROM wal2delta.tables AS feed WHERE feed.table_oid = $1' INTO v_status USING v_shadow::oid;
-    END IF;
-    RETURN coalesce(v_status, 'NONE');
-END;
+    SELECT coalesce((SELECT feed.status FROM lakets._cdf_report(p_shadow_name) AS feed), 'NONE');
+$$;
+
+-- Is somebody else changing a relation? Whoever did is visible by the time this says no.
+CREATE OR REPLACE FUNCTION lakets._is_being_written(
+    p_relation regclass
+) RETURNS boolean
+    LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (
+        SELECT FROM pg_locks AS lck
+         WHERE lck.locktype = 'relation' AND lck.relation = p_relation AND lck.mode = 'RowExclusiveLock'
+           AND lck.database = (SELECT db.oid FROM pg_database AS db WHERE db.datname = current_database())
+           AND lck.pid IS DISTINCT FROM pg_backend_pid());
+$$;
+
+-- What was learnt of the feed before. Nothing, if that was in another cluster, whose transaction ids had
+-- come further.
+CREATE OR REPLACE FUNCTION lakets._known_proof(
+    p_chronotable_id integer
+) RETURNS lakets._feed_proof
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT proof.*
+      FROM lakets._feed_proof AS proof
+     WHERE proof.chronotable_id = p_chronotable_id
+       AND pg_snapshot_xmax(coalesce(proof.observed, proof.proven)) <= pg_snapshot_xmax(pg_current_snapshot());
 $$;
 
 -- The transactions known to be flushed, as a snapshot that sees just them, by what can be read now;
@@ -63,41 +114,35 @@ CREATE OR REPLACE FUNCTION lakets._proof_now(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_shadow regclass := lakets._shadow_relation(p_table.shadow_table_name);
-    v_lsn    pg_lsn   := lakets._cdf_committed_lsn(p_table.shadow_table_name);
-    v_proof  lakets._feed_proof;
+    v_lsn    pg_lsn := lakets._cdf_committed_lsn(p_table.shadow_table_name);
+    v_proof  lakets._feed_proof := lakets._known_proof(p_table.id);
+    v_proven pg_snapshot := CASE WHEN v_lsn >= v_proof.observed_lsn THEN v_proof.observed ELSE v_proof.proven END;
     v_now    pg_snapshot;
     v_last   record;
 BEGIN
-    IF v_lsn IS NULL THEN
+    -- Passed
+    IF v_lsn IS NULL OR v_proven IS NULL THEN
         RETURN NULL;
     END IF;
-    SELECT proof.* INTO v_proof FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = p_table.id;
-    IF v_lsn >= v_proof.observed_lsn THEN
-        v_proof.proven := v_proof.observed;
-    END IF;
-    -- The order of these statements matters: committed_lsn is read, then nobody holds the shadow, then a
+    -- Alone. The order of statements matters: committed_lsn is read, then nobody holds the shadow, then a
     -- new snapshot sees everyone whom committed_lsn can be about. A writer lets go of its lock only after
-    -- it has become visible, and the feed may be quicker than that.
-    IF v_proof.proven IS NULL OR EXISTS (
-        SELECT FROM pg_locks AS lck
-         WHERE lck.locktype = 'relation' AND lck.relation = v_shadow AND lck.mode = 'RowExclusiveLock'
-           AND lck.database = (SELECT db.oid FROM pg_database AS db WHERE db.datname = current_database())
-           AND lck.pid IS DISTINCT FROM pg_backend_pid()) THEN
-        RETURN v_proof.proven;
+    -- it has become visible, and the feed may be quicker than that. At other isolation levels there is no
+    -- new snapshot.
+    IF NOT lakets._is_read_committed() OR lakets._is_being_written(lakets._shadow_relation(p_table.shadow_table_name)) THEN
+        RETURN v_proven;
     END IF;
-    v_now := pg_current_snapshot();
+    v_now := lakets._ended_now();
     SELECT log.xid, log.lsn, log.snapshot INTO v_last
-      FROM lakets._unproven_changes(p_table.id, v_proof.proven) AS log
+      FROM lakets._unproven_changes(p_table.id, v_proven) AS log
      WHERE pg_visible_in_snapshot(log.xid, v_now)
      ORDER BY log.lsn DESC LIMIT 1;
-    IF NOT FOUND OR (v_lsn >= v_last.lsn AND NOT EXISTS (
-        SELECT FROM lakets._unproven_changes(p_table.id, v_proof.proven) AS log
+    IF NOT FOUND OR (v_lsn > v_last.lsn AND NOT EXISTS (
+        SELECT FROM lakets._unproven_changes(p_table.id, v_proven) AS log
          WHERE log.xid <> v_last.xid AND pg_visible_in_snapshot(log.xid, v_now)
            AND NOT pg_visible_in_snapshot(log.xid, v_last.snapshot))) THEN
         RETURN v_now;
     END IF;
-    RETURN v_proof.proven;
+    RETURN v_proven;
 END;
 $$;
 
@@ -116,10 +161,9 @@ AS $$
        AND NOT coalesce(pg_visible_in_snapshot(log.xid, p_proven), false);
 $$;
 
--- Learn what can be learnt now and keep it. With p_fence, set a fence where only that can settle the matter.
+-- Learn what can be learnt now and keep it.
 CREATE OR REPLACE FUNCTION lakets._prove(
-    p_table lakets._chronotable_registry,
-    p_fence boolean DEFAULT false
+    p_table lakets._chronotable_registry
 ) RETURNS pg_snapshot
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -129,6 +173,7 @@ DECLARE
     v_proven pg_snapshot;
     v_now    pg_snapshot;
 BEGIN
+    PERFORM lakets._require_read_committed();
     IF lakets._cdf_committed_lsn(p_table.shadow_table_name) IS NULL THEN
         RETURN NULL;
     END IF;
@@ -137,7 +182,7 @@ BEGIN
       FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = p_table.id FOR UPDATE;
 
     v_proven := lakets._proof_now(p_table);
-    v_now := pg_current_snapshot();
+    v_now := lakets._ended_now();
     IF v_proven IS NOT NULL
        AND NOT EXISTS (SELECT FROM lakets._unproven_changes(p_table.id, v_proven)) THEN
         UPDATE lakets._feed_proof AS proof  -- all is flushed; nothing to wait for
@@ -145,18 +190,33 @@ BEGIN
     ELSIF v_proof.observed IS NULL OR v_proven::text IS DISTINCT FROM v_proof.proven::text THEN
         -- In this order: the snapshot is already taken, so the position lies after all that it sees.
         UPDATE lakets._feed_proof AS proof
-           SET proven = v_proven, observed = v_now, observed_lsn = pg_current_wal_insert_lsn(),
-               fenced = p_fence AND lakets._fence(p_table)
+           SET proven = v_proven, observed = v_now, observed_lsn = pg_current_wal_insert_lsn(), fenced = false
          WHERE proof.chronotable_id = p_table.id;
-    ELSIF p_fence AND NOT v_proof.fenced AND lakets._fence(p_table) THEN
-        UPDATE lakets._feed_proof AS proof SET fenced = true WHERE proof.chronotable_id = p_table.id;
     END IF;
     RETURN v_proven;
 END;
 $$;
 
--- Change one row of the shadow to what it is, alone. False: somebody is writing (then the feed will move
--- by itself), or there is no row.
+-- Where something waits for the feed to move (see _prove, which the caller ran), see to it that it will.
+CREATE OR REPLACE FUNCTION lakets._move_feed(
+    p_table lakets._chronotable_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF lakets._cdf_committed_lsn(p_table.shadow_table_name) IS NOT NULL
+       AND EXISTS (SELECT FROM lakets._feed_proof AS proof
+                    WHERE proof.chronotable_id = p_table.id AND proof.observed IS NOT NULL AND NOT proof.fenced)
+       AND lakets._fence(p_table) THEN
+        UPDATE lakets._feed_proof AS proof SET fenced = true WHERE proof.chronotable_id = p_table.id;
+    END IF;
+END;
+$$;
+
+-- Change one row of the shadow to what it is, alone: a writer would lose track of the row it looks for. False:
+-- somebody is writing (then the feed will move by itself), or there is no row. Writers wait until the
+-- transaction ends, and they may hold the table: so nothing may be locked after this.
 CREATE OR REPLACE FUNCTION lakets._fence(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -181,6 +241,29 @@ BEGIN
 END;
 $$;
 
+-- Why no chunk of a table can be proved durable, in words; null when it depends on the chunk.
+CREATE OR REPLACE FUNCTION lakets._sync_gap(
+    p_table  lakets._chronotable_registry,
+    p_proven pg_snapshot
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_status text := lakets._cdf_status(p_table.shadow_table_name);
+BEGIN
+    IF NOT p_table.sync_enabled THEN
+        RETURN 'the table is not synced to Unity Catalog';
+    ELSIF v_status <> 'STREAMING' THEN
+        RETURN format('the change feed of %s is not streaming: %s', p_table.shadow_table_name, v_status);
+    END IF;
+    RETURN coalesce(
+        lakets._mirror_problem(lakets._relation(p_table.schema_name, p_table.table_name),
+                               lakets._shadow_relation(p_table.shadow_table_name)),
+        CASE WHEN p_proven IS NULL THEN 'the change feed has not yet passed a known position' END);
+END;
+$$;
+
 -- Why a chunk is not (yet) proved durable, in words; null when every change to it is flushed.
 CREATE OR REPLACE FUNCTION lakets._durability_gap(
     p_table  lakets._chronotable_registry,
@@ -191,25 +274,14 @@ CREATE OR REPLACE FUNCTION lakets._durability_gap(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_status text := lakets._cdf_status(p_table.shadow_table_name);
+    v_gap text := lakets._sync_gap(p_table, p_proven);
 BEGIN
-    IF NOT p_table.sync_enabled THEN
-        RETURN 'the table is not synced to Unity Catalog';
-    ELSIF v_status <> 'STREAMING' THEN
-        RETURN format('the change feed of %s is not streaming: %s', p_table.shadow_table_name, v_status);
-    ELSIF NOT lakets._columns(lakets._relation(p_table.schema_name, p_table.table_name))
-              <@ lakets._columns(lakets._shadow_relation(p_table.shadow_table_name)) THEN
-        RETURN format('%s lacks columns of the table', p_table.shadow_table_name);
-    ELSIF NOT lakets._is_tracked(lakets._relation(p_table.schema_name, p_table.table_name)) THEN
-        RETURN 'a change tracking trigger of the table is missing or disabled';
-    ELSIF p_proven IS NULL THEN
-        RETURN 'the change feed has not yet passed a known position';
-    ELSIF EXISTS (
+    IF v_gap IS NULL AND EXISTS (
         SELECT FROM lakets._unproven_changes(p_table.id, p_proven) AS log
          WHERE log.min_time < p_chunk.range_end AND log.max_time >= p_chunk.range_start) THEN
         RETURN 'changes to it are not known to be flushed yet';
     END IF;
-    RETURN NULL;
+    RETURN v_gap;
 END;
 $$;
 
@@ -257,7 +329,7 @@ AS $$
 DECLARE
     v_floor xid8;
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(hashtext('lakets change log'), p_table.id) THEN
+    IF NOT lakets._is_read_committed() OR NOT pg_try_advisory_xact_lock(hashtext('lakets change log'), p_table.id) THEN
         RETURN;
     END IF;
     -- Waiting for the proof row could close a circle with retention, which has it and waits for readers.
@@ -265,12 +337,15 @@ BEGIN
     IF FOUND THEN
         PERFORM lakets._prove(p_table);
     END IF;
+    -- All in one statement: who wants the log is judged as of one moment.
     SELECT min(coalesce(pg_snapshot_xmin(seen.snapshot), '0'::xid8)) INTO v_floor
       FROM (SELECT reg.absorbed
               FROM lakets._rollup_registry AS reg WHERE reg.source_chronotable_id = p_table.id AND reg.track_changes
             UNION ALL
-            SELECT (SELECT proof.proven FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = p_table.id)
-             WHERE p_table.sync_enabled
+            SELECT proof.proven
+              FROM lakets._chronotable_registry AS tab
+              LEFT JOIN lakets._feed_proof AS proof ON proof.chronotable_id = tab.id
+             WHERE tab.id = p_table.id AND tab.sync_enabled
             UNION ALL
             SELECT pg_current_snapshot()) AS seen (snapshot);
     DELETE FROM lakets._change_log AS log WHERE log.chronotable_id = p_table.id AND log.xid < v_floor;

@@ -21,14 +21,15 @@ BEGIN
     IF v_after IS NULL OR NOT v_table.sync_enabled OR lakets._cdf_status(v_table.shadow_table_name) <> 'STREAMING' THEN
         RETURN;
     END IF;
+    -- Lock order: (1) the table's proof row, (2) its policies, (3) chunk metadata rows.
     v_proven := lakets._prove(v_table);
+    UPDATE lakets._policy_registry AS pol SET last_run_at = now()
+     WHERE pol.chronotable_id = v_table.id AND pol.policy_type IN ('tiering', 'tiered_retention');
     UPDATE lakets._chunk_metadata AS chunk
        SET status = 'active', tiered_at = NULL
      WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'tiered'
        AND EXISTS (SELECT FROM lakets._unproven_changes(v_table.id, v_proven) AS log
                     WHERE log.min_time < chunk.range_end AND log.max_time >= chunk.range_start);
-    UPDATE lakets._policy_registry AS pol SET last_run_at = now()
-     WHERE pol.chronotable_id = v_table.id AND pol.policy_type IN ('tiering', 'tiered_retention');
     PERFORM lakets._prune_change_log(v_table);
     RETURN QUERY
         SELECT chunk.id::bigint, chunk.chunk_name, chunk.range_start, chunk.range_end
@@ -58,13 +59,14 @@ BEGIN
       FROM lakets._chunk_metadata AS chunk
       JOIN lakets._chronotable_registry AS reg ON reg.id = chunk.chronotable_id
      WHERE chunk.chunk_name = p_chunk_name;
-    -- Lock order: (1) the table's proof row and, for a fence only, the shadow, (2) the chunk's metadata row.
-    v_proven := lakets._prove(v_table, p_fence => true);
+    -- Lock order: (1) the table's proof row, (2) the chunk's metadata row, (3) for a fence only, the shadow.
+    v_proven := lakets._prove(v_table);
     v_chunk := lakets._lock_chunk(p_chunk_name);
     v_gap := lakets._durability_gap(v_table, v_chunk, v_proven);
     IF v_gap IS NOT NULL THEN
         UPDATE lakets._chunk_metadata AS chunk SET status = 'active', tiered_at = NULL
          WHERE chunk.id = v_chunk.id AND chunk.status = 'tiered';
+        PERFORM lakets._move_feed(v_table);
         RAISE NOTICE 'Chunk % is deferred: %.', p_chunk_name, v_gap;
         RETURN false;
     END IF;

@@ -112,21 +112,22 @@ CREATE OR REPLACE FUNCTION lakets.execute_retention(
     SET lock_timeout = '2s'
 AS $$
 DECLARE
-    v_table    lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
     v_relation regclass := lakets._relation(p_schema_name, p_table_name);
+    v_table    lakets._chronotable_registry;
     v_proven   pg_snapshot;
     v_expired  bigint[];
     v_chunk    lakets._chunk_metadata;
     v_dropped  integer := 0;
 BEGIN
     PERFORM lakets._require_read_committed();
-    -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) chunk metadata, (4) parent,
-    -- (5) partitions oldest first, as DROP takes them.
+    -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) policies, (4) chunk metadata, (5) parent,
+    -- (6) partitions oldest first, as DROP takes them.
     PERFORM lakets._lock_maintenance(v_relation);
+    v_table := lakets._chronotable(p_table_name, p_schema_name);  -- as it is under the lock
+    v_proven := lakets._prove(v_table);
     UPDATE lakets._policy_registry AS pol SET last_run_at = now()
      WHERE pol.chronotable_id = v_table.id AND pol.policy_type IN ('retention', 'tiered_retention');
     -- A first look without the lock, so that chunks that must stay cost nobody a wait.
-    v_proven := lakets._prove(v_table, p_fence => true);
     v_expired := ARRAY(
         SELECT chunk.id
           FROM lakets._chunk_metadata AS chunk
@@ -135,6 +136,10 @@ BEGIN
            AND (p_force OR lakets._retention_gap(v_table, chunk, v_proven) IS NULL)
          ORDER BY chunk.range_start LIMIT p_max_chunks);
     IF v_expired = '{}' THEN
+        -- Only now that there is nothing to lock: whoever waits for a fence may hold the parent.
+        IF NOT p_force AND EXISTS (SELECT FROM lakets.retention_report(p_table_name, p_schema_name)) THEN
+            PERFORM lakets._move_feed(v_table);
+        END IF;
         RETURN 0;
     END IF;
 

@@ -1,0 +1,572 @@
+"""Promises 1 to 3: a chunk is flagged only when every committed change to it is flushed, and it is then."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.isolation.conftest import Gate, Session
+    from tests.stage import HandFeed, Stage
+
+COLD, OTHER = 1, 3
+
+
+def write(session: Session, day: int, value: int = 100) -> None:
+    """Insert a row into a day's chunk."""
+    session.run("INSERT INTO metrics VALUES (%s, %s, %s)", value, f"2024-01-{day:02} 01:00+00", value)
+
+
+def write_and_commit(session: Session, day: int, value: int = 100) -> int:
+    session.begin()
+    write(session, day, value)
+    xid = session.xid
+    session.commit()
+    return xid
+
+
+@pytest.fixture
+def feed(stage: Stage) -> HandFeed:
+    return stage.synced()
+
+
+@pytest.fixture
+def writer(feed: HandFeed, sessions: Callable[[str], Session]) -> Session:
+    return sessions("writer")
+
+
+@pytest.fixture
+def second(feed: HandFeed, sessions: Callable[[str], Session]) -> Session:
+    return sessions("second writer")
+
+
+# Which commits are flushed
+
+
+def test_late_commit_below_the_flushed_position_is_not_taken_for_flushed(
+    stage: Stage, feed: HandFeed, writer: Session, second: Session
+) -> None:
+    # The race: T1's stamp is lower than the position that T2's flush reaches.
+    writer.begin()
+    write(writer, COLD)
+    write_and_commit(second, OTHER, 200)
+    feed.flush()
+    writer.commit()
+
+    answers = [stage.tier(COLD)]
+    feed.flush(1)  # T1
+    answers.append(stage.tier(COLD))
+    feed.flush()  # the fence
+    answers.append(stage.tier(COLD))
+
+    assert answers == [False, False, True]
+
+
+def test_late_commit_is_not_taken_for_flushed_when_the_proof_began_before_it(
+    stage: Stage, feed: HandFeed, writer: Session, second: Session
+) -> None:
+    # The race: a position is noted while T1 is open, T2 passes it, and only then T1 commits.
+    writer.begin()
+    write(writer, COLD)
+    write_and_commit(second, OTHER, 200)
+    stage.tier(COLD)
+    write_and_commit(second, OTHER, 300)
+    feed.flush()
+    writer.commit()
+
+    assert not stage.tier(COLD)
+
+
+def test_chunk_of_an_idle_table_is_flagged_at_once_while_the_server_writes_on(
+    stage: Stage, feed: HandFeed, writer: Session
+) -> None:
+    write_and_commit(writer, COLD)
+    feed.flush()
+    stage.run("CREATE TABLE elsewhere AS SELECT generate_series(1, 1000) AS n")
+
+    assert stage.tier(COLD)
+
+
+def test_idle_table_is_flagged_again_and_again_though_its_position_stands_still(
+    stage: Stage, feed: HandFeed, writer: Session
+) -> None:
+    write_and_commit(writer, COLD)
+    feed.flush()
+
+    answers = [stage.tier(day) for day in (1, 2, 3, 4, 1)]
+
+    assert answers == [True] * 5
+    assert feed.unflushed() == []  # no fence was needed
+
+
+def test_overlapping_writers_that_fall_idle_are_settled_by_one_fence(
+    stage: Stage, feed: HandFeed, writer: Session, second: Session
+) -> None:
+    # The race: neither writer saw the other commit, so no stamp says which commit was the last.
+    writer.begin()
+    second.begin()
+    write(writer, COLD)
+    write(second, COLD, 200)
+    second.commit()
+    writer.commit()
+    feed.flush()
+
+    before_fence = stage.tier(COLD)
+    before_flush = stage.tier(COLD)
+    fences = feed.flush()
+    after_flush = stage.tier(COLD)
+
+    assert (before_fence, before_flush, after_flush) == (False, False, True)
+    assert len(fences) == 1
+
+
+def test_fence_changes_nothing_in_the_shadow(
+    stage: Stage, feed: HandFeed, writer: Session, second: Session
+) -> None:
+    writer.begin()
+    write(writer, COLD)
+    write_and_commit(second, COLD, 200)
+    writer.commit()
+    before = stage.run("SELECT * FROM lakets_cdf._shadow_metrics ORDER BY id, at")
+
+    stage.tier(COLD)
+
+    assert len(feed.unflushed()) == 3
+    assert stage.run("SELECT * FROM lakets_cdf._shadow_metrics ORDER BY id, at") == before
+
+
+def test_chunk_that_nobody_touched_is_flagged_while_others_are_written(
+    stage: Stage, feed: HandFeed, writer: Session
+) -> None:
+    # The open writer has its rows elsewhere: this chunk's last change was flushed and proved before.
+    assert stage.tier(COLD)
+    writer.begin()
+    write(writer, OTHER)
+
+    assert stage.tier(2)
+
+
+def test_chunk_whose_changes_are_proved_needs_no_fence_for_the_changes_of_another(
+    stage: Stage, feed: HandFeed, writer: Session
+) -> None:
+    assert stage.tier(COLD)
+    write_and_commit(writer, OTHER)
+    fences_before = len(feed.unflushed())
+
+    assert stage.tier(2)
+    assert len(feed.unflushed()) == fences_before
+
+
+def test_open_writer_does_not_keep_what_was_flushed_before_from_being_flagged(
+    stage: Stage, feed: HandFeed, writer: Session, second: Session
+) -> None:
+    # The open writer can neither be waited for nor fenced; the feed moves by itself when others commit.
+    write_and_commit(second, COLD)
+    writer.begin()
+    write(writer, OTHER)
+    first = stage.tier(COLD)
+    write_and_commit(second, OTHER, 300)
+    feed.flush()
+
+    assert (first, stage.tier(COLD)) == (False, True)
+
+
+def test_write_that_was_rolled_back_does_not_defer(stage: Stage, feed: HandFeed, writer: Session) -> None:
+    writer.begin()
+    write(writer, COLD)
+    writer.rollback()
+
+    assert stage.tier(COLD)
+
+
+def test_write_in_a_subtransaction_that_was_rolled_back_does_not_defer(
+    stage: Stage, feed: HandFeed, writer: Session
+) -> None:
+    writer.begin()
+    writer.run("SAVEPOINT s")
+    write(writer, COLD)
+    writer.run("ROLLBACK TO s")
+    writer.commit()
+
+    assert stage.tier(COLD)
+
+
+def test_write_in_a_subtransaction_is_waited_for(stage: Stage, feed: HandFeed, writer: Session) -> None:
+    writer.begin()
+    writer.run("SAVEPOINT s")
+    write(writer, COLD)
+    writer.run("RELEASE s")
+    writer.commit()
+    before = stage.tier(COLD)
+    feed.flush()
+
+    assert (before, stage.tier(COLD)) == (False, True)
+
+
+@pytest.mark.parametrize("isolation", ["REPEATABLE READ", "SERIALIZABLE"])
+def test_writer_with_an_old_snapshot_is_waited_for(
+    stage: Stage, feed: HandFeed, writer: Session, second: Session, isolation: str
+) -> None:
+    # The race: the writer's snapshot is older than the commit of one who wrote, and was flushed, before it.
+    writer.begin(isolation)
+    writer.run("SELECT count(*) FROM metrics")
+    write_and_commit(second, OTHER, 200)
+    feed.flush()
+    write(writer, COLD)
+    xid = writer.xid
+    writer.commit()
+
+    before = stage.tier(COLD)
+    feed.flush_through(xid)
+    stage.tier(COLD)
+    feed.flush()
+
+    assert not before
+    assert stage.tier(COLD)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE metrics SET value = -1 WHERE id = 1",
+        "UPDATE metrics SET at = at + interval '2 days' WHERE id = 1",
+        "UPDATE metrics SET at = at - interval '2 days' WHERE id = 3",
+        "DELETE FROM metrics WHERE id = 1",
+        "TRUNCATE metrics",
+        "INSERT INTO metrics SELECT 1, '2024-01-01 12:00+00', 7 ON CONFLICT (id, at) DO UPDATE SET value = 7",
+        "MERGE INTO metrics AS m USING (VALUES (1), (9)) AS s (id) ON m.id = s.id"
+        " WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (s.id, '2024-01-02 12:00+00', 1)",
+    ],
+    ids=["update", "move out", "move in", "delete", "truncate", "upsert", "merge"],
+)
+def test_every_kind_of_change_is_waited_for(
+    stage: Stage, feed: HandFeed, writer: Session, statement: str
+) -> None:
+    writer.run(statement)
+    before = stage.tier(COLD)
+    feed.flush()
+
+    assert (before, stage.tier(COLD)) == (False, True)
+
+
+def test_commit_that_the_feed_flushed_before_anybody_can_see_it_proves_nothing_about_another(
+    stage: Stage,
+    feed: HandFeed,
+    writer: Session,
+    second: Session,
+    unconfirmed: Callable[[Session], None],
+) -> None:
+    # The race: T2's commit is in the WAL and flushed, but not visible yet; T1 stamped before it, commits
+    # after it, and is visible. Seen alone, T1 looks like the one that was flushed.
+    second.begin()
+    write(second, OTHER, 200)
+    writer.begin()
+    write(writer, COLD)
+    unconfirmed(second)
+    feed.flush(1)
+    writer.commit()
+
+    assert not stage.tier(COLD)
+
+    second.cancel()
+    second.finish()
+
+
+def test_prover_with_an_old_snapshot_does_not_take_the_invisible_for_the_absent(
+    stage: Stage,
+    feed: HandFeed,
+    writer: Session,
+    second: Session,
+    sessions: Callable[[str], Session],
+    unconfirmed: Callable[[Session], None],
+) -> None:
+    # The same race, with a job whose snapshot predates the visibility of T2 and who looks for locks after it.
+    second.begin()
+    write(second, OTHER, 200)
+    writer.begin()
+    write(writer, COLD)
+    unconfirmed(second)
+    feed.flush(1)
+    writer.commit()
+    prover = sessions("prover")
+    prover.begin("REPEATABLE READ")
+    prover.run("SELECT committed_lsn FROM wal2delta.tables")
+    second.cancel()
+    second.finish()
+
+    reason = prover.value("SELECT lakets.explain_durability(%s)", stage.chunk(COLD))
+
+    assert reason == "changes to it are not known to be flushed yet"
+
+
+@pytest.mark.parametrize("job", ["lakets.tier_chunk(%s)", "lakets._get_chunks_to_tier('metrics')"])
+def test_job_that_would_store_a_proof_refuses_an_old_snapshot(
+    stage: Stage, feed: HandFeed, writer: Session, raises: Callable[..., object], job: str
+) -> None:
+    writer.begin("REPEATABLE READ")
+
+    with raises("25000", match="read committed"):  # type: ignore[attr-defined]
+        writer.run(f"SELECT {job}", *([stage.chunk(COLD)] if "%s" in job else []))
+
+
+def test_job_does_not_count_its_own_transaction_among_the_ended(
+    stage: Stage, feed: HandFeed, writer: Session, second: Session
+) -> None:
+    # The race: pg_current_snapshot() takes its own transaction for ended once a later one is. A position
+    # noted in a transaction that also writes is passed by T2's flush before that transaction commits.
+    writer.begin()
+    write(writer, COLD)
+    stage.run("CREATE TABLE elsewhere ()")
+    writer.run("SELECT lakets._get_chunks_to_tier('metrics')")
+    write_and_commit(second, OTHER, 200)
+    feed.flush()
+    writer.commit()
+
+    assert not stage.tier(COLD)
+
+
+def test_first_copy_is_not_taken_for_flushed_when_others_commit_during_it(
+    stage: Stage, sessions: Callable[[str], Session], gates: Callable[..., Gate]
+) -> None:
+    # The race: while enable_sync makes the shadow, another transaction commits.
+    stage.table()
+    stage.run("SELECT lakets.add_tiering_policy('metrics', '1 day')")
+    administrator = sessions("administrator")
+    gate = gates(administrator, "_create_shadow", "after")
+    administrator.start("SELECT lakets.enable_sync('metrics')")
+    administrator.wait_blocked_by(gate)
+    stage.run("CREATE TABLE elsewhere ()")
+    gate.open()
+    administrator.finish()
+    stage.run(
+        "CREATE SCHEMA wal2delta CREATE TABLE tables (table_oid oid, status text, committed_lsn pg_lsn)"
+    )
+    stage.run(
+        "INSERT INTO wal2delta.tables VALUES ('lakets_cdf._shadow_metrics'::regclass, 'STREAMING', '0/1')"
+    )
+
+    assert not stage.tier(COLD)
+
+
+def test_prepared_writer_is_waited_for(
+    stage: Stage, feed: HandFeed, writer: Session, second: Session
+) -> None:
+    writer.begin()
+    write(writer, COLD)
+    writer.run("PREPARE TRANSACTION 'cold'")
+    write_and_commit(second, OTHER, 200)
+    feed.flush()
+    writer.run("COMMIT PREPARED 'cold'")
+
+    assert not stage.tier(COLD)
+
+
+# What the feed says
+
+
+@pytest.mark.parametrize("status", ["SKIPPED", "PENDING", "SNAPSHOTTING"])
+def test_feed_that_does_not_stream_proves_nothing(stage: Stage, feed: HandFeed, status: str) -> None:
+    feed.report(status)
+
+    assert not stage.tier(COLD)
+    assert stage.value("SELECT lakets.explain_durability(%s)", stage.chunk(COLD)).endswith(status)
+
+
+@pytest.mark.parametrize(
+    "mishap",
+    [
+        "DROP SCHEMA wal2delta CASCADE",
+        "DELETE FROM wal2delta.tables",
+        "UPDATE wal2delta.tables SET committed_lsn = NULL",
+    ],
+    ids=["gone", "table unknown", "no position"],
+)
+def test_feed_that_says_nothing_proves_nothing(stage: Stage, feed: HandFeed, mishap: str) -> None:
+    stage.run(mishap)
+
+    assert not stage.tier(COLD)
+
+
+@pytest.mark.parametrize(
+    "revoked", ["USAGE ON SCHEMA wal2delta", "SELECT ON wal2delta.tables"], ids=["schema", "table"]
+)
+def test_feed_that_the_role_cannot_read_proves_nothing(
+    stage: Stage, feed: HandFeed, writer: Session, revoked: str
+) -> None:
+    stage.run(f"REVOKE {revoked} FROM PUBLIC")
+    role = f"blind_{stage.conn.info.dbname}"
+    stage.run(f"CREATE ROLE {role}")
+    try:
+        stage.run(f"GRANT ALL ON ALL TABLES IN SCHEMA lakets, lakets_cdf, public TO {role}")
+        writer.run(f"SET ROLE {role}")
+
+        assert not writer.value("SELECT lakets.tier_chunk(%s)", stage.chunk(COLD))
+    finally:
+        writer.run("RESET ROLE")
+        stage.run(f"DROP OWNED BY {role}")
+        stage.run(f"DROP ROLE {role}")
+
+
+def test_feed_view_that_fails_for_the_role_proves_nothing(
+    stage: Stage, feed: HandFeed, writer: Session
+) -> None:
+    # A feed may show itself through a view over what this role may not read.
+    stage.run(
+        "ALTER TABLE wal2delta.tables RENAME TO kept;"
+        "CREATE VIEW wal2delta.tables WITH (security_invoker) AS TABLE wal2delta.kept;"
+        "GRANT SELECT ON wal2delta.tables TO PUBLIC; REVOKE ALL ON wal2delta.kept FROM PUBLIC"
+    )
+    role = f"blind_{stage.conn.info.dbname}"
+    stage.run(f"CREATE ROLE {role}")
+    try:
+        stage.run(f"GRANT ALL ON ALL TABLES IN SCHEMA lakets, lakets_cdf, public TO {role}")
+        writer.run(f"SET ROLE {role}")
+
+        assert not writer.value("SELECT lakets.tier_chunk(%s)", stage.chunk(COLD))
+    finally:
+        writer.run("RESET ROLE")
+        stage.run(f"DROP OWNED BY {role}")
+        stage.run(f"DROP ROLE {role}")
+
+
+# Flagged, and then written
+
+
+def test_write_to_a_tiered_chunk_makes_it_a_candidate_again(
+    stage: Stage, feed: HandFeed, writer: Session
+) -> None:
+    stage.tier(COLD)
+    write_and_commit(writer, COLD)
+
+    candidates = stage.column("SELECT chunk_name FROM lakets._get_chunks_to_tier('metrics')")
+
+    assert stage.chunk(COLD) in candidates
+    assert stage.statuses()[COLD] == "active"
+
+
+def test_write_to_a_tiered_chunk_is_proved_before_it_is_flagged_again(
+    stage: Stage, feed: HandFeed, writer: Session
+) -> None:
+    stage.tier(COLD)
+    write_and_commit(writer, COLD)
+
+    answers = [stage.tier(COLD)]
+    status = stage.statuses()[COLD]
+    feed.flush()
+    answers.append(stage.tier(COLD))
+
+    assert (answers, status) == ([False, True], "active")
+
+
+def test_write_during_the_proof_is_found_before_the_drop(
+    stage: Stage, feed: HandFeed, writer: Session
+) -> None:
+    # The race: the chunk is flagged while the writer is open, and written when it commits.
+    stage.tier(OTHER)
+    writer.begin()
+    write(writer, COLD)
+    flagged = stage.tier(COLD)
+    writer.commit()
+
+    dropped = stage.value("SELECT lakets.execute_retention('metrics')")
+
+    assert flagged
+    assert stage.statuses()[COLD] != "dropped"
+    assert dropped == 3
+
+
+# Provers among themselves and with writers
+
+
+def test_second_prover_waits_for_the_first_and_judges_for_itself(
+    stage: Stage, feed: HandFeed, sessions: Callable[[str], Session]
+) -> None:
+    # tier/tier: both of one table.
+    first, second = sessions("first"), sessions("second")
+    first.begin()
+    first.run("SELECT lakets.tier_chunk(%s)", stage.chunk(1))
+    second.start("SELECT lakets.tier_chunk(%s)", stage.chunk(2))
+    second.wait_blocked_by(first)
+    first.commit()
+
+    assert second.finish() == [(True,)]
+    assert list(stage.statuses().values()) == ["tiered", "tiered", "active", "active"]
+
+
+def test_provers_of_two_chunks_in_opposite_order_do_not_deadlock(
+    stage: Stage, feed: HandFeed, sessions: Callable[[str], Session]
+) -> None:
+    first, second = sessions("first"), sessions("second")
+    first.begin()
+    second.begin()
+    first.run("SELECT lakets.tier_chunk(%s)", stage.chunk(1))
+    second.start("SELECT lakets.tier_chunk(%s)", stage.chunk(2))
+    second.wait_blocked_by(first)
+    first.run("SELECT lakets.tier_chunk(%s)", stage.chunk(2))
+    first.commit()
+    second.finish()
+    second.run("SELECT lakets.tier_chunk(%s)", stage.chunk(1))
+    second.commit()
+
+    assert list(stage.statuses().values()) == ["tiered", "tiered", "active", "active"]
+
+
+def test_fence_is_not_set_against_an_open_writer(
+    stage: Stage, feed: HandFeed, writer: Session, second: Session
+) -> None:
+    # tier/fence/writer: the prover must neither wait for the writer nor make it wait.
+    write_and_commit(second, COLD)
+    writer.begin()
+    write(writer, OTHER, 200)
+
+    assert not stage.tier(COLD)
+    assert stage.value("SELECT fenced FROM lakets._feed_proof") is False
+    assert len(feed.unflushed()) == 1
+
+
+def test_fence_is_set_when_the_open_writer_gave_up(
+    stage: Stage, feed: HandFeed, writer: Session, second: Session
+) -> None:
+    # The race: the prover counts on the writer to move the feed, and the writer rolls back.
+    write_and_commit(second, COLD)
+    second.begin()
+    write(second, COLD, 300)
+    writer.begin()
+    write(writer, OTHER, 200)
+    second.commit()
+    stage.tier(COLD)
+    writer.rollback()
+    feed.flush()
+
+    answers = [stage.tier(COLD)]
+    feed.flush()
+    answers.append(stage.tier(COLD))
+
+    assert answers[-1]
+
+
+def test_writer_of_the_row_that_a_fence_touches_loses_nothing(
+    stage: Stage, feed: HandFeed, writer: Session, second: Session, sessions: Callable[[str], Session]
+) -> None:
+    # The race: the fence moves a row of the shadow that a writer is about to look for.
+    second.begin()
+    write(second, COLD, 200)
+    write_and_commit(writer, COLD, 300)
+    second.commit()
+    prover = sessions("prover")
+    prover.begin()
+    prover.run("SELECT lakets.tier_chunk(%s)", stage.chunk(COLD))
+    assert stage.value(
+        "SELECT count(*) FROM pg_locks WHERE mode = 'ShareRowExclusiveLock' AND pid = %s", prover.pid
+    )
+    writer.start("UPDATE metrics SET value = value + 1000")
+    writer.wait_blocked_by(prover)
+    prover.commit()
+    writer.finish()
+
+    assert stage.run("TABLE metrics ORDER BY 1, 2") == stage.run(
+        "TABLE lakets_cdf._shadow_metrics ORDER BY 1, 2"
+    )

@@ -1,0 +1,486 @@
+"""Promises 3 to 5 and 11: retention looks again under the lock, loses nothing, and holds nobody for long."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.isolation.conftest import Gate, Session
+    from tests.stage import HandFeed, Stage
+
+RETAIN = "SELECT lakets.execute_retention('metrics')"
+REPORT = "SELECT blocked_by FROM lakets.retention_report('metrics') WHERE chunk_name = %s"
+
+
+def write(session: Session, day: int, value: int = 100) -> None:
+    session.run("INSERT INTO metrics VALUES (%s, %s, %s)", value, f"2024-01-{day:02} 01:00+00", value)
+
+
+@pytest.fixture
+def feed(stage: Stage) -> HandFeed:
+    """Make four cold chunks, proved durable."""
+    feed = stage.synced()
+    assert stage.tier(1)
+    return feed
+
+
+@pytest.fixture
+def retention(feed: HandFeed, sessions: Callable[[str], Session]) -> Session:
+    return sessions("retention")
+
+
+@pytest.fixture
+def writer(feed: HandFeed, sessions: Callable[[str], Session]) -> Session:
+    return sessions("writer")
+
+
+# writer/retention
+
+
+def test_row_committed_while_retention_waits_keeps_its_chunk(
+    stage: Stage, feed: HandFeed, retention: Session, writer: Session
+) -> None:
+    # The race: all four chunks were durable when retention looked first.
+    writer.begin()
+    write(writer, 1)
+    retention.start(RETAIN)
+    retention.wait_blocked_by(writer)
+    writer.commit()
+
+    assert retention.finish() == [(3,)]
+    assert stage.statuses() == {1: "tiered", 2: "dropped", 3: "dropped", 4: "dropped"}
+    assert stage.value("SELECT count(*) FROM metrics") == 2
+
+
+def test_row_rolled_back_while_retention_waits_keeps_nothing(
+    stage: Stage, feed: HandFeed, retention: Session, writer: Session
+) -> None:
+    writer.begin()
+    write(writer, 1)
+    retention.start(RETAIN)
+    retention.wait_blocked_by(writer)
+    writer.rollback()
+
+    assert retention.finish() == [(4,)]
+
+
+def test_row_flushed_only_in_part_keeps_its_chunk(
+    stage: Stage, feed: HandFeed, retention: Session, writer: Session, sessions: Callable[[str], Session]
+) -> None:
+    # The race of the proof, on the way to a drop: T2's flush passes T1's stamp.
+    second = sessions("second writer")
+    writer.begin()
+    write(writer, 1)
+    write(second, 3, 200)
+    feed.flush()
+    writer.commit()
+
+    retention.run(RETAIN)
+    retention.run(RETAIN)
+
+    assert stage.statuses()[1] != "dropped"
+    feed.flush()
+    retention.run(RETAIN)
+    assert set(stage.statuses().values()) == {"dropped"}
+
+
+def test_writer_that_outlasts_the_lock_timeout_makes_retention_contended(
+    stage: Stage, feed: HandFeed, retention: Session, writer: Session, raises: Callable[..., object]
+) -> None:
+    writer.begin()
+    write(writer, 4)
+    retention.start(RETAIN)
+
+    with raises("55P03"):  # type: ignore[attr-defined]
+        retention.finish()
+
+    writer.commit()
+    assert "dropped" not in stage.statuses().values()
+
+
+def test_retention_waits_two_seconds_at_most(stage: Stage, feed: HandFeed) -> None:
+    settings = stage.column("SELECT unnest(proconfig) FROM pg_proc WHERE proname = 'execute_retention'")
+
+    assert "lock_timeout=2s" in settings
+
+
+def test_writer_waits_for_retention_and_then_writes_elsewhere(
+    stage: Stage, feed: HandFeed, retention: Session, writer: Session
+) -> None:
+    retention.begin()
+    retention.run(RETAIN)
+    writer.start("INSERT INTO metrics VALUES (50, '2024-01-01 01:00+00', 50)")
+    writer.wait_blocked_by(retention)
+    retention.commit()
+    writer.finish()
+
+    # Its range is dropped, so the row is kept outside every chunk.
+    assert stage.run("SELECT id, value FROM metrics") == [(50, 50)]
+    assert stage.value("SELECT count(*) FROM lakets_cdf._shadow_metrics WHERE id = 50") == 1
+
+
+def test_fence_of_retention_does_not_deadlock_with_a_writer(
+    stage: Stage,
+    feed: HandFeed,
+    retention: Session,
+    writer: Session,
+    sessions: Callable[[str], Session],
+    gates_at_rows: Callable[..., Gate],
+) -> None:
+    # The race: a writer has the table and is about to lock the shadow; retention would have the shadow for a
+    # fence (writers overlapped in chunk 4) and wait for the table, to drop the chunks that are proved.
+    second = sessions("second writer")
+    second.begin()
+    write(second, 4, 200)
+    write(writer, 4, 300)
+    second.commit()
+    gate = gates_at_rows(writer, "metrics", "AFTER INSERT")
+    writer.start("INSERT INTO metrics VALUES (400, '2024-01-04 02:00+00', 400)")
+    writer.wait_blocked_by(gate)
+    retention.start(RETAIN)
+    retention.wait_blocked_by(writer)
+    gate.open()
+    writer.finish()
+
+    assert retention.finish() == [(3,)]
+    retention.run(RETAIN)
+    feed.flush()
+    assert retention.value(RETAIN) == 1
+
+
+def test_retention_that_has_nothing_to_drop_locks_no_table(
+    stage: Stage, feed: HandFeed, retention: Session, writer: Session
+) -> None:
+    # What must stay costs nobody a wait: the writer is open, and retention does not wait for it.
+    feed.report("SKIPPED")
+    writer.begin()
+    write(writer, 4)
+
+    assert retention.value(RETAIN) == 0
+
+
+# reader/retention
+
+
+def test_reader_behind_retention_waits_only_as_long_as_retention_does(
+    stage: Stage,
+    feed: HandFeed,
+    retention: Session,
+    writer: Session,
+    sessions: Callable[[str], Session],
+    raises: Callable[..., object],
+) -> None:
+    # The race: a long reader holds retention up, and whoever comes later queues behind retention.
+    long_reader, late_reader = sessions("long reader"), sessions("late reader")
+    long_reader.begin()
+    long_reader.run("SELECT count(*) FROM metrics")
+    retention.start(RETAIN)
+    retention.wait_blocked_by(long_reader)
+    late_reader.start("SELECT count(*) FROM metrics")
+    writer.start("INSERT INTO metrics VALUES (50, '2024-01-04 01:00+00', 50)")
+    late_reader.wait_blocked_by(retention)
+    writer.wait_blocked_by(retention)
+
+    with raises("55P03"):  # type: ignore[attr-defined]
+        retention.finish()
+
+    # The long reader is still open: it was retention that stepped back.
+    assert late_reader.finish() == [(4,)]
+    writer.finish()
+
+
+def test_reader_that_leaves_in_time_lets_retention_go_on(
+    stage: Stage, feed: HandFeed, retention: Session, sessions: Callable[[str], Session]
+) -> None:
+    reader = sessions("reader")
+    reader.begin()
+    reader.run("SELECT count(*) FROM metrics")
+    retention.start(RETAIN)
+    retention.wait_blocked_by(reader)
+    reader.commit()
+
+    assert retention.finish() == [(4,)]
+
+
+# retention/retention, tier/retention
+
+
+def test_second_retention_waits_and_finds_nothing_left(
+    stage: Stage, feed: HandFeed, retention: Session, sessions: Callable[[str], Session]
+) -> None:
+    second = sessions("second")
+    retention.begin()
+    retention.run(RETAIN)
+    second.start(RETAIN)
+    second.wait_blocked_by(retention)
+    retention.commit()
+
+    assert second.finish() == [(0,)]
+
+
+def test_tiering_waits_for_retention_and_says_that_the_chunk_is_gone(
+    stage: Stage,
+    feed: HandFeed,
+    retention: Session,
+    sessions: Callable[[str], Session],
+    raises: Callable[..., object],
+) -> None:
+    prover = sessions("prover")
+    retention.begin()
+    retention.run(RETAIN)
+    prover.start("SELECT lakets.tier_chunk(%s)", stage.chunk(1))
+    prover.wait_blocked_by(retention)
+    retention.commit()
+
+    with raises("55000", match="already dropped"):  # type: ignore[attr-defined]
+        prover.finish()
+
+
+def test_retention_waits_for_tiering_and_then_drops(
+    stage: Stage, feed: HandFeed, retention: Session, sessions: Callable[[str], Session]
+) -> None:
+    prover = sessions("prover")
+    prover.begin()
+    prover.run("SELECT lakets.tier_chunk(%s)", stage.chunk(3))
+    retention.start(RETAIN)
+    retention.wait_blocked_by(prover)
+    prover.commit()
+
+    assert retention.finish() == [(4,)]
+
+
+@pytest.mark.parametrize("first", ["retention", "candidates"])
+def test_candidates_and_retention_do_not_deadlock_over_the_policy(
+    stage: Stage,
+    feed: HandFeed,
+    retention: Session,
+    sessions: Callable[[str], Session],
+    gates: Callable[..., Gate],
+    first: str,
+) -> None:
+    # Both stamp the policy and learn about the feed: in the same order, whoever comes first.
+    candidates = sessions("candidates")
+    calls = {
+        "retention": (retention, RETAIN),
+        "candidates": (candidates, "SELECT lakets._get_chunks_to_tier('metrics')"),
+    }
+    (early, early_call) = calls.pop(first)
+    ((late, late_call),) = calls.values()
+    gate = gates(early, "_prove", "after")
+    early.start(early_call)
+    early.wait_blocked_by(gate)
+    late.start(late_call)
+    late.wait_blocked_by(early)
+    gate.open()
+
+    early.finish()
+    late.finish()
+
+
+# refresh/retention
+
+
+@pytest.fixture
+def hourly(stage: Stage, feed: HandFeed) -> None:
+    stage.rollup("hourly")
+    stage.rollup("daily", reads="hourly", every="1 day")
+
+
+@pytest.mark.parametrize(
+    ("function", "when"),
+    [
+        ("_take_dirty_buckets", "before"),
+        ("_recompute", "before"),
+        ("_recompute", "after"),
+        ("_note_refresh", "after"),
+    ],
+)
+def test_chunk_is_not_dropped_under_a_refresh(
+    stage: Stage,
+    feed: HandFeed,
+    hourly: None,
+    retention: Session,
+    sessions: Callable[[str], Session],
+    gates: Callable[..., Gate],
+    function: str,
+    when: str,
+) -> None:
+    # The race: the refresh has seen which chunks are dropped, and reads a source that has lost one more: it
+    # would write empty buckets.
+    stage.run("UPDATE metrics SET value = 77 WHERE id = 1")
+    feed.flush()
+    assert stage.tier(1)
+    stage.run("SELECT lakets.invalidate_rollup_range('hourly', '2024-01-02', '2024-01-05')")
+    refresher = sessions("refresher")
+    gate = gates(refresher, function, when)
+    refresher.start("SELECT lakets.refresh_rollup('hourly', true)")
+    refresher.wait_blocked_by(gate)
+    retention.start("SELECT lakets.execute_retention('metrics', p_force => true)")
+    retention.wait_blocked_by(refresher)
+    gate.open()
+    refresher.finish()
+    retention.finish()
+
+    stage.run("SELECT lakets.invalidate_rollup_range('hourly', '2024-01-01', '2024-01-05')")
+    stage.cascade()
+
+    assert stage.totals("hourly") == {"1 12": 77, "2 12": 2, "3 12": 3, "4 12": 4}
+    assert stage.difference("daily") == []
+
+
+def test_refresh_waits_for_retention_and_keeps_what_was_dropped(
+    stage: Stage, feed: HandFeed, hourly: None, retention: Session, sessions: Callable[[str], Session]
+) -> None:
+    stage.run("UPDATE metrics SET value = 77 WHERE id = 1")
+    stage.cascade()
+    feed.flush()
+    refresher = sessions("refresher")
+    retention.begin()
+    retention.run("SELECT lakets.execute_retention('metrics', p_force => true)")
+    refresher.start("SELECT lakets.refresh_rollup('hourly', true)")
+    refresher.wait_blocked_by(retention)
+    retention.commit()
+    refresher.finish()
+
+    assert stage.totals("hourly") == {"1 12": 77, "2 12": 2, "3 12": 3, "4 12": 4}
+
+
+def test_retention_defers_what_a_rollup_has_not_absorbed_and_names_it(
+    stage: Stage, feed: HandFeed, hourly: None, retention: Session, writer: Session
+) -> None:
+    writer.run("UPDATE metrics SET value = 77 WHERE id = 1")
+    feed.flush()
+
+    dropped = retention.value(RETAIN)
+    reason = stage.value(REPORT, stage.chunk(1))
+
+    assert (dropped, reason) == (3, "not absorbed by RollUp hourly")
+
+
+def test_change_committed_after_the_refresh_looked_keeps_its_chunk(
+    stage: Stage,
+    feed: HandFeed,
+    hourly: None,
+    retention: Session,
+    writer: Session,
+    sessions: Callable[[str], Session],
+    gates: Callable[..., Gate],
+) -> None:
+    # The race: the refresh began before the change and ends after it, so it has not absorbed it.
+    refresher = sessions("refresher")
+    gate = gates(refresher, "_take_dirty_buckets", "after")
+    refresher.start("SELECT lakets.refresh_rollup('hourly', true)")
+    refresher.wait_blocked_by(gate)
+    writer.run("UPDATE metrics SET value = 77 WHERE id = 1")
+    gate.open()
+    refresher.finish()
+    feed.flush()
+
+    retention.run(RETAIN)
+
+    assert stage.statuses()[1] != "dropped"
+    assert stage.value(REPORT, stage.chunk(1)) == "not absorbed by RollUp hourly"
+
+
+# ensure/retention
+
+
+def test_new_chunks_wait_for_retention_and_do_not_bring_a_dropped_range_back(
+    stage: Stage, feed: HandFeed, retention: Session, sessions: Callable[[str], Session]
+) -> None:
+    partitioner = sessions("partitioner")
+    retention.begin()
+    retention.run(RETAIN)
+    partitioner.start(
+        "SELECT lakets._ensure_partitions(id, p_range_start => '2024-01-01', p_range_end => '2024-01-08')"
+        " FROM lakets._chronotable_registry"
+    )
+    partitioner.wait_blocked_by(retention)
+    retention.commit()
+
+    assert partitioner.finish() == [(3,)]
+    assert stage.statuses() == dict.fromkeys((1, 2, 3, 4), "dropped") | dict.fromkeys((5, 6, 7), "active")
+
+
+def test_retention_waits_for_new_chunks_and_judges_them_too(
+    stage: Stage, feed: HandFeed, retention: Session, sessions: Callable[[str], Session]
+) -> None:
+    partitioner = sessions("partitioner")
+    partitioner.begin()
+    partitioner.run(
+        "SELECT lakets._ensure_partitions(id, p_range_start => '2024-01-01', p_range_end => '2024-01-08')"
+        " FROM lakets._chronotable_registry"
+    )
+    retention.start(RETAIN)
+    retention.wait_blocked_by(partitioner)
+    partitioner.commit()
+
+    assert retention.finish() == [(7,)]
+
+
+# sync/retention
+
+
+def test_table_synced_while_retention_waits_is_gated(
+    stage: Stage, sessions: Callable[[str], Session]
+) -> None:
+    # The race: retention read that the table is not synced, and waited; by now its rows are on their way.
+    stage.table()
+    stage.run("SELECT lakets.add_retention_policy('metrics', '2 days')")
+    administrator, retention = sessions("administrator"), sessions("retention")
+    administrator.begin()
+    administrator.run("SELECT lakets.enable_sync('metrics')")
+    retention.start(RETAIN)
+    retention.wait_blocked_by(administrator)
+    administrator.commit()
+
+    assert retention.finish() == [(0,)]
+    assert stage.value(REPORT, stage.chunk(1)).startswith("not durable: ")
+
+
+# What only an explicit force overrides
+
+
+def test_force_drops_what_is_neither_durable_nor_absorbed(
+    stage: Stage, feed: HandFeed, hourly: None, retention: Session, writer: Session
+) -> None:
+    writer.run("UPDATE metrics SET value = value + 1")
+    feed.report("SKIPPED")
+
+    without = retention.value(RETAIN)
+    forced = retention.value("SELECT lakets.execute_retention('metrics', p_force => true)")
+
+    assert (without, forced) == (0, 4)
+
+
+@pytest.mark.parametrize(
+    "mishap",
+    [
+        "UPDATE wal2delta.tables SET status = 'SKIPPED'",
+        "UPDATE wal2delta.tables SET committed_lsn = NULL",
+        "DROP SCHEMA wal2delta CASCADE",
+        "REVOKE ALL ON wal2delta.tables FROM PUBLIC; SET ROLE a_role",
+        "ALTER TABLE metrics DISABLE TRIGGER ALL",
+        "ALTER TABLE metrics ADD COLUMN more text",
+    ],
+    ids=["skipped", "no position", "gone", "unreadable", "not tracked", "column not mirrored"],
+)
+def test_retention_drops_nothing_that_may_not_be_durable(
+    stage: Stage, feed: HandFeed, retention: Session, mishap: str
+) -> None:
+    role = f"jobs_{stage.conn.info.dbname}"
+    stage.run(f"CREATE ROLE {role}")
+    stage.run(f"GRANT ALL ON ALL TABLES IN SCHEMA lakets, lakets_cdf, public TO {role}")
+    try:
+        retention.run(mishap.replace("a_role", role))
+
+        assert retention.value(RETAIN) == 0
+        assert "dropped" not in stage.statuses().values()
+    finally:
+        retention.run("RESET ROLE")
+        stage.run(f"DROP OWNED BY {role}")
+        stage.run(f"DROP ROLE {role}")
