@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION lakets._qualified_query(
     p_query       text,
     p_search_path text,
     OUT query     text,
-    OUT relations oid[],
+    OUT relations oid[],  -- each as often as the query names it
     OUT columns   name[],
     OUT types     oid[]
 )
@@ -21,10 +21,10 @@ BEGIN
     EXECUTE format('CREATE VIEW %s AS %s', v_view, v_query);
     PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
     query := regexp_replace(pg_get_viewdef(v_view::regclass, false), ';\s*$', '');
-    SELECT array_agg(DISTINCT dep.refobjid) INTO relations
+    SELECT array_agg(named.found[1]::oid) INTO relations
       FROM pg_rewrite AS rule
-      JOIN pg_depend AS dep ON dep.classid = 'pg_rewrite'::regclass AND dep.objid = rule.oid
-     WHERE rule.ev_class = v_view::regclass AND dep.refclassid = 'pg_class'::regclass AND dep.refobjid <> rule.ev_class;
+     CROSS JOIN LATERAL regexp_matches(rule.ev_action::text, ':rtekind 0 :relid (\d+)', 'g') AS named (found)
+     WHERE rule.ev_class = v_view::regclass;
     SELECT array_agg(att.attname ORDER BY att.attnum), array_agg(att.atttypid ORDER BY att.attnum) INTO columns, types
       FROM pg_attribute AS att WHERE att.attrelid = v_view::regclass AND att.attnum > 0;
     EXECUTE format('DROP VIEW %s', v_view);
@@ -58,10 +58,12 @@ $$;
 
 -- Replace each mention of a relation in a qualified query by its rows in a range of times. In such a query
 -- names are quoted where need be, so a lower-case word behind the relation is its alias, an upper-case one
--- a keyword. Null: the relation is not mentioned in a way we understand.
+-- a keyword. Null: something else looks like a mention (a literal may, or a type), since there are not just as
+-- many as in p_named, the relations that the query names.
 CREATE OR REPLACE FUNCTION lakets._limit_relation(
     p_query     text,
     p_relation  regclass,
+    p_named     oid[],
     p_condition text
 ) RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -76,11 +78,12 @@ DECLARE
     v_subquery text := format('(SELECT lakets_source.* FROM %s AS lakets_source WHERE %s) AS ', chr(1), p_condition);
     v_result text;
 BEGIN
-    v_result := regexp_replace(p_query, v_match || ' ("(?:[^"]|"")+"|[a-z_][a-z0-9_$]*)', replace(v_subquery, '\', '\\') || '\1', 'g');
-    v_result := regexp_replace(v_result, v_match, replace(v_subquery || quote_ident(v_table), '\', '\\'), 'g');
-    IF v_result = p_query THEN
+    IF (SELECT count(*) FROM regexp_matches(p_query, v_match, 'g'))
+       <> (SELECT count(*) FROM unnest(p_named) AS named WHERE named = p_relation) THEN
         RETURN NULL;
     END IF;
+    v_result := regexp_replace(p_query, v_match || ' ("(?:[^"]|"")+"|[a-z_][a-z0-9_$]*)', replace(v_subquery, '\', '\\') || '\1', 'g');
+    v_result := regexp_replace(v_result, v_match, replace(v_subquery || quote_ident(v_table), '\', '\\'), 'g');
     RETURN replace(v_result, chr(1), v_name);
 END;
 $$;
@@ -100,6 +103,24 @@ AS $$
       FROM lakets._rollup_registry AS up WHERE up.id = ANY (p_depends_on);
 $$;
 
+-- Is it a query of $1 and $2 that Postgres can read?
+CREATE OR REPLACE FUNCTION lakets._is_syntax(
+    p_query text
+) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_query IS NULL THEN
+        RETURN false;
+    END IF;
+    EXECUTE 'EXPLAIN ' || p_query USING '-infinity'::timestamptz, 'infinity'::timestamptz;
+    RETURN true;
+EXCEPTION WHEN syntax_error THEN
+    RETURN false;
+END;
+$$;
+
 -- A query limited to source times in [$1, $2). Where its text defies that, the whole query with its buckets
 -- filtered: right, but each refresh then costs as much as the table is large, so it is said aloud.
 CREATE OR REPLACE FUNCTION lakets._window_query(
@@ -109,22 +130,24 @@ CREATE OR REPLACE FUNCTION lakets._window_query(
     p_chronotable_id integer,
     p_depends_on     integer[]
 ) RETURNS text
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_query  text := p_query;
-    v_source record;
+    v_query     text  := p_query;
+    v_relations oid[] := (SELECT qualified.relations FROM lakets._qualified_query(p_query, 'pg_catalog, pg_temp') AS qualified);
+    v_source    record;
 BEGIN
     FOR v_source IN
         SELECT src.relation, src.time_column, lakets._column_type(src.relation, src.time_column) AS time_type
           FROM lakets._rollup_sources(p_chronotable_id, p_depends_on) AS src
+         WHERE src.relation::oid = ANY (v_relations)
     LOOP
-        v_query := lakets._limit_relation(v_query, v_source.relation, format(
+        v_query := lakets._limit_relation(v_query, v_source.relation, v_relations, format(
             'lakets_source.%1$I >= %2$s AND lakets_source.%1$I < %3$s', v_source.time_column,
             lakets._comparable('$1', v_source.time_type), lakets._comparable('$2', v_source.time_type)));
     END LOOP;
-    IF v_query IS NULL THEN
+    IF NOT lakets._is_syntax(v_query) THEN
         RAISE WARNING 'The query of RollUp % cannot be limited to a range of times: each refresh will read all of its source.', p_name
             USING HINT = 'Name the source directly in FROM or JOIN.';
         v_query := format('SELECT whole.* FROM (%1$s) AS whole WHERE whole.%2$I >= $1 AND whole.%2$I < $2', p_query, p_bucket_column);
@@ -147,14 +170,20 @@ BEGIN
 END;
 $$;
 
--- How far a bucket can reach beyond its interval when buckets are uneven (a local day of 25 hours).
-CREATE OR REPLACE FUNCTION lakets._bucket_reach(
-    p_rollup lakets._rollup_registry
-) RETURNS interval
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+-- An instant that the bucket of p_at has ended by (p_times 1), or that it began after (-1), when buckets are uneven: a
+-- local day may have 25 hours, and a local month may begin on another day in UTC.
+CREATE OR REPLACE FUNCTION lakets._beyond_bucket(
+    p_rollup lakets._rollup_registry,
+    p_at     timestamptz,
+    p_times  integer
+) RETURNS timestamptz
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN (p_rollup).on_grid THEN interval '0' ELSE (p_rollup).bucket_interval + interval '2 hours' END;
+BEGIN
+    RETURN lakets._shift(p_at, p_rollup.bucket_interval
+        + CASE WHEN lakets._months(p_rollup.bucket_interval) > 0 THEN interval '26 hours' ELSE interval '2 hours' END, p_times);
+END;
 $$;
 
 -- The starts of the buckets that source times in [p_from, p_to] may fall into, as a range.
@@ -171,7 +200,7 @@ BEGIN
         RETURN tstzrange(lakets._bucket_of(p_rollup, p_from),
                          lakets._shift(lakets._bucket_of(p_rollup, p_to), p_rollup.bucket_interval));
     END IF;
-    RETURN tstzrange(p_from - lakets._bucket_reach(p_rollup), p_to, '[]');
+    RETURN tstzrange(lakets._beyond_bucket(p_rollup, p_from, -1), p_to, '[]');
 END;
 $$;
 
@@ -193,6 +222,55 @@ BEGIN
        INTO p_rollup.on_grid USING p_rollup.bucket_interval, p_rollup.bucket_origin;
     UPDATE lakets._rollup_registry AS reg
        SET bucket_origin = p_rollup.bucket_origin, on_grid = p_rollup.on_grid WHERE reg.id = p_rollup.id;
+    PERFORM lakets._check_newest_buckets(p_rollup);
     RETURN p_rollup;
+END;
+$$;
+
+-- Refuse a bucket that is longer than it was said to be: recomputing it from so short a stretch of source would
+-- lose the rest. Tells by the rows of so many buckets after that of p_at.
+CREATE OR REPLACE FUNCTION lakets._check_bucket_length(
+    p_rollup lakets._rollup_registry,
+    p_at     timestamptz,
+    p_count  integer
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET timezone = 'UTC'
+AS $$
+DECLARE
+    v_type   regtype := lakets._column_type(lakets._rollup_relation(p_rollup.name), p_rollup.bucket_column);
+    v_from   timestamptz := lakets._beyond_bucket(p_rollup, p_at, 1);
+    v_bucket timestamptz;
+BEGIN
+    EXECUTE format('SELECT min(%s) FROM (%s) AS fresh', lakets._as_instant(format('fresh.%I', p_rollup.bucket_column), v_type),
+                   p_rollup.window_query)
+       INTO v_bucket USING v_from, lakets._shift(v_from, p_rollup.bucket_interval, p_count);
+    IF v_bucket <= p_at THEN
+        RAISE EXCEPTION 'The buckets of RollUp % are longer than %: the one of % goes on after %.',
+            p_rollup.name, p_rollup.bucket_interval, v_bucket, v_from
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Create it with p_bucket_interval as long as the buckets of its query.';
+    END IF;
+END;
+$$;
+
+-- The same for the newest buckets that there are.
+CREATE OR REPLACE FUNCTION lakets._check_newest_buckets(
+    p_rollup lakets._rollup_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relation regclass := lakets._rollup_relation(p_rollup.name);
+    v_type     regtype  := lakets._column_type(v_relation, p_rollup.bucket_column);
+    v_bucket   timestamptz := 'infinity';
+BEGIN
+    FOR i IN 1 .. 3 LOOP
+        EXECUTE format('SELECT %s FROM %s WHERE %I < %s', lakets._as_instant(format('max(%I)', p_rollup.bucket_column), v_type),
+                       v_relation, p_rollup.bucket_column, lakets._comparable('$1', v_type)) INTO v_bucket USING v_bucket;
+        EXIT WHEN v_bucket IS NULL;
+        PERFORM lakets._check_bucket_length(p_rollup, v_bucket, 25);  -- a day's rows tell when hours were said
+    END LOOP;
 END;
 $$;

@@ -13,6 +13,7 @@ CREATE OR REPLACE FUNCTION lakets._recompute(
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
+    SET timezone = 'UTC'  -- buckets must not depend on who refreshes
 AS $$
 DECLARE
     v_relation regclass    := lakets._rollup_relation(p_rollup.name);
@@ -29,7 +30,11 @@ BEGIN
         -- Read beyond the window, so that its last buckets are whole, and keep the window's buckets only.
         EXECUTE format('INSERT INTO %1$s SELECT fresh.* FROM (%2$s) AS fresh WHERE %3$s >= $3 AND %3$s < $4',
                        v_relation, p_rollup.window_query, v_bucket)
-          USING v_from, v_to + lakets._bucket_reach(p_rollup), v_from, v_to;
+          USING v_from, CASE WHEN p_rollup.on_grid THEN v_to ELSE lakets._beyond_bucket(p_rollup, v_to, 1) END, v_from, v_to;
+        IF NOT p_rollup.on_grid AND isfinite(lower(p_window)) AND isfinite(v_to) THEN
+            PERFORM lakets._check_bucket_length(p_rollup, v_from, 1);
+            PERFORM lakets._check_bucket_length(p_rollup, v_to, 1);
+        END IF;
         RETURN;
     END IF;
     EXECUTE format('WITH fresh AS (INSERT INTO %1$s SELECT fresh.* FROM (%2$s) AS fresh RETURNING *) '
@@ -96,23 +101,47 @@ AS $$
        AND ((p_rollup).absorbed IS NULL OR pg_snapshot_xmax((p_rollup).absorbed) > pg_snapshot_xmax(pg_current_snapshot()));
 $$;
 
--- Few windows rather than many: join neighbours, over wider and wider gaps, until no more than 64 are left.
+-- Few windows rather than many: keep the 63 widest gaps, and close the others.
 CREATE OR REPLACE FUNCTION lakets._join_neighbours(
-    p_rollup lakets._rollup_registry,
-    p_dirty  tstzmultirange
+    p_dirty tstzmultirange
 ) RETURNS tstzmultirange
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH part AS (
+        SELECT w, lower(w) - lag(upper(w)) OVER (ORDER BY w) AS gap FROM unnest(p_dirty) AS w
+    ), ranked AS (
+        SELECT part.w, row_number() OVER (ORDER BY part.gap DESC NULLS FIRST) <= 64 AS is_first FROM part
+    ), grouped AS (
+        SELECT ranked.w, count(*) FILTER (WHERE ranked.is_first) OVER (ORDER BY ranked.w) AS number FROM ranked
+    ), joined AS (
+        SELECT range_merge(range_agg(grouped.w)) AS w FROM grouped GROUP BY grouped.number
+    )
+    SELECT coalesce(range_agg(joined.w), '{}') FROM joined;
+$$;
+
+-- The starts of the buckets that have a part in [p_from, p_to), as a range. Where buckets are uneven, the
+-- one that is in course at p_from is looked up.
+CREATE OR REPLACE FUNCTION lakets._buckets_within(
+    p_rollup lakets._rollup_registry,
+    p_from   timestamptz,
+    p_to     timestamptz
+) RETURNS tstzrange
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_buckets integer := 1;
+    v_relation regclass  := lakets._rollup_relation(p_rollup.name);
+    v_type     regtype   := lakets._column_type(v_relation, p_rollup.bucket_column);
+    v_buckets  tstzrange := lakets._buckets_of(p_rollup, p_from, p_to - interval '1 microsecond');
+    v_first    timestamptz;
 BEGIN
-    WHILE (SELECT count(*) FROM unnest(p_dirty)) > 64 LOOP
-        SELECT range_agg(tstzrange(lower(w), lakets._shift(upper(w), p_rollup.bucket_interval, v_buckets))) INTO p_dirty
-          FROM unnest(p_dirty) AS w;
-        v_buckets := v_buckets * 2;
-    END LOOP;
-    RETURN p_dirty;
+    IF p_rollup.on_grid THEN
+        RETURN v_buckets;
+    END IF;
+    EXECUTE format('SELECT %s FROM %s WHERE %I <= %s', lakets._as_instant(format('max(%I)', p_rollup.bucket_column), v_type),
+                   v_relation, p_rollup.bucket_column, lakets._comparable('$1', v_type)) INTO v_first USING p_from;
+    RETURN tstzrange(greatest(v_first, lower(v_buckets)), upper(v_buckets), '[]');
 END;
 $$;
 
@@ -124,11 +153,13 @@ CREATE OR REPLACE FUNCTION lakets._frozen_buckets(
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(range_agg(lakets._buckets_of(p_rollup, chunk.range_start, chunk.range_end - interval '1 microsecond')), '{}')
-      FROM lakets._chunk_metadata AS chunk
-     WHERE chunk.chronotable_id = (p_rollup).source_chronotable_id AND chunk.status = 'dropped'
-       AND chunk.range_end > lower(p_dirty)
-       AND chunk.range_start < upper(p_dirty) + (p_rollup).bucket_interval + lakets._bucket_reach(p_rollup);
+    SELECT coalesce(range_agg(lakets._buckets_within(p_rollup, lower(gone), upper(gone))), '{}')
+      FROM (SELECT range_agg(tstzrange(chunk.range_start, chunk.range_end)) AS ranges
+              FROM lakets._chunk_metadata AS chunk
+             WHERE chunk.chronotable_id = (p_rollup).source_chronotable_id AND chunk.status = 'dropped'
+               AND chunk.range_end > lower(p_dirty)
+               AND chunk.range_start < lakets._beyond_bucket(p_rollup, upper(p_dirty), 1)) AS dropped,
+           unnest(dropped.ranges) AS gone;
 $$;
 
 -- Instants one bucket apart that cover [p_from, p_to); -infinity stands for all there is.
@@ -164,10 +195,11 @@ CREATE OR REPLACE FUNCTION lakets._invalidate_dependants(
 AS $$
     INSERT INTO lakets._rollup_invalidation_log (rollup_id, bucket_start)
     SELECT DISTINCT dep.id, mark.bucket_start
-      FROM lakets._rollup_registry AS dep
+      FROM (SELECT reg.*
+              FROM lakets._rollup_registry AS reg WHERE (p_rollup).id = ANY (reg.depends_on)
+             ORDER BY reg.id FOR KEY SHARE) AS dep  -- one that is being dropped is waited for, and then passed over
      CROSS JOIN unnest(p_windows) AS w
-     CROSS JOIN LATERAL lakets._bucket_starts(dep, lower(w), upper(w)) AS mark (bucket_start)
-     WHERE (p_rollup).id = ANY (dep.depends_on);
+     CROSS JOIN LATERAL lakets._bucket_starts(dep, lower(w), upper(w)) AS mark (bucket_start);
 $$;
 
 -- Recompute windows; should the grid turn out uneven, note that and recompute everything that may be.
@@ -179,7 +211,7 @@ CREATE OR REPLACE FUNCTION lakets._recompute_all(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_windows tstzmultirange := lakets._join_neighbours(p_rollup, p_dirty);
+    v_windows tstzmultirange := lakets._join_neighbours(p_dirty);
     v_window  tstzrange;
 BEGIN
     v_windows := v_windows - lakets._frozen_buckets(p_rollup, v_windows);
@@ -190,6 +222,7 @@ BEGIN
 EXCEPTION WHEN SQLSTATE 'LT001' THEN
     p_rollup.on_grid := false;
     UPDATE lakets._rollup_registry AS reg SET on_grid = false WHERE reg.id = p_rollup.id;
+    PERFORM lakets._check_newest_buckets(p_rollup);
     RETURN lakets._recompute_all(p_rollup, tstzmultirange(tstzrange('-infinity', 'infinity')));
 END;
 $$;
@@ -221,7 +254,7 @@ BEGIN
     END IF;
     PERFORM lakets._lock_sources(v_rollup.source_chronotable_id, v_rollup.depends_on);
 
-    v_now := pg_current_snapshot();
+    v_now := lakets._ended_now();
     v_windows := lakets._take_dirty_buckets(v_rollup);
     IF NOT isempty(v_windows) THEN
         v_windows := lakets._recompute_all(v_rollup, v_windows);
@@ -278,7 +311,7 @@ AS $$
          AND NOT EXISTS (
              SELECT FROM lakets._rollup_invalidation_log AS mark
               WHERE mark.rollup_id = (p_rollup).id AND mark.bucket_start < p_to
-                AND (NOT isfinite(mark.bucket_start) OR lakets._shift(mark.bucket_start, (p_rollup).bucket_interval) > p_from))
+                AND (NOT isfinite(mark.bucket_start) OR lakets._beyond_bucket(p_rollup, mark.bucket_start, 1) > p_from))
         END;
 $$;
 

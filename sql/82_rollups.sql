@@ -15,6 +15,9 @@ BEGIN
     ELSIF EXISTS (SELECT FROM lakets._rollup_registry AS reg WHERE reg.name = p_name) THEN
         RAISE EXCEPTION 'RollUp % exists already.', p_name
             USING ERRCODE = 'duplicate_object', HINT = 'Drop it first with lakets.drop_rollup, or choose another name.';
+    ELSIF to_regclass(format('public.%I', '_rollup_' || p_name)) IS NOT NULL THEN
+        RAISE EXCEPTION 'RollUp % would be kept in public.%, but there is such a relation.', p_name, '_rollup_' || p_name
+            USING ERRCODE = 'duplicate_object', HINT = 'Rename or drop that relation, or choose another name.';
     ELSIF p_bucket_interval IS NULL OR extract(epoch FROM p_bucket_interval) <= 0 THEN
         RAISE EXCEPTION 'Bucket interval % is not usable.', coalesce(p_bucket_interval::text, 'null')
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Use the positive interval that the query buckets by.';
@@ -40,8 +43,8 @@ AS $$
 DECLARE
     v_tables  integer[] := ARRAY(SELECT reg.id FROM lakets._chronotable_registry AS reg
                                   WHERE to_regclass(format('%I.%I', reg.schema_name, reg.table_name))::oid = ANY (p_relations));
-    v_unknown integer   := (SELECT id FROM unnest(p_depends_on) AS id
-                             WHERE NOT EXISTS (SELECT FROM lakets._rollup_registry AS reg WHERE reg.id = id) LIMIT 1);
+    v_unknown integer   := (SELECT dep FROM unnest(p_depends_on) AS dep
+                             WHERE NOT EXISTS (SELECT FROM lakets._rollup_registry AS reg WHERE reg.id = dep) LIMIT 1);
 BEGIN
     IF v_unknown IS NOT NULL THEN
         RAISE EXCEPTION 'RollUp % depends on RollUp id %, which does not exist.', p_name, v_unknown
@@ -89,14 +92,16 @@ DECLARE
     v_bucket  text;
     v_rollup  lakets._rollup_registry;
 BEGIN
+    -- Lock order: (1) advisory on the name, (2) advisory on the change log, against pruning what the snapshot below
+    -- does not see, (3) advisory (lakets, RollUp) of each RollUp it reads, which then cannot change unnoticed,
+    -- (4) sources in ACCESS SHARE mode.
     PERFORM lakets._require_read_committed();
+    PERFORM pg_advisory_xact_lock(hashtext('lakets rollup'), hashtext(p_name));
     PERFORM lakets._check_new_rollup(p_name, p_bucket_interval);
     SELECT * INTO v_query FROM lakets._qualified_query(p_query, p_search_path);
     SELECT * INTO v_source FROM lakets._resolve_sources(p_name, v_query.relations, p_source_table, p_source_schema, p_depends_on);
     v_bucket := lakets._bucket_column(p_name, v_query.columns, v_query.types);
 
-    -- Lock order: (1) advisory on the change log, against pruning what the snapshot below does not see, (2) advisory
-    -- (lakets, RollUp) of each RollUp it reads, which then cannot change unnoticed, (3) sources in ACCESS SHARE mode.
     PERFORM pg_advisory_xact_lock_shared(hashtext('lakets change log'), v_source.chronotable_id);
     PERFORM lakets._lock_maintenance(lakets._rollup_relation(up.name))
        FROM (SELECT reg.name FROM lakets._rollup_registry AS reg WHERE reg.id = ANY (v_source.depends_on) ORDER BY reg.id) AS up;
@@ -109,7 +114,7 @@ BEGIN
         depends_on, absorbed, window_query)
     SELECT p_name, v_source.chronotable_id, '_rollup_' || p_name, p_bucket_interval, v_query.query, v_bucket,
            (SELECT src.time_column FROM lakets._rollup_sources(v_source.chronotable_id, v_source.depends_on) AS src LIMIT 1),
-           v_source.depends_on, pg_current_snapshot(),
+           v_source.depends_on, lakets._ended_now(),
            lakets._window_query(p_name, v_query.query, v_bucket, v_source.chronotable_id, v_source.depends_on)
     RETURNING reg.* INTO v_rollup;
 
@@ -193,6 +198,7 @@ CREATE OR REPLACE FUNCTION lakets._create_rollup_view(
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
 AS $$
 DECLARE
     v_rollup lakets._rollup_registry := lakets._rollup(p_name);
@@ -200,12 +206,13 @@ DECLARE
     v_list   text := (SELECT string_agg(quote_ident(col), ', ') FROM unnest(lakets._columns(lakets._rollup_relation(p_name))) AS col);
     v_mark   text := format('coalesce(lakets._rollup_watermark(%L), ''-infinity'')', p_name);
     v_live   text;
+    v_named  oid[];
     v_source record;
 BEGIN
-    SELECT qualified.query INTO v_live FROM lakets._qualified_query(p_raw_query, p_search_path) AS qualified;
+    SELECT qualified.query, qualified.relations INTO v_live, v_named FROM lakets._qualified_query(p_raw_query, p_search_path) AS qualified;
     FOR v_source IN SELECT src.* FROM lakets._rollup_sources(v_rollup.source_chronotable_id, v_rollup.depends_on) AS src LOOP
         -- Buckets above the watermark hold no row before it: this is what lets old chunks be pruned.
-        v_live := coalesce(lakets._limit_relation(v_live, v_source.relation, format(
+        v_live := coalesce(lakets._limit_relation(v_live, v_source.relation, v_named, format(
             'lakets_source.%I >= %s', v_source.time_column,
             lakets._comparable(v_mark, lakets._column_type(v_source.relation, v_source.time_column)))), v_live);
     END LOOP;
@@ -238,6 +245,9 @@ AS $$
 DECLARE
     v_rollup lakets._rollup_registry := lakets._rollup(p_rollup_name);
 BEGIN
+    -- Lock order: (1) advisory (lakets, RollUp's table): a refresh at work would record that it absorbed what
+    -- it never looked for, (2) for the trigger functions, the source.
+    PERFORM lakets._lock_maintenance(lakets._rollup_relation(p_rollup_name));
     UPDATE lakets._rollup_registry AS reg SET track_changes = true, absorbed = NULL
      WHERE reg.id = v_rollup.id AND NOT reg.track_changes;
     PERFORM lakets._track_chronotable(v_rollup.source_chronotable_id) WHERE v_rollup.source_chronotable_id IS NOT NULL;
@@ -250,10 +260,12 @@ CREATE OR REPLACE FUNCTION lakets.disable_rollup_invalidation(
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
 AS $$
 DECLARE
     v_rollup lakets._rollup_registry := lakets._rollup(p_rollup_name);
 BEGIN
+    PERFORM lakets._lock_maintenance(lakets._rollup_relation(p_rollup_name));
     UPDATE lakets._rollup_registry AS reg SET track_changes = false WHERE reg.id = v_rollup.id;
 END;
 $$;
@@ -297,15 +309,17 @@ CREATE OR REPLACE FUNCTION lakets.drop_rollup(
 AS $$
 DECLARE
     v_rollup     lakets._rollup_registry := lakets._rollup(p_name);
-    v_dependants text := (SELECT string_agg(reg.name, ', ') FROM lakets._rollup_registry AS reg WHERE v_rollup.id = ANY (reg.depends_on));
+    v_dependants text;
 BEGIN
-    IF v_dependants IS NOT NULL THEN
-        RAISE EXCEPTION 'RollUp % cannot be dropped: these are built on it: %.', p_name, v_dependants
-            USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Drop them first.';
-    END IF;
     -- Lock order: (1) advisory (lakets, RollUp's table), (2) view, table, shadow.
     IF to_regclass(format('public.%I', '_rollup_' || p_name)) IS NOT NULL THEN
         PERFORM lakets._lock_maintenance(lakets._rollup_relation(p_name));
+    END IF;
+    SELECT string_agg(reg.name, ', ' ORDER BY reg.name) INTO v_dependants
+      FROM lakets._rollup_registry AS reg WHERE v_rollup.id = ANY (reg.depends_on);
+    IF v_dependants IS NOT NULL THEN
+        RAISE EXCEPTION 'RollUp % cannot be dropped: these are built on it: %.', p_name, v_dependants
+            USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Drop them first.';
     END IF;
     EXECUTE format('DROP VIEW IF EXISTS public.%I', '_rollup_rt_' || p_name);
     EXECUTE format('DROP TABLE IF EXISTS public.%I', '_rollup_' || p_name);
