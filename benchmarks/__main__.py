@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from benchmarks import cascade, chunks, clients, contention, functions, history, ingest, report
+from benchmarks import cascade, chunks, clients, contention, frontdoor, functions, history, ingest, report
 from benchmarks.scale import SCALES
 from benchmarks.server import running_server
 
@@ -23,6 +23,7 @@ GROUPS = {
     "chunks": chunks,
     "functions": functions,
     "contention": contention,
+    "frontdoor": frontdoor,
 }
 
 
