@@ -1,6 +1,6 @@
 -- Over LakeTS 0.1.x: its triggers count rows one by one and its functions may differ from ours in a
 -- parameter's name or a result's type, which CREATE OR REPLACE refuses. Triggers go (99_finish.sql puts
--- ours in their place), and so does every function that nothing else, such as a view, depends on.
+-- ours in their place), and so does every function; one that a view uses is set aside.
 DO $$
 DECLARE
     v_trigger  record;
@@ -31,6 +31,13 @@ BEGIN
             EXECUTE pg_catalog.format('DROP ROUTINE %s', v_function.signature);
             v_found := true;
         END LOOP;
+    END LOOP;
+
+    FOR v_function IN  -- what is left serves a view: it goes on doing so under another name
+        SELECT fn.oid::pg_catalog.regprocedure AS signature, fn.proname
+          FROM pg_catalog.pg_proc AS fn WHERE fn.pronamespace = 'lakets'::pg_catalog.regnamespace
+    LOOP
+        EXECUTE pg_catalog.format('ALTER ROUTINE %s RENAME TO %I', v_function.signature, '_0_1_' || v_function.proname);
     END LOOP;
 END
 $$;
