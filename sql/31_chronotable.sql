@@ -83,10 +83,10 @@ BEGIN
         EXECUTE v_statement;
     END LOOP;
 
+    EXECUTE format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', p_relation);  -- its owner must see all there is to copy
     PERFORM lakets._create_default_partition(p_table, v_options);
     PERFORM lakets._attach_chunk(p_table, lakets._create_chunk_table(p_table, cell.range_start), cell.range_start, cell.range_end)
        FROM lakets._cells_of_rows(p_table, p_relation) AS cell ORDER BY cell.range_start;
-    EXECUTE format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', p_relation);  -- its owner must see all there is to copy
     EXECUTE format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE SELECT %2$s FROM %3$s', v_new, v_columns, p_relation);
 
     FOR v_statement IN SELECT trim ->> 'statement' FROM jsonb_array_elements(v_trimmings) AS trim WHERE trim ->> 'phase' = '2' LOOP

@@ -1,0 +1,92 @@
+"""A database whose tests leave no trace, for all that one session can show."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    Rows = list[tuple[Any, ...]]
+
+
+class Sandbox:
+    """One session in a transaction that will be rolled back: roles and tables made in it leave no trace."""
+
+    def __init__(self, conn: psycopg.Connection) -> None:
+        self.conn = conn
+
+    def run(self, query: str, *parameters: Any) -> Rows:
+        cursor = self.conn.execute(query.encode(), parameters or None)
+        return cursor.fetchall() if cursor.description else []
+
+    def value(self, query: str, *parameters: Any) -> Any:
+        rows = self.run(query, *parameters)
+        return rows[0][0] if rows else None
+
+    def column(self, query: str, *parameters: Any) -> list[Any]:
+        return [row[0] for row in self.run(query, *parameters)]
+
+    @contextlib.contextmanager
+    def refused(self, condition: str, match: str | None = None) -> Iterator[None]:
+        """Expect the block to fail with this Postgres condition, and undo what it did."""
+        with pytest.raises(psycopg.errors.lookup(condition), match=match), self.conn.transaction():
+            yield
+
+    @contextlib.contextmanager
+    def undone(self) -> Iterator[None]:
+        """Undo what the block does."""
+        with self.conn.transaction(force_rollback=True):
+            yield
+
+    def chronotable(
+        self,
+        columns: str = "ts timestamptz, device text, value float8",
+        *,
+        name: str = "metrics",
+        interval: str = "1 day",
+        schema: str = "public",
+        synced: bool = False,
+    ) -> int:
+        """Make a ChronoTable on its column ts; return its id."""
+        self.run(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        self.run(f'CREATE TABLE "{schema}"."{name}" ({columns})')
+        table_id = self.value(
+            "SELECT lakets.create_chronotable(%s, 'ts', %s::interval, %s)", name, interval, schema
+        )
+        if synced:
+            self.run("SELECT lakets.enable_sync(%s, %s)", name, schema)
+        return int(table_id)
+
+    def shadow(self, name: str = "metrics", schema: str = "public") -> str:
+        """Return the name of a ChronoTable's shadow, quoted."""
+        return str(
+            self.value(
+                "SELECT format('lakets_cdf.%%I', shadow_table_name) FROM lakets._chronotable_registry"
+                " WHERE table_name = %s AND schema_name = %s",
+                name,
+                schema,
+            )
+        )
+
+    def mirror_difference(self, name: str = "metrics", schema: str = "public") -> Rows:
+        """Return how a shadow differs from its table: rows as text, and how often each has them."""
+        columns = self.value(
+            "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute"
+            " WHERE attrelid = format('%%I.%%I', %s::text, %s::text)::regclass AND attnum > 0"
+            " AND NOT attisdropped AND attgenerated <> 'v'",
+            schema,
+            name,
+        )
+        relation = f'"{schema}"."{name}"'
+        held = f"SELECT ROW({columns})::text AS image, count(*) AS copies FROM {{}} GROUP BY 1"
+        return self.run(
+            "SELECT coalesce(t.image, s.image), t.copies, s.copies"
+            f" FROM ({held.format(relation)}) AS t"
+            f" FULL JOIN ({held.format(self.shadow(name, schema))}) AS s USING (image)"
+            " WHERE t.copies IS DISTINCT FROM s.copies"
+        )

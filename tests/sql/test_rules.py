@@ -1,0 +1,185 @@
+"""What holds of every function and table of the engine, read from the catalog of an installed database."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_lakets.engine import migrations, modules
+
+if TYPE_CHECKING:
+    from tests.sandbox import Sandbox
+
+# Inlined by the planner, or called for every row: they look up no name that is not qualified.
+COMPUTING = re.compile(
+    r"time_bucket|interpolate|_\w+_(step|merge|value)|_growth|_is_(plain|bad)_bucket|_month\w*"
+)
+
+# They read a query as their caller means it.
+UNDER_THE_CALLERS_SEARCH_PATH = {"create_rollup", "create_rollup_view"}
+
+# Stable, yet they open a subtransaction, or look at other sessions' locks.
+NOT_IN_PARALLEL = {"_cdf_committed_lsn", "_cdf_report", "_cdf_status", "_ended_now", "_sync_gap"}
+
+# Called by the install only, which sets its own lock_timeout.
+INSTALL = {"_adopt_chronotable", "_adopt_rollup"}
+
+TABLES = {
+    "_chronotable_registry": "id schema_name table_name time_column chunk_interval tiering_enabled"
+    " retention_interval shadow_table_name sync_enabled created_at",
+    "_chunk_metadata": "id chronotable_id chunk_name range_start range_end status row_count size_bytes"
+    " tiered_at last_write_lsn last_modified_at created_at",
+    "_policy_registry": "id chronotable_id policy_type config enabled last_run_at created_at",
+    "_rollup_registry": "id name source_chronotable_id rollup_table realtime_view bucket_interval refresh_lag"
+    " watermark query_text last_refreshed_at bucket_column source_time_column depends_on sync_enabled"
+    " shadow_table_name created_at",
+    "_rollup_invalidation_log": "id rollup_id bucket_start invalidated_at",
+    "_version": "version installed_at modules",
+}
+
+# Name, arguments that it takes at least (more have defaults), result: the public face of LakeTS 0.1.x.
+FUNCTIONS = Path(__file__).with_name("contract_functions.txt").read_text().splitlines()
+
+LOCKING = re.compile(
+    r"\b(LOCK TABLE|(ATTACH|DETACH) PARTITION|(DROP|ALTER|TRUNCATE) TABLE|DROP TRIGGER"
+    r"|CREATE (TRIGGER|INDEX|OR REPLACE VIEW)|pg_advisory_xact_lock(_shared)?\()"
+)
+
+
+@pytest.fixture
+def populated(db: Sandbox) -> Sandbox:
+    """Yield a database in which LakeTS has generated all that it generates."""
+    db.run("SET LOCAL timezone = 'UTC'")
+    db.chronotable("id int, ts timestamptz, value float8, PRIMARY KEY (id, ts)", synced=True)
+    db.chronotable("ts timestamptz, value float8", name="keyless", synced=True)
+    db.chronotable("ts timestamptz, value float8", name="plain")
+    db.run(
+        "SELECT lakets.create_rollup('daily', $$SELECT lakets.time_bucket('1 day', ts) AS bucket, sum(value)"
+        " FROM public.metrics GROUP BY 1$$, '1 day')"
+    )
+    db.run("SELECT lakets.enable_sync('daily')")
+    return db
+
+
+def offenders(db: Sandbox, condition: str) -> set[str]:
+    """Return the names of the functions of which a condition is true."""
+    return set(
+        db.column(
+            "SELECT fn.proname FROM pg_proc AS fn WHERE fn.pronamespace = 'lakets'::regnamespace"
+            f" AND fn.prokind <> 'a' AND ({condition})"
+        )
+    )
+
+
+def test_every_function_fixes_its_search_path(populated: Sandbox) -> None:
+    without = offenders(
+        populated, "NOT coalesce(fn.proconfig @> ARRAY['search_path=pg_catalog, pg_temp'], false)"
+    )
+
+    assert {name for name in without if not COMPUTING.fullmatch(name)} == UNDER_THE_CALLERS_SEARCH_PATH
+
+
+def test_only_what_computes_and_cannot_write_may_do_without_a_search_path(populated: Sandbox) -> None:
+    writing = offenders(populated, "fn.proconfig IS NULL AND fn.provolatile = 'v'")
+
+    assert writing == UNDER_THE_CALLERS_SEARCH_PATH
+
+
+def test_every_function_runs_with_the_rights_of_its_caller(populated: Sandbox) -> None:
+    assert offenders(populated, "fn.prosecdef") == set()
+
+
+def test_what_writes_is_not_parallel_safe_and_what_reads_is(populated: Sandbox) -> None:
+    assert offenders(populated, "fn.provolatile = 'v' AND fn.proparallel <> 'u'") == set()
+    assert offenders(populated, "fn.provolatile <> 'v' AND fn.proparallel <> 's'") == NOT_IN_PARALLEL
+
+
+def test_every_header_states_volatility_and_parallel_safety() -> None:
+    headers = [
+        header
+        for module in modules()
+        for header in re.findall(
+            r"CREATE OR REPLACE FUNCTION (.*?)\nAS (?:\$\$|%L)", module.read_text(), re.DOTALL
+        )
+    ]
+
+    assert len(headers) > 100
+    assert [
+        header.split("(")[0]
+        for header in headers
+        if not re.search(r"\b(VOLATILE|STABLE|IMMUTABLE)\b.*\bPARALLEL (SAFE|UNSAFE|RESTRICTED)\b", header)
+    ] == []
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_registry_has_the_columns_that_other_programs_read(db: Sandbox, table: str) -> None:
+    columns = set(
+        db.column(
+            "SELECT attname FROM pg_attribute WHERE attrelid = ('lakets.' || %s)::regclass AND attnum > 0",
+            table,
+        )
+    )
+
+    assert columns >= set(TABLES[table].split())
+
+
+@pytest.mark.parametrize("signature", FUNCTIONS, ids=lambda signature: signature.split("(")[0])
+def test_a_function_of_the_contract_is_as_agreed(db: Sandbox, signature: str) -> None:
+    name, arguments, result = re.fullmatch(r"(\w+)\((.*?)\) ([a-zA-Z].*)", signature).groups()  # type: ignore[union-attr]
+    db.run("SET LOCAL timezone = 'UTC'")
+    found = db.run(
+        "SELECT pg_get_function_arguments(oid), pg_get_function_result(oid) FROM pg_proc"
+        " WHERE pronamespace = 'lakets'::regnamespace AND proname = %s",
+        name,
+    )
+
+    def plainly(text: str) -> str:
+        return re.sub(r"::[\w ]+(\[\])?", "", text).replace("timestamp with time zone", "timestamptz")
+
+    assert any(
+        plainly(has).startswith(arguments)
+        and all(" DEFAULT " in more for more in plainly(has)[len(arguments) :].split(",")[1:])
+        and plainly(gives).startswith(result)
+        for has, gives in found
+    ), found
+
+
+def test_whatever_locks_gives_up_after_a_while(populated: Sandbox) -> None:
+    functions = {
+        name: (source, bounded)
+        for name, source, bounded in populated.run(
+            "SELECT proname, prosrc, coalesce(proconfig::text LIKE '%lock_timeout=2s%', false) FROM pg_proc"
+            " WHERE pronamespace = 'lakets'::regnamespace"
+        )
+    }
+    callers: dict[str, set[str]] = {name: set() for name in functions}
+    for name, (source, _) in functions.items():
+        for callee in set(re.findall(r"\blakets\.(\w+)\(", source)) & functions.keys() - {name}:
+            callers[callee].add(name)
+
+    def is_bounded(name: str, seen: frozenset[str] = frozenset()) -> bool:
+        if functions[name][1] or name in INSTALL:
+            return True
+        above = callers[name] - seen
+        return bool(above) and all(is_bounded(caller, seen | {name}) for caller in above)
+
+    locking = {name for name, (source, _) in functions.items() if LOCKING.search(source)}
+    assert len(locking) > 15
+    assert {name for name in locking if not is_bounded(name)} == set()
+
+
+def test_modules_hold_plain_sql_that_any_client_can_run() -> None:
+    assert [
+        path.name
+        for path in [*modules(), *migrations()]
+        if re.search(r"^\\|^\s*(BEGIN|COMMIT|ROLLBACK)\s*;", path.read_text(), re.MULTILINE)
+    ] == []
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    assert [int(re.fullmatch(r"(\d{4})_[a-z_]+", path.stem)[1]) for path in migrations()] == list(  # type: ignore[index]
+        range(1, len(migrations()) + 1)
+    )
