@@ -45,15 +45,23 @@ class LakeTSTierCandidatesOperator(LakeTSBaseOperator):
 
     def execute(self, context: Context) -> list[list[str]]:
         """Return the batches."""
-        from airflow.providers.common.compat.sdk import conf
-
         with self.lakets(context) as hook:
             chunks = [candidate.chunk_name for candidate in hook.tier_candidates(as_list(self.tables))]
-        most = self.max_batches or conf.getint("core", "max_map_length")
+        most = self.max_batches or _max_map_length()
         size = max(self.batch_size, math.ceil(len(chunks) / most))
         batches = [chunks[start : start + size] for start in range(0, len(chunks), size)]
         self.log.info("Found %d chunk(s) to tier, in %d batch(es)", len(chunks), len(batches))
         return batches
+
+
+def _max_map_length() -> int:
+    """Return the limit that Airflow sets to dynamic task mapping."""
+    try:
+        from airflow.sdk.configuration import conf
+    except ImportError:  # Airflow 3.1
+        from airflow.configuration import conf  # type: ignore[assignment,unused-ignore]
+
+    return int(conf.getint("core", "max_map_length"))
 
 
 class LakeTSTierOperator(LakeTSBaseOperator):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import os
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
 SAMPLES = Path(__file__).parents[2] / "dags"
 
 _numbers = itertools.count()
+
+
+def dagbag_module() -> Any:
+    """Return the module with DagBag, which is another since Airflow 3.2."""
+    try:
+        return importlib.import_module("airflow.dag_processing.dagbag")
+    except ModuleNotFoundError:
+        return importlib.import_module("airflow.models.dagbag")
 
 
 class Run:
@@ -79,22 +88,30 @@ def airflow() -> Path:
 
 
 @pytest.fixture
-def run(airflow: Path) -> Callable[[DAG], Run]:
+def run(airflow: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[DAG], Run]:
     """Run a DAG to its end, retries included."""
-    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    from airflow.sdk.execution_time import task_runner
+
+    dagbag = dagbag_module()
+    errors: list[BaseException] = []
+    execute = task_runner._execute_task
+
+    def note(*arguments: Any, **named: Any) -> Any:
+        try:
+            return execute(*arguments, **named)
+        except BaseException as err:
+            errors.append(err)
+            raise
+
+    # Airflow 3.1 calls no callbacks in a DAG test.
+    monkeypatch.setattr(task_runner, "_execute_task", note)
 
     def once(dag: DAG) -> Run:
-        errors: list[BaseException] = []
-
-        def note(context: Any) -> None:
-            errors.append(context["exception"])
-
-        for task in dag.tasks:
-            task.on_failure_callback = task.on_retry_callback = [note]
-        bag = DagBag(os.devnull)
+        errors.clear()
+        bag = dagbag.DagBag(os.devnull)
         bag.bag_dag(dag)
-        sync_bag_to_db(bag, "dags-folder", None)
-        return Run(dag.test(), errors)
+        dagbag.sync_bag_to_db(bag, "dags-folder", None)
+        return Run(dag.test(), list(errors))
 
     return once
 
