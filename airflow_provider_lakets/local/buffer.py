@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.local.pgoutput import Begin
 
+# A batch is converted when it is full: rows are held as Python objects until then.
 BATCH_ROWS = 20_000
+BATCH_BYTES = 16 * 1024 * 1024
 _MEMORY_BYTES = 16 * 1024 * 1024
 
 
@@ -77,6 +79,7 @@ class ChangeBuffer:
         self._transaction: Begin | None = None
         self._number = 0  # of the next change in its transaction
         self._run_start = 0
+        self._size = 0
 
     def fields(self) -> dict[str, pa.Field]:
         """Return the columns of all changes so far by lower-case name."""
@@ -89,8 +92,12 @@ class ChangeBuffer:
             self.seal()
             self._fields = tuple(fields)
 
-    def add(self, transaction: Begin, change_type: str, row: Sequence[bytes | str | None]) -> None:
-        """Add one change; raise :class:`ConversionError` when a batch of them cannot be stored."""
+    def add(self, transaction: Begin, change_type: str, row: Sequence[bytes | str | None], size: int) -> None:
+        """
+        Add one change; raise :class:`ConversionError` when a batch of them cannot be stored.
+
+        :param size: About how many bytes its values have.
+        """
         if transaction is not self._transaction:
             self._end_run()
             self._transaction, self._number, self._run_start = transaction, 0, 0
@@ -98,7 +105,8 @@ class ChangeBuffer:
         self._change_types.append(change_type)
         self._number += 1
         self.count += 1
-        if len(self._rows) >= BATCH_ROWS:
+        self._size += size
+        if len(self._rows) >= BATCH_ROWS or self._size >= BATCH_BYTES:
             self.seal()
 
     def _end_run(self) -> None:
@@ -115,7 +123,7 @@ class ChangeBuffer:
         if not self._stores or self._stores[-1].schema != batch.schema:
             self._stores.append(_Store(batch.schema, self._folder))
         self._stores[-1].put(batch)
-        self._rows, self._change_types, self._runs = [], [], []
+        self._rows, self._change_types, self._runs, self._size = [], [], [], 0
 
     def schema(self) -> pa.Schema:
         """Return the columns of all changes together."""

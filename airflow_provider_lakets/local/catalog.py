@@ -238,8 +238,7 @@ class Catalog:
             return False
         if found is not None:
             self._conn.execute("SELECT pg_drop_replication_slot(%s)", [slot])
-        # Postgres waits for every transaction of the server that is in flight, however long.
-        log.info("Making slot %s", slot)
+        log.info("Making slot %s: Postgres waits for every transaction in flight on the server", slot)
         with self._unhurried():
             self._conn.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
         return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -58,6 +59,7 @@ class History:
         self.owner = owner
         self._table: DeltaTable | None = None
         self.reload()
+        self._synced = self._table.version() if self._table else -1
 
     def reload(self) -> None:
         """Read the table as it is on disk."""
@@ -74,9 +76,20 @@ class History:
         return {field.name.lower(): field for field in pa.schema(self._table.schema())}
 
     def append(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema, marks: Mapping[str, int]) -> None:
-        """Add rows and marks in one commit, and return once it would survive a power cut."""
+        """
+        Add rows and marks in one commit, and return once it would survive a power cut.
+
+        Marks that are there already came with these very rows: then the last attempt failed after its commit.
+        """
+        if not self._has(marks):
+            self._write(batches, schema, marks)
+        self._sync()
+
+    def _has(self, marks: Mapping[str, int]) -> bool:
+        return all(self.mark(name) == value for name, value in marks.items())
+
+    def _write(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema, marks: Mapping[str, int]) -> None:
         reader = pa.RecordBatchReader.from_batches(schema, batches)
-        before = self._table.version() if self._table else -1
         try:
             write_deltalake(
                 self._table or self.path,
@@ -93,16 +106,16 @@ class History:
         except Exception:
             # What follows a commit (a checkpoint, say) may fail after the commit itself was made.
             self.reload()
-            if any(self.mark(name) != value for name, value in marks.items()):
+            if not self._has(marks):
                 raise
             log.warning("Writing to %s failed after its commit was made", self.path, exc_info=True)
         if self._table is None:
             self.reload()
-        self._sync(before)
 
-    def _sync(self, before: int) -> None:
-        """Flush the files of all commits after a version to the disk, the log last."""
+    def _sync(self) -> None:
+        """Flush the files of our commits to the disk, the log last."""
         assert self._table is not None  # noqa: S101 - it has just been written
+        before = self._synced
         log_folder = self.path / "_delta_log"
         commits = [
             log_folder / f"{version:020}.json" for version in range(before + 1, self._table.version() + 1)
@@ -110,9 +123,11 @@ class History:
         for commit in commits:
             actions = [json.loads(line) for line in commit.read_text().splitlines()]
             for file in [self.path / action["add"]["path"] for action in actions if "add" in action]:
-                _fsync(file)
+                with contextlib.suppress(FileNotFoundError):  # somebody has compacted the table since
+                    _fsync(file)
         for file in (self.path, *commits, log_folder, self.path.parent):
             _fsync(file)
+        self._synced = self._table.version()
 
 
 def merged_fields(

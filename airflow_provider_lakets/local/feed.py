@@ -186,7 +186,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(number, lambda *_: feed.stop())
         if options.attached:
             threading.Thread(target=_stop_at_end_of_input, args=[feed], daemon=True).start()
-        feed.run()
+        try:
+            feed.run()
+        except SlotInUseError as err:
+            log.error("%s", err)  # noqa: TRY400 - the trace says nothing more
+            return 1
     return 0
 
 

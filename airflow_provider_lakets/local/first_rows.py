@@ -12,7 +12,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from airflow_provider_lakets.local import catalog
-from airflow_provider_lakets.local.buffer import BATCH_ROWS, record_batch
+from airflow_provider_lakets.local.buffer import BATCH_BYTES, BATCH_ROWS, record_batch
 from airflow_provider_lakets.local.catalog import Visibility
 from airflow_provider_lakets.local.delta import INSERT, METADATA_FIELDS
 from airflow_provider_lakets.local.pgoutput import Begin
@@ -117,10 +117,20 @@ class _Batches:
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         try:
-            while rows := list(itertools.islice(self._rows, BATCH_ROWS)):
+            while rows := self._next_rows():
                 run = (self._begin, self.count, len(rows))
                 yield record_batch(self._fields, rows, [INSERT] * len(rows), [run])
                 self.count += len(rows)
         except Exception as err:
             self.error = err
             raise
+
+    def _next_rows(self) -> list[tuple[str | None, ...]]:
+        rows = []
+        size = 0
+        for row in itertools.islice(self._rows, BATCH_ROWS):
+            rows.append(row)
+            size += sum(len(value) for value in row if value is not None)
+            if size >= BATCH_BYTES:
+                break
+        return rows

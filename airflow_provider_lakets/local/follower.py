@@ -125,8 +125,9 @@ class Follower:
     def round(self, batch_rows: int, is_stopping: Callable[[], bool]) -> list[Flushed]:
         """Bring to Delta all that was committed before the call, or less when told to stop."""
         watched = {table.oid: table for table in self.catalog.watched()}
-        gone = {shadow.name for oid, shadow in self._shadows.items() if oid not in watched}
-        replaced = {oid for oid, table in watched.items() if table.name in gone and oid not in self._shadows}
+        names = {oid: table.name for oid, table in watched.items()}
+        given_up = {shadow.name for oid, shadow in self._shadows.items() if names.get(oid) != shadow.name}
+        replaced = {oid for oid, name in names.items() if name in given_up and oid not in self._shadows}
         flushed = []
         if replaced:
             # The last changes of a table come before the first rows of the one that took its name.
@@ -135,8 +136,8 @@ class Follower:
         flushed += self._pass(watched, batch_rows, is_stopping)
         failures = [shadow for shadow in self._shadows.values() if shadow.failure is not None]
         if failures:
-            names = ", ".join(f"{shadow.name}: {shadow.failure}" for shadow in failures)
-            raise DeliveryError(f"Not written to Delta, to be tried again: {names}") from failures[0].failure
+            errors = ", ".join(f"{shadow.name}: {shadow.failure}" for shadow in failures)
+            raise DeliveryError(f"Not written to Delta, to be tried again: {errors}") from failures[0].failure
         return flushed
 
     def _pass(
@@ -224,20 +225,25 @@ class Follower:
             table = watched.get(oid)
             if table is None:
                 log.info("%s is gone; its history stays", shadow.name)
-                self.catalog.unpublish(oid)
+                self.catalog.unpublish(oid)  # it may have moved to another schema
                 self.catalog.forget(oid, is_gone=True)
                 del self._shadows[oid]
             elif not table.is_full:
-                if shadow.skipped_for is None:
+                if shadow.skipped_for is None or table.is_published:
                     self._skip(shadow, ConversionError(_NOT_FULL))
-                self.catalog.unpublish(oid)
             elif table.name != shadow.name:
                 log.info("%s is now %s and starts again under that name", shadow.name, table.name)
                 self._start_again(shadow, table)
 
     def _skip(self, shadow: Shadow, reason: ConversionError) -> None:
-        """Give a table up for now; the others go on."""
+        """
+        Give a table up for now; the others go on.
+
+        While a table without a key is published, Postgres refuses to update it unless its replica identity
+        is FULL: writers meet that until here.
+        """
         log.warning("%s.%s is skipped: %s", catalog.SCHEMA, shadow.name, reason)
+        self.catalog.unpublish(shadow.oid)
         shadow.discard()
         shadow.first_rows = None
         shadow.status, shadow.skipped_for = SKIPPED, str(reason)

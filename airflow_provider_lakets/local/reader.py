@@ -63,7 +63,7 @@ class ChangeReader:
             message = decode(data)
             if isinstance(message, Change):
                 count += 1
-                self._change(message)
+                self._change(message, len(data))
             elif isinstance(message, Begin):
                 self._transaction = message
                 self._admitted.clear()
@@ -79,7 +79,7 @@ class ChangeReader:
         self.position = max(self.position, self._stream.received)
         return True
 
-    def _change(self, change: Change) -> None:
+    def _change(self, change: Change, size: int) -> None:
         try:
             shadow = self._admitted[change.relation_oid]
         except KeyError:
@@ -87,7 +87,7 @@ class ChangeReader:
         if shadow is None or self._transaction is None:
             return
         try:
-            shadow.add(self._transaction, change)
+            shadow.add(self._transaction, change, size)
         except ConversionError as err:
             self._refuse(shadow, err)
 

@@ -57,8 +57,6 @@ class Shadow:
 
     def resume(self, synced: Synced) -> bool:
         """Take up where a former round stopped; return False when that is not possible."""
-        if synced.shadow != self.name:
-            return False
         if synced.skipped_for is not None:
             self.status, self.skipped_for, self.definition = SKIPPED, synced.skipped_for, synced.definition
             return True
@@ -97,18 +95,18 @@ class Shadow:
             self.failure is None and transaction.commit_lsn > self.position and not self.first_rows.sees(xid)
         )
 
-    def add(self, transaction: Begin, change: Change) -> None:
-        """Take a change in; raise :class:`ConversionError` when it cannot be stored."""
+    def add(self, transaction: Begin, change: Change, size: int) -> None:
+        """Take a change of so many bytes in; raise :class:`ConversionError` when it cannot be stored."""
         if change.kind == "update":
             if change.old is None or change.new is None:
                 raise ConversionError("an UPDATE came without the old row: replica identity is not FULL")
-            self.changes.add(transaction, UPDATE_PREIMAGE, change.old)
-            self.changes.add(transaction, UPDATE_POSTIMAGE, change.new)
+            self.changes.add(transaction, UPDATE_PREIMAGE, change.old, size)
+            self.changes.add(transaction, UPDATE_POSTIMAGE, change.new, 0)
             return
         row = change.new if change.kind == "insert" else change.old
         if row is None:
             raise ConversionError("a DELETE came without the old row: replica identity is not FULL")
-        self.changes.add(transaction, change.kind, row)
+        self.changes.add(transaction, change.kind, row, size)
 
     @property
     def committed_lsn(self) -> int | None:

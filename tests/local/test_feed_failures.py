@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -271,3 +272,66 @@ def test_the_feed_goes_on_after_its_connection_is_cut(cdf: Cdf) -> None:
 
     assert cdf.feed.run_once() == [("t", 1)]
     assert DeltaTable(history_path(cdf.delta_dir, "t")).version() == 0
+
+
+def test_a_delta_commit_that_did_not_reach_the_disk_is_not_made_again(
+    cdf: Cdf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cdf.shadow("t")
+    cdf.feed.run_once()
+    cdf.execute("INSERT INTO t VALUES (1)")
+    sync = History._sync
+    failures = [OSError(5, "Input/output error")]
+
+    def fail_once(self: History) -> None:
+        if failures:
+            raise failures.pop()
+        sync(self)
+
+    monkeypatch.setattr(History, "_sync", fail_once)
+
+    assert cdf.feed.run_once() == [("t", 1)]
+    assert len(cdf.history("t")) == 1
+
+
+def test_a_skipped_table_does_not_pile_up_what_it_misses(cdf: Cdf) -> None:
+    cdf.shadow("t", "id integer")
+    cdf.execute("INSERT INTO t VALUES (1)")
+    cdf.feed.run_once()
+    cdf.execute("ALTER TABLE t ALTER id TYPE text; INSERT INTO t VALUES ('two')")
+
+    cdf.feed.run_once()
+
+    assert cdf.one("SELECT count(*) FROM pg_publication_tables WHERE tablename = 't'") == 0
+
+
+def test_marks_outlive_a_checkpoint(cdf: Cdf) -> None:
+    cdf.shadow("t")
+    cdf.execute("INSERT INTO t VALUES (0)")
+    cdf.feed.run_once()
+    cdf.execute("INSERT INTO t VALUES (1)")
+    cdf.feed.run_once()
+    DeltaTable(history_path(cdf.delta_dir, "t")).create_checkpoint()
+    (cdf.delta_dir / "lb_t_history/_delta_log/00000000000000000000.json").unlink()
+    cdf.feed.close()
+    cdf.execute("INSERT INTO t VALUES (2)")
+
+    assert cdf.feed.run_once() == [("t", 1)]
+
+
+def test_a_running_feed_tries_again_until_it_can_write(cdf: Cdf, full_disk: set[str]) -> None:
+    cdf.shadow("t")
+    full_disk.add("t")
+    cdf.execute("INSERT INTO t VALUES (1)")
+    cdf.feed.interval = 60
+    runner = threading.Thread(target=cdf.feed.run)
+    runner.start()
+    with pytest.raises(control.FeedNotCaughtUpError):
+        control.wait_flushed(cdf.conninfo, timeout=0.5)
+
+    full_disk.clear()
+    control.wait_flushed(cdf.conninfo, timeout=30)
+    cdf.feed.stop()
+    runner.join()
+
+    assert [row["id"] for row in cdf.history("t")] == [1]

@@ -118,6 +118,26 @@ def test_a_writer_from_after_the_table_was_published_is_not_waited_for(
     late.close()
 
 
+def test_a_transaction_open_since_before_the_table_was_published_may_write_afterwards(cdf: Cdf) -> None:
+    cdf.shadow("other")
+    cdf.feed.run_once()
+    writer = cdf.session()
+    writer.execute("INSERT INTO other VALUES (1)")
+    cdf.shadow("t")
+    cdf.execute("INSERT INTO t VALUES (1)")
+    cdf.feed.run_once()
+
+    writer.execute("INSERT INTO t VALUES (2)")
+    cdf.execute("INSERT INTO t VALUES (3)")
+    cdf.feed.run_once()
+    writer.commit()
+    writer.close()
+    cdf.feed.run_once()
+
+    assert [row["id"] for row in cdf.history("t")] == [1, 3, 2]
+    assert cdf.is_replayed("other")
+
+
 def test_a_transaction_streamed_in_vain_must_be_among_the_first_rows(
     cdf: Cdf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
