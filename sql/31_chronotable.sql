@@ -14,7 +14,8 @@ BEGIN
         RAISE EXCEPTION 'Chunk interval % is not usable.', coalesce(p_interval::text, 'null')
             USING ERRCODE = 'invalid_parameter_value',
                   HINT = 'Use a positive length of whole months or years (at most 100 years), or of days, hours and seconds, not both.';
-    ELSIF extract(epoch FROM p_interval) % (CASE p_type WHEN 'date'::regtype THEN 86400 ELSE 1 END) <> 0 THEN
+    ELSIF date_trunc('month', p_interval) = '0'
+          AND extract(epoch FROM p_interval) % (CASE p_type WHEN 'date'::regtype THEN 86400 ELSE 1 END) <> 0 THEN
         RAISE EXCEPTION 'Chunk interval % is too fine for a column of type %.', p_interval, p_type
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Use whole seconds, and whole days for a date column.';
     END IF;

@@ -241,8 +241,9 @@ AS $$
       FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = (p_table).id;
 $$;
 
--- The chunks that are missing in [p_from, p_to): the cells of the interval's grid that touch it, less what is
--- covered. Chunks are made in the years that their names can tell, 1 to 9999.
+-- The chunks that are missing in [p_from, p_to): whole cells of the interval's grid, less what is covered. They
+-- are made in the years 2 to 9998: beyond, names and client libraries fail, and the time zone of a session may
+-- show a year more or less.
 CREATE OR REPLACE FUNCTION lakets._missing_chunks(
     p_table   lakets._chronotable_registry,
     p_from    timestamptz,
@@ -256,15 +257,16 @@ DECLARE
     v_cell timestamptz := lakets.time_bucket(p_table.chunk_interval, p_from);
     v_next timestamptz;
 BEGIN
-    IF tstzrange(v_cell, p_to) <@ p_covered THEN
+    IF tstzrange(p_from, p_to) <@ p_covered THEN
         RETURN;
     END IF;
-    WHILE v_cell < p_to AND v_cell < '10000-01-01 00:00:00+00' LOOP
+    WHILE v_cell < p_to LOOP
         v_next := lakets._shift(v_cell, p_table.chunk_interval);
         RETURN QUERY
             SELECT lower(gap), upper(gap)
               FROM unnest(tstzmultirange(tstzrange(v_cell, v_next)) - p_covered) AS gap
-             WHERE v_cell >= '0001-01-01 00:00:00+00';
+             WHERE gap && tstzrange(p_from, p_to)
+               AND v_cell >= '0002-01-01 00:00:00+00' AND v_next <= '9999-01-01 00:00:00+00';
         v_cell := v_next;
     END LOOP;
 END;
@@ -289,7 +291,7 @@ BEGIN
         'SELECT chunk.range_start, chunk.range_end
            FROM (SELECT DISTINCT lakets.time_bucket($1, %1$s) AS start
                    FROM %2$s AS r
-                  WHERE %1$s >= ''0001-01-01 00:00:00+00'' AND %1$s < ''10000-01-01 00:00:00+00'' AND NOT $2 @> %1$s
+                  WHERE %1$s >= ''0002-01-01 00:00:00+00'' AND %1$s < ''9999-01-01 00:00:00+00'' AND NOT $2 @> %1$s
                   LIMIT $3) AS cell,
                 lakets._missing_chunks($4, cell.start, lakets._shift(cell.start, $1), $2) AS chunk',
         v_time, p_relation) USING p_table.chunk_interval, v_covered, p_limit, p_table;
@@ -381,10 +383,10 @@ CREATE OR REPLACE FUNCTION lakets._check_range(
 AS $$
 BEGIN
     IF p_from IS NULL OR p_to IS NULL OR p_from > p_to
-       OR p_from < '0001-01-01 00:00:00+00' OR p_to > '10000-01-01 00:00:00+00' THEN
+       OR p_from < '0002-01-01 00:00:00+00' OR p_to > '9999-01-01 00:00:00+00' THEN
         RAISE EXCEPTION 'The range from % to % is not one in which chunks can be made.',
             coalesce(p_from::text, 'null'), coalesce(p_to::text, 'null')
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give a start and a later end, in the years 1 to 9999.';
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give a start and a later end, in the years 2 to 9998.';
     ELSIF extract(epoch FROM p_to - p_from) / extract(epoch FROM p_table.chunk_interval) > 20000 THEN
         RAISE EXCEPTION 'The range from % to % would make more than 20000 chunks of % in %.%.',
             p_from, p_to, p_table.chunk_interval, p_table.schema_name, p_table.table_name

@@ -1,0 +1,529 @@
+"""Job 1: chunks where they are due, never overlapping, never missing, whatever came before."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from tests.sandbox import Sandbox
+
+UTC = timezone.utc
+Ranges = list[tuple[datetime, datetime]]
+
+ENSURE = (
+    "SELECT lakets._ensure_partitions(%s, p_range_start => %s::timestamptz, p_range_end => %s::timestamptz)"
+)
+
+
+def at(year: int, month: int = 1, day: int = 1, hour: int = 0) -> datetime:
+    return datetime(year, month, day, hour, tzinfo=UTC)
+
+
+def registered(db: Sandbox, table_id: int) -> Ranges:
+    """Return the ranges of a table's chunks as its registry has them, in order."""
+    return [
+        (start, end)
+        for start, end in db.run(
+            "SELECT range_start, range_end FROM lakets._chunk_metadata WHERE chronotable_id = %s ORDER BY 1",
+            table_id,
+        )
+    ]
+
+
+def bounds(db: Sandbox, relation: str = "metrics") -> list[str]:
+    """Return the bounds of a table's partitions as Postgres has them, in order."""
+    return db.column(
+        "SELECT pg_get_expr(relpartbound, oid) FROM pg_inherits JOIN pg_class ON oid = inhrelid"
+        " WHERE inhparent = %s::regclass ORDER BY 1",
+        relation,
+    )
+
+
+def between(ranges: Ranges, start: datetime, end: datetime) -> Ranges:
+    return [found for found in ranges if found[1] > start and found[0] < end]
+
+
+def gaps(ranges: Ranges, start: datetime, end: datetime) -> Ranges:
+    """Return what of a span is in none of these ranges, which must not overlap."""
+    missing = []
+    reached = start
+    for begins, ends in ranges:
+        if begins > reached and reached < end:
+            missing.append((reached, begins))
+        reached = max(reached, ends)
+    return missing + ([(reached, end)] if reached < end else [])
+
+
+def assert_disjoint(ranges: Ranges) -> None:
+    for before, after in pairwise(ranges):
+        assert before[0] < before[1] <= after[0] < after[1]
+
+
+@pytest.mark.parametrize("type_", ["timestamptz", "timestamp", "date"])
+@pytest.mark.parametrize(
+    ("interval", "first", "count"),
+    [
+        ("1 month", at(2024, 1), 3),
+        ("3 months", at(2024, 1), 1),
+        ("1 year", at(2024, 1), 1),
+        ("7 days", datetime(2024, 1, 13, tzinfo=UTC), 9),
+        ("1 day", at(2024, 1, 15), 60),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_range_is_filled_with_the_cells_that_touch_it(
+    db: Sandbox, interval: str, type_: str, first: datetime, count: int
+) -> None:
+    table_id = db.chronotable(f"ts {type_}", interval=interval)
+
+    made = db.value(ENSURE, table_id, "2024-01-15+00", "2024-03-15+00")
+
+    found = between(registered(db, table_id), at(2024, 1, 15), at(2024, 3, 15))
+    assert (made, len(found)) == (count, count)
+    assert found[0][0] == first
+    assert_disjoint(found)
+    assert gaps(found, at(2024, 1, 15), at(2024, 3, 15)) == []
+
+
+def test_hours_and_seconds_are_intervals_too(db: Sandbox) -> None:
+    table_id = db.chronotable(interval="90 minutes")
+
+    db.value(ENSURE, table_id, "2024-01-01 00:00:30+00", "2024-01-01 02:00:00.5+00")
+
+    assert between(registered(db, table_id), at(2024), at(2025)) == [
+        (at(2024), at(2024) + timedelta(minutes=90)),
+        (at(2024) + timedelta(minutes=90), at(2024, 1, 1, 3)),
+    ]
+
+
+def test_the_same_range_again_makes_nothing(db: Sandbox) -> None:
+    table_id = db.chronotable()
+    db.value(ENSURE, table_id, "2024-01-01+00", "2024-02-01+00")
+    before = bounds(db)
+
+    assert db.value(ENSURE, table_id, "2024-01-01+00", "2024-02-01+00") == 0
+    assert bounds(db) == before
+
+
+def test_without_a_range_chunks_reach_from_the_last_interval_to_the_next_three(db: Sandbox) -> None:
+    table_id = db.chronotable(interval="1 month")
+
+    starts = [start for start, _ in registered(db, table_id)]
+
+    this_month = db.value("SELECT date_trunc('month', now(), 'UTC')")
+    assert len(starts) == 5
+    assert starts[1] == this_month
+
+
+def test_one_end_of_a_range_may_be_left_out(db: Sandbox) -> None:
+    table_id = db.chronotable(interval="1 year")
+
+    db.value("SELECT lakets._ensure_partitions(%s, p_range_start => '2015-06-01+00')", table_id)
+
+    assert registered(db, table_id)[0] == (at(2015), at(2016))
+    assert gaps(registered(db, table_id), at(2015), datetime.now(UTC)) == []
+
+
+def test_a_call_can_be_bounded_and_goes_on_where_it_stopped(db: Sandbox) -> None:
+    table_id = db.chronotable()
+    bounded = ENSURE[:-1] + ", p_max_chunks => 20)"
+
+    made = [db.value(bounded, table_id, "2024-01-01+00", "2024-02-20+00") for _ in range(4)]
+
+    assert made == [20, 20, 10, 0]
+    assert gaps(between(registered(db, table_id), at(2024), at(2024, 2, 20)), at(2024), at(2024, 2, 20)) == []
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kathmandu"])
+@pytest.mark.parametrize("style", ["ISO, MDY", "SQL, DMY", "German", "Postgres, MDY"])
+@pytest.mark.parametrize("type_", ["timestamptz", "timestamp", "date"])
+def test_the_session_has_no_say_in_where_chunks_lie(db: Sandbox, type_: str, style: str, zone: str) -> None:
+    db.run("SELECT set_config('timezone', %s, true), set_config('datestyle', %s, true)", zone, style)
+    db.run(f"CREATE TABLE metrics (ts {type_})")
+    db.run("INSERT INTO metrics VALUES ('2024-03-10 12:00'), ('2024-11-03 12:00')")
+    table_id = db.value("SELECT lakets.create_chronotable('metrics', 'ts', '1 day')")
+    # Clocks in New York change on both days.
+    db.value(ENSURE, table_id, at(2024, 3, 9), at(2024, 3, 12))
+    db.value(ENSURE, table_id, at(2024, 11, 2), at(2024, 11, 5))
+
+    db.run("SET LOCAL datestyle = 'ISO'; SET LOCAL timezone = 'UTC'")
+    found = between(registered(db, table_id), at(2024), at(2025))
+    days = [
+        at(2024, 3, 9),
+        at(2024, 3, 10),
+        at(2024, 3, 11),
+        at(2024, 11, 2),
+        at(2024, 11, 3),
+        at(2024, 11, 4),
+    ]
+    assert found == [(day, day + timedelta(days=1)) for day in days]
+    begins = {
+        "timestamptz": "FROM ('2024-03-10 00:00:00+00')",
+        "timestamp": "FROM ('2024-03-10 00:00:00')",
+        "date": "FROM ('2024-03-10')",
+    }
+    assert sum(begins[type_] in bound for bound in bounds(db)) == 1
+    assert db.value("SELECT count(*) FROM metrics_default") == 0
+
+
+def test_chunk_names_tell_their_start_in_utc(db: Sandbox) -> None:
+    db.run("SET LOCAL timezone = 'Asia/Kathmandu'")
+    table_id = db.chronotable(interval="6 hours")
+
+    db.value(ENSURE, table_id, at(2024, 1, 1, 6), at(2024, 1, 1, 12))
+
+    assert "public.metrics_20240101_060000" in db.column(
+        "SELECT chunk_name FROM lakets.show_chunks('metrics')"
+    )
+
+
+def test_an_interval_changed_back_and_forth_leaves_neither_gap_nor_overlap(db: Sandbox) -> None:
+    table_id = db.chronotable(interval="7 days")
+    start, end = at(2023, 12, 20), at(2024, 5, 1)
+    db.value(ENSURE, table_id, at(2024, 1, 1), at(2024, 1, 20))
+    for interval, upto in (
+        ("1 month", at(2024, 2, 10)),
+        ("1 day", at(2024, 3, 5)),
+        ("7 days", end),
+        ("1 year", end),
+    ):
+        db.run("SELECT lakets.set_chunk_interval('metrics', %s::interval)", interval)
+        db.value(ENSURE, table_id, start, upto)
+
+    found = between(registered(db, table_id), start, end)
+
+    assert_disjoint(found)
+    assert gaps(found, start, end) == []
+    # The year's chunks are what was left of their years.
+    assert found[0] == (at(2023, 12, 1), at(2023, 12, 30))
+
+
+def test_rows_that_are_there_get_their_chunks_and_far_outliers_too(db: Sandbox) -> None:
+    db.run("CREATE TABLE metrics (ts timestamptz)")
+    db.run(
+        "INSERT INTO metrics VALUES ('2024-01-01+00'), ('2024-06-01+00'), ('1969-07-20 20:17+00'),"
+        " ('9998-12-31+00'), ('0002-01-01+00'), ('infinity'), ('-infinity'), (NULL), ('9999-01-01+00'),"
+        " ('200000-01-01+00'), ('0044-03-15+00 BC'), ('4713-01-01+00 BC'), ('294276-12-31 23:59:59+00')"
+    )
+
+    table_id = db.value("SELECT lakets.create_chronotable('metrics', 'ts', '1 day')")
+
+    starts = db.column("SELECT range_start FROM lakets._chunk_metadata ORDER BY 1")
+    assert starts[:4] == [at(2), at(1969, 7, 20), at(2024), at(2024, 6)]
+    assert starts[-1] == at(9998, 12, 31)
+    assert db.value("SELECT count(*) FROM metrics_default") == 8
+    assert db.value("SELECT lakets._ensure_partitions(%s)", table_id) == 0
+
+
+@pytest.mark.parametrize("interval", ["7 days", "1 month", "100 years"])
+def test_rows_at_the_ends_of_time_do_not_stop_the_job(db: Sandbox, interval: str) -> None:
+    table_id = db.chronotable(interval=interval)
+    db.run(
+        "INSERT INTO metrics (ts) VALUES ('4714-11-24+00 BC'), ('294276-12-31 23:59:59.999999+00'),"
+        " ('0001-01-01+00'), ('9999-12-31 23:59:59+00'), ('infinity')"
+    )
+
+    db.value("SELECT lakets._ensure_partitions(%s)", table_id)
+
+    assert db.value("SELECT lakets._ensure_partitions(%s)", table_id) == 0
+    assert db.value("SELECT count(*) FROM metrics") == 5
+    assert_disjoint(registered(db, table_id))
+
+
+BAD_RANGES = {
+    "backwards": ("'2024-02-01+00'", "'2024-01-01+00'", "22023"),
+    "endless": ("'2024-01-01+00'", "'infinity'", "22023"),
+    "beginningless": ("'-infinity'", "'2024-01-01+00'", "22023"),
+    "before the year 1": ("'0044-03-15+00 BC'", "'0044-03-16+00 BC'", "22023"),
+    "after the year 9998": ("'2024-01-01+00'", "'12024-01-01+00'", "22023"),
+    "too much": ("'1900-01-01+00'", "'2024-01-01+00'", "54000"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RANGES)
+def test_a_range_that_cannot_be_meant_is_refused(db: Sandbox, case: str) -> None:
+    start, end, condition = BAD_RANGES[case]
+    table_id = db.chronotable()
+
+    with db.refused(condition, "range from"):
+        db.value(f"SELECT lakets._ensure_partitions({table_id}, 1, 3, {start}, {end})")
+
+
+def test_counts_that_are_null_are_refused(db: Sandbox) -> None:
+    table_id = db.chronotable()
+
+    with db.refused("22023", "range from null"):
+        db.value("SELECT lakets._ensure_partitions(%s, NULL)", table_id)
+
+
+def test_an_unknown_table_is_told(db: Sandbox) -> None:
+    with db.refused("42704", "id 4711"):
+        db.value("SELECT lakets._ensure_partitions(4711)")
+
+
+def test_rows_outside_every_chunk_are_kept_and_reported(db: Sandbox) -> None:
+    db.chronotable()
+
+    db.run("INSERT INTO metrics (ts) VALUES ('2001-01-01'), ('infinity'), (NULL), (now())")
+
+    assert db.value("SELECT count(*) FROM metrics") == 4
+    reported = db.value(
+        "SELECT metric_value FROM lakets.lakets_metrics() WHERE metric_name = 'lakets_rows_outside_chunks'"
+    )
+    assert reported == 3
+
+
+def test_rows_outside_move_into_chunks_as_they_are(db: Sandbox) -> None:
+    table_id = db.chronotable(
+        "id int GENERATED ALWAYS AS IDENTITY, ts timestamptz, v numeric,"
+        " w numeric GENERATED ALWAYS AS (v * 2) STORED",
+        synced=True,
+    )
+    db.run(
+        "INSERT INTO metrics (ts, v) SELECT '2001-01-01'::timestamptz + n * interval '6 hours', n"
+        " FROM generate_series(1, 20) AS n"
+    )
+    before = db.run("TABLE metrics ORDER BY id")
+
+    made = db.value("SELECT lakets._ensure_partitions(%s)", table_id)
+
+    assert made == 6
+    assert db.value("SELECT count(*) FROM metrics_default") == 0
+    assert db.run("TABLE metrics ORDER BY id") == before
+    assert db.mirror_difference() == []
+
+
+def test_no_trigger_fires_for_rows_that_move(db: Sandbox) -> None:
+    table_id = db.chronotable(synced=True)
+    db.run(
+        "CREATE TABLE note (event text); CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO note VALUES (TG_OP); RETURN NULL; END $$;"
+        " CREATE TRIGGER a BEFORE DELETE ON metrics FOR EACH ROW EXECUTE FUNCTION noted();"
+        " CREATE TRIGGER b AFTER INSERT OR DELETE ON metrics FOR EACH ROW EXECUTE FUNCTION noted();"
+        " CREATE TRIGGER c AFTER DELETE ON metrics FOR EACH STATEMENT EXECUTE FUNCTION noted();"
+        " ALTER TABLE metrics ENABLE ALWAYS TRIGGER a; ALTER TABLE metrics DISABLE TRIGGER b"
+    )
+    db.run("INSERT INTO metrics (ts) VALUES ('2001-01-01')")
+    states = "SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'metrics_default'::regclass ORDER BY 1"
+    before, logged = db.run(states), db.value("SELECT count(*) FROM lakets._change_log")
+
+    assert db.value("SELECT lakets._ensure_partitions(%s)", table_id) == 1
+
+    assert db.value("SELECT count(*) FROM metrics_default") == 0
+    assert db.run("TABLE note") == []
+    assert db.run(states) == before
+    assert db.value("SELECT count(*) FROM lakets._change_log") == logged
+
+
+def test_many_rows_outside_are_taken_in_by_and_by(db: Sandbox) -> None:
+    table_id = db.chronotable()
+    db.run(
+        "INSERT INTO metrics (ts) SELECT '2001-01-01'::timestamptz + n * interval '1 day'"
+        " FROM generate_series(1, 130) AS n"
+    )
+
+    made = [db.value("SELECT lakets._ensure_partitions(%s)", table_id) for _ in range(3)]
+
+    assert made == [100, 30, 0]
+    assert db.value("SELECT count(*) FROM metrics_default") == 0
+
+
+def test_a_dropped_range_is_never_made_again(db: Sandbox) -> None:
+    table_id = db.chronotable()
+    db.value(ENSURE, table_id, at(2024), at(2024, 1, 10))
+    db.run("SELECT lakets.drop_chunks('metrics', now() - '2024-01-05+00'::timestamptz)")
+    db.run("INSERT INTO metrics (ts) VALUES ('2024-01-02 12:00+00')")
+
+    made = db.value(ENSURE, table_id, at(2024), at(2024, 1, 12))
+
+    assert made == 2
+    assert db.value("SELECT count(*) FROM metrics_default") == 1
+    assert db.value("SELECT min(range_start) FROM lakets.show_chunks('metrics')") == at(2024, 1, 5)
+
+
+def test_a_dropped_range_bounds_the_cells_of_another_interval(db: Sandbox) -> None:
+    table_id = db.chronotable()
+    db.value(ENSURE, table_id, at(2024, 1, 10), at(2024, 1, 12))
+    db.run("SELECT lakets.drop_chunks('metrics', '1 day')")
+    db.run("SELECT lakets.set_chunk_interval('metrics', '1 month')")
+
+    db.value(ENSURE, table_id, at(2024), at(2024, 2))
+
+    standing = db.run(
+        "SELECT range_start, range_end FROM lakets.show_chunks('metrics') WHERE range_start < '2025-01-01'"
+    )
+    assert standing == [(at(2024), at(2024, 1, 10)), (at(2024, 1, 12), at(2024, 2))]
+
+
+@pytest.mark.parametrize(
+    "clash",
+    [
+        'CREATE TABLE "metrics_20240101_000000" ()',
+        'CREATE VIEW "metrics_20240101_000000" AS SELECT 1',
+        'CREATE TYPE "metrics_20240101_000000" AS ENUM ()',
+        'CREATE INDEX "metrics_20240101_000000" ON metrics (ts)',
+    ],
+    ids=["table", "view", "type", "index"],
+)
+def test_a_chunk_steps_aside_for_what_has_its_name(db: Sandbox, clash: str) -> None:
+    table_id = db.chronotable()
+    db.run(clash)
+
+    db.value(ENSURE, table_id, at(2024), at(2024, 1, 3))
+
+    db.run("INSERT INTO metrics (ts) VALUES ('2024-01-01 12:00+00')")
+    chunk, partition = db.run(
+        "SELECT chunk_name, relation_name FROM lakets._chunk_metadata WHERE range_start = '2024-01-01+00'"
+    )[0]
+    assert chunk == "public.metrics_20240101_000000"
+    assert db.value(f'SELECT count(*) FROM "{partition}"') == 1
+    assert db.value("SELECT size_bytes FROM lakets.show_chunks('metrics') WHERE chunk_name = %s", chunk) > 0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["INSERT INTO {} (ts) VALUES (now())", "UPDATE {} SET value = 1", "DELETE FROM {}", "TRUNCATE {}"],
+)
+@pytest.mark.parametrize("which", ["chunk", "default"])
+def test_a_chunk_cannot_be_written_directly(db: Sandbox, which: str, statement: str) -> None:
+    db.chronotable()
+    chunk = db.value("SELECT chunk_name FROM lakets.show_chunks('metrics') LIMIT 1")
+
+    with db.refused("55000", "is a chunk of a ChronoTable"):
+        db.run(statement.format("metrics_default" if which == "default" else chunk))
+
+
+def test_emptying_one_table_does_not_open_the_chunks_of_another(db: Sandbox) -> None:
+    db.chronotable()
+    db.chronotable(name="other")
+    db.run("INSERT INTO other (ts) VALUES (now())")
+
+    with db.refused("55000", "other_default is a chunk"):
+        db.run("TRUNCATE metrics, other_default")
+    db.run("TRUNCATE metrics, other")
+
+    assert db.value("SELECT count(*) FROM other") == 0
+
+
+def test_chunks_have_the_keys_and_indexes_of_their_table(db: Sandbox) -> None:
+    table_id = db.chronotable("id int, ts timestamptz, value int CHECK (value > 0), PRIMARY KEY (id, ts)")
+    db.run("CREATE INDEX ON metrics (value)")
+
+    db.value(ENSURE, table_id, at(2024), at(2024, 1, 2))
+
+    assert db.value("SELECT count(*) FROM pg_index WHERE indrelid = 'metrics_20240101_000000'::regclass") == 2
+    with db.refused("23505"):
+        db.run("INSERT INTO metrics VALUES (1, '2024-01-01+00', 1), (1, '2024-01-01+00', 1)")
+
+
+def test_show_chunks_can_be_limited_to_the_old_and_the_new(db: Sandbox) -> None:
+    table_id = db.chronotable()
+    db.value(ENSURE, table_id, at(2024), at(2024, 1, 11))
+    older, newer = (db.value("SELECT now() - %s::timestamptz", at(2024, 1, day)) for day in (5, 3))
+
+    shown = db.column(
+        "SELECT range_start FROM lakets.show_chunks('metrics', p_older_than => %s, p_newer_than => %s)",
+        older,
+        newer,
+    )
+
+    assert shown == [at(2024, 1, 3), at(2024, 1, 4)]
+
+
+def test_nothing_due_costs_little_with_five_thousand_chunks(db: Sandbox) -> None:
+    table_id = db.chronotable(interval="1 hour")
+    # What the job looks at is the registry: real partitions would only make this test slow.
+    db.run(
+        "INSERT INTO lakets._chunk_metadata (chronotable_id, chunk_name, range_start, range_end)"
+        " SELECT %s, 'c' || n, at, at + interval '1 hour' FROM generate_series(1, 5000) AS n,"
+        " LATERAL (SELECT '2024-01-01+00'::timestamptz + n * interval '1 hour' AS at) AS chunk",
+        table_id,
+    )
+    db.run("INSERT INTO metrics (ts) SELECT '2024-01-02+00'::timestamptz FROM generate_series(1, 5000)")
+    read = (
+        "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables"
+        " WHERE relid = 'lakets._chunk_metadata'::regclass"
+    )
+    before = db.value(read)
+
+    assert db.value(ENSURE, table_id, at(2024, 1, 2), at(2024, 7, 1)) == 0
+
+    # Twice over the registry, not once for each row or cell.
+    assert db.value(read) - before <= 2 * 5100
+
+
+INTERVALS = {
+    "1 hour": timedelta(hours=1),
+    "5 hours": timedelta(hours=5),
+    "1 day": timedelta(days=1),
+    "7 days": timedelta(days=7),
+    "1 month": None,
+    "1 year": None,
+}
+
+
+def cell(moment: datetime, interval: str) -> tuple[datetime, datetime]:
+    """Return the cell of an interval's grid that holds a moment."""
+    width = INTERVALS[interval]
+    if width is not None:
+        start = at(2000) + (moment - at(2000)) // width * width
+        return start, start + width
+    if interval == "1 month":
+        return at(moment.year, moment.month), at(moment.year + moment.month // 12, moment.month % 12 + 1)
+    return at(moment.year), at(moment.year + 1)
+
+
+def expected(covered: Ranges, interval: str, start: datetime, end: datetime) -> Ranges:
+    """Return the chunks due in a span: the grid's cells less what is covered."""
+    due: Ranges = []
+    begins, ends = cell(start, interval)
+    while begins < end:
+        due += between(gaps(between(covered, begins, ends), begins, ends), start, end)
+        begins, ends = cell(ends, interval)
+    return due
+
+
+moments = st.integers(0, 60 * 24).map(lambda hours: at(2024, 1, 25) + timedelta(hours=hours))
+steps = st.tuples(st.sampled_from(list(INTERVALS)), moments, st.integers(0, 240), st.booleans())
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(steps, min_size=1, max_size=5))
+def test_any_history_of_intervals_ranges_rows_and_drops_leaves_what_the_model_says(
+    db: Sandbox, history: list[tuple[str, datetime, int, bool]]
+) -> None:
+    with db.undone():
+        table_id = db.chronotable(interval="1 day")
+        model = registered(db, table_id)
+        rows = 0
+        for interval, start, hours, is_dropping in history:
+            end = start + timedelta(hours=hours)
+            if interval == "1 hour":
+                end = min(end, start + timedelta(hours=30))
+            db.run("INSERT INTO metrics (ts) VALUES (%s)", start)
+            rows += 1
+            db.run("SELECT lakets.set_chunk_interval('metrics', %s::interval)", interval)
+            due = expected(model, interval, start, end)
+            for row in db.column("SELECT ts FROM metrics_default"):
+                if not between(model, row, row + timedelta(microseconds=1)):
+                    due += [
+                        found for found in expected(model, interval, *cell(row, interval)) if found not in due
+                    ]
+
+            assert db.value(ENSURE, table_id, start, end) == len(due)
+
+            model = sorted(model + due)
+            assert registered(db, table_id) == model
+            assert_disjoint(model)
+            assert gaps(between(model, start, end), start, end) == []
+            assert db.value("SELECT count(*) FROM metrics") == rows
+            if is_dropping:
+                db.run("DELETE FROM metrics")
+                rows = 0
+                db.run("SELECT lakets.drop_chunks('metrics', now() - %s::timestamptz)", start)
