@@ -123,11 +123,9 @@ class LakeTSInventory(LakeTSContract):
         script = install_script().encode()
 
         def run(conn: psycopg.Connection[Any]) -> None:
-            try:
-                # Without parameters psycopg sends a script as it is: it brings its own BEGIN and COMMIT.
-                conn.execute(script)
-            finally:
-                conn.rollback()
+            # Without parameters psycopg sends a script as it is: it brings its own BEGIN and COMMIT. Where
+            # it fails, the session is left in a broken transaction, and is not used again.
+            conn.execute(script)
 
         with self.session():
             before = self.version()
