@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOWEST := .venv-lowest
 # Bytecode makes every start of Airflow about twice as fast.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test test-lowest lint format bench clean
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -23,6 +24,16 @@ demo: $(STAMP)  ## run the LakeTS lifecycle on a local Lakebase with real data, 
 test: $(STAMP)  ## run the tests
 	$(BIN)/pytest -n 2 -m "not slow"
 
+test-lowest: $(LOWEST)/.installed  ## run the tests of hooks, operators and DAGs on the lowest supported Airflow
+	$(LOWEST)/bin/pytest -n 2 -m "not slow" tests/unit tests/dags
+
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	@echo "Setting up $(LOWEST): about two minutes the first time"
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/pip install --quiet --constraint constraints-lowest.txt hatchling editables
+	$(LOWEST)/bin/pip install --quiet --no-build-isolation --constraint constraints-lowest.txt --editable '.[dev]'
+	touch $@
+
 lint: $(STAMP)  ## ruff, format check, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -36,4 +47,4 @@ bench: $(STAMP)  ## measure the engine beside plain Postgres
 	$(BIN)/python -m benchmarks
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) .lakets dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) .lakets dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
