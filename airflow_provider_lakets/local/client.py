@@ -15,6 +15,7 @@ import httpx
 import psutil
 
 from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.local.authority import client_context
 from airflow_provider_lakets.local.feed import DEFAULT_INTERVAL
 from airflow_provider_lakets.local.state import State
 
@@ -167,6 +168,7 @@ class LocalServer:
             json=body,
             headers={"x-lakets-admin": state.admin_token},
             timeout=60,
+            verify=client_context(self.folder),
         )
         if answer.is_error:
             raise LocalServerError(f"{method} {path} was refused: {answer.text}")

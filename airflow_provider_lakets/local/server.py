@@ -14,17 +14,16 @@ import logging
 import os
 import signal
 import socket
-import ssl
 import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import trustme
 import uvicorn
 import uvloop
 
 from airflow_provider_lakets.local.admin import admin_routes
+from airflow_provider_lakets.local.authority import certificate, server_context
 from airflow_provider_lakets.local.branches import Branches
 from airflow_provider_lakets.local.control_plane import ControlPlane
 from airflow_provider_lakets.local.credentials import Issuer
@@ -49,26 +48,31 @@ async def serve(options: argparse.Namespace) -> None:
     state = State.load(folder)
     lakebase = LocalLakebase(folder, version=options.version, feed_interval=options.feed_interval)
     with contextlib.ExitStack() as stack:
+        api = _bind(options.bind, options.api_port or state.api_port, is_asked_for=bool(options.api_port))
+        stack.callback(api.close)
         await asyncio.to_thread(lakebase.start)
         stack.callback(lakebase.stop)
-        api = _bind(options.bind, options.api_port or state.api_port)
-        stack.callback(api.close)
-        url = f"http://{options.host or '127.0.0.1'}:{api.getsockname()[1]}"
+        url = _url(options.host or "127.0.0.1", api.getsockname()[1], is_tls=options.api_tls)
         world = World(state, lakebase, host=options.host, version=options.version)
         issuer = Issuer(url)
         faults = Faults()
         branches = Branches(folder / "branches", options.version, world.workspace)
         branches.adopt(world.branch, lakebase.postgres)
         stack.callback(branches.stop)
+        leaf = certificate(folder, world.hosts())
         gateway = Gateway(
             LakebaseDoorkeeper(world.workspace, issuer, faults, branches, world.endpoint),
-            _tls(folder, world.hosts()),
+            server_context(leaf),
         )
-        port = await _listen(gateway, options.bind, world.addresses(), options.port or state.port)
+        port = await _listen(gateway, world.addresses(), options, state.port)
         feeds = LocalFeeds(lakebase)
         app = ControlPlane(world.workspace, url, issuer, faults, feeds).app()
         app.include_router(admin_routes(state.admin_token, faults, gateway, feeds, lakebase))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off"))
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
+        config.load()
+        if options.api_tls:
+            config.ssl = server_context(leaf)  # as an option it would have to be files
+        server = uvicorn.Server(config)
         state.ready(folder, pid=os.getpid(), url=url, port=port, api_port=api.getsockname()[1])
         stack.callback(state.gone, folder)
         log.info("Ready: %s, Postgres on port %d", url, port)
@@ -97,32 +101,34 @@ def _at_end_of_input(loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> No
     loop.call_soon_threadsafe(told.set)
 
 
-def _bind(address: str | None, port: int) -> socket.socket:
-    """Take a port, or a free one where it is taken."""
+def _url(host: str, port: int, *, is_tls: bool) -> str:
+    """Return the workspace's address, without the port where it goes without saying."""
+    scheme, usual = ("https", 443) if is_tls else ("http", 80)
+    return f"{scheme}://{host}" if port == usual else f"{scheme}://{host}:{port}"
+
+
+def _bind(address: str | None, port: int, *, is_asked_for: bool) -> socket.socket:
+    """Take a port; or a free one where it is taken, unless somebody counts on it."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((address or "127.0.0.1", port))
     except OSError:
+        if is_asked_for:
+            raise
         listener.bind((address or "127.0.0.1", 0))
+    listener.listen()  # until then another could take the same port
     return listener
 
 
-async def _listen(gateway: Gateway, bind: str | None, addresses: Sequence[str], port: int) -> int:
-    addresses = [bind] if bind else addresses
+async def _listen(gateway: Gateway, loopback: Sequence[str], options: argparse.Namespace, last: int) -> int:
+    addresses = [options.bind] if options.bind else loopback
     try:
-        return await gateway.listen(addresses, port)
+        return await gateway.listen(addresses, options.port or last)
     except OSError:
+        if options.port:
+            raise
         return await gateway.listen(addresses, 0)
-
-
-def _tls(folder: Path, hosts: Sequence[str]) -> ssl.SSLContext:
-    """Make certificates for this run; clients trust ``ca.pem``."""
-    authority = trustme.CA(organization_name="Local Lakebase")
-    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(*hosts).configure_cert(context)
-    return context
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -141,6 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--port", type=int, default=0, help="Postgres port; 0 for the last one used, or a free one"
     )
     parser.add_argument("--api-port", type=int, default=0, help="port of the REST API, likewise")
+    parser.add_argument(
+        "--api-tls", action="store_true", help="serve the REST API over TLS too, as --host needs it"
+    )
     parser.add_argument("--attached", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

@@ -60,13 +60,15 @@ class State:
     def env(self, folder: Path, principal: Principal | None = None) -> dict[str, str]:
         """Return the environment that leads a program there, as the owner or as another principal."""
         who = principal or self.owner
+        authority = str(folder.absolute() / "ca.pem")
         return {
             "DATABRICKS_HOST": self.url,
             "DATABRICKS_CLIENT_ID": who.client_id,
             "DATABRICKS_CLIENT_SECRET": who.client_secret,
             "LAKETS_LAKEBASE_ENDPOINT": self.endpoint,
             "PGPORT": str(self.port),
-            "PGSSLROOTCERT": str(folder.absolute() / "ca.pem"),
+            "PGSSLROOTCERT": authority,
+            **({"REQUESTS_CA_BUNDLE": authority} if self.url.startswith("https:") else {}),
         }
 
     def _save(self, folder: Path) -> None:

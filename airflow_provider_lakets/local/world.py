@@ -73,12 +73,10 @@ class World:
 
 
 def _make_roles(state: State, lakebase: LocalLakebase) -> None:
-    """Make the owner's role own the database, as a project's creator does; the other gets no right."""
+    """Let the owner own the database and make roles, as a project's creator does; the other gets no right."""
     for principal in (state.owner, state.jobs):
         lakebase.postgres.ensure_role(principal.client_id)
+    owner = sql.Identifier(state.owner.client_id)
     with psycopg.connect(lakebase.conninfo(), autocommit=True) as conn:
-        conn.execute(
-            sql.SQL("ALTER DATABASE {} OWNER TO {}").format(
-                sql.Identifier(DEFAULT_DATABASE), sql.Identifier(state.owner.client_id)
-            )
-        )
+        conn.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(DEFAULT_DATABASE), owner))
+        conn.execute(sql.SQL("ALTER ROLE {} CREATEROLE").format(owner))
