@@ -95,12 +95,16 @@ def doctor(conn_id: ConnId = "lakebase_default", uri: Uri = None) -> None:
 
 
 @app.command()
-def demo() -> None:
+def demo(
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the Lakebase running at the end, until Ctrl-C.")
+    ] = False,
+) -> None:
     """Run the whole lifecycle through Airflow, on an embedded Lakebase with real data."""
     try:
         from airflow_provider_lakets.local.demo import run_demo
 
-        code = run_demo()
+        code = run_demo(keep=keep)
     except ModuleNotFoundError as err:
         if (err.name or "").startswith("airflow_provider_lakets"):
             raise

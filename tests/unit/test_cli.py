@@ -162,7 +162,7 @@ def test_a_connection_that_is_not_defined_is_named(lakets: Callable[..., Result]
     assert "'nowhere' is not defined" in done.stderr
 
 
-def demo(monkeypatch: pytest.MonkeyPatch, run_demo: Callable[[], int]) -> None:
+def demo(monkeypatch: pytest.MonkeyPatch, run_demo: Callable[..., int]) -> None:
     """Put something quick in the place of the demo."""
     module = types.ModuleType("airflow_provider_lakets.local.demo")
     module.run_demo = run_demo  # type: ignore[attr-defined]
@@ -172,7 +172,7 @@ def demo(monkeypatch: pytest.MonkeyPatch, run_demo: Callable[[], int]) -> None:
 def test_the_demo_names_the_extra_it_needs(
     lakets: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without_extra() -> int:
+    def without_extra(**options: bool) -> int:
         raise ModuleNotFoundError("No module named 'deltalake'", name="deltalake")
 
     demo(monkeypatch, without_extra)
@@ -186,9 +186,18 @@ def test_the_demo_names_the_extra_it_needs(
 def test_the_demo_ends_with_its_own_exit_code(
     lakets: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demo(monkeypatch, lambda: 3)
+    demo(monkeypatch, lambda **options: 3)
 
     assert lakets("demo").exit_code == 3
+
+
+@pytest.mark.parametrize(("options", "keep"), [((), False), (("--keep",), True)], ids=["ended", "kept"])
+def test_the_demo_is_kept_running_only_when_asked(
+    lakets: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], keep: bool
+) -> None:
+    demo(monkeypatch, lambda **given: 0 if given == {"keep": keep} else 4)
+
+    assert lakets("demo", *options).exit_code == 0
 
 
 # The doctor

@@ -1,0 +1,202 @@
+"""The processes of a real Airflow of the demo's own: API server, scheduler and its local executor."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+import airflow_provider_lakets
+from airflow_provider_lakets.local.demo.errors import DemoError
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+log = logging.getLogger(__name__)
+
+USER = "demo"
+READY_SECONDS = 180.0
+_STOP_SECONDS = 1.0
+
+
+def sample_dags() -> Path:
+    """Return the folder of the sample DAGs: inside the installed package, or beside it in a checkout."""
+    package = Path(airflow_provider_lakets.__file__).parent
+    for folder in (package.parent / "dags", package / "dags"):
+        if (folder / "lakets_tiering.py").is_file():
+            return folder
+    raise DemoError(
+        f"The sample DAGs are missing: looked beside and inside {package}. "
+        "Run the demo from a checkout of the repository: make demo"
+    )
+
+
+class AirflowServer:
+    """
+    Airflow in a folder, with a metadata database, a port and secrets of its own.
+
+    Nothing of the user's own Airflow is read or touched.
+
+    :param home: AIRFLOW_HOME; made when missing.
+    :param dags: The DAG folder.
+    :param connection: What ``lakebase_default`` is, as AIRFLOW_CONN_LAKEBASE_DEFAULT takes it.
+    """
+
+    def __init__(self, home: Path, *, dags: Path, connection: str) -> None:
+        self.home = home
+        self.password = secrets.token_urlsafe(24)
+        self.url = f"http://127.0.0.1:{_free_port()}"
+        self._env = self._environment(dags, connection)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._starting: Future[None] | None = None
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def _environment(self, dags: Path, connection: str) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)  # bytecode makes every start twice as fast
+        loopback = ",".join(filter(None, [kept.get("NO_PROXY") or kept.get("no_proxy"), "127.0.0.1"]))
+        section = {
+            ("CORE", "DAGS_FOLDER"): str(dags),
+            ("CORE", "LOAD_EXAMPLES"): "False",
+            ("CORE", "DAGS_ARE_PAUSED_AT_CREATION"): "False",
+            ("CORE", "PARALLELISM"): "4",
+            ("CORE", "SIMPLE_AUTH_MANAGER_USERS"): f"{USER}:admin",
+            ("CORE", "SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"): str(self._passwords),
+            ("CORE", "EXECUTION_API_SERVER_URL"): f"{self.url}/execution/",
+            ("DATABASE", "SQL_ALCHEMY_CONN"): f"sqlite:///{self.home / 'airflow.db'}",
+            # The demo says when a DAG runs: its schedule must not step in between.
+            ("SCHEDULER", "USE_JOB_SCHEDULE"): "False",
+            ("SCHEDULER", "SCHEDULER_IDLE_SLEEP_TIME"): "0.2",
+            ("WORKERS", "MIN_HEARTBEAT_INTERVAL"): "1",
+            ("API", "HOST"): "127.0.0.1",
+            ("API", "PORT"): self.url.rpartition(":")[2],
+            ("API", "BASE_URL"): self.url,
+            ("API", "SECRET_KEY"): secrets.token_urlsafe(24),
+            ("API_AUTH", "JWT_SECRET"): secrets.token_urlsafe(48),
+        }
+        return {
+            **kept,
+            **{f"AIRFLOW__{part}__{name}": value for (part, name), value in section.items()},
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW_CONN_LAKEBASE_DEFAULT": connection,
+            "NO_PROXY": loopback,
+            "no_proxy": loopback,
+            "PYTHONWARNINGS": "ignore",
+        }
+
+    @property
+    def _passwords(self) -> Path:
+        return self.home / "passwords.json"
+
+    # Start and stop
+
+    def start(self) -> None:
+        """Begin to start, in the background; see :meth:`wait_started`."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        self._passwords.touch(mode=0o600)
+        self._passwords.write_text(json.dumps({USER: self.password}))
+        # All processes are in its group; when we die, even killed, its input ends and it ends the group.
+        self._guard = subprocess.Popen(
+            ["sh", "-c", "read _; kill -KILL 0"], stdin=subprocess.PIPE, **_in_group(0)
+        )
+        pool = ThreadPoolExecutor(1, thread_name_prefix="airflow-start")
+        self._starting = pool.submit(self._start)
+        pool.shutdown(wait=False)
+
+    def _start(self) -> None:
+        self._finish("migrate", "db", "migrate")
+        self._launch("api-server", "api-server")
+        self._finish("serialize", "dags", "reserialize")
+        self._launch("scheduler", "scheduler")
+
+    def _launch(self, name: str, *command: str) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self._stopped or self._guard is None:
+                raise DemoError("Airflow was stopped while it started.")
+            group = self._guard.pid
+            with (self.home / f"{name}.log").open("ab") as output:
+                process = self._processes[name] = subprocess.Popen(
+                    [sys.executable, "-m", "airflow", *command],
+                    env=self._env,
+                    cwd=self.home,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    **_in_group(group),
+                )
+            log.info("airflow %s is process %d", " ".join(command), process.pid)
+            return process
+
+    def _finish(self, name: str, *command: str) -> None:
+        if self._launch(name, *command).wait() != 0:
+            raise self._broken(name)
+        del self._processes[name]
+
+    def wait_started(self) -> None:
+        """Return once every process has been started."""
+        assert self._starting is not None  # noqa: S101 - start() comes first
+        self._starting.result(READY_SECONDS)
+
+    def stop(self) -> None:
+        """End every process, running tasks too; a second call does nothing."""
+        with self._lock:
+            self._stopped = True
+            guard, self._guard = self._guard, None
+        if guard is None:
+            return
+        children = list(self._processes.values())
+        # Tasks have a process group each, so they are found as descendants, before their parents are gone.
+        family: list[psutil.Process] = []
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                parent = psutil.Process(child.pid)
+                family += [parent, *parent.children(recursive=True)]
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(guard.pid, signal.SIGTERM)
+        _, left = psutil.wait_procs(family, timeout=_STOP_SECONDS)
+        for process in left:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=_STOP_SECONDS)
+        for child in (*children, guard):
+            child.wait()
+        if guard.stdin is not None:
+            guard.stdin.close()
+
+    def check_alive(self) -> None:
+        """Raise when a process has ended that should not have."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise self._broken(name)
+
+    def _broken(self, name: str) -> DemoError:
+        path = self.home / f"{name}.log"
+        last = path.read_text(errors="replace").strip().splitlines()[-5:] if path.exists() else []
+        return DemoError("\n".join([f"airflow {name} ended early; the end of {path}:", *last]))
+
+
+def _in_group(group: int) -> dict[str, Any]:
+    """Return the arguments for a child in a process group, 0 for one of its own: Ctrl-C is for us alone."""
+    if sys.version_info >= (3, 11):
+        return {"process_group": group}
+    return {"preexec_fn": lambda: os.setpgid(0, group)}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

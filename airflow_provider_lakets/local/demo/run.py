@@ -1,0 +1,208 @@
+"""The demo from its start to its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import signal
+import tempfile
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.local.demo import data, kept, outcomes, picture, report
+from airflow_provider_lakets.local.demo.airflow_runs import AirflowClient, DagRun
+from airflow_provider_lakets.local.demo.airflow_server import AirflowServer, sample_dags
+from airflow_provider_lakets.local.demo.audit import audit
+from airflow_provider_lakets.local.demo.lifecycle import YEAR, Lifecycle, Scale
+from airflow_provider_lakets.local.demo.progress import Steps
+from airflow_provider_lakets.local.demo.signals import stoppable
+from airflow_provider_lakets.local.lakebase import LocalLakebase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_lakets.local.demo.signals import Stop
+
+log = logging.getLogger(__name__)
+
+_NARROWEST, _WIDEST = 80, 100
+_FEED_INTERVAL = 1.0
+# A Unix socket's name is limited to about a hundred bytes.
+_LONGEST_TEMP = 40
+
+
+def run_demo(scale: Scale = YEAR, *, keep: bool = False, console: Console | None = None) -> int:
+    """
+    Run the demo, tell how it goes, and return the exit code: 0 when the audit holds.
+
+    :param scale: How much data, and how soon it grows cold.
+    :param keep: Leave the Lakebase running at the end, until Ctrl-C.
+    :param console: Where to tell.
+    """
+    console = console or _console()
+    folder = Path(tempfile.mkdtemp(prefix="lakets-demo-", dir=_temp_dir()))
+    started = time.monotonic()
+    with _log_to(folder / "demo.log"), stoppable() as stop:
+        try:
+            problems = _Demo(folder, scale, console, stop).run(keep=keep)
+        except KeyboardInterrupt:
+            log.info("interrupted")
+            problems = ["interrupted"]
+        except LakeTSError as err:
+            log.exception("The demo failed")
+            problems = [str(err)]
+        except Exception as err:
+            log.exception("The demo failed")
+            problems = [f"{type(err).__name__}: {err}"]
+    if not problems:
+        shutil.rmtree(folder, ignore_errors=True)
+        seconds = time.monotonic() - started
+        console.print(
+            f"Every row is where it must be and every RollUp right. All of it took {seconds:.0f} s."
+        )
+        console.print("demo: OK")
+        return 0
+    console.print(f"\nWhat was left behind is in {folder}; see demo.log there first.", soft_wrap=True)
+    for problem in problems:
+        console.print(f"demo: {problem}", style="red", markup=False, soft_wrap=True)
+    return 1
+
+
+class _Demo:
+    """
+    One run.
+
+    :param folder: Holds all that it makes.
+    :param scale: How much data, and how soon it grows cold.
+    :param console: Where to tell.
+    :param stop: Is told when signals must not interrupt any more.
+    """
+
+    def __init__(self, folder: Path, scale: Scale, console: Console, stop: Stop) -> None:
+        self.folder = folder
+        self.scale = scale
+        self.console = console
+        self.stop = stop
+        self.steps = Steps(console)
+        self.runs: list[DagRun] = []
+        self.now = datetime.now(timezone.utc)
+
+    def run(self, *, keep: bool) -> list[str]:
+        """Go through the whole life, and return what is wrong at its end."""
+        self.console.print(
+            "\n[bold]A year of New York weather and flights goes through its whole life[/]\n"
+            "in a local Lakebase: real Postgres, change feed, Delta tables and Airflow.\n"
+        )
+        dags = sample_dags()
+        with contextlib.ExitStack() as stack:
+            try:
+                return self._run(stack, dags, keep=keep)
+            finally:
+                self.stop.ignore()
+
+    def _run(self, stack: contextlib.ExitStack, dags: Path, *, keep: bool) -> list[str]:
+        with self.steps.step("Start a local Lakebase") as step:
+            folder = self.folder / "lakebase"
+            lakebase = stack.enter_context(LocalLakebase(folder, feed_interval=_FEED_INTERVAL))
+            step.say(f"Postgres and a change feed every {_FEED_INTERVAL:g} s")
+        server = AirflowServer(self.folder / "airflow", dags=dags, connection=lakebase.airflow_connection())
+        stack.callback(server.stop)
+        server.start()
+        airflow = AirflowClient(server)
+        with self.steps.step("Read a year of real data") as step:
+            tables = data.load(self.now, self.scale.days)
+            step.say(", ".join(f"{len(rows):,} {name}" for name, rows in tables.items()))
+        with self.steps.step("Start Airflow beside it") as step:
+            airflow.wait_ready()
+            step.say(f"Airflow {airflow.version()}, {len(airflow.dag_ids())} LakeTS DAGs")
+        self._dag(airflow, "lakets_install")
+
+        life = stack.enter_context(contextlib.closing(Lifecycle(lakebase, tables, self.scale, self.now)))
+        self._set_up(life)
+        problems = self._live(airflow, life)
+        with self.steps.step("Audit both tiers and RollUps") as step:
+            found = audit(lakebase, life.conn, life.truth)
+            step.say(f"{len(found.problems)} problem(s)" if found.problems else "nothing lost, nothing wrong")
+        self.console.print()
+        report.print_jobs(self.console, self.runs)
+        picture.print_picture(self.console, life.conn, found)
+        report.print_audit(self.console, found)
+        if keep:
+            server.stop()
+            self._leave_running(lakebase)
+        return [*problems, *found.problems]
+
+    def _leave_running(self, lakebase: LocalLakebase) -> None:
+        self.console.print("The Lakebase runs until Ctrl-C:")
+        self.console.print(f"  psql '{lakebase.conninfo()}'", soft_wrap=True)
+        self.console.print(f"  Delta tables in {lakebase.delta_dir}\n", soft_wrap=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()
+
+    def _set_up(self, life: Lifecycle) -> None:
+        with self.steps.step("Adopt a full table: weather") as step:
+            step.say(life.adopt_weather())
+        with self.steps.step("Fill an empty one: flights") as step:
+            step.say(life.stream_flights())
+        with self.steps.step("Let the feed bring it to Delta") as step:
+            step.say(life.wait_flushed())
+        kept.prepare(life.conn)
+
+    def _live(self, airflow: AirflowClient, life: Lifecycle) -> list[str]:
+        """Run the four jobs, correct old rows, and run them again."""
+        self._dag(airflow, "lakets_partition_manager")
+        self._dag(airflow, "lakets_rollup_refresh")
+        with self.steps.step("Correct old rows, feed paused") as step:
+            step.say(life.correct_while_feed_lags())
+        self._dag(airflow, "lakets_tiering")
+        with kept.keep(life.conn):
+            self._dag(airflow, "lakets_retention")
+        with self.steps.step("Correct more, feed goes on") as step:
+            step.say(life.correct_again())
+        self._dag(airflow, "lakets_rollup_refresh")
+        self._dag(airflow, "lakets_tiering")
+        with kept.keep(life.conn):
+            self._dag(airflow, "lakets_retention")
+        return outcomes.surprises(self.runs)
+
+    def _dag(self, airflow: AirflowClient, dag_id: str) -> None:
+        with self.steps.step(f"DAG {dag_id}") as step:
+            run = airflow.run(dag_id, step.say)
+            step.say(report.summarise(run))
+        self.runs.append(run)
+
+
+def _console() -> Console:
+    """Return a console of a width at which tables are readable."""
+    console = Console(highlight=False)
+    console.width = min(max(console.width, _NARROWEST), _WIDEST)
+    return console
+
+
+def _temp_dir() -> str:
+    found = tempfile.gettempdir()
+    return found if len(found) <= _LONGEST_TEMP else "/tmp"  # noqa: S108 - mkdtemp makes a folder of our own in it
+
+
+@contextlib.contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Write what this package logs to a file; nothing of it goes to the terminal."""
+    logger = logging.getLogger("airflow_provider_lakets")
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+        logger.level, logger.propagate = before

@@ -1,0 +1,114 @@
+"""The demo as a stranger meets it, on three weeks of data: how it ends well, how it fails, what it leaves."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+from rich.console import Console
+
+from airflow_provider_lakets.local.demo import run_demo
+from tests.demo import SMALL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SAMPLES = Path(__file__).parents[2] / "dags"
+
+
+@pytest.fixture
+def temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Be the place for temporary folders, so that what is left can be seen."""
+    # Not pytest's own: its path is too long for a socket.
+    folder = Path(tempfile.mkdtemp(prefix="lakets-"))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    yield folder
+    shutil.rmtree(folder)
+
+
+def told() -> Console:
+    return Console(file=io.StringIO(), width=80, highlight=False)
+
+
+def text(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Return the processes that have to do with a folder: by their arguments, or their environment."""
+    found = []
+    for process in psutil.process_iter(["pid", "cmdline", "environ"]):
+        known = [*(process.info["cmdline"] or []), *(process.info["environ"] or {}).values()]
+        # Ourselves apart: TMPDIR is that folder.
+        if any(f"{folder}/lakets-demo" in value for value in known):
+            found.append(" ".join(process.info["cmdline"]))
+    return found
+
+
+def test_ends_with_ok_and_leaves_nothing_behind(temp: Path) -> None:
+    console = told()
+
+    code = run_demo(SMALL, console=console)
+
+    lines = text(console).splitlines()
+    assert (code, lines[-1]) == (0, "demo: OK"), text(console)
+    assert max(len(line) for line in lines) <= 80
+    assert list(temp.glob("lakets-*")) == []
+    assert processes_of(temp) == []
+
+
+def test_failure_of_a_dag_is_told_at_once_with_its_cause(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dags = temp / "dags"
+    shutil.copytree(SAMPLES, dags)
+    install = dags / "lakets_install.py"
+    broken = install.read_text().replace(
+        'LakeTSInstallOperator(task_id="install")',
+        'LakeTSInstallOperator(task_id="install", lakebase_conn_id="x")',
+    )
+    install.write_text(broken)
+    monkeypatch.setattr("airflow_provider_lakets.local.demo.run.sample_dags", lambda: dags)
+    console = told()
+
+    code = run_demo(SMALL, console=console)
+
+    (left,) = temp.glob("lakets-demo-*")
+    assert code == 1
+    assert "demo: DAG lakets_install failed.\nTask install: " in text(console)
+    assert "x" in text(console).splitlines()[-1]
+    assert "Traceback" not in text(console)
+    assert "Traceback" in (left / "demo.log").read_text()
+    assert str(left) in text(console)
+    assert processes_of(temp) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_interrupted_it_stops_everything_it_started(temp: Path, number: signal.Signals) -> None:
+    script = (
+        "import sys; from airflow_provider_lakets.local.demo import run_demo; from tests.demo import SMALL;"
+        "sys.exit(run_demo(SMALL))"
+    )
+    demo = subprocess.Popen(
+        [sys.executable, "-u", "-c", script], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    )
+    with demo:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if "Read a year" in line:  # now Postgres and the feed run, and Airflow is being started
+                break
+        assert processes_of(temp) != []
+
+        demo.send_signal(number)
+        rest = demo.stdout.read().splitlines()
+
+    assert (demo.returncode, rest[-1]) == (1, "demo: interrupted")
+    assert processes_of(temp) == []
