@@ -32,7 +32,7 @@ AS $$
      WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped AND att.attgenerated <> 'v';
 $$;
 
--- The same with their types, by name: what a shadow must have, too. Called by every tracking trigger.
+-- The same with their types, by name: what a shadow must have, too.
 CREATE OR REPLACE FUNCTION lakets._shape(
     p_relation regclass
 ) RETURNS text[]
@@ -43,7 +43,23 @@ AS $$
       FROM pg_attribute AS att
      WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped AND att.attgenerated <> 'v';
 $$;
-GRANT EXECUTE ON FUNCTION lakets._shape(regclass) TO PUBLIC;  -- also where functions are not granted by default
+
+-- Has a table still the columns and the key (null: none was needed) that its tracking was written for? Declared
+-- immutable, so that a statement with constant arguments asks once, when it is planned; Postgres plans a statement on
+-- a transition table anew when its table was altered. Only for tracking triggers: see _guarded.
+CREATE OR REPLACE FUNCTION lakets._has_shape(
+    p_relation oid,
+    p_shape    text[],
+    p_key      oid
+) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT lakets._shape(p_relation) = p_shape
+       AND (p_key IS NULL OR pg_get_replica_identity_index(p_relation) IS NOT DISTINCT FROM p_key);
+$$;
+-- Also where functions are not granted by default.
+GRANT EXECUTE ON FUNCTION lakets._shape(regclass), lakets._has_shape(oid, text[], oid) TO PUBLIC;
 
 -- The columns of the key that identifies a row at any moment (the replica identity, so the primary key
 -- unless it is deferrable), each with its type's own equality operator; no rows without such a key.
@@ -315,9 +331,11 @@ END;
 $$;
 
 -- SQL text that is run as long as table, key and shadow are what the mirroring statements were written for.
+-- p_rows: the transition table that has a row if anything happened; null for TRUNCATE, which has none.
 CREATE OR REPLACE FUNCTION lakets._guarded(
     p_relation regclass,
     p_shadow   regclass,
+    p_rows     text,
     p_mirror   text,
     p_log      text,
     p_log_all  text
@@ -326,18 +344,38 @@ CREATE OR REPLACE FUNCTION lakets._guarded(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_key regclass := pg_get_replica_identity_index(p_relation);
-    v_gap text     := lakets._note_gap(p_shadow, '(VALUES (1)) AS one WHERE true') || ';';
+    v_gap   text := lakets._note_gap(p_shadow, '(VALUES (1)) AS one WHERE true') || ';';
+    v_shape text := format('%L, %s', lakets._shape(p_relation),
+                           coalesce(pg_get_replica_identity_index(p_relation)::oid::text, 'NULL'));
+    v_asks  text := format('lakets._has_shape(TG_RELID, %s)', v_shape);
+    v_some  text := coalesce('EXISTS (SELECT FROM ' || p_rows || ')', 'true');
 BEGIN
     IF p_shadow IS NULL THEN
         RETURN p_log;
     ELSIF NOT lakets._shape(p_relation) <@ lakets._shape(p_shadow) THEN
         RETURN v_gap || E'\n    ' || p_log;
     END IF;
-    RETURN format(E'IF lakets._shape(TG_RELID) = %L::text[]%s THEN\n    %s\n    %s\n    ELSE\n    %s\n    %s\n    END IF;',
-                  lakets._shape(p_relation),
-                  CASE WHEN v_key IS NOT NULL THEN format(' AND pg_get_replica_identity_index(TG_RELID) = %s::oid', v_key::oid) END,
-                  p_mirror, p_log, v_gap, p_log_all);
+    -- Asked at planning, where that can be: to ask each time costs more than a row inserted by itself. The answer is
+    -- kept with the plan, so it must not come from an old snapshot, which shows the table as it was.
+    RETURN format(
+        $sql$DECLARE
+        v_fits boolean;
+    BEGIN
+    IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
+        v_fits := %s;
+    ELSE
+        v_fits := %s;
+    END IF;
+    IF v_fits THEN
+    %s
+    %s
+    ELSIF %s THEN
+    %s
+    %s
+    END IF;
+    END;$sql$,
+        coalesce(format('EXISTS (SELECT FROM ' || p_rows || ' WHERE lakets._has_shape(%s, %s))', p_relation::oid, v_shape), v_asks),
+        v_asks, p_mirror, p_log, v_some, v_gap, p_log_all);
 END;
 $$;
 
@@ -368,21 +406,22 @@ BEGIN
 
     PERFORM lakets._write_tracker(
         p_relation, p_stem || '_insert', 'AFTER INSERT ON % REFERENCING NEW TABLE AS new_rows',
-        lakets._guarded(p_relation, p_shadow, v_insert,
+        lakets._guarded(p_relation, p_shadow, 'new_rows', v_insert,
                         lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{new_rows}'), v_all));
     PERFORM lakets._write_tracker(
         p_relation, p_stem || '_update', 'AFTER UPDATE ON % REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows',
-        lakets._guarded(p_relation, p_shadow, v_update,
+        lakets._guarded(p_relation, p_shadow, 'old_rows', v_update,
                         lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{old_rows,new_rows}'), v_all));
     PERFORM lakets._write_tracker(
         p_relation, p_stem || '_delete', 'AFTER DELETE ON % REFERENCING OLD TABLE AS old_rows',
-        lakets._guarded(p_relation, p_shadow, v_delete.ctes,
+        lakets._guarded(p_relation, p_shadow, 'old_rows', v_delete.ctes,
                         lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{old_rows}'), v_all));
     -- Before, while the rows can still be seen. Chunks let themselves be emptied with their table only.
     PERFORM lakets._write_tracker(
         p_relation, p_stem || '_truncate', 'BEFORE TRUNCATE ON %',
         'PERFORM set_config(''lakets.truncating'', TG_RELID::text, true);' || E'\n    ' || lakets._guarded(
-            p_relation, p_shadow, lakets._mirror_truncate(p_relation, p_shadow, p_time_column, p_chronotable_id), v_all, v_all));
+            p_relation, p_shadow, NULL, lakets._mirror_truncate(p_relation, p_shadow, p_time_column, p_chronotable_id),
+            v_all, v_all));
 END;
 $$;
 
