@@ -182,7 +182,15 @@ def test_is_short_and_imports_nothing_but_airflow_and_this_provider(path: Path) 
     assert len(text.splitlines()) < 60
 
 
-HEAVY = ("psycopg", "databricks.sdk", "fastapi", "pandas", "airflow.providers.postgres.hooks", "tenacity")
+HEAVY = (
+    "psycopg",
+    "databricks.sdk",
+    "fastapi",
+    "pandas",
+    "airflow.providers.postgres.hooks",
+    "requests",
+    "tenacity",
+)
 
 
 def test_parsing_the_samples_loads_nothing_heavy() -> None:

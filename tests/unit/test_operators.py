@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -87,24 +85,3 @@ def test_force_is_off_by_default() -> None:
 )
 def test_a_tier_task_is_named_after_its_chunks(chunks: Any, label: str) -> None:
     assert LakeTSTierOperator(task_id="x", chunks=chunks).label == label
-
-
-PARSE = """
-import sys
-import airflow.sdk
-before = set(sys.modules)
-from airflow_provider_lakets.operators.install import LakeTSInstallOperator
-from airflow_provider_lakets.operators.partitions import LakeTSPartitionOperator
-from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
-from airflow_provider_lakets.operators.rollups import LakeTSRollupRefreshOperator
-from airflow_provider_lakets.operators.tiering import LakeTSTierCandidatesOperator, LakeTSTierOperator
-new = set(sys.modules) - before
-heavy = {"psycopg", "psycopg_pool", "databricks", "fastapi", "pandas", "requests"}
-print({name.split(".")[0] for name in new} & heavy)
-"""
-
-
-def test_importing_every_operator_loads_nothing_heavy() -> None:
-    done = subprocess.run([sys.executable, "-c", PARSE], capture_output=True, text=True, check=True)
-
-    assert done.stdout.strip().splitlines()[-1] == "set()"
