@@ -17,7 +17,7 @@ GAPS = "SELECT count(*) FROM lakets._mirror_gap"
 
 @pytest.fixture
 def writer(conn: psycopg.Connection, connect: Callable[[], psycopg.Connection]) -> psycopg.Connection:
-    """Yield a session that has inserted into a synced table before, so that its plans are made."""
+    """Yield a session that has inserted into a synced table so often that Postgres keeps its plans."""
     conn.execute("SET client_min_messages = error")
     conn.execute(
         "CREATE TABLE metrics (at timestamptz, device integer, value float8, PRIMARY KEY (at, device))"
@@ -25,7 +25,7 @@ def writer(conn: psycopg.Connection, connect: Callable[[], psycopg.Connection]) 
     conn.execute("SELECT lakets.create_chronotable('metrics', 'at')")
     conn.execute("SELECT lakets.enable_sync('metrics')")
     session = connect()
-    for _ in range(3):
+    for _ in range(10):
         session.execute(INSERT)
     return session
 
