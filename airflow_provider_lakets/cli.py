@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -118,9 +118,23 @@ def _hook(conn_id: str, uri: str | None) -> LakeTSHook:
 
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
-    if uri is None:
-        return LakeTSHook(conn_id)
-    return LakeTSHook("--uri", connection=Connection.from_uri(uri, conn_id="--uri"))
+    if uri is not None:
+        return LakeTSHook("--uri", connection=Connection.from_uri(uri, conn_id="--uri"))
+    return LakeTSHook(conn_id, connection=_stored(conn_id))
+
+
+def _stored(conn_id: str) -> Any:
+    """Return a connection that a hook would not find by itself; None leaves it to the hook."""
+    import airflow
+
+    if not airflow.__version__.startswith("3.1."):
+        return None
+    # There, hooks look into the metadata database in tasks only. What is wrong, the hook tells better.
+    with contextlib.suppress(Exception):
+        from airflow.models import Connection
+
+        return Connection.get_connection_from_secrets(conn_id)
+    return None
 
 
 @contextlib.contextmanager
