@@ -170,6 +170,23 @@ BEGIN
 END;
 $$;
 
+-- The end of a bucket on the grid. Months counted from a 31st start on the last day of shorter ones, so one interval
+-- on may be up to three days before that.
+CREATE OR REPLACE FUNCTION lakets._bucket_end(
+    p_rollup lakets._rollup_registry,
+    p_start  timestamptz
+) RETURNS timestamptz
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_next timestamptz := lakets._shift(p_start, p_rollup.bucket_interval);
+BEGIN
+    RETURN CASE WHEN lakets._months(p_rollup.bucket_interval) > 0 THEN lakets._bucket_of(p_rollup, lakets._shift(v_next, '4 days'))
+                ELSE v_next END;
+END;
+$$;
+
 -- An instant that the bucket of p_at has ended by (p_times 1), or that it began after (-1), when buckets are uneven: a
 -- local day may have 25 hours, and a local month may begin on another day in UTC.
 CREATE OR REPLACE FUNCTION lakets._beyond_bucket(
@@ -182,7 +199,7 @@ CREATE OR REPLACE FUNCTION lakets._beyond_bucket(
 AS $$
 BEGIN
     RETURN lakets._shift(p_at, p_rollup.bucket_interval
-        + CASE WHEN lakets._months(p_rollup.bucket_interval) > 0 THEN interval '26 hours' ELSE interval '2 hours' END, p_times);
+        + CASE WHEN lakets._months(p_rollup.bucket_interval) > 0 THEN interval '4 days' ELSE interval '2 hours' END, p_times);
 END;
 $$;
 
@@ -197,10 +214,9 @@ CREATE OR REPLACE FUNCTION lakets._buckets_of(
 AS $$
 BEGIN
     IF p_rollup.on_grid THEN
-        RETURN tstzrange(lakets._bucket_of(p_rollup, p_from),
-                         lakets._shift(lakets._bucket_of(p_rollup, p_to), p_rollup.bucket_interval));
+        RETURN tstzrange(lakets._bucket_of(p_rollup, p_from), lakets._bucket_end(p_rollup, lakets._bucket_of(p_rollup, p_to)));
     END IF;
-    RETURN tstzrange(lakets._beyond_bucket(p_rollup, p_from, -1), p_to, '[]');
+    RETURN tstzrange(lakets._beyond_bucket(p_rollup, p_from, -1), p_to + interval '1 microsecond');
 END;
 $$;
 

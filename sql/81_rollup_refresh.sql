@@ -141,7 +141,7 @@ BEGIN
     END IF;
     EXECUTE format('SELECT %s FROM %s WHERE %I <= %s', lakets._as_instant(format('max(%I)', p_rollup.bucket_column), v_type),
                    v_relation, p_rollup.bucket_column, lakets._comparable('$1', v_type)) INTO v_first USING p_from;
-    RETURN tstzrange(greatest(v_first, lower(v_buckets)), upper(v_buckets), '[]');
+    RETURN tstzrange(greatest(v_first, lower(v_buckets)), upper(v_buckets));
 END;
 $$;
 
@@ -180,7 +180,7 @@ BEGIN
     END IF;
     WHILE v_at < p_to LOOP
         RETURN NEXT v_at;
-        v_at := lakets._shift(v_at, p_rollup.bucket_interval);
+        v_at := CASE WHEN p_rollup.on_grid THEN lakets._bucket_end(p_rollup, v_at) ELSE lakets._shift(v_at, p_rollup.bucket_interval) END;
     END LOOP;
 END;
 $$;
