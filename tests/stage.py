@@ -204,6 +204,15 @@ class Stage:
         """Return where the WAL ends now."""
         return int(self.value("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint"))
 
+    def set_lock_timeout(self, duration: str, functions: str = "%") -> None:
+        """Let functions of LakeTS that wait for locks wait as long as this, instead of 2 s."""
+        for function in self.column(
+            "SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'lakets'::regnamespace"
+            " AND proname LIKE %s AND proconfig::text LIKE '%%lock_timeout=%%'",
+            functions,
+        ):
+            self.run(f"ALTER FUNCTION {function} SET lock_timeout = '{duration}'")
+
     # The jobs
 
     def tier(self, day: int, name: str = "metrics") -> bool:
