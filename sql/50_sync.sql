@@ -72,7 +72,8 @@ BEGIN
 END;
 $$;
 
--- Give a shadow the columns that its table has now. One that the table lost stays, for the rows of dropped chunks.
+-- Give a shadow the columns that its table has now. One that the table lost stays, for the rows of dropped chunks;
+-- what Unity Catalog holds of it stays in any case.
 CREATE OR REPLACE FUNCTION lakets._reshape_shadow(
     p_relation regclass,
     p_shadow   regclass
@@ -90,11 +91,15 @@ BEGIN
            AND NOT att.attname || ' ' || format_type(att.atttypid, att.atttypmod) = ANY (lakets._shape(p_shadow))
          ORDER BY att.attnum
     LOOP
-        IF v_column.old_type IS NULL THEN
-            EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s', p_shadow, v_column.name, v_column.type);
-        ELSE
-            EXECUTE format('ALTER TABLE %1$s ALTER COLUMN %2$I TYPE %3$s USING %2$I::%3$s', p_shadow, v_column.name, v_column.type);
+        IF v_column.old_type IS NOT NULL THEN
+            BEGIN
+                EXECUTE format('ALTER TABLE %1$s ALTER COLUMN %2$I TYPE %3$s USING %2$I::%3$s', p_shadow, v_column.name, v_column.type);
+                CONTINUE;
+            EXCEPTION WHEN data_exception OR cannot_coerce OR datatype_mismatch OR check_violation THEN
+                EXECUTE format('ALTER TABLE %s DROP COLUMN %I', p_shadow, v_column.name);  -- another column of the name
+            END;
         END IF;
+        EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s', p_shadow, v_column.name, v_column.type);
     END LOOP;
 END;
 $$;

@@ -15,10 +15,16 @@ if TYPE_CHECKING:
 
 
 class Sandbox:
-    """One session in a transaction that will be rolled back: roles and tables made in it leave no trace."""
+    """
+    One session in a transaction that will be rolled back: roles and tables made in it leave no trace.
 
-    def __init__(self, conn: psycopg.Connection) -> None:
+    :param conn: The session.
+    :param schema: Where tables are looked for.
+    """
+
+    def __init__(self, conn: psycopg.Connection, schema: str = "public") -> None:
         self.conn = conn
+        self.schema = schema
 
     def run(self, query: str, *parameters: Any) -> Rows:
         cursor = self.conn.execute(query.encode(), parameters or None)
@@ -49,10 +55,11 @@ class Sandbox:
         *,
         name: str = "metrics",
         interval: str = "1 day",
-        schema: str = "public",
+        schema: str | None = None,
         synced: bool = False,
     ) -> int:
         """Make a ChronoTable on its column ts; return its id."""
+        schema = schema or self.schema
         self.run(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
         self.run(f'CREATE TABLE "{schema}"."{name}" ({columns})')
         table_id = self.value(
@@ -62,19 +69,24 @@ class Sandbox:
             self.run("SELECT lakets.enable_sync(%s, %s)", name, schema)
         return int(table_id)
 
-    def shadow(self, name: str = "metrics", schema: str = "public") -> str:
+    def sync(self, name: str = "metrics") -> None:
+        """Mirror a ChronoTable, or see that its mirror is right."""
+        self.run("SELECT lakets.enable_sync(%s, %s)", name, self.schema)
+
+    def shadow(self, name: str = "metrics", schema: str | None = None) -> str:
         """Return the name of a ChronoTable's shadow, quoted."""
         return str(
             self.value(
                 "SELECT format('lakets_cdf.%%I', shadow_table_name) FROM lakets._chronotable_registry"
                 " WHERE table_name = %s AND schema_name = %s",
                 name,
-                schema,
+                schema or self.schema,
             )
         )
 
-    def mirror_difference(self, name: str = "metrics", schema: str = "public") -> Rows:
+    def mirror_difference(self, name: str = "metrics", schema: str | None = None) -> Rows:
         """Return how a shadow differs from its table: rows as text, and how often each has them."""
+        schema = schema or self.schema
         columns = self.value(
             "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute"
             " WHERE attrelid = format('%%I.%%I', %s::text, %s::text)::regclass AND attnum > 0"
