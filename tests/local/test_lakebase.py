@@ -205,6 +205,19 @@ def start(folder: Path, code: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def test_a_killed_server_is_started_again(folder: Path) -> None:
+    with lakebase(folder) as running:
+        execute(running, "DROP TABLE IF EXISTS lakets_cdf.t")
+        execute(running, "SET synchronous_commit = on;" + SHADOW)
+        server = int((folder / "pg/postmaster.pid").read_text().split()[0])
+        os.kill(server, signal.SIGKILL)
+
+    with lakebase(folder) as again:
+        again.wait_flushed()
+
+        assert len(again.current_rows("t")) == 3
+
+
 def test_the_feed_does_not_outlive_a_killed_owner(folder: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError):
         start(folder, "LocalLakebase(Path({folder!r}), version={version}).start(); os.kill(os.getpid(), 9)")
