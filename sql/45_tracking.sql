@@ -55,8 +55,9 @@ CREATE OR REPLACE FUNCTION lakets._has_shape(
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT lakets._shape(p_relation) = p_shape
-       AND (p_key IS NULL OR pg_get_replica_identity_index(p_relation) IS NOT DISTINCT FROM p_key);
+    SELECT CASE WHEN lakets._shape(p_relation) IS DISTINCT FROM p_shape THEN false  -- it has none if it is gone
+                WHEN p_key IS NULL THEN true
+                ELSE pg_get_replica_identity_index(p_relation) IS NOT DISTINCT FROM p_key END;
 $$;
 -- Also where functions are not granted by default.
 GRANT EXECUTE ON FUNCTION lakets._shape(regclass), lakets._has_shape(oid, text[], oid) TO PUBLIC;
@@ -356,7 +357,8 @@ BEGIN
         RETURN v_gap || E'\n    ' || p_log;
     END IF;
     -- Asked at planning, where that can be: to ask each time costs more than a row inserted by itself. The answer is
-    -- kept with the plan, so it must not come from an old snapshot, which shows the table as it was.
+    -- kept with the plan, so it must not come from an old snapshot, which shows the table as it was. After a restore into
+    -- another database the table has another oid.
     RETURN format(
         $sql$DECLARE
         v_fits boolean;
@@ -374,7 +376,8 @@ BEGIN
     %s
     END IF;
     END;$sql$,
-        coalesce(format('EXISTS (SELECT FROM ' || p_rows || ' WHERE lakets._has_shape(%s, %s))', p_relation::oid, v_shape), v_asks),
+        coalesce(format('TG_RELID = %1$s AND EXISTS (SELECT FROM ' || p_rows || ' WHERE lakets._has_shape(%1$s, %2$s))',
+                        p_relation::oid, v_shape), v_asks),
         v_asks, p_mirror, p_log, v_some, v_gap, p_log_all);
 END;
 $$;
