@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -13,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import psutil
+import psycopg
 
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.local.authority import client_context
 from airflow_provider_lakets.local.feed import DEFAULT_INTERVAL
+from airflow_provider_lakets.local.postgres import DEFAULT_DATABASE
 from airflow_provider_lakets.local.state import State
 
 if TYPE_CHECKING:
@@ -135,6 +138,65 @@ class LocalServer:
     def env(self, principal: Principal | None = None) -> dict[str, str]:
         """Return the environment that leads a program there, as the owner unless another is named."""
         return self.state.env(self.folder, principal)
+
+    def airflow_env(self, principal: Principal | None = None) -> dict[str, str]:
+        """
+        Return the environment that gives Airflow ``lakebase_default`` and ``databricks_default``.
+
+        :param principal: Whom Airflow logs in as; by default the owner.
+        """
+        state = self.state
+        who = principal or state.owner
+        lakebase = {
+            "conn_type": "lakebase",
+            "port": state.port,
+            "schema": DEFAULT_DATABASE,
+            "extra": {
+                "endpoint": state.endpoint,
+                "databricks_conn_id": "databricks_default",
+                "sslmode": "verify-full",
+                "sslrootcert": str(self.folder / "ca.pem"),
+            },
+        }
+        databricks = {
+            "conn_type": "databricks",
+            "host": state.url,
+            "login": who.client_id,
+            "password": who.client_secret,
+            "extra": {"service_principal_oauth": True},
+        }
+        return {
+            "AIRFLOW_CONN_LAKEBASE_DEFAULT": json.dumps(lakebase),
+            "AIRFLOW_CONN_DATABRICKS_DEFAULT": json.dumps(databricks),
+        }
+
+    def connect(self, principal: Principal | None = None) -> psycopg.Connection[Any]:
+        """
+        Log in through the front door with a credential minted for it; the session commits by itself.
+
+        :param principal: Whom to log in as; by default the owner.
+        """
+        state = self.state
+        who = principal or state.owner
+        with httpx.Client(base_url=state.url, timeout=60) as api:
+            grant = {"grant_type": "client_credentials", "scope": "all-apis"}
+            token = api.post("/oidc/v1/token", auth=(who.client_id, who.client_secret), data=grant)
+            bearer = f"Bearer {token.raise_for_status().json()['access_token']}"
+            minted = api.post(
+                "/api/2.0/postgres/credentials",
+                json={"endpoint": state.endpoint},
+                headers={"Authorization": bearer},
+            )
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=state.port,
+            dbname=DEFAULT_DATABASE,
+            user=who.client_id,
+            password=minted.raise_for_status().json()["token"],
+            sslmode="verify-full",
+            sslrootcert=str(self.folder / "ca.pem"),
+            autocommit=True,
+        )
 
     def fault(
         self, name: FaultName, *, times: int | None = None, seconds: float | None = None

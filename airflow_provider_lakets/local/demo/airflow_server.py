@@ -22,6 +22,7 @@ import airflow_provider_lakets
 from airflow_provider_lakets.local.demo.errors import DemoError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from concurrent.futures import Future
 
 log = logging.getLogger(__name__)
@@ -51,21 +52,21 @@ class AirflowServer:
 
     :param home: AIRFLOW_HOME; made when missing.
     :param dags: The DAG folder.
-    :param connection: What ``lakebase_default`` is, as AIRFLOW_CONN_LAKEBASE_DEFAULT takes it.
+    :param environment: Further variables, such as those of its connections.
     """
 
-    def __init__(self, home: Path, *, dags: Path, connection: str) -> None:
+    def __init__(self, home: Path, *, dags: Path, environment: Mapping[str, str]) -> None:
         self.home = home
         self.password = secrets.token_urlsafe(24)
         self.url = f"http://127.0.0.1:{_free_port()}"
-        self._env = self._environment(dags, connection)
+        self._env = {**self._environment(dags), **environment}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._guard: subprocess.Popen[bytes] | None = None
         self._starting: Future[None] | None = None
         self._lock = threading.Lock()
         self._stopped = False
 
-    def _environment(self, dags: Path, connection: str) -> dict[str, str]:
+    def _environment(self, dags: Path) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
         kept.pop("PYTHONDONTWRITEBYTECODE", None)  # bytecode makes every start twice as fast
         loopback = ",".join(filter(None, [kept.get("NO_PROXY") or kept.get("no_proxy"), "127.0.0.1"]))
@@ -92,7 +93,6 @@ class AirflowServer:
             **kept,
             **{f"AIRFLOW__{part}__{name}": value for (part, name), value in section.items()},
             "AIRFLOW_HOME": str(self.home),
-            "AIRFLOW_CONN_LAKEBASE_DEFAULT": connection,
             "NO_PROXY": loopback,
             "no_proxy": loopback,
             "PYTHONWARNINGS": "ignore",

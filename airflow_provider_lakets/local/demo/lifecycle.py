@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pyarrow as pa
@@ -60,16 +60,22 @@ class Lifecycle:
     :param tables: The rows, by table.
     :param scale: Policies and chunks.
     :param now: When the data ends.
+    :param conn: The session to work in; by default one of the superuser.
     """
 
     def __init__(
-        self, lakebase: LocalLakebase, tables: Mapping[str, pa.Table], scale: Scale, now: datetime
+        self,
+        lakebase: LocalLakebase,
+        tables: Mapping[str, pa.Table],
+        scale: Scale,
+        now: datetime,
+        conn: psycopg.Connection[Any] | None = None,
     ) -> None:
         self.lakebase = lakebase
         self.scale = scale
         self.truth = dict(tables)
         self._ages = scale.ages(now)
-        self.conn = psycopg.connect(lakebase.conninfo(), autocommit=True)
+        self.conn = conn or psycopg.connect(lakebase.conninfo(), autocommit=True)
 
     def close(self) -> None:
         """Close the session."""

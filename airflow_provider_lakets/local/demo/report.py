@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _INDENT = "  "
 # What the columns beside the widest one take.
-_OTHER_COLUMNS = 32
+_OTHER_COLUMNS = 29
 
 
 def print_jobs(console: Console, runs: Iterable[DagRun]) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.local.client import LocalServer
 from airflow_provider_lakets.local.demo import data, kept, outcomes, picture, report
 from airflow_provider_lakets.local.demo.airflow_runs import AirflowClient, DagRun
 from airflow_provider_lakets.local.demo.airflow_server import AirflowServer, sample_dags
@@ -108,10 +109,15 @@ class _Demo:
 
     def _run(self, stack: contextlib.ExitStack, dags: Path, *, keep: bool) -> list[str]:
         with self.steps.step("Start a local Lakebase") as step:
-            folder = self.folder / "lakebase"
-            lakebase = stack.enter_context(LocalLakebase(folder, feed_interval=_FEED_INTERVAL))
-            step.say(f"Postgres and a change feed every {_FEED_INTERVAL:g} s")
-        server = AirflowServer(self.folder / "airflow", dags=dags, connection=lakebase.airflow_connection())
+            cloud = stack.enter_context(LocalServer(self.folder / "lakebase", feed_interval=_FEED_INTERVAL))
+            # The same once more, past the front door: what is in Delta is seen from there.
+            lakebase = stack.enter_context(LocalLakebase(cloud.folder, feed_interval=_FEED_INTERVAL))
+            owner, jobs = cloud.state.owner.client_id, cloud.state.jobs.client_id
+            lakebase.create_role(jobs, member_of=owner)
+            step.say(f"OAuth, TLS, Postgres, a change feed every {_FEED_INTERVAL:g} s")
+        server = AirflowServer(
+            self.folder / "airflow", dags=dags, environment=cloud.airflow_env(cloud.state.jobs)
+        )
         stack.callback(server.stop)
         server.start()
         airflow = AirflowClient(server)
@@ -123,7 +129,10 @@ class _Demo:
             step.say(f"Airflow {airflow.version()}, {len(airflow.dag_ids())} LakeTS DAGs")
         self._dag(airflow, "lakets_install")
 
-        life = stack.enter_context(contextlib.closing(Lifecycle(lakebase, tables, self.scale, self.now)))
+        lakebase.create_role(owner)  # who owns the tables needs rights on what the jobs' role installed
+        life = stack.enter_context(
+            contextlib.closing(Lifecycle(lakebase, tables, self.scale, self.now, cloud.connect()))
+        )
         self._set_up(life)
         problems = self._live(airflow, life)
         with self.steps.step("Audit both tiers and RollUps") as step:
