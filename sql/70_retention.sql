@@ -51,6 +51,32 @@ BEGIN
 END;
 $$;
 
+-- Those of some chunks (ids, oldest first) that may be dropped now. First asked of all at once, since what holds for
+-- a range holds for every chunk in it, and mostly nothing is in the way.
+CREATE OR REPLACE FUNCTION lakets._droppable(
+    p_table  lakets._chronotable_registry,
+    p_chunks bigint[],
+    p_proven pg_snapshot
+) RETURNS bigint[]
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_span lakets._chunk_metadata;
+BEGIN
+    SELECT min(chunk.range_start), max(chunk.range_end) INTO v_span.range_start, v_span.range_end
+      FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (p_chunks);
+    IF lakets._retention_gap(p_table, v_span, p_proven) IS NULL THEN
+        RETURN p_chunks;
+    END IF;
+    RETURN ARRAY(
+        SELECT chunk.id
+          FROM lakets._chunk_metadata AS chunk
+         WHERE chunk.id = ANY (p_chunks) AND lakets._retention_gap(p_table, chunk, p_proven) IS NULL
+         ORDER BY chunk.range_start);
+END;
+$$;
+
 -- What is past drop_after and still stands, oldest first. blocked_by: null when execute_retention would drop
 -- it now, else why not. Changes nothing.
 CREATE OR REPLACE FUNCTION lakets.retention_report(
@@ -74,26 +100,50 @@ BEGIN
 END;
 $$;
 
--- Drop one chunk's partition; the caller holds the parent in ACCESS EXCLUSIVE mode. Its registry row stays,
--- so that RollUps know which buckets must keep their value.
-CREATE OR REPLACE FUNCTION lakets._drop_chunk(
-    p_table lakets._chronotable_registry,
-    p_chunk lakets._chunk_metadata
-) RETURNS void
+-- Drop the partitions of chunks (ids) and return how many; the caller holds the parent in ACCESS EXCLUSIVE mode. The
+-- registry rows stay, so that RollUps know which buckets must keep their value. What is no partition any more is
+-- left to whoever detached it. A partition that other objects depend on stays, with a warning.
+CREATE OR REPLACE FUNCTION lakets._drop_partitions(
+    p_table  lakets._chronotable_registry,
+    p_chunks bigint[]
+) RETURNS integer
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_relation regclass := lakets._chunk_relation(p_table, p_chunk);
+    v_parent  regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_names   text;
+    v_chunk   bigint;
+    v_dropped integer := 0;
 BEGIN
-    UPDATE lakets._chunk_metadata AS chunk
-       SET status = 'dropped',
-           row_count = coalesce((SELECT nullif(cls.reltuples, -1)::bigint FROM pg_class AS cls WHERE cls.oid = v_relation), chunk.row_count),
-           size_bytes = coalesce(pg_total_relation_size(v_relation), chunk.size_bytes)
-     WHERE chunk.id = p_chunk.id;
-    IF v_relation IS NOT NULL THEN
-        EXECUTE format('DROP TABLE %s', v_relation);
+    WITH gone AS (
+        UPDATE lakets._chunk_metadata AS chunk
+           SET status = 'dropped',
+               row_count = coalesce(part.row_count, chunk.row_count),
+               size_bytes = coalesce(pg_total_relation_size(part.relation), chunk.size_bytes)
+          FROM (SELECT old.id, inh.inhrelid::regclass AS relation, nullif(cls.reltuples, -1)::bigint AS row_count
+                  FROM lakets._chunk_metadata AS old
+                  LEFT JOIN pg_inherits AS inh ON inh.inhrelid = lakets._chunk_relation(p_table, old) AND inh.inhparent = v_parent
+                  LEFT JOIN pg_class AS cls ON cls.oid = inh.inhrelid
+                 WHERE old.id = ANY (p_chunks)) AS part
+         WHERE chunk.id = part.id
+        RETURNING part.relation, chunk.range_start
+    )
+    SELECT string_agg(gone.relation::text, ', ' ORDER BY gone.range_start) INTO v_names FROM gone;
+    IF v_names IS NOT NULL THEN
+        EXECUTE format('DROP TABLE %s', v_names);
     END IF;
+    RETURN cardinality(p_chunks);
+EXCEPTION WHEN dependent_objects_still_exist THEN  -- one by one then, to see which
+    IF cardinality(p_chunks) = 1 THEN
+        RAISE WARNING 'Chunk % stays: other objects depend on its partition.',
+            (SELECT chunk.chunk_name FROM lakets._chunk_metadata AS chunk WHERE chunk.id = p_chunks[1]);
+        RETURN 0;
+    END IF;
+    FOREACH v_chunk IN ARRAY p_chunks LOOP
+        v_dropped := v_dropped + lakets._drop_partitions(p_table, ARRAY[v_chunk]);
+    END LOOP;
+    RETURN v_dropped;
 END;
 $$;
 
@@ -116,9 +166,13 @@ DECLARE
     v_table    lakets._chronotable_registry;
     v_proven   pg_snapshot;
     v_expired  bigint[];
-    v_chunk    lakets._chunk_metadata;
-    v_dropped  integer := 0;
+    v_chunks   bigint[];
+    v_most     integer;
 BEGIN
+    IF p_max_chunks < 1 THEN
+        RAISE EXCEPTION 'p_max_chunks must be 1 or more, not %.', p_max_chunks
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave it out to drop all in one transaction.';
+    END IF;
     PERFORM lakets._require_read_committed();
     -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) policies, (4) chunk metadata, (5) parent,
     -- (6) partitions oldest first, as DROP takes them.
@@ -133,9 +187,16 @@ BEGIN
           FROM lakets._chunk_metadata AS chunk
          WHERE chunk.chronotable_id = v_table.id AND chunk.status <> 'dropped'
            AND chunk.range_end <= now() - lakets._drop_after(v_table.id)
-           AND (p_force OR lakets._retention_gap(v_table, chunk, v_proven) IS NULL)
-         ORDER BY chunk.range_start LIMIT p_max_chunks);
-    IF v_expired = '{}' THEN
+         ORDER BY chunk.range_start);
+    v_most := least(p_max_chunks, cardinality(v_expired));
+    v_chunks := v_expired[1:v_most];
+    IF NOT p_force THEN
+        v_chunks := lakets._droppable(v_table, v_chunks, v_proven);
+        IF cardinality(v_chunks) < v_most THEN
+            v_chunks := (lakets._droppable(v_table, v_expired, v_proven))[1:v_most];
+        END IF;
+    END IF;
+    IF v_chunks = '{}' THEN
         -- Only now that there is nothing to lock: whoever waits for a fence may hold the parent.
         IF NOT p_force AND EXISTS (SELECT FROM lakets.retention_report(p_table_name, p_schema_name)) THEN
             PERFORM lakets._move_feed(v_table);
@@ -143,19 +204,13 @@ BEGIN
         RETURN 0;
     END IF;
 
-    PERFORM FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (v_expired) ORDER BY chunk.range_start FOR UPDATE;
+    PERFORM FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (v_chunks) ORDER BY chunk.range_start FOR UPDATE;
     EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_relation);
     -- No writer is left: what they committed is visible to the statements below, and judged anew.
-    v_proven := lakets._proof_now(v_table);
-    FOR v_chunk IN
-        SELECT chunk.* FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (v_expired) ORDER BY chunk.range_start
-    LOOP
-        IF p_force OR lakets._retention_gap(v_table, v_chunk, v_proven) IS NULL THEN
-            PERFORM lakets._drop_chunk(v_table, v_chunk);
-            v_dropped := v_dropped + 1;
-        END IF;
-    END LOOP;
-    RETURN v_dropped;
+    IF NOT p_force THEN
+        v_chunks := lakets._droppable(v_table, v_chunks, lakets._proof_now(v_table));
+    END IF;
+    RETURN lakets._drop_partitions(v_table, v_chunks);
 END;
 $$;
 
@@ -173,23 +228,21 @@ AS $$
 DECLARE
     v_table    lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
     v_relation regclass := lakets._relation(p_schema_name, p_table_name);
-    v_chunk    lakets._chunk_metadata;
-    v_dropped  integer := 0;
+    v_chunks   bigint[];
 BEGIN
     PERFORM lakets._check_age('p_older_than', p_older_than);
     PERFORM lakets._require_read_committed();
     -- Lock order: (1) advisory (lakets, relation), (2) chunk metadata, (3) parent, (4) partitions oldest first.
     PERFORM lakets._lock_maintenance(v_relation);
-    FOR v_chunk IN
-        SELECT chunk.*
+    v_chunks := ARRAY(
+        SELECT chunk.id
           FROM lakets._chunk_metadata AS chunk
          WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'active' AND chunk.range_end <= now() - p_older_than
-         ORDER BY chunk.range_start FOR UPDATE
-    LOOP
-        EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_relation);
-        PERFORM lakets._drop_chunk(v_table, v_chunk);
-        v_dropped := v_dropped + 1;
-    END LOOP;
-    RETURN v_dropped;
+         ORDER BY chunk.range_start FOR UPDATE);
+    IF v_chunks = '{}' THEN
+        RETURN 0;
+    END IF;
+    EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_relation);
+    RETURN lakets._drop_partitions(v_table, v_chunks);
 END;
 $$;
