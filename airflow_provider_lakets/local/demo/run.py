@@ -114,7 +114,7 @@ class _Demo:
             lakebase = stack.enter_context(LocalLakebase(cloud.folder, feed_interval=_FEED_INTERVAL))
             owner, jobs = cloud.state.owner.client_id, cloud.state.jobs.client_id
             lakebase.create_role(jobs, member_of=owner)
-            step.say(f"OAuth, TLS, Postgres, a change feed every {_FEED_INTERVAL:g} s")
+            step.say("OAuth, TLS, Postgres, change feed")
         server = AirflowServer(
             self.folder / "airflow", dags=dags, environment=cloud.airflow_env(cloud.state.jobs)
         )
