@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import DeltaTable
 from psycopg import sql
 
-from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.local import control
 from airflow_provider_lakets.local.catalog import SCHEMA
 from airflow_provider_lakets.local.delta import history_path
 from airflow_provider_lakets.local.feed import DEFAULT_INTERVAL
+from airflow_provider_lakets.local.feed_process import FeedProcess
 from airflow_provider_lakets.local.postgres import DEFAULT_DATABASE, EmbeddedPostgres
 from airflow_provider_lakets.local.replay import present_rows
 
@@ -31,20 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-_START_SECONDS = 60.0
-_STOP_SECONDS = 20.0
-_LOG_TAIL_LINES = 20
-
 _COLUMNS = """
 SELECT a.attname, (s.starts_at - '0/0')::bigint
   FROM pg_catalog.pg_attribute AS a LEFT JOIN wal2delta_local.sync AS s ON s.table_oid = a.attrelid
  WHERE a.attrelid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
  ORDER BY a.attnum
 """
-
-
-class FeedStartError(LakeTSError):
-    """The change feed ended before it was ready."""
 
 
 class LocalLakebase:
@@ -78,7 +64,7 @@ class LocalLakebase:
         self.postgres = EmbeddedPostgres(
             self.folder / "pg", version=version, settings=settings, keep_running=keep_running
         )
-        self._feed: subprocess.Popen[bytes] | None = None
+        self.feed = FeedProcess(self.folder)
 
     def start(self) -> LocalLakebase:
         """Start what does not run yet, and return once the feed follows the database."""
@@ -86,8 +72,8 @@ class LocalLakebase:
         self.postgres.start()
         try:
             self.postgres.ensure_database(self.database)
-            self._wait_for_orphan()
-            if self.feed_pid() is None:
+            self.feed.wait_for_orphan()
+            if self.feed.pid() is None:
                 self.start_feed()
         except BaseException:
             self.stop()
@@ -105,7 +91,8 @@ class LocalLakebase:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.keep_running or self._feed is None:
+        if self.keep_running or not self.feed.is_ours:
+            self.feed.leave()
             self.postgres.leave()  # it belongs to whoever started the feed
         else:
             self.stop()
@@ -195,7 +182,7 @@ class LocalLakebase:
 
     def wait_flushed(self, timeout: float = 60.0) -> None:
         """Return once everything that is committed now is in Delta."""
-        control.wait_flushed(self.conninfo(), timeout, self._check_feed)
+        control.wait_flushed(self.conninfo(), timeout, self.feed.check)
 
     def pause_feed(self) -> None:
         """Let the feed do nothing until it is resumed."""
@@ -207,100 +194,18 @@ class LocalLakebase:
 
     def start_feed(self) -> None:
         """Start the feed, and return once it follows the database."""
-        self._wait_for_feed(is_running=False)  # a killed one leaves its slot a moment later
-        command = [sys.executable, "-m", "airflow_provider_lakets.local.feed"]
-        command += [self.conninfo(), str(self.delta_dir), "--interval", str(self.feed_interval)]
-        command += ["--lock", str(self._lock_file)]
-        if not self.keep_running:
-            command.append("--attached")
-        with self._log_file.open("ab") as output:
-            self._feed = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL if self.keep_running else subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,  # Ctrl-C is for us: the feed ends in its turn
-            )
-        self._wait_for_feed(is_running=True)
-
-    def _wait_for_feed(self, *, is_running: bool) -> None:
-        deadline = time.monotonic() + _START_SECONDS
-        while control.feed_is_running(self.conninfo()) != is_running:
-            self._check_feed()
-            if time.monotonic() > deadline:
-                asked = "has not begun to follow" if is_running else "still follows"
-                raise FeedStartError(
-                    self._with_log(f"After {_START_SECONDS:g} s the feed {asked} {self.database}")
-                )
-            time.sleep(0.05)
+        self.feed.start(
+            self.conninfo(), self.delta_dir, interval=self.feed_interval, attached=not self.keep_running
+        )
 
     def stop_feed(self) -> None:
-        """Let the feed end its batch and stop; kill it when that takes too long, which loses nothing."""
-        self._end_feed(signal.SIGTERM)
-        self._end_feed(signal.SIGKILL)
+        """Let the feed end its batch and stop."""
+        self.feed.stop()
 
     def kill_feed(self) -> None:
         """Kill the feed as a crash would."""
-        self._end_feed(signal.SIGKILL)
-
-    def _end_feed(self, number: signal.Signals) -> None:
-        if self._feed is None:
-            self._end_foreign_feed(number)
-            return
-        self._feed.send_signal(number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._feed.wait(_STOP_SECONDS)
-            if self._feed.stdin is not None:
-                self._feed.stdin.close()
-            self._feed = None
-
-    def _end_foreign_feed(self, number: signal.Signals) -> None:
-        pid = self.feed_pid()
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if pid is not None:
-                process = psutil.Process(pid)
-                process.send_signal(number)
-                deadline = time.monotonic() + _STOP_SECONDS
-                # Whose child it is may be slow to take note of its end.
-                while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
-                    time.sleep(0.02)
-
-    @property
-    def _lock_file(self) -> Path:
-        return self.folder / "feed.lock"
-
-    @property
-    def _log_file(self) -> Path:
-        return self.folder / "feed.log"
+        self.feed.end(signal.SIGKILL)
 
     def feed_pid(self) -> int | None:
         """Return the process id of the feed, whoever started it; None when there is none."""
-        return self._holder().get("pid")
-
-    def _holder(self) -> dict[str, int]:
-        """Read the lock file while somebody holds it: what a dead process left in it is worth nothing."""
-        if not self._lock_file.exists():
-            return {}
-        with self._lock_file.open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return dict(json.loads(lock.read() or "{}"))
-        return {}
-
-    def _wait_for_orphan(self) -> None:
-        """Let a feed end whose owner was killed: it is about to notice."""
-        deadline = time.monotonic() + _STOP_SECONDS
-        while (owner := self._holder().get("owner")) and not psutil.pid_exists(owner):
-            if time.monotonic() > deadline:
-                self.kill_feed()
-            time.sleep(0.02)
-
-    def _check_feed(self) -> None:
-        if self._feed is not None and self._feed.poll() is not None:
-            raise FeedStartError(self._with_log(f"The feed ended with code {self._feed.returncode}"))
-
-    def _with_log(self, message: str) -> str:
-        text = self._log_file.read_text(errors="replace") if self._log_file.exists() else ""
-        lines = text.splitlines()[-_LOG_TAIL_LINES:]
-        return "\n".join([f"{message}; the end of {self._log_file}:", *lines])
+        return self.feed.pid()

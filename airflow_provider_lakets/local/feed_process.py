@@ -1,0 +1,153 @@
+"""The feed as a process of its own, found again by whoever comes to its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+
+from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.local import control
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_START_SECONDS = 60.0
+_STOP_SECONDS = 20.0
+_LOG_TAIL_LINES = 20
+
+
+class FeedStartError(LakeTSError):
+    """The change feed ended, or was not ready in time."""
+
+
+class FeedProcess:
+    """
+    Starts and ends the feed of one folder.
+
+    A feed holds ``feed.lock`` while it runs, so there is one at most; ``feed.log`` is what it has to say.
+
+    :param folder: Where these files are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.log_file = folder / "feed.log"
+        self._lock_file = folder / "feed.lock"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Tell whether this object started the feed."""
+        return self._process is not None
+
+    def pid(self) -> int | None:
+        """Return the process id of the feed, whoever started it; None when there is none."""
+        return self._holder().get("pid")
+
+    def _holder(self) -> dict[str, int]:
+        """Read the lock file while somebody holds it: what a dead process left in it is worth nothing."""
+        if not self._lock_file.exists():
+            return {}
+        with self._lock_file.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return dict(json.loads(lock.read() or "{}"))
+        return {}
+
+    def wait_for_orphan(self) -> None:
+        """Let a feed end whose owner was killed: it is about to notice."""
+        deadline = time.monotonic() + _STOP_SECONDS
+        while (owner := self._holder().get("owner")) and not psutil.pid_exists(owner):
+            if time.monotonic() > deadline:
+                self.end(signal.SIGKILL)
+            time.sleep(0.02)
+
+    def start(self, conninfo: str, delta_dir: Path, *, interval: float, attached: bool) -> None:
+        """
+        Start the feed, and return once it follows the database.
+
+        :param attached: End it when this process ends, be it killed.
+        """
+        self._forget()
+        self._wait(conninfo, is_running=False)  # a killed one leaves its slot a moment later
+        command = [sys.executable, "-m", "airflow_provider_lakets.local.feed", conninfo, str(delta_dir)]
+        command += ["--interval", str(interval), "--lock", str(self._lock_file)]
+        if attached:
+            command.append("--attached")
+        with self.log_file.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE if attached else subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C is for us: the feed ends in its turn
+            )
+        self._wait(conninfo, is_running=True)
+
+    def _wait(self, conninfo: str, *, is_running: bool) -> None:
+        deadline = time.monotonic() + _START_SECONDS
+        while control.feed_is_running(conninfo) != is_running:
+            self.check()
+            if time.monotonic() > deadline:
+                asked = "has not begun to follow" if is_running else "still follows"
+                raise FeedStartError(
+                    self._with_log(f"After {_START_SECONDS:g} s the feed {asked} the database")
+                )
+            time.sleep(0.05)
+
+    def check(self) -> None:
+        """Raise :class:`FeedStartError`, with the end of its log, when our feed has ended."""
+        if self._process is not None and self._process.poll() is not None:
+            raise FeedStartError(self._with_log(f"The feed ended with code {self._process.returncode}"))
+
+    def _with_log(self, message: str) -> str:
+        text = self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+        lines = text.splitlines()[-_LOG_TAIL_LINES:]
+        return "\n".join([f"{message}; the end of {self.log_file}:", *lines])
+
+    def stop(self) -> None:
+        """Let the feed end its batch and stop; kill it when that takes too long, which loses nothing."""
+        self.end(signal.SIGTERM)
+        self.end(signal.SIGKILL)
+
+    def end(self, number: signal.Signals) -> None:
+        """Send the feed a signal, and wait for its end."""
+        if self._process is None:
+            self._end_foreign(number)
+            return
+        self._process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_STOP_SECONDS)
+            self._forget()
+
+    def _end_foreign(self, number: signal.Signals) -> None:
+        pid = self.pid()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if pid is not None:
+                process = psutil.Process(pid)
+                process.send_signal(number)
+                deadline = time.monotonic() + _STOP_SECONDS
+                # Whose child it is may be slow to take note of its end.
+                while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+                    time.sleep(0.02)
+
+    def leave(self) -> None:
+        """Let the feed run, as somebody else's from now on."""
+        if self._process is not None and self._process.stdin is None:
+            self._process.returncode = 0  # else Python complains that nobody waited for it
+            self._process = None
+
+    def _forget(self) -> None:
+        """Drop a process that has ended."""
+        if self._process is not None and self._process.poll() is not None:
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+            self._process = None
