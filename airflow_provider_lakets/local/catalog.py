@@ -118,6 +118,11 @@ class Catalog:
         """Close the session."""
         self._conn.close()
 
+    @property
+    def is_lost(self) -> bool:
+        """Tell whether the server has gone."""
+        return self._conn.broken
+
     def _row(self, query: str, **parameters: object) -> tuple[object, ...]:
         row = self._conn.execute(query, parameters).fetchone()
         assert row is not None  # noqa: S101 - each of our single-row queries has one
@@ -159,19 +164,20 @@ class Catalog:
         )
         return f"wal2delta/{system}/{database}", f"wal2delta_{database}"
 
-    def ensure_slot(self, slot: str) -> bool:
-        """Make the replication slot; return False when it was there, with all that happened since."""
+    def ensure_slot(self, slot: str) -> None:
+        """Make the replication slot unless it is there, with all that happened since."""
         found = self._conn.execute(
             "SELECT s.wal_status FROM pg_replication_slots AS s WHERE s.slot_name = %s", [slot]
         ).fetchone()
         if found is not None and found[0] != "lost":
-            return False
+            return
+        # Nobody knows what happened without a slot: each table starts again with the rows it has.
+        self._conn.execute("DELETE FROM wal2delta_local.sync")
         if found is not None:
             self._conn.execute("SELECT pg_drop_replication_slot(%s)", [slot])
         log.info("Making slot %s: Postgres waits for every transaction in flight on the server", slot)
         with self._unhurried():
             self._conn.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
-        return True
 
     def slot_position(self, slot: str) -> int:
         """Return up to where the slot has been confirmed."""
@@ -278,10 +284,6 @@ class Catalog:
             self._conn.execute("DELETE FROM wal2delta_local.sync WHERE table_oid = %s", [oid])
             if is_gone:
                 self._conn.execute("DELETE FROM wal2delta.tables WHERE table_oid = %s", [oid])
-
-    def forget_all(self) -> None:
-        """Begin anew with every table."""
-        self._conn.execute("DELETE FROM wal2delta_local.sync")
 
     def forget_skipped(self) -> None:
         """Begin anew with the tables that are not followed."""

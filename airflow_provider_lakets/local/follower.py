@@ -45,6 +45,14 @@ def _may_pass(error: BaseException) -> bool:
     return isinstance(error, Exception) and not isinstance(error, ConversionError)
 
 
+def _is_to_start_again(shadow: Shadow, table: Watched) -> bool:
+    if shadow.skipped_for is not None:
+        is_full_again = shadow.skipped_for == _NOT_FULL and table.is_full
+        return is_full_again or shadow.definition != table.definition
+    # It left the publication and came back to what it should be between two rounds: changes were missed.
+    return shadow.first_rows is not None and table.is_full and not table.is_published
+
+
 class DeliveryError(LakeTSError):
     """A Delta table could not be written for now; what it lacks will be sent again."""
 
@@ -87,12 +95,9 @@ class Follower:
         :param retry_skipped: Try again with tables that could not be stored: somebody may have seen to it.
         """
         self._owner, self._slot = self.catalog.identity()
-        is_new = self.catalog.ensure_slot(self._slot)
+        self.catalog.ensure_slot(self._slot)
         self._stream = ReplicationStream(self._conninfo, slot=self._slot, publication=catalog.PUBLICATION)
-        if is_new:
-            # Nobody knows what happened without a slot: each table starts again with the rows it has.
-            self.catalog.forget_all()
-        elif retry_skipped:
+        if retry_skipped:
             self.catalog.forget_skipped()
         self._confirmed = self.catalog.slot_position(self._slot)
         self._reader = ChangeReader(
@@ -164,9 +169,7 @@ class Follower:
             shadow = self._shadows.get(table.oid)
             if shadow is None:
                 shadow = self._shadows[table.oid] = self._shadow(table.oid, table.name)
-            if (shadow.skipped_for == _NOT_FULL and table.is_full) or (
-                shadow.skipped_for is not None and shadow.definition != table.definition
-            ):
+            if _is_to_start_again(shadow, table):
                 shadow = self._start_again(shadow, table)
             if table.is_full:
                 self._report(shadow)
@@ -196,10 +199,10 @@ class Follower:
             self._skip(shadow, err)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedTable) as err:
             log.info("%s is begun in a later round: %s", table.name, err)
-        except psycopg.Error:
-            raise
         except Exception as err:
-            log.warning("The first rows of %s could not be written", table.name, exc_info=True)
+            if self.catalog.is_lost:
+                raise
+            log.warning("The first rows of %s could not be brought to Delta", table.name, exc_info=True)
             shadow.failure = err
         else:
             if count:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from airflow_provider_lakets.local import control, delta, follower, replication
+from airflow_provider_lakets.local import catalog, control, delta, follower, replication
 from airflow_provider_lakets.local.delta import History, history_path
 from airflow_provider_lakets.local.feed import DeliveryError, Feed
 
@@ -230,6 +230,48 @@ def test_a_lost_slot_begins_every_table_again(cdf: Cdf) -> None:
     cdf.feed.run_once()
 
     assert [row["id"] for row in cdf.history("t")] == [1, 1, 2]
+
+
+def test_a_crash_after_a_lost_slot_was_made_anew_hides_nothing(
+    cdf: Cdf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cdf.shadow("t")
+    cdf.execute("INSERT INTO t VALUES (1)")
+    cdf.feed.run_once()
+    cdf.feed.close()
+    cdf.execute(f"SELECT pg_drop_replication_slot(slot_name) {OUR_SLOT}")
+    cdf.execute("INSERT INTO t VALUES (2)")
+    with monkeypatch.context() as patch:
+        patch.setattr(follower, "ReplicationStream", None)
+        with pytest.raises(TypeError):
+            cdf.feed.run_once()
+
+    cdf.feed.run_once()
+
+    assert [row["id"] for row in cdf.history("t")] == [1, 1, 2]
+
+
+def test_first_rows_that_cannot_be_read_do_not_hold_up_the_others(
+    cdf: Cdf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_columns = catalog.read_columns
+
+    def fail(reader: Any, oid: int) -> Any:
+        if oid == cdf.one("SELECT 'bad'::regclass::oid::bigint"):
+            raise psycopg.errors.DataCorrupted("invalid page in block 0")
+        return read_columns(reader, oid)
+
+    cdf.shadow("bad")
+    cdf.shadow("good")
+    cdf.execute("INSERT INTO bad VALUES (1); INSERT INTO good VALUES (1)")
+    monkeypatch.setattr(catalog, "read_columns", fail)
+
+    with pytest.raises(DeliveryError, match="bad: invalid page"):
+        cdf.feed.run_once()
+
+    status = cdf.status("good")
+    assert status is not None
+    assert status.status == "STREAMING"
 
 
 def test_a_second_feed_is_refused(cdf: Cdf, monkeypatch: pytest.MonkeyPatch) -> None:

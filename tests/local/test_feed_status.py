@@ -142,6 +142,20 @@ def test_writers_of_a_skipped_table_are_left_alone(cdf: Cdf) -> None:
     cdf.execute("RESET ROLE; DROP OWNED BY lakets_owner; DROP ROLE lakets_owner")
 
 
+def test_a_table_that_was_not_full_for_less_than_a_round_misses_nothing(cdf: Cdf) -> None:
+    cdf.shadow("t")
+    cdf.execute("INSERT INTO t VALUES (1)")
+    cdf.feed.run_once()
+
+    cdf.execute("ALTER TABLE t REPLICA IDENTITY DEFAULT; INSERT INTO t VALUES (2)")
+    cdf.execute("ALTER TABLE t REPLICA IDENTITY FULL")
+    cdf.feed.run_once()
+    cdf.execute("INSERT INTO t VALUES (3)")
+    cdf.feed.run_once()
+
+    assert [row["id"] for row in cdf.history("t")] == [1, 1, 2, 3]
+
+
 def test_a_table_that_becomes_full_is_begun_with_the_rows_it_has(cdf: Cdf) -> None:
     cdf.shadow("t")
     cdf.execute("INSERT INTO t VALUES (1, 'a')")
