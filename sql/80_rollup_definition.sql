@@ -170,8 +170,21 @@ BEGIN
 END;
 $$;
 
--- The end of a bucket on the grid. Months counted from a 31st start on the last day of shorter ones, so one interval
--- on may be up to three days before that.
+-- How much longer than its interval a bucket can be when buckets are uneven: a local day may have 25 hours, and a
+-- local month may begin on another day in UTC.
+CREATE OR REPLACE FUNCTION lakets._longest_bucket(
+    p_rollup lakets._rollup_registry
+) RETURNS interval
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN p_rollup.bucket_interval
+        + CASE WHEN lakets._months(p_rollup.bucket_interval) > 0 THEN interval '4 days' ELSE interval '2 hours' END;
+END;
+$$;
+
+-- The end of the bucket that starts at p_start; where buckets are uneven, an instant by which it is surely over.
 CREATE OR REPLACE FUNCTION lakets._bucket_end(
     p_rollup lakets._rollup_registry,
     p_start  timestamptz
@@ -179,27 +192,14 @@ CREATE OR REPLACE FUNCTION lakets._bucket_end(
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    v_next timestamptz := lakets._shift(p_start, p_rollup.bucket_interval);
 BEGIN
-    RETURN CASE WHEN lakets._months(p_rollup.bucket_interval) > 0 THEN lakets._bucket_of(p_rollup, lakets._shift(v_next, '4 days'))
-                ELSE v_next END;
-END;
-$$;
-
--- An instant that the bucket of p_at has ended by (p_times 1), or that it began after (-1), when buckets are uneven: a
--- local day may have 25 hours, and a local month may begin on another day in UTC.
-CREATE OR REPLACE FUNCTION lakets._beyond_bucket(
-    p_rollup lakets._rollup_registry,
-    p_at     timestamptz,
-    p_times  integer
-) RETURNS timestamptz
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN lakets._shift(p_at, p_rollup.bucket_interval
-        + CASE WHEN lakets._months(p_rollup.bucket_interval) > 0 THEN interval '4 days' ELSE interval '2 hours' END, p_times);
+    IF NOT p_rollup.on_grid THEN
+        RETURN lakets._shift(p_start, lakets._longest_bucket(p_rollup));
+    ELSIF lakets._months(p_rollup.bucket_interval) > 0 THEN
+        -- Months counted from a 31st start on the last day of shorter ones: one interval on may be too early.
+        RETURN lakets._bucket_of(p_rollup, lakets._shift(p_start, lakets._longest_bucket(p_rollup)));
+    END IF;
+    RETURN lakets._shift(p_start, p_rollup.bucket_interval);
 END;
 $$;
 
@@ -216,7 +216,7 @@ BEGIN
     IF p_rollup.on_grid THEN
         RETURN tstzrange(lakets._bucket_of(p_rollup, p_from), lakets._bucket_end(p_rollup, lakets._bucket_of(p_rollup, p_to)));
     END IF;
-    RETURN tstzrange(lakets._beyond_bucket(p_rollup, p_from, -1), p_to + interval '1 microsecond');
+    RETURN tstzrange(lakets._shift(p_from, lakets._longest_bucket(p_rollup), -1), p_to + interval '1 microsecond');
 END;
 $$;
 
@@ -256,7 +256,7 @@ CREATE OR REPLACE FUNCTION lakets._check_bucket_length(
 AS $$
 DECLARE
     v_type   regtype := lakets._column_type(lakets._rollup_relation(p_rollup.name), p_rollup.bucket_column);
-    v_from   timestamptz := lakets._beyond_bucket(p_rollup, p_at, 1);
+    v_from   timestamptz := lakets._bucket_end(p_rollup, p_at);
     v_bucket timestamptz;
 BEGIN
     EXECUTE format('SELECT min(%s) FROM (%s) AS fresh', lakets._as_instant(format('fresh.%I', p_rollup.bucket_column), v_type),

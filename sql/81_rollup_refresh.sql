@@ -30,7 +30,7 @@ BEGIN
         -- Read beyond the window, so that its last buckets are whole, and keep the window's buckets only.
         EXECUTE format('INSERT INTO %1$s SELECT fresh.* FROM (%2$s) AS fresh WHERE %3$s >= $3 AND %3$s < $4',
                        v_relation, p_rollup.window_query, v_bucket)
-          USING v_from, CASE WHEN p_rollup.on_grid THEN v_to ELSE lakets._beyond_bucket(p_rollup, v_to, 1) END, v_from, v_to;
+          USING v_from, CASE WHEN p_rollup.on_grid THEN v_to ELSE lakets._bucket_end(p_rollup, v_to) END, v_from, v_to;
         IF NOT p_rollup.on_grid AND isfinite(lower(p_window)) AND isfinite(v_to) THEN
             PERFORM lakets._check_bucket_length(p_rollup, v_from, 1);
             PERFORM lakets._check_bucket_length(p_rollup, v_to, 1);
@@ -158,7 +158,7 @@ AS $$
               FROM lakets._chunk_metadata AS chunk
              WHERE chunk.chronotable_id = (p_rollup).source_chronotable_id AND chunk.status = 'dropped'
                AND chunk.range_end > lower(p_dirty)
-               AND chunk.range_start < lakets._beyond_bucket(p_rollup, upper(p_dirty), 1)) AS dropped,
+               AND chunk.range_start < lakets._bucket_end(p_rollup, upper(p_dirty))) AS dropped,
            unnest(dropped.ranges) AS gone;
 $$;
 
@@ -311,7 +311,7 @@ AS $$
          AND NOT EXISTS (
              SELECT FROM lakets._rollup_invalidation_log AS mark
               WHERE mark.rollup_id = (p_rollup).id AND mark.bucket_start < p_to
-                AND (NOT isfinite(mark.bucket_start) OR lakets._beyond_bucket(p_rollup, mark.bucket_start, 1) > p_from))
+                AND (NOT isfinite(mark.bucket_start) OR lakets._bucket_end(p_rollup, mark.bucket_start) > p_from))
         END;
 $$;
 

@@ -275,6 +275,65 @@ def test_commit_that_the_feed_flushed_before_anybody_can_see_it_proves_nothing_a
     second.finish()
 
 
+def test_commit_that_becomes_visible_while_the_prover_looks_for_writers_is_counted(
+    stage: Stage,
+    feed: HandFeed,
+    writer: Session,
+    second: Session,
+    sessions: Callable[[str], Session],
+    gates: Callable[..., Gate],
+    unconfirmed: Callable[[Session], None],
+) -> None:
+    # The same race, stepped on: T2 becomes visible, and lets go of its lock, just before the prover looks for
+    # locks. So the prover's snapshot must be taken after that.
+    second.begin()
+    write(second, OTHER, 200)
+    writer.begin()
+    write(writer, COLD)
+    unconfirmed(second)
+    feed.flush(1)
+    writer.commit()
+    prover = sessions("prover")
+    gate = gates(prover, "_is_being_written")
+    prover.start("SELECT lakets.tier_chunk(%s)", stage.chunk(COLD))
+    prover.wait_blocked_by(gate)
+    second.cancel()
+    second.finish()
+    gate.open()
+
+    assert prover.finish() == [(False,)]
+
+
+def test_writers_that_begin_after_the_prover_looked_for_any_are_not_taken_for_flushed(
+    stage: Stage,
+    feed: HandFeed,
+    writer: Session,
+    second: Session,
+    sessions: Callable[[str], Session],
+    gates: Callable[..., Gate],
+    unconfirmed: Callable[[Session], None],
+) -> None:
+    # The same race between the look for locks and the prover's snapshot: so the feed's position must be read
+    # before both, or it would be T2's again, whom the snapshot does not see.
+    prover = sessions("prover")
+    gate = gates(prover, "_is_being_written", "after")
+    prover.start("SELECT lakets.tier_chunk(%s)", stage.chunk(COLD))
+    prover.wait_blocked_by(gate)
+    second.begin()
+    write(second, OTHER, 200)
+    writer.begin()
+    write(writer, COLD)
+    unconfirmed(second)
+    feed.flush(1)
+    writer.commit()
+    gate.open()
+
+    assert prover.finish() == [(False,)]
+
+    second.cancel()
+    second.finish()
+
+
 def test_prover_with_an_old_snapshot_does_not_take_the_invisible_for_the_absent(
     stage: Stage,
     feed: HandFeed,

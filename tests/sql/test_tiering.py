@@ -1,0 +1,298 @@
+"""Job 2: which chunks are candidates, what flagging does, and what is remembered of changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.stage import HandFeed, Stage
+
+CANDIDATES = "SELECT chunk_name FROM lakets._get_chunks_to_tier('metrics')"
+
+
+@pytest.fixture
+def feed(stage: Stage) -> HandFeed:
+    """Make a synced ChronoTable of four cold chunks; all it holds is flushed."""
+    return stage.synced()
+
+
+def explain(stage: Stage, day: int) -> str | None:
+    reason = stage.value("SELECT lakets.explain_durability(%s)", stage.chunk(day))
+    return None if reason is None else str(reason)
+
+
+# Candidates
+
+
+def test_candidates_are_the_cold_active_chunks_oldest_first(stage: Stage, feed: HandFeed) -> None:
+    stage.tier(2)
+
+    assert stage.column(CANDIDATES) == [stage.chunk(day) for day in (1, 3, 4)]
+
+
+def test_chunk_that_is_not_wholly_cold_is_no_candidate(stage: Stage, feed: HandFeed) -> None:
+    stage.run("SELECT lakets.remove_retention_policy('metrics')")
+    stage.run("SELECT lakets.add_tiering_policy('metrics', now() - '2024-01-03 23:59+00')")
+
+    assert stage.column(CANDIDATES) == [stage.chunk(day) for day in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    "mishap",
+    [
+        "SELECT lakets.remove_retention_policy('metrics')",
+        "UPDATE lakets._policy_registry SET enabled = false",
+        "UPDATE wal2delta.tables SET status = 'SNAPSHOTTING'",
+        "DROP SCHEMA wal2delta CASCADE",
+        "SELECT lakets.disable_sync('metrics')",
+    ],
+    ids=["no policy", "policy off", "not streaming", "no feed", "not synced"],
+)
+def test_there_are_no_candidates_without(stage: Stage, feed: HandFeed, mishap: str) -> None:
+    stage.run(mishap)
+
+    assert stage.column(CANDIDATES) == []
+
+
+def test_looking_for_candidates_stamps_the_run(stage: Stage, feed: HandFeed) -> None:
+    stage.column(CANDIDATES)
+
+    assert stage.value("SELECT last_run_at IS NOT NULL FROM lakets.show_tiering_policy('metrics')")
+
+
+# Flagging
+
+
+def test_flagging_records_when_and_how_large(stage: Stage, feed: HandFeed) -> None:
+    stage.run("ANALYZE metrics")
+
+    stage.tier(1)
+
+    assert stage.run(
+        "SELECT status, tiered_at IS NOT NULL, row_count, size_bytes > 0 FROM lakets._chunk_metadata"
+        " WHERE chunk_name = %s",
+        stage.chunk(1),
+    ) == [("tiered", True, 1, True)]
+
+
+def test_flagging_again_keeps_the_first_time(stage: Stage, feed: HandFeed) -> None:
+    query = "SELECT tiered_at FROM lakets._chunk_metadata WHERE chunk_name = %s"
+    stage.tier(1)
+    before = stage.value(query, stage.chunk(1))
+
+    assert stage.tier(1)
+    assert stage.value(query, stage.chunk(1)) == before
+
+
+def test_flagging_drops_nothing(stage: Stage, feed: HandFeed) -> None:
+    stage.tier(1)
+
+    assert stage.value("SELECT count(*) FROM metrics") == 4
+
+
+def test_untiered_chunk_is_a_candidate_again(stage: Stage, feed: HandFeed) -> None:
+    stage.tier(1)
+
+    stage.run("SELECT lakets.untier_chunk(%s)", stage.chunk(1))
+
+    assert stage.statuses()[1] == "active"
+    assert stage.chunk(1) in stage.column(CANDIDATES)
+
+
+def test_deferral_is_explained_by_a_notice(stage: Stage, feed: HandFeed) -> None:
+    said: list[str] = []
+    stage.conn.add_notice_handler(lambda notice: said.append(str(notice.message_primary)))
+    stage.run("SET client_min_messages = notice")
+    feed.report("SKIPPED")
+
+    stage.tier(1)
+
+    assert said == [
+        f"Chunk {stage.chunk(1)} is deferred: the change feed of _shadow_metrics is not streaming: SKIPPED."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mishap", "reason"),
+    [
+        ("SELECT 1", None),
+        ("UPDATE metrics SET value = 0 WHERE id = 1", "changes to it are not known to be flushed yet"),
+        ("UPDATE metrics SET value = 0 WHERE id = 2", None),
+        ("SELECT lakets.disable_sync('metrics')", "the table is not synced to Unity Catalog"),
+        ("DROP TABLE lakets_cdf._shadow_metrics", "is not streaming: NONE"),
+        ("ALTER TABLE metrics ADD COLUMN more text", "the columns of lakets_cdf._shadow_metrics differ"),
+        (
+            "ALTER TABLE metrics ALTER COLUMN value TYPE numeric",
+            "the columns of lakets_cdf._shadow_metrics differ",
+        ),
+        ("ALTER TABLE metrics DISABLE TRIGGER lakets_track_update", "a change tracking trigger of the table"),
+        ("UPDATE lakets._feed_proof SET proven = NULL, observed = NULL", "not yet passed a known position"),
+        (
+            "UPDATE lakets._feed_proof SET proven = '9000000000:9000000000:', observed = NULL",
+            "not yet passed a known position",
+        ),
+    ],
+    ids=[
+        "durable",
+        "written",
+        "another written",
+        "not synced",
+        "no shadow",
+        "new column",
+        "other type",
+        "not tracked",
+        "nothing known",
+        "restored from another cluster",
+    ],
+)
+def test_reason_to_defer_is_told(stage: Stage, feed: HandFeed, mishap: str, reason: str | None) -> None:
+    stage.tier(1)
+    stage.run(mishap)
+
+    found = explain(stage, 1)
+
+    assert (found is None) if reason is None else (found is not None and reason in found)
+
+
+def test_explaining_changes_nothing(stage: Stage, feed: HandFeed) -> None:
+    stage.run("UPDATE metrics SET value = 0")
+    state = "SELECT proven::text, observed::text, fenced FROM lakets._feed_proof"
+    before = stage.run(state)
+
+    explain(stage, 1)
+
+    assert stage.run(state) == before
+    assert len(feed.unflushed()) == 1
+
+
+def test_what_another_cluster_proved_counts_for_nothing(stage: Stage, feed: HandFeed) -> None:
+    # As after a restore: the ids of its transactions had come further than ours.
+    stage.tier(1)
+    stage.run("UPDATE lakets._feed_proof SET proven = '9000000000:9000000000:', observed = NULL")
+    stage.run("UPDATE metrics SET value = 0 WHERE id = 1")
+
+    answers = [stage.tier(1), stage.tier(1)]
+    feed.flush()
+
+    assert [*answers, stage.tier(1)] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    "call", ["lakets.tier_chunk(%s)", "lakets.untier_chunk(%s)", "lakets.explain_durability(%s)"]
+)
+def test_unknown_chunk_is_named(
+    stage: Stage, feed: HandFeed, raises: Callable[..., object], call: str
+) -> None:
+    with raises("42704", match="Chunk public.nowhere does not exist"):  # type: ignore[attr-defined]
+        stage.run(f"SELECT {call}", "public.nowhere")
+
+
+@pytest.mark.parametrize("call", ["lakets.tier_chunk(%s)", "lakets.untier_chunk(%s)"])
+def test_dropped_chunk_says_so(
+    stage: Stage, feed: HandFeed, raises: Callable[..., object], call: str
+) -> None:
+    stage.run("SELECT lakets.execute_retention('metrics', p_force => true)")
+
+    with raises("55000", match="already dropped"):  # type: ignore[attr-defined]
+        stage.run(f"SELECT {call}", stage.chunk(1))
+
+
+@pytest.mark.parametrize("table", ["nowhere", "plain"])
+def test_candidates_of_what_is_no_chronotable_are_refused(
+    stage: Stage, raises: Callable[..., object], table: str
+) -> None:
+    stage.run("CREATE TABLE plain ()")
+
+    with raises("42P01", match=f"public.{table} is not a ChronoTable"):  # type: ignore[attr-defined]
+        stage.run("SELECT * FROM lakets._get_chunks_to_tier(%s)", table)
+
+
+def test_one_tables_changes_do_not_defer_another(stage: Stage, feed: HandFeed) -> None:
+    other = stage.synced("other")
+    stage.tier(1)
+    stage.run("UPDATE metrics SET value = 0")
+
+    assert stage.tier(1, "other")
+    assert not stage.tier(1)
+    assert other.unflushed() == []
+
+
+def test_row_without_a_time_defers_no_chunk(stage: Stage) -> None:
+    feed = stage.synced(keyed=False)
+    stage.tier(1)
+    stage.run("INSERT INTO metrics VALUES (9, NULL, 9)")
+
+    assert stage.tier(1)
+    assert len(feed.unflushed()) == 1
+
+
+# What is remembered of changes
+
+
+def prune(stage: Stage) -> None:
+    stage.run("SELECT lakets._prune_change_log(reg) FROM lakets._chronotable_registry AS reg")
+
+
+def remembered(stage: Stage) -> int:
+    return int(stage.value("SELECT count(*) FROM lakets._change_log"))
+
+
+def test_changes_that_nobody_waits_for_are_forgotten(stage: Stage) -> None:
+    stage.table()
+
+    prune(stage)
+
+    assert remembered(stage) == 0
+
+
+def test_changes_that_are_not_flushed_are_remembered(stage: Stage, feed: HandFeed) -> None:
+    stage.tier(1)
+    prune(stage)
+    before = remembered(stage)
+    stage.run("UPDATE metrics SET value = 0 WHERE id = 1")
+
+    prune(stage)
+
+    assert (before, remembered(stage)) == (0, 1)
+    assert not stage.tier(1)
+
+
+def test_changes_that_a_rollup_has_not_absorbed_are_remembered(stage: Stage, feed: HandFeed) -> None:
+    stage.rollup("hourly")
+    stage.run("UPDATE metrics SET value = 0 WHERE id = 1")
+    feed.flush()
+    stage.tier(1)
+
+    prune(stage)
+
+    assert remembered(stage) > 0
+    stage.refresh("hourly")
+    assert stage.difference("hourly") == []
+
+
+def test_changes_that_an_untracked_rollup_does_not_want_are_forgotten(stage: Stage) -> None:
+    stage.table()
+    stage.rollup("hourly")
+    stage.run("SELECT lakets.disable_rollup_invalidation('hourly')")
+    stage.run("UPDATE metrics SET value = 0 WHERE id = 1")
+
+    prune(stage)
+
+    assert remembered(stage) == 0
+
+
+def test_log_of_a_table_that_is_tiered_and_refreshed_does_not_grow(stage: Stage, feed: HandFeed) -> None:
+    stage.rollup("hourly")
+    sizes = []
+    for value in range(6):
+        stage.run("UPDATE metrics SET value = %s", value)
+        stage.refresh("hourly")
+        feed.flush()
+        stage.column(CANDIDATES)
+        sizes.append(remembered(stage))
+
+    assert max(sizes[2:]) <= sizes[1]
