@@ -261,7 +261,9 @@ def test_fails_when_the_source_has_a_row_that_is_in_neither_tier(lived: Lived) -
 
 
 def _forgotten(flights: pa.Table) -> pa.Table:
-    return pa.Table.from_pylist([{**flights.slice(0, 1).to_pylist()[0], "flight": 1_000_000}], flights.schema)
+    """Return a row of a time whose chunk was dropped: that it is not in Lakebase is no wonder."""
+    oldest = flights.sort_by("scheduled").slice(0, 1).to_pylist()[0]
+    return pa.Table.from_pylist([{**oldest, "flight": 1_000_000}], flights.schema)
 
 
 def _matching(found: Audit, problem: str) -> int:

@@ -13,9 +13,10 @@ from rich.console import Console
 from airflow_provider_lakets.local.demo import data, outcomes, report
 from airflow_provider_lakets.local.demo.airflow_runs import DagRun, TaskRun
 from airflow_provider_lakets.local.demo.compare import difference
+from airflow_provider_lakets.local.demo.picture import draw_bar
 from airflow_provider_lakets.local.demo.progress import Steps
 
-NOW = datetime(2031, 3, 4, 5, 6, 7, tzinfo=timezone.utc)
+NOW = datetime(2031, 3, 4, 17, 6, 7, tzinfo=timezone.utc)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,7 @@ def _rows(*rows: tuple[int, str | None]) -> pa.Table:
         pytest.param([(1, "a"), (2, "")], 0, 1, 0, id="null-is-not-empty"),
         pytest.param([(1, "b"), (2, None)], 0, 1, 0, id="altered"),
         pytest.param([(1, "a"), (2, None), (2, None)], 0, 0, 1, id="doubled"),
+        pytest.param([(1, "a"), (2, None), (2, None), (2, None)], 0, 0, 2, id="trebled"),
         pytest.param([(1, "a"), (2, None), (3, "a")], 0, 0, 1, id="extra"),
         pytest.param([], 2, 0, 0, id="none"),
     ],
@@ -152,6 +154,20 @@ def test_account_of_the_jobs_fits_the_terminal(width: int) -> None:
     assert "…" not in told
     assert "12 deferred: changes to it are" in told
     assert "(2031-01-01 and 11" in told
+
+
+@pytest.mark.parametrize(
+    ("counts", "drawn"),
+    [
+        pytest.param({"hot": 100}, "██████████", id="full"),
+        pytest.param({"delta": 30, "tiered": 30, "hot": 40}, "░░░▓▓▓████", id="shares"),
+        pytest.param({"delta": 100, "hot": 1}, "░░░░░░░░░█", id="a-few-rows-are-seen-in-a-full-bar"),
+        pytest.param({"delta": 40, "hot": 1}, "░░░░█", id="a-few-rows-are-seen"),
+        pytest.param({}, "", id="none"),
+    ],
+)
+def test_bar_shows_where_rows_are(counts: dict[str, int], drawn: str) -> None:
+    assert draw_bar(counts, 100, 10, unicode=True).plain == drawn
 
 
 def test_a_terminal_without_unicode_gets_plain_marks() -> None:

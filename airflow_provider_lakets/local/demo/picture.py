@@ -12,6 +12,8 @@ from airflow_provider_lakets.local.demo.data import SOURCES
 from airflow_provider_lakets.local.demo.report import plain_table
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import psycopg
     from rich.console import Console
 
@@ -34,8 +36,12 @@ def print_picture(console: Console, conn: psycopg.Connection[Any], audit: Audit)
         table.add_column(name, width=width)
     table.add_column("departed late", justify="right")
     table.add_column("mean temp.", justify="right")
-    for month in sorted({month for counts in places.values() for month in counts}):
-        bars = [_bar(places[name], month, width, unicode=unicode) for name, width in _BARS.items()]
+    most = {name: max(sum(counts.values()) for counts in months.values()) for name, months in places.items()}
+    for month in sorted({month for months in places.values() for month in months}):
+        bars = [
+            draw_bar(places[name].get(month, {}), most[name], width, unicode=unicode)
+            for name, width in _BARS.items()
+        ]
         table.add_row(month, *bars, *facts.get(month, ("-", "-")))
     console.print(table)
     legend = (
@@ -96,17 +102,23 @@ def _facts(conn: psycopg.Connection[Any]) -> dict[str, tuple[str, str]]:
     }
 
 
-def _bar(places: dict[str, Counter[str]], month: str, width: int, *, unicode: bool) -> Text:
-    """Draw the rows of a month, from the coldest to the hottest."""
-    most = max(sum(counts.values()) for counts in places.values())
-    counts = places.get(month, Counter())
+def draw_bar(counts: Mapping[str, int], most: int, width: int, *, unicode: bool) -> Text:
+    """
+    Draw the rows of a month, from the coldest to the hottest.
+
+    :param counts: How many are ``hot``, ``tiered`` and in ``delta`` only.
+    :param most: How many rows fill the whole width.
+    :param width: How long that is.
+    :param unicode: Whether the terminal can show blocks.
+    """
     hot, tiered, delta = _marks(unicode=unicode)
     bar = Text()
     total = 0
     for place, mark, style in (("delta", delta, _DELTA), ("tiered", tiered, _TIERED), ("hot", hot, _HOT)):
-        total += counts[place]
+        count = counts.get(place, 0)
+        total += count
         # A few rows are still rows: they get a mark, if need be the last one.
-        length = max(round(width * total / most) - len(bar), 1) if counts[place] else 0
+        length = max(round(width * total / most) - len(bar), 1) if count else 0
         bar.truncate(width - length)
         bar.append(mark * length, style)
     return bar
