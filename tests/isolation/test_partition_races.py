@@ -1,0 +1,214 @@
+"""Chunks are made beside everybody else: nobody is held up for long, no row is lost, no chunk comes twice."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.isolation.conftest import Session
+    from tests.stage import Stage
+
+    Sessions = Callable[[str], Session]
+
+RANGE = (
+    "SELECT lakets._ensure_partitions(id, p_range_start => '2024-02-01+00', p_range_end => '2024-02-04+00')"
+    " FROM lakets._chronotable_registry"
+)
+
+
+def count(stage: Stage, table: str = "metrics") -> int:
+    return int(stage.value(f"SELECT count(*) FROM {table}"))
+
+
+# ensure/ensure: the second sees what is missing, waits, and must look again.
+def test_the_second_of_two_makers_finds_nothing_left_to_make(stage: Stage, sessions: Sessions) -> None:
+    stage.table()
+    first, second = sessions("first"), sessions("second")
+
+    first.begin()
+    assert first.value(RANGE) == 3
+    second.start(RANGE)
+    second.wait_blocked_by(first)
+    first.commit()
+
+    assert second.finish() == [(0,)]
+    assert (
+        stage.value(
+            "SELECT count(*) FROM lakets._chunk_metadata WHERE range_start >= '2024-02-01+00' AND"
+            " range_start < '2024-02-04+00'"
+        )
+        == 3
+    )
+
+
+# ensure/ensure, the first of which does not come through.
+def test_the_second_of_two_makers_makes_what_the_first_rolled_back(stage: Stage, sessions: Sessions) -> None:
+    stage.table()
+    first, second = sessions("first"), sessions("second")
+
+    first.begin()
+    first.run(RANGE)
+    second.start(RANGE)
+    second.wait_blocked_by(first)
+    first.rollback()
+
+    assert second.finish() == [(3,)]
+
+
+def test_makers_of_two_tables_do_not_meet(stage: Stage, sessions: Sessions) -> None:
+    stage.table("one")
+    stage.table("two")
+    first, second = sessions("first"), sessions("second")
+    first.begin()
+    first.run(f"{RANGE} WHERE table_name = 'one'")
+
+    assert second.run(f"{RANGE} WHERE table_name = 'two'") == [(3,)]
+
+
+# ensure/writer: a writer of one chunk and the maker of another have nothing to do with each other.
+def test_a_maker_does_not_wait_for_writers_nor_they_for_it(stage: Stage, sessions: Sessions) -> None:
+    stage.table()
+    maker, before, after = sessions("maker"), sessions("before"), sessions("after")
+    before.begin()
+    before.run("INSERT INTO metrics VALUES (100, '2024-01-01', 1)")
+    maker.begin()
+
+    maker.run(RANGE)
+    after.run("INSERT INTO metrics VALUES (101, '2024-01-01', 1)")
+    after.run("UPDATE metrics SET value = 2 WHERE id = 101 AND at = '2024-01-01'")
+    maker.commit()
+    before.commit()
+
+    assert count(stage) == 6
+
+
+# ensure/writer of the default partition: its row must not be left behind when its chunk comes.
+def test_a_row_that_is_on_its_way_into_the_default_gets_into_its_chunk(
+    stage: Stage, sessions: Sessions
+) -> None:
+    stage.table()
+    maker, writer = sessions("maker"), sessions("writer")
+    writer.begin()
+    writer.run("INSERT INTO metrics VALUES (100, '2024-02-02', 1)")
+
+    maker.start(RANGE)
+    maker.wait_blocked_by(writer)
+    writer.commit()
+
+    assert maker.finish() == [(3,)]
+    assert count(stage, "metrics_default") == 0
+    assert stage.value("SELECT value FROM metrics_20240202_000000") == 1
+
+
+# writer/ensure: it waits with a row for the default partition while that row's chunk is attached.
+def test_a_row_for_the_default_whose_chunk_came_meanwhile_is_not_lost_silently(
+    stage: Stage, sessions: Sessions
+) -> None:
+    stage.table()
+    maker, writer = sessions("maker"), sessions("writer")
+    maker.begin()
+    maker.run(RANGE)
+
+    writer.start("INSERT INTO metrics VALUES (100, '2024-02-02', 1)")
+    writer.wait_blocked_by(maker)
+    maker.commit()
+
+    # Postgres has routed the row already and refuses it; another try finds the chunk.
+    with pytest.raises(psycopg.errors.CheckViolation):
+        writer.finish()
+    writer.run("INSERT INTO metrics VALUES (100, '2024-02-02', 1)")
+    assert stage.value("SELECT value FROM metrics_20240202_000000") == 1
+
+
+# ensure/reader of everything: it reads the default partition, too. Contended is told as contended.
+def test_a_maker_steps_back_from_a_long_reader_and_leaves_nothing(stage: Stage, sessions: Sessions) -> None:
+    stage.table()
+    stage.run("ALTER FUNCTION lakets._ensure_partitions SET lock_timeout = '500ms'")
+    reader, maker = sessions("reader"), sessions("maker")
+    tables = "SELECT count(*) FROM pg_class WHERE relname LIKE 'metrics%'"
+    before = stage.value(tables)
+    reader.begin()
+    reader.run("SELECT count(*) FROM metrics")
+
+    maker.start(RANGE)
+    maker.wait_blocked_by(reader)
+
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        maker.finish()
+    reader.commit()
+    assert stage.value(tables) == before
+    assert maker.run(RANGE) == [(3,)]
+
+
+def test_when_nothing_is_due_no_lock_is_asked_for(stage: Stage, sessions: Sessions) -> None:
+    stage.table()
+    stage.run(RANGE)
+    other, maker = sessions("other"), sessions("maker")
+    other.begin()
+    other.run("LOCK TABLE metrics IN SHARE ROW EXCLUSIVE MODE")
+    other.run("LOCK TABLE metrics_default IN EXCLUSIVE MODE")
+
+    assert maker.run(RANGE) == [(0,)]
+
+
+def test_a_maker_with_an_old_snapshot_is_refused(stage: Stage, sessions: Sessions) -> None:
+    stage.table()
+    maker = sessions("maker")
+    maker.begin("REPEATABLE READ")
+
+    with pytest.raises(psycopg.errors.InvalidTransactionState):
+        maker.run(RANGE)
+
+
+# create/create: the second waits, and must not convert what is converted.
+def test_the_second_of_two_conversions_is_told(stage: Stage, sessions: Sessions) -> None:
+    stage.run("CREATE TABLE metrics (at timestamptz)")
+    first, second = sessions("first"), sessions("second")
+    first.begin()
+    first.run("SELECT lakets.create_chronotable('metrics', 'at')")
+
+    second.start("SELECT lakets.create_chronotable('metrics', 'at')")
+    second.wait_blocked_by(first)
+    first.commit()
+
+    with pytest.raises(psycopg.errors.DuplicateObject):
+        second.finish()
+    assert second.value("SELECT lakets.create_chronotable('metrics', 'at', p_if_not_exists => true)") == 1
+
+
+# create/writer: rows written before the lock come along, rows written after it find the new table.
+def test_no_row_is_lost_around_a_conversion(stage: Stage, sessions: Sessions) -> None:
+    stage.run("CREATE TABLE metrics (at timestamptz)")
+    before, converter, after = sessions("before"), sessions("converter"), sessions("after")
+    before.begin()
+    before.run("INSERT INTO metrics VALUES (now())")
+    converter.start("SELECT lakets.create_chronotable('metrics', 'at')")
+    converter.wait_blocked_by(before)
+    after.start("INSERT INTO metrics VALUES (now())")
+    after.wait_blocked_by(converter)
+    before.commit()
+
+    converter.finish()
+    after.finish()
+
+    assert count(stage) == 2
+
+
+# create/DDL: what is checked must still be so once the table is locked.
+def test_a_key_added_while_a_conversion_waits_is_seen(stage: Stage, sessions: Sessions) -> None:
+    stage.run("CREATE TABLE metrics (at timestamptz NOT NULL, id int NOT NULL)")
+    other, converter = sessions("other"), sessions("converter")
+    other.begin()
+    other.run("ALTER TABLE metrics ADD PRIMARY KEY (id)")
+
+    converter.start("SELECT lakets.create_chronotable('metrics', 'at')")
+    converter.wait_blocked_by(other)
+    other.commit()
+
+    with pytest.raises(psycopg.errors.FeatureNotSupported, match="metrics_pkey"):
+        converter.finish()
