@@ -16,6 +16,9 @@ DECLARE
     v_proven pg_snapshot;
     v_last   pg_lsn;
 BEGIN
+    IF p_table_name IS NOT NULL THEN
+        PERFORM lakets._chronotable(p_table_name, p_schema_name);  -- raises if it is none
+    END IF;
     FOR v_table IN
         SELECT reg.* FROM lakets._chronotable_registry AS reg
          WHERE CASE WHEN p_table_name IS NULL THEN reg.sync_enabled OR reg.tiering_enabled
@@ -59,7 +62,7 @@ AS $$
      GROUP BY reg.id ORDER BY 1;
 $$;
 
--- Rows kept outside every chunk, by the planner's estimate: too early or late, of a range already dropped, infinite,
+-- Rows kept outside every chunk: too early or late, of a range already dropped, infinite,
 -- or without a time. They are never tiered nor dropped.
 CREATE OR REPLACE FUNCTION lakets._stray_rows(
     p_table lakets._chronotable_registry

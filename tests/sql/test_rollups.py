@@ -273,8 +273,9 @@ def test_rollup_of_a_table_and_a_rollup_follows_both(layered: Stage) -> None:
     layered.rollup(
         "share",
         every="1 hour",
-        query="SELECT lakets.time_bucket('1 hour', m.at) AS bucket, m.id, sum(m.value) AS v, max(h.total) AS t"
-        " FROM metrics m JOIN _rollup_hourly h ON h.bucket = lakets.time_bucket('1 hour', m.at) GROUP BY 1, 2",
+        query="SELECT lakets.time_bucket('1 hour', m.at) AS bucket, m.id, sum(value) AS v, max(h.total) AS t"
+        " FROM metrics m JOIN _rollup_hourly h"
+        " ON h.bucket = lakets.time_bucket('1 hour', m.at) GROUP BY 1, 2",
     )
     layered.run("INSERT INTO metrics VALUES (99, '2024-01-03 12:00+00', 50)")
 
