@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import psycopg
 from tenacity import (
     Retrying,
-    before_sleep_log,
     retry_if_exception,
     stop_after_attempt,
     wait_exponential,
@@ -278,7 +277,9 @@ class Follower:
                 retry=retry_if_exception(_may_pass),
                 stop=stop_after_attempt(_WRITE_ATTEMPTS),
                 wait=wait_exponential(0.1, max=2),
-                before_sleep=before_sleep_log(log, logging.WARNING),
+                before_sleep=lambda state: log.warning(
+                    "Writing %s once more: %s", shadow.name, state.outcome and state.outcome.exception()
+                ),
                 reraise=True,
             ):
                 with attempt:

@@ -9,6 +9,7 @@ import pytest
 from airflow_provider_lakets.local import follower
 from airflow_provider_lakets.local.delta import History
 from airflow_provider_lakets.local.first_rows import read_first_rows
+from airflow_provider_lakets.local.replication import ReplicationStream
 
 if TYPE_CHECKING:
     from tests.local.conftest import Cdf
@@ -113,6 +114,40 @@ def test_a_writer_in_flight_keeps_the_first_rows_from_giving_a_committed_lsn(
     cdf.feed.run_once()
 
     assert cdf.one("SELECT committed_lsn >= %s FROM wal2delta.tables", after)
+
+
+def test_a_position_taken_for_the_first_rows_is_reported_once_all_before_it_is_in_delta(
+    cdf: Cdf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cdf.feed.batch_rows = 1
+    cdf.shadow("t")
+    cdf.shadow("other")
+    cdf.execute("INSERT INTO t VALUES (1)")
+    writer = cdf.session()
+
+    def begin_to_write(*args: object, **kwargs: object) -> int | None:
+        writer.execute("INSERT INTO t SELECT 2 WHERE NOT EXISTS (SELECT FROM t WHERE id = 2)")
+        return read_first_rows(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(follower, "read_first_rows", begin_to_write)
+    cdf.feed.run_once()
+    monkeypatch.undo()
+    cdf.execute("INSERT INTO other VALUES (1)")
+    writer.commit()
+    writer.close()
+    seen = []
+    confirm = ReplicationStream.confirm
+
+    def look(self: ReplicationStream, lsn: int) -> None:
+        status = cdf.status("t")
+        seen.append((len(cdf.history("t")), status is not None and status.committed_lsn is not None))
+        confirm(self, lsn)
+
+    monkeypatch.setattr(ReplicationStream, "confirm", look)
+    cdf.feed.run_once()
+
+    assert seen[0] == (1, False)
+    assert seen[-1] == (2, True)
 
 
 @pytest.mark.parametrize("identity", ["DEFAULT", "NOTHING", "USING INDEX t_id_key"])
