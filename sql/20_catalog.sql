@@ -1,4 +1,7 @@
 -- Looking things up by name, and turning instants into literals, the same way everywhere.
+--
+-- What jobs call over and over is plpgsql, here and in the other modules, even where one SELECT is all there is: up to
+-- Postgres 17 an SQL function that cannot be inlined is parsed and planned again by each statement that calls it.
 
 -- The relation of that name, or a clear error.
 CREATE OR REPLACE FUNCTION lakets._relation(
@@ -91,11 +94,13 @@ CREATE OR REPLACE FUNCTION lakets._chunk_relation(
     p_table lakets._chronotable_registry,
     p_chunk lakets._chunk_metadata
 ) RETURNS regclass
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT to_regclass(format('%I.%I', (p_table).schema_name, coalesce(
-        (p_chunk).relation_name, substr((p_chunk).chunk_name, length((p_table).schema_name) + 2))));
+BEGIN
+    RETURN to_regclass(format('%I.%I', p_table.schema_name, coalesce(
+        p_chunk.relation_name, substr(p_chunk.chunk_name, length(p_table.schema_name) + 2))));
+END;
 $$;
 
 -- The default partition, which keeps the rows that are outside every chunk; null on a table from
@@ -103,31 +108,38 @@ $$;
 CREATE OR REPLACE FUNCTION lakets._default_partition(
     p_relation regclass
 ) RETURNS regclass
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT part.partdefid::regclass
-      FROM pg_partitioned_table AS part WHERE part.partrelid = p_relation AND part.partdefid <> 0;
+BEGIN
+    RETURN (
+        SELECT part.partdefid::regclass
+          FROM pg_partitioned_table AS part WHERE part.partrelid = p_relation AND part.partdefid <> 0);
+END;
 $$;
 
 -- The table that holds a RollUp's rows.
 CREATE OR REPLACE FUNCTION lakets._rollup_relation(
     p_name text
 ) RETURNS regclass
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT lakets._relation('public', '_rollup_' || p_name);
+BEGIN
+    RETURN lakets._relation('public', '_rollup_' || p_name);
+END;
 $$;
 
 -- The shadow of that name, given with or without its schema; null when there is none.
 CREATE OR REPLACE FUNCTION lakets._shadow_relation(
     p_shadow_name text
 ) RETURNS regclass
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT to_regclass('lakets_cdf.' || quote_ident(regexp_replace(p_shadow_name, '^lakets_cdf\.', '')));
+BEGIN
+    RETURN to_regclass('lakets_cdf.' || quote_ident(regexp_replace(p_shadow_name, '^lakets_cdf\.', '')));
+END;
 $$;
 
 -- A column's type, or null if there is no such column.
@@ -135,12 +147,15 @@ CREATE OR REPLACE FUNCTION lakets._column_type(
     p_relation regclass,
     p_column   text
 ) RETURNS regtype
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT att.atttypid::regtype
-      FROM pg_attribute AS att
-     WHERE att.attrelid = p_relation AND att.attname = p_column AND att.attnum > 0 AND NOT att.attisdropped;
+BEGIN
+    RETURN (
+        SELECT att.atttypid::regtype
+          FROM pg_attribute AS att
+         WHERE att.attrelid = p_relation AND att.attname = p_column AND att.attnum > 0 AND NOT att.attisdropped);
+END;
 $$;
 
 -- An instant as SQL text in a time column's own type, whatever the session's time zone and DateStyle.
@@ -149,14 +164,16 @@ CREATE OR REPLACE FUNCTION lakets._time_literal(
     p_at   timestamptz,
     p_type regtype
 ) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format('%L::%s',
+BEGIN
+    RETURN format('%L::%s',
         CASE WHEN isfinite(p_at) THEN to_char(p_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US BC')
                  || CASE WHEN p_type = 'timestamptz'::regtype THEN ' +00' ELSE '' END
              WHEN p_at > 'epoch' THEN 'infinity' ELSE '-infinity' END,
         p_type);
+END;
 $$;
 
 -- SQL text that reads an expression of a time type as an instant (a zone-less one as UTC).
@@ -164,14 +181,16 @@ CREATE OR REPLACE FUNCTION lakets._as_instant(
     p_expression text,
     p_type       regtype
 ) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE p_type
+BEGIN
+    RETURN CASE p_type
         WHEN 'timestamptz'::regtype THEN p_expression
         WHEN 'timestamp'::regtype THEN format('(%s AT TIME ZONE ''UTC'')', p_expression)
         WHEN 'date'::regtype THEN format('(%s::pg_catalog.timestamp AT TIME ZONE ''UTC'')', p_expression)
     END;
+END;
 $$;
 
 -- SQL text that makes an instant comparable with a column of a time type, in a way its index can use.
@@ -179,10 +198,12 @@ CREATE OR REPLACE FUNCTION lakets._comparable(
     p_expression text,
     p_type       regtype
 ) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE p_type WHEN 'timestamptz'::regtype THEN p_expression ELSE format('(%s AT TIME ZONE ''UTC'')', p_expression) END;
+BEGIN
+    RETURN CASE p_type WHEN 'timestamptz'::regtype THEN p_expression ELSE format('(%s AT TIME ZONE ''UTC'')', p_expression) END;
+END;
 $$;
 
 -- An instant moved by n intervals on the UTC calendar: the session's time zone has no say in it.
@@ -191,10 +212,12 @@ CREATE OR REPLACE FUNCTION lakets._shift(
     p_interval interval,
     p_times    integer DEFAULT 1
 ) RETURNS timestamptz
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN isfinite(p_at) THEN ((p_at AT TIME ZONE 'UTC') + p_interval * p_times) AT TIME ZONE 'UTC' ELSE p_at END;
+BEGIN
+    RETURN CASE WHEN isfinite(p_at) THEN ((p_at AT TIME ZONE 'UTC') + p_interval * p_times) AT TIME ZONE 'UTC' ELSE p_at END;
+END;
 $$;
 
 -- Jobs check again after they have a lock; that only works when each statement sees what is committed by then.
@@ -216,8 +239,10 @@ $$;
 CREATE OR REPLACE FUNCTION lakets._lock_maintenance(
     p_relation regclass
 ) RETURNS void
-    LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pg_advisory_xact_lock(hashtext('lakets'), (p_relation::oid::bigint - 2147483648)::integer);
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('lakets'), (p_relation::oid::bigint - 2147483648)::integer);
+END;
 $$;

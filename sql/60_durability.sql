@@ -20,24 +20,31 @@
 
 -- Does each statement of this transaction see what is committed by then?
 CREATE OR REPLACE FUNCTION lakets._is_read_committed() RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT current_setting('transaction_isolation') IN ('read committed', 'read uncommitted');
+BEGIN
+    RETURN current_setting('transaction_isolation') IN ('read committed', 'read uncommitted');
+END;
 $$;
 
 -- The transactions that have ended, as a snapshot. pg_current_snapshot() takes its own transaction, which
 -- may yet write, for one of them as soon as a later one has ended: so it is marked as still running.
 CREATE OR REPLACE FUNCTION lakets._ended_now() RETURNS pg_snapshot
-    LANGUAGE sql STABLE PARALLEL UNSAFE
+    LANGUAGE plpgsql STABLE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN pg_visible_in_snapshot(own, seen)
-        THEN format('%s:%s:%s', pg_snapshot_xmin(seen), pg_snapshot_xmax(seen), (
-                 SELECT string_agg(running.xid::text, ',' ORDER BY running.xid)
-                   FROM (SELECT pg_snapshot_xip(seen) UNION SELECT own) AS running (xid)))::pg_snapshot
-        ELSE seen END
-      FROM (SELECT pg_current_snapshot(), pg_current_xact_id_if_assigned()) AS now (seen, own);
+DECLARE
+    v_seen pg_snapshot := pg_current_snapshot();
+    v_own  xid8        := pg_current_xact_id_if_assigned();
+BEGIN
+    IF NOT coalesce(pg_visible_in_snapshot(v_own, v_seen), false) THEN
+        RETURN v_seen;
+    END IF;
+    RETURN format('%s:%s:%s', pg_snapshot_xmin(v_seen), pg_snapshot_xmax(v_seen), (
+        SELECT string_agg(running.xid::text, ',' ORDER BY running.xid)
+          FROM (SELECT pg_snapshot_xip(v_seen) UNION SELECT v_own) AS running (xid)))::pg_snapshot;
+END;
 $$;
 
 -- What the feed says of a shadow; no row when there is no shadow, no feed, it does not know the shadow, or
@@ -61,34 +68,40 @@ $$;
 CREATE OR REPLACE FUNCTION lakets._cdf_committed_lsn(
     p_shadow_name text
 ) RETURNS pg_lsn
-    LANGUAGE sql STABLE PARALLEL UNSAFE
+    LANGUAGE plpgsql STABLE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT feed.committed_lsn FROM lakets._cdf_report(p_shadow_name) AS feed WHERE feed.status = 'STREAMING';
+BEGIN
+    RETURN (SELECT feed.committed_lsn FROM lakets._cdf_report(p_shadow_name) AS feed WHERE feed.status = 'STREAMING');
+END;
 $$;
 
 -- What the feed says of a shadow (PENDING, SNAPSHOTTING, STREAMING, SKIPPED), or NONE when it says nothing.
 CREATE OR REPLACE FUNCTION lakets._cdf_status(
     p_shadow_name text
 ) RETURNS text
-    LANGUAGE sql STABLE PARALLEL UNSAFE
+    LANGUAGE plpgsql STABLE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce((SELECT feed.status FROM lakets._cdf_report(p_shadow_name) AS feed), 'NONE');
+BEGIN
+    RETURN coalesce((SELECT feed.status FROM lakets._cdf_report(p_shadow_name) AS feed), 'NONE');
+END;
 $$;
 
 -- Is somebody else changing a relation? Whoever did is visible by the time this says no.
 CREATE OR REPLACE FUNCTION lakets._is_being_written(
     p_relation regclass
 ) RETURNS boolean
-    LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT EXISTS (
+BEGIN
+    RETURN EXISTS (
         SELECT FROM pg_locks AS lck
          WHERE lck.locktype = 'relation' AND lck.relation = p_relation AND lck.mode = 'RowExclusiveLock'
            AND lck.database = (SELECT db.oid FROM pg_database AS db WHERE db.datname = current_database())
            AND lck.pid IS DISTINCT FROM pg_backend_pid());
+END;
 $$;
 
 -- What was learnt of the feed before. Nothing, if that was in another cluster, whose transaction ids had
@@ -96,13 +109,18 @@ $$;
 CREATE OR REPLACE FUNCTION lakets._known_proof(
     p_chronotable_id integer
 ) RETURNS lakets._feed_proof
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT proof.*
+DECLARE
+    v_proof lakets._feed_proof;
+BEGIN
+    SELECT proof.* INTO v_proof
       FROM lakets._feed_proof AS proof
      WHERE proof.chronotable_id = p_chronotable_id
        AND pg_snapshot_xmax(coalesce(proof.observed, proof.proven)) <= pg_snapshot_xmax(pg_current_snapshot());
+    RETURN v_proof;
+END;
 $$;
 
 -- The transactions known to be flushed, as a snapshot that sees just them, by what can be read now;
@@ -289,12 +307,15 @@ $$;
 CREATE OR REPLACE FUNCTION lakets._is_tracked(
     p_relation regclass
 ) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT count(*) = 4
-      FROM pg_trigger AS trg
-     WHERE trg.tgrelid = p_relation AND trg.tgname LIKE 'lakets\_track\_%' AND trg.tgenabled IN ('O', 'A');
+BEGIN
+    RETURN (
+        SELECT count(*) = 4
+          FROM pg_trigger AS trg
+         WHERE trg.tgrelid = p_relation AND trg.tgname LIKE 'lakets\_track\_%' AND trg.tgenabled IN ('O', 'A'));
+END;
 $$;
 
 -- Why tier_chunk would defer a chunk, in words; null when it is proved durable. Changes nothing.

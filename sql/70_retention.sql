@@ -4,24 +4,29 @@
 CREATE OR REPLACE FUNCTION lakets._drop_after(
     p_chronotable_id integer
 ) RETURNS interval
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT max((pol.config ->> 'drop_after')::interval)
-      FROM lakets._policy_registry AS pol
-     WHERE pol.chronotable_id = p_chronotable_id AND pol.enabled AND pol.policy_type IN ('retention', 'tiered_retention');
+BEGIN
+    RETURN (
+        SELECT max((pol.config ->> 'drop_after')::interval)
+          FROM lakets._policy_registry AS pol
+         WHERE pol.chronotable_id = p_chronotable_id AND pol.enabled AND pol.policy_type IN ('retention', 'tiered_retention'));
+END;
 $$;
 
 -- Must a chunk be durable before it goes? Yes when the table is synced or its policy says tiered.
 CREATE OR REPLACE FUNCTION lakets._is_gated(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT (p_table).sync_enabled OR EXISTS (
+BEGIN
+    RETURN p_table.sync_enabled OR EXISTS (
         SELECT FROM lakets._policy_registry AS pol
-         WHERE pol.chronotable_id = (p_table).id AND pol.enabled AND pol.policy_type = 'tiered_retention');
+         WHERE pol.chronotable_id = p_table.id AND pol.enabled AND pol.policy_type = 'tiered_retention');
+END;
 $$;
 
 -- Why a chunk may not be dropped now, in words; null when nothing is lost by dropping it.
