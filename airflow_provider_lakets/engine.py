@@ -45,17 +45,17 @@ def _literal(text: str) -> str:
 def _guarded(migration: Path) -> str:
     """Wrap a migration so that it runs only if its name is not yet recorded."""
     name = migration.stem
-    return f"""
-DO $migration$
-BEGIN
-    -- The record comes first: of two installers the second fails here, before it changes a table.
-    INSERT INTO lakets.migration (name) VALUES ('{name}') ON CONFLICT DO NOTHING;
-    IF FOUND THEN
-        EXECUTE {_literal(migration.read_text())};
-    END IF;
-END
-$migration$;
-"""
+    lines = [
+        "DO $migration$",
+        "BEGIN",
+        f"    INSERT INTO lakets.migration (name) VALUES ('{name}') ON CONFLICT DO NOTHING;",
+        "    IF FOUND THEN",
+        f"        EXECUTE {_literal(migration.read_text())};",
+        "    END IF;",
+        "END",
+        "$migration$;",
+    ]
+    return "\n".join(lines)
 
 
 def install_script() -> str:

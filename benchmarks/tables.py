@@ -24,7 +24,7 @@ ROLLUPS = {
 
 
 def instant(row: int) -> str:
-    """Return the time of a row as a literal, which plans best; rows are numbered in the order of their times."""
+    """Return the time of a row as a literal, which plans best; rows are numbered by time."""
     return f"'{_START + timedelta(seconds=row // DEVICES * 86_400 / READINGS)}'"
 
 

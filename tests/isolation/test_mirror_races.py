@@ -229,8 +229,8 @@ def test_a_repair_and_a_writer_take_turns(keyed: Stage, sessions: Sessions) -> N
     assert missed(keyed) == 0
 
 
-# alter/writer: a warm session that waited for the alteration must notice it. With an older snapshot it cannot,
-# and is refused once: never is a row let through that the shadow has not.
+# alter/writer: a warm session that waited for the alteration must notice it. With an older snapshot it
+# cannot, and is refused once: never is a row let through that the shadow has not.
 @pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
 def test_a_column_dropped_while_a_writer_waits_is_noticed(
     keyed: Stage, sessions: Sessions, isolation: str
