@@ -74,6 +74,21 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [f"{_PACKAGE}.hooks.lakebase", f"{_PACKAGE}.hooks.lakets"],
             }
         ],
+        "sensors": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [f"{_PACKAGE}.sensors.{job}" for job in ("durability", "rollups")],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [
+                    f"{_PACKAGE}.triggers.{job}" for job in ("durability", "tiering", "retention", "rollups")
+                ],
+            }
+        ],
+        "extra-links": [f"{_PACKAGE}.links.LakebaseProjectLink"],
         "connection-types": [
             {
                 "connection-type": "lakebase",

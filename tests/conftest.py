@@ -18,7 +18,7 @@ from airflow_provider_lakets.local.postgres import EmbeddedPostgres
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytest_plugins = ["tests.lab", "tests.stage"]
+pytest_plugins = ["tests.lab", "tests.pauses", "tests.stage"]
 
 # Airflow reads this when it is first imported: a home of its own for each test process, never the user's.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="lakets-airflow-")

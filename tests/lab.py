@@ -117,7 +117,7 @@ class Lab:
         self.conn.execute(FEED)
         self.conn.execute(
             "INSERT INTO wal2delta.tables (table_oid, status, committed_lsn)"
-            " VALUES (to_regclass('lakets_cdf._shadow_' || %s), %s, pg_current_wal_lsn())"
+            " VALUES (to_regclass('lakets_cdf._shadow_' || %s), %s, pg_current_wal_insert_lsn())"
             " ON CONFLICT (table_oid) DO UPDATE SET status = EXCLUDED.status,"
             " committed_lsn = EXCLUDED.committed_lsn",
             [name, status],

@@ -225,6 +225,17 @@ def find_identity(databricks_conn_id: str | None, asker: str) -> Identity:
     return EnvironmentIdentity(asker)
 
 
+def find_host(databricks_conn_id: str | None) -> str | None:
+    """
+    Return the address of the workspace, without proving an identity; None if nothing names it.
+
+    :param databricks_conn_id: Id of the Databricks connection; None for the environment.
+    """
+    if databricks_conn_id:
+        return _host(BaseHook.get_connection(databricks_conn_id))
+    return os.environ.get("DATABRICKS_HOST")
+
+
 def _from_connection(conn_id: str, asker: str) -> Identity:
     try:
         connection = BaseHook.get_connection(conn_id)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.exceptions import LakebaseCredentialError
 from airflow_provider_lakets.hooks._endpoint import Endpoint, Resolver
-from airflow_provider_lakets.hooks._identity import find_identity
+from airflow_provider_lakets.hooks._identity import find_host, find_identity
+from airflow_provider_lakets.hooks._page import project_page
 from airflow_provider_lakets.hooks._refusal import refusal
 from airflow_provider_lakets.hooks._settings import (
     DEFAULT_LIMITS,
@@ -99,6 +100,17 @@ class Login:
             return "its native Postgres password"
         return f"a credential for {self._endpoint.name} of the {self._workspace.identity.name}"
 
+    def page(self) -> str | None:
+        """Return where the workspace shows the project, if that is known without asking the workspace."""
+        known = self.__dict__  # what a login has looked up
+        endpoint: Endpoint | None = known.get("_endpoint")
+        names = self._names
+        if endpoint:
+            names = {"instance" if endpoint.is_instance else "endpoint": endpoint.name}
+        workspace: Workspace | None = known.get("_workspace")
+        host = workspace.identity.host if workspace else find_host(self._databricks_conn_id)
+        return project_page(host, names)
+
     def explain(self, err: psycopg.Error, database: str) -> LakeTSError:
         """
         Return the error to raise in place of psycopg's for a login that failed.
@@ -128,10 +140,14 @@ class Login:
 
     @cached_property
     def _endpoint(self) -> Endpoint:
+        return Resolver(self._workspace, host=self._connection.host, **self._names).resolve()
+
+    @property
+    def _names(self) -> dict[str, str | None]:
         names = {name: self._extra.get(name) for name in _NAMES}
         if not (names["project"] or names["endpoint"] or names["instance"]):
             names["endpoint"] = os.environ.get("LAKETS_LAKEBASE_ENDPOINT")
-        return Resolver(self._workspace, host=self._connection.host, **names).resolve()
+        return names
 
     def _identity_role(self) -> str:
         """Return the role that goes with the identity: its own name."""

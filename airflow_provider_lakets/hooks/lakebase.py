@@ -202,6 +202,10 @@ class LakebaseHook(PostgresHook):
             f"Logged in to database {database} as {role}, Postgres {version}, with {self._login.means}.",
         )
 
+    def project_page(self) -> str | None:
+        """Return where the workspace shows the project; None if that would have to be asked first."""
+        return self._login.page()
+
     def cancel(self) -> None:
         """Cancel what the sessions of this hook are running, without a new login; for ``on_kill``."""
         for connection in list(self._opened):

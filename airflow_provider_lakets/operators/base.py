@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow.sdk import BaseOperator
 
 from airflow_provider_lakets.exceptions import LakeTSPartialFailureError
+from airflow_provider_lakets.links import LakebaseProjectLink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +27,7 @@ class LakeTSBaseOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("lakebase_conn_id",)
+    operator_extra_links = (LakebaseProjectLink(),)
     ui_color = "#cfe8f3"
 
     # What a mapped task is called when its author set no map_index_template.
@@ -52,6 +54,10 @@ class LakeTSBaseOperator(BaseOperator):
                 yield self._hook
         except (AirflowNotFoundException, *PERMANENT) as err:
             fail(str(err), err)
+
+    def project_page(self) -> str | None:
+        """Return the address for the link to the Lakebase project, once there was a login."""
+        return self._hook and self._hook.project_page()
 
     def report(self, context: Context, results: Sequence[JobResult]) -> list[dict[str, Any]]:
         """

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.operators.base import LakeTSBaseOperator
+from airflow_provider_lakets.operators._waiting import LakeTSWaitingOperator, raise_if_failed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
 
+    from airflow_provider_lakets.hooks.results import RetentionResult
 
-class LakeTSRetentionOperator(LakeTSBaseOperator):
+
+class LakeTSRetentionOperator(LakeTSWaitingOperator):
     """
     Drop the chunks of one ChronoTable that are past its retention from Lakebase.
 
@@ -20,9 +23,17 @@ class LakeTSRetentionOperator(LakeTSBaseOperator):
     Returns a dict: ``name``, ``outcome`` (dropped, deferred, unchanged, contended, failed), ``dropped``
     (chunks), ``deferred`` (chunks past retention that stay, with the reason), ``detail``.
 
+    With ``deferrable`` the task waits, in the triggerer, until what keeps chunks from being dropped has gone:
+    the change feed has flushed them, each RollUp has absorbed them. Then it drops them. What is deferred even
+    then is reported, and is no failure unless asked.
+
     :param table: The ChronoTable as ``schema.table``. (templated)
     :param schema: Its schema, when ``table`` is the bare name. (templated)
     :param force: Drop even what is not proved durable: data may be lost for good.
+    :param deferrable: Whether to wait; by default ``[operators] default_deferrable``.
+    :param poll_interval: Seconds between two looks while waiting.
+    :param wait_timeout: How long to wait: a timedelta, or seconds.
+    :param fail_when_deferred: Whether to fail when chunks are still deferred after the wait.
     """
 
     template_fields: Sequence[str] = ("table", "schema", "lakebase_conn_id")
@@ -34,14 +45,42 @@ class LakeTSRetentionOperator(LakeTSBaseOperator):
         self.schema = schema
         self.force = force
 
+    @property
+    def name(self) -> str:
+        """The ChronoTable as the hook takes it."""
+        return f"{self.schema}.{self.table}" if self.schema else self.table
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Return what was dropped and what was deferred."""
-        name = f"{self.schema}.{self.table}" if self.schema else self.table
         with self.lakets(context) as hook:
-            result = hook.retain(name, force=self.force)
+            result = hook.retain(self.name, force=self.force)
+        self._log(result)
+        if self.deferrable and result.ok and result.deferred:
+            from airflow_provider_lakets.triggers.retention import LakeTSRetentionTrigger
+
+            chunks = [stays.chunk for stays in result.deferred]
+            so_far = result.as_dict()
+            self.wait(context, LakeTSRetentionTrigger, so_far=so_far, table=self.name, chunks=chunks)
+        (plain,) = self.report(context, [result])
+        return plain
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Drop what was deferred, and return what was dropped before and after the wait."""
+        raise_if_failed(event)
+        before = self.so_far(context)["dropped"]
+        with self.lakets(context) as hook:
+            result = hook.retain(self.name, force=self.force)
+        self._log(result)
+        dropped = [*before, *result.dropped]
+        outcome = "dropped" if dropped and result.ok else result.outcome
+        result = dataclasses.replace(result, dropped=dropped, outcome=outcome)
+        (plain,) = self.report(context, [result])
+        left = [f"{stays.chunk}: {stays.reason}" for stays in result.deferred]
+        self.check_deferred(context, event, plain, left)
+        return plain
+
+    def _log(self, result: RetentionResult) -> None:
         for chunk in result.dropped:
             self.log.info("Dropped %s", chunk)
         for stays in result.deferred:
             self.log.info("Deferred %s: %s", stays.chunk, stays.reason)
-        (plain,) = self.report(context, [result])
-        return plain

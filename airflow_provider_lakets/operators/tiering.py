@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lakets.operators._waiting import LakeTSWaitingOperator, raise_if_failed
 from airflow_provider_lakets.operators.base import LakeTSBaseOperator, as_list
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
 
@@ -64,22 +65,29 @@ def _max_map_length() -> int:
     return int(conf.getint("core", "max_map_length"))
 
 
-class LakeTSTierOperator(LakeTSBaseOperator):
+class LakeTSTierOperator(LakeTSWaitingOperator):
     """
     Flag chunks as tiered, each once it is proved durable in Unity Catalog; nothing is dropped.
 
     Returns a dict for each chunk: ``name``, ``outcome`` (tiered, deferred, contended, failed) and
     ``detail`` (why). Deferred is no failure: the change feed has not flushed the chunk's last writes, and
-    the next run looks again. Mapped, each task is named after its chunks.
+    the next run looks again. With ``deferrable`` the task itself waits, in the triggerer, until the feed has
+    caught up, and then flags the rest. Mapped, each task is named after its chunks.
 
     :param chunks: Names as :class:`LakeTSTierCandidatesOperator` returns them. (templated)
+    :param deferrable: Whether to wait for the feed; by default ``[operators] default_deferrable``.
+    :param poll_interval: Seconds between two looks while waiting.
+    :param wait_timeout: How long to wait: a timedelta, or seconds.
+    :param fail_when_deferred: Whether to fail when chunks are still deferred after the wait.
     """
 
     template_fields: Sequence[str] = ("chunks", "lakebase_conn_id")
     mapped_name = "{{ task.label }}"
 
-    def __init__(self, *, chunks: str | Sequence[str], **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self, *, chunks: str | Sequence[str], fail_when_deferred: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(fail_when_deferred=fail_when_deferred, **kwargs)
         self.chunks = chunks
 
     @property
@@ -92,4 +100,29 @@ class LakeTSTierOperator(LakeTSBaseOperator):
         """Return what became of each chunk."""
         with self.lakets(context) as hook:
             results = hook.tier(as_list(self.chunks) or [])
+        waiting = [result.name for result in results if result.outcome == "deferred"]
+        # What a retry may cure comes first: the retry will wait.
+        if self.deferrable and waiting and all(result.ok or not result.retryable for result in results):
+            from airflow_provider_lakets.triggers.tiering import LakeTSTierTrigger
+
+            so_far = [result.as_dict() for result in results]
+            self.log.info("Flagged %d chunk(s); waiting for %d", len(results) - len(waiting), len(waiting))
+            self.wait(context, LakeTSTierTrigger, so_far=so_far, chunks=waiting)
         return self.report(context, results)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Flag what was deferred, and return what became of each chunk."""
+        from airflow_provider_lakets.hooks.results import TierResult
+
+        raise_if_failed(event)
+        before = [TierResult(**result) for result in self.so_far(context)]
+        with self.lakets(context) as hook:
+            again = {
+                result.name: result
+                for result in hook.tier(result.name for result in before if result.outcome != "tiered")
+            }
+        results = [again.get(result.name, result) for result in before]
+        plain = self.report(context, results)
+        left = [f"{result.name}: {result.detail}" for result in results if result.outcome == "deferred"]
+        self.check_deferred(context, event, plain, left)
+        return plain

@@ -1,0 +1,307 @@
+"""
+What sensors and triggers wait for, as questions to a database.
+
+A watch yields one question after another and is sent the rows of each; what it returns in the end is what
+still has to be waited for, by name, with the reason. A sensor has them answered by a hook's own session, a
+trigger by one that does not block the event loop: what is asked is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakeTSArgumentError, LakeTSError
+from airflow_provider_lakets.hooks._deferred import DUE
+from airflow_provider_lakets.hooks._errors import translate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+
+Row = dict[str, Any]
+Waiting = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Question:
+    """
+    A statement of its own transaction.
+
+    :param query: The statement.
+    :param parameters: Its parameters.
+    :param doing: It in words, for errors.
+    :param may_fail: Whether an error is no matter; the rows are none then.
+    """
+
+    query: str
+    parameters: Row = field(default_factory=dict)
+    doing: str = ""
+    may_fail: bool = False
+
+    def ask(self, conn: psycopg.Connection[Any]) -> list[Row]:
+        """Return the rows."""
+        with conn.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(self.query, self.parameters).fetchall()
+
+    async def aask(self, conn: psycopg.AsyncConnection[Any]) -> list[Row]:
+        """Return the rows, from an event loop."""
+        async with conn.cursor(row_factory=dict_row) as cursor:
+            await cursor.execute(self.query, self.parameters)
+            return await cursor.fetchall()
+
+    def forgives(self, error: LakeTSError) -> bool:
+        """Tell whether an error is no matter; the loss of the session always is one."""
+        return self.may_fail and not isinstance(error, LakebaseConnectionError)
+
+
+Watch = Generator[Question, list[Row], Waiting]
+
+
+def look(hook: LakeTSHook, watch: Watch) -> Waiting:
+    """
+    Return what still has to be waited for.
+
+    :param hook: Logs in once, and makes an interrupted call again.
+    :param watch: The questions.
+    """
+    with hook.session():
+        try:
+            question = next(watch)
+            while True:
+                try:
+                    rows = hook._do(question.ask, doing=question.doing, repeatable=not question.may_fail)
+                except LakeTSError as err:
+                    if not question.forgives(err):
+                        raise
+                    rows = []
+                question = watch.send(rows)
+        except StopIteration as done:
+            return dict(done.value)
+
+
+async def alook(hook: LakeTSHook, watch: Watch) -> Waiting:
+    """
+    Return what still has to be waited for, from an event loop; nothing is made again here.
+
+    :param hook: Logs in once; the session is closed at the end, or when this is cancelled.
+    :param watch: The questions.
+    """
+    async with await hook.aget_conn() as conn:
+        role = conn.info.user  # it cannot be asked once the session is lost
+        try:
+            question = next(watch)
+            while True:
+                try:
+                    rows = await question.aask(conn)
+                except psycopg.Error as err:
+                    failure = translate(err, doing=question.doing, role=role, conn_id=hook.get_conn_id())
+                    if not question.forgives(failure):
+                        raise failure from err
+                    rows = []
+                question = watch.send(rows)
+        except StopIteration as done:
+            return dict(done.value)
+
+
+def _function(signature: str) -> Question:
+    """Ask whether the installed LakeTS has a function."""
+    query = "SELECT pg_catalog.to_regprocedure(%(function)s) IS NOT NULL AS there"
+    return Question(query, {"function": signature}, doing=f"Looking for {signature}")
+
+
+EXPLAINED = """
+SELECT wanted.chunk_name, chunk.chronotable_id,
+       lakets.explain_durability(p_chunk_name => wanted.chunk_name) AS gap
+  FROM unnest(%(chunks)s::text[]) AS wanted (chunk_name)
+  LEFT JOIN lakets._chunk_metadata AS chunk ON chunk.chunk_name = wanted.chunk_name
+"""
+
+# LakeTS 0.1.x does not say it of one chunk, unless by flagging it: that of the whole table will do.
+GUESSED = """
+SELECT wanted.chunk_name, chunk.status, feed.cdf_status, feed.caught_up
+  FROM unnest(%(chunks)s::text[]) AS wanted (chunk_name)
+  LEFT JOIN lakets._chunk_metadata AS chunk ON chunk.chunk_name = wanted.chunk_name
+  LEFT JOIN lakets._chronotable_registry AS tab ON tab.id = chunk.chronotable_id
+  LEFT JOIN LATERAL lakets.show_tiering_status(
+                p_table_name => tab.table_name, p_schema_name => tab.schema_name) AS feed
+            ON chunk.status = 'active'
+"""
+
+
+def durable(chunks: Sequence[str], *, may_flag: bool = False) -> Watch:
+    """
+    Wait until chunks are proved durable in Unity Catalog.
+
+    :param chunks: Their names.
+    :param may_flag: Whether LakeTS 0.1.x, which proves a chunk only in flagging it, may do that.
+    """
+    (found,) = yield _function("lakets.explain_durability(text)")
+    doing = f"Asking whether {len(chunks)} chunk(s) are durable, from {next(iter(chunks), None)} on"
+    if found["there"]:
+        rows = yield Question(EXPLAINED, {"chunks": [*chunks]}, doing)
+        waiting = {row["chunk_name"]: row["gap"] for row in rows if row["gap"]}
+        # One of each table is enough: what is proved, is proved for the table.
+        one_each = {row["chronotable_id"]: row["chunk_name"] for row in rows if row["gap"]}
+        yield from _nudge(one_each.values())
+        return waiting
+    if may_flag:
+        return (yield from _not_flagged(chunks))
+    rows = yield Question(GUESSED, {"chunks": [*chunks]}, doing)
+    for row in rows:
+        if row["status"] is None:
+            raise LakeTSArgumentError(f"Chunk {row['chunk_name']!r} does not exist.")
+    return {
+        row["chunk_name"]: _not_flushed(row)
+        for row in rows
+        if row["status"] == "active" and not row["caught_up"]
+    }
+
+
+def _not_flagged(chunks: Iterable[str]) -> Watch:
+    waiting = {}
+    for chunk in chunks:
+        query = "SELECT lakets.tier_chunk(p_chunk_name => %(chunk)s) AS durable"
+        (row,) = yield Question(
+            query, {"chunk": chunk}, doing=f"lakets.tier_chunk(p_chunk_name => {chunk!r})"
+        )
+        if not row["durable"]:
+            waiting[chunk] = "its writes are not proved flushed to Unity Catalog"
+    return waiting
+
+
+def _nudge(chunks: Iterable[str]) -> Generator[Question, list[Row], None]:
+    """
+    Have the engine do what it can to settle chunks that it has just called not durable.
+
+    Explaining changes nothing, so it may say the same for ever: where writers overlapped and the table then
+    fell idle, tier_chunk sets the fence by which the feed gets past them. A role that may not do that
+    still sees what others achieve.
+    """
+    for chunk in chunks:
+        query = "SELECT lakets.tier_chunk(p_chunk_name => %(chunk)s)"
+        yield Question(query, {"chunk": chunk}, doing=f"Asking for a proof of {chunk}", may_fail=True)
+
+
+FEED = """
+SELECT tab.id, feed.cdf_status, feed.cdf_lag_bytes, feed.caught_up
+  FROM lakets._chronotable_registry AS tab
+  LEFT JOIN LATERAL lakets.show_tiering_status(
+                p_table_name => tab.table_name, p_schema_name => tab.schema_name) AS feed
+            ON true
+ WHERE tab.schema_name || '.' || tab.table_name IN (%(table)s, 'public.' || %(table)s)
+"""
+
+# The newest first, since that is where writers are; OFFSET 0 has it stop at the first that is found.
+UNPROVEN = """
+SELECT chunk.chunk_name
+  FROM (SELECT each.chunk_name FROM lakets._chunk_metadata AS each
+         WHERE each.chronotable_id = %(id)s AND each.status <> 'dropped'
+         ORDER BY each.range_start DESC OFFSET 0) AS chunk
+ WHERE lakets.explain_durability(p_chunk_name => chunk.chunk_name) IS NOT NULL LIMIT 1
+"""
+
+
+def caught_up(table: str) -> Watch:
+    """
+    Wait until the change feed has flushed all that was committed to a ChronoTable.
+
+    :param table: As ``schema.table``, or ``table`` for one in schema public.
+    """
+    rows = yield Question(FEED, {"table": table}, doing=f"Asking how far the change feed of {table} is")
+    if not rows:
+        raise LakeTSArgumentError(
+            f"{table!r} is no ChronoTable. Name it schema.table, or make it one with "
+            "lakets.create_chronotable."
+        )
+    (feed,) = rows
+    if feed["caught_up"]:
+        return {}
+    (found,) = yield _function("lakets.explain_durability(text)")
+    if found["there"] and feed["cdf_status"] == "STREAMING":
+        unproven = yield Question(
+            UNPROVEN, {"id": feed["id"]}, doing=f"Looking for what keeps {table} waiting"
+        )
+        yield from _nudge(row["chunk_name"] for row in unproven)
+    return {table: _not_flushed(feed)}
+
+
+def _not_flushed(feed: Row) -> str:
+    lag = feed.get("cdf_lag_bytes")
+    behind = f", {lag} bytes behind" if lag else ""
+    return f"its writes are not proved flushed to Unity Catalog; the feed is {feed['cdf_status']}{behind}"
+
+
+REPORT = """
+SELECT chunk_name, blocked_by
+  FROM lakets.retention_report(p_table_name => %(table)s, p_schema_name => %(schema)s)
+ WHERE blocked_by IS NOT NULL
+"""
+
+TABLE = """
+SELECT tab.id, tab.schema_name, tab.table_name FROM lakets._chronotable_registry AS tab
+ WHERE tab.schema_name || '.' || tab.table_name IN (%(table)s, 'public.' || %(table)s)
+"""
+
+
+def droppable(table: str, chunks: Sequence[str]) -> Watch:
+    """
+    Wait until nothing speaks against dropping chunks: they are durable, and every RollUp has absorbed them.
+
+    :param table: The ChronoTable as ``schema.table``, or ``table`` for one in schema public.
+    :param chunks: Of the chunks past retention, those that matter.
+    """
+    tables = yield Question(TABLE, {"table": table}, doing=f"Looking up {table}")
+    if not tables:  # it was there when the wait began: there is nothing left to drop
+        return {}
+    (found,) = yield _function("lakets.retention_report(text,text)")
+    doing = f"Listing the chunks of {table} past retention"
+    if not found["there"]:
+        rows = yield Question(DUE, {"id": tables[0]["id"]}, doing)
+        tiered = "not proved durable in Unity Catalog: tiering has not flagged it yet"
+        blocked = {row["chunk_name"]: tiered for row in rows if row["gated"] and row["status"] != "tiered"}
+        return {chunk: blocked[chunk] for chunk in chunks if chunk in blocked}
+    arguments = {"table": tables[0]["table_name"], "schema": tables[0]["schema_name"]}
+    rows = yield Question(REPORT, arguments, doing)
+    blocked = {row["chunk_name"]: row["blocked_by"] for row in rows}
+    waiting = {chunk: blocked[chunk] for chunk in chunks if chunk in blocked}
+    if waiting:
+        yield from durable([*waiting])
+    return waiting
+
+
+ROLLUP = """
+SELECT rol.watermark::text AS watermark, rol.last_refreshed_at::text AS refreshed_at,
+       coalesce(rol.watermark >= %(watermark)s::timestamptz, %(watermark)s::text IS NULL) AS reached,
+       coalesce(rol.last_refreshed_at >= now() - %(max_lag)s::interval, %(max_lag)s::text IS NULL) AS fresh
+  FROM lakets._rollup_registry AS rol WHERE rol.name = %(rollup)s
+"""
+
+
+def fresh(rollup: str, *, watermark: str | None = None, max_lag: str | None = None) -> Watch:
+    """
+    Wait until a RollUp is fresh enough.
+
+    :param rollup: Its name.
+    :param watermark: The instant that its newest bucket must have reached.
+    :param max_lag: How long ago its last refresh may be, as a Postgres interval.
+    """
+    asked = {"rollup": rollup, "watermark": watermark, "max_lag": max_lag}
+    rows = yield Question(ROLLUP, asked, doing=f"Asking how fresh RollUp {rollup} is")
+    if not rows:
+        raise LakeTSArgumentError(
+            f"RollUp {rollup!r} does not exist; lakets.show_rollups() lists those there are."
+        )
+    (row,) = rows
+    reasons = []
+    if not row["reached"]:
+        reasons.append(f"its watermark is {row['watermark'] or 'not set'}, to be reached is {watermark}")
+    if not row["fresh"]:
+        last = row["refreshed_at"] or "never"
+        reasons.append(f"its last refresh was {last}, it may be {max_lag} ago at most")
+    return {rollup: "; ".join(reasons)} if reasons else {}

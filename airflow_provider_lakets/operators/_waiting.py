@@ -1,0 +1,136 @@
+"""Defer to the triggerer, and go on when it has something to tell."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow_provider_lakets.exceptions import LakeTSError, LakeTSPartialFailureError
+from airflow_provider_lakets.operators._airflow import TaskDeferralTimeout, conf
+from airflow_provider_lakets.operators.base import LakeTSBaseOperator, fail
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.sdk import Context
+
+    from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
+
+# A trigger gives up by itself. What Airflow adds to that is for when no triggerer runs.
+GRACE = timedelta(minutes=5)
+
+
+def defer_by_default(deferrable: bool | None) -> bool:
+    """Return the choice, or else Airflow's ``[operators] default_deferrable``."""
+    if deferrable is None:
+        return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+    return deferrable
+
+
+def deadline(seconds: float) -> datetime:
+    """Return the instant so many seconds from now."""
+    return datetime.now(timezone.utc) + timedelta(seconds=seconds)
+
+
+def check_interval(poll_interval: float) -> float:
+    """Return an interval that does not keep the database busy."""
+    if poll_interval <= 0:
+        raise ValueError(f"poll_interval must be more than 0 seconds, not {poll_interval}")
+    return poll_interval
+
+
+def as_seconds(duration: timedelta | float) -> float:
+    """Take a number for seconds."""
+    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+
+
+def raise_if_failed(event: Mapping[str, Any]) -> None:
+    """Fail the task, without retry where none helps, if the trigger met with an error."""
+    if event["status"] == "failed":
+        if not event["retryable"]:
+            fail(event["message"])
+        raise LakeTSError(event["message"])
+
+
+class LakeTSWaitingOperator(LakeTSBaseOperator):
+    """
+    Base of the operators that can wait, in the triggerer, for what keeps part of their work deferred.
+
+    :param deferrable: Whether to wait; by default ``[operators] default_deferrable``.
+    :param poll_interval: Seconds between two looks while waiting.
+    :param wait_timeout: How long to wait: a timedelta, or seconds.
+    :param fail_when_deferred: Whether to fail when something is still deferred after the wait.
+    """
+
+    def __init__(
+        self,
+        *,
+        deferrable: bool | None = None,
+        poll_interval: float = 30,
+        wait_timeout: timedelta | float = timedelta(hours=1),
+        fail_when_deferred: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.deferrable = defer_by_default(deferrable)
+        self.poll_interval = check_interval(poll_interval)
+        self.wait_timeout = as_seconds(wait_timeout)
+        self.fail_when_deferred = fail_when_deferred
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """Finish what was deferred."""
+        raise NotImplementedError
+
+    def wait(
+        self, context: Context, trigger: type[LakeTSBaseTrigger], *, so_far: Any, **arguments: Any
+    ) -> NoReturn:
+        """
+        Defer the task.
+
+        :param trigger: What to wait for.
+        :param so_far: What to show as the task's result meanwhile; see :meth:`so_far`.
+        :param arguments: The trigger's own.
+        """
+        context["ti"].xcom_push(key="return_value", value=so_far)
+        self.defer(
+            trigger=trigger(
+                deadline=deadline(self.wait_timeout),
+                poll_interval=self.poll_interval,
+                lakebase_conn_id=self.lakebase_conn_id,
+                **arguments,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.wait_timeout) + GRACE,
+        )
+
+    def so_far(self, context: Context) -> Any:
+        """Return what was shown as the result when the task was deferred."""
+        task = context["ti"]
+        return task.xcom_pull(task_ids=task.task_id, key="return_value", map_indexes=task.map_index)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a wait, even one that no triggerer saw to."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout:
+            self.log.warning("The triggerer did not answer in time; is one running?")
+            return self.execute_complete(context, {"status": "timed_out"})
+
+    def check_deferred(
+        self, context: Context, event: Mapping[str, Any], result: Any, left: list[str]
+    ) -> None:
+        """
+        Fail the task for what is still deferred after the wait, if it shall.
+
+        :param result: The result, pushed all the same.
+        :param left: A line for each thing that is deferred.
+        """
+        if not left or not self.fail_when_deferred:
+            return
+        context["ti"].xcom_push(key="return_value", value=result)
+        patience = timedelta(seconds=self.wait_timeout)
+        what = "\n".join([f"{len(left)} still deferred; all that could be done is done.", *left])
+        if event["status"] == "timed_out":
+            fail(f"Waited {patience} in vain: {what}")
+        # What was waited for came, and went again before it could be used: worth another try.
+        raise LakeTSPartialFailureError(f"Waited, but too much has happened meanwhile: {what}")

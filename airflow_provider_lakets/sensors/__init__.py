@@ -1,0 +1,3 @@
+"""Sensors: wait for what LakeTS does elsewhere."""
+
+from __future__ import annotations

@@ -1,0 +1,86 @@
+"""What the LakeTS sensors share: poke in a worker, or wait in the triggerer."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseSensorOperator
+
+from airflow_provider_lakets.operators._airflow import AirflowSensorTimeout, AirflowSkipException
+from airflow_provider_lakets.operators._waiting import (
+    GRACE,
+    check_interval,
+    deadline,
+    defer_by_default,
+    raise_if_failed,
+)
+from airflow_provider_lakets.operators.base import LakeTSBaseOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.sdk import Context
+
+    from airflow_provider_lakets.hooks._watch import Waiting
+    from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
+
+
+class LakeTSBaseSensor(LakeTSBaseOperator, BaseSensorOperator):
+    """
+    Base of the sensors; each says by its trigger what it waits for, also when it does not defer.
+
+    :param deferrable: Whether to wait in the triggerer; by default ``[operators] default_deferrable``.
+    """
+
+    def __init__(self, *, deferrable: bool | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.deferrable = defer_by_default(deferrable)
+        if self.deferrable:
+            check_interval(self.poke_interval)
+
+    def trigger(self, **wait: Any) -> LakeTSBaseTrigger:
+        """
+        Return what to wait for.
+
+        :param wait: How: the arguments that all triggers have.
+        """
+        raise NotImplementedError
+
+    def execute(self, context: Context) -> Any:
+        """Wait."""
+        if not self.deferrable:
+            return super().execute(context)
+        if not self.poke(context):
+            trigger = self.trigger(
+                deadline=deadline(self.timeout),
+                poll_interval=self.poke_interval,
+                lakebase_conn_id=self.lakebase_conn_id,
+            )
+            patience = timedelta(seconds=self.timeout) + GRACE
+            self.defer(trigger=trigger, method_name="execute_complete", timeout=patience)
+        return None
+
+    def poke(self, context: Context) -> bool:
+        """Look once."""
+        from airflow_provider_lakets.hooks._watch import look
+
+        with self.lakets(context) as hook:
+            waiting = look(hook, self.trigger(deadline=deadline(self.timeout)).watch())
+        for name, reason in waiting.items():
+            self.log.info("Waiting for %s: %s", name, reason)
+        return not waiting
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> None:
+        """End well, or say what was waited for in vain."""
+        try:
+            raise_if_failed(event)
+        except Exception as err:
+            if self.never_fail:
+                raise AirflowSkipException(str(err)) from err
+            raise
+        if event["status"] == "timed_out":
+            waiting: Waiting = event.get("waiting") or {}
+            reasons = [f"{name}: {reason}" for name, reason in waiting.items()]
+            found = "\n".join([*reasons, *filter(None, [event.get("message")])])
+            raise AirflowSensorTimeout(f"Waited {timedelta(seconds=self.timeout)} in vain.\n{found}")

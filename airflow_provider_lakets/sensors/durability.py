@@ -1,0 +1,44 @@
+"""Wait until data is durable in Unity Catalog."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lakets.operators.base import as_list
+from airflow_provider_lakets.sensors.base import LakeTSBaseSensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
+
+
+class LakeTSDurabilitySensor(LakeTSBaseSensor):
+    """
+    Wait until the change feed of a ChronoTable has caught up, or until chunks are proved durable.
+
+    The feed has caught up when, at a look, all that was committed to the table is flushed to Unity Catalog;
+    where writers never pause, wait for chunks that they have left behind. LakeTS 0.1.x tells it of a chunk
+    only once it is tiered, or its whole table is flushed.
+
+    :param table: The ChronoTable as ``schema.table``, or ``table`` for one in schema public. (templated)
+    :param chunks: Instead: the names of chunks, or one. (templated)
+    :param deferrable: Whether to wait in the triggerer; by default ``[operators] default_deferrable``.
+    """
+
+    template_fields: Sequence[str] = ("table", "chunks", "lakebase_conn_id")
+
+    def __init__(
+        self, *, table: str | None = None, chunks: str | Sequence[str] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if (table is None) == (chunks is None):
+            raise ValueError("give table or chunks: one of them, and not both")
+        self.table = table
+        self.chunks = chunks
+
+    def trigger(self, **wait: Any) -> LakeTSBaseTrigger:
+        """Return what to wait for."""
+        from airflow_provider_lakets.triggers.durability import LakeTSDurabilityTrigger
+
+        return LakeTSDurabilityTrigger(table=self.table, chunks=as_list(self.chunks), **wait)

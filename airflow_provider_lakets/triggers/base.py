@@ -1,0 +1,155 @@
+"""What the LakeTS triggers share: looks at intervals, patience with a lost connection, one event."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from airflow_provider_lakets.hooks._watch import Waiting, Watch
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+
+REACHED, TIMED_OUT, FAILED = "reached", "timed_out", "failed"
+
+LONGEST_PAUSE = 300.0  # seconds between the tries at a database that does not answer
+
+
+class LakeTSBaseTrigger(BaseTrigger):
+    """
+    Base of the triggers: look, and look again, until nothing has to be waited for.
+
+    A look is a login of its own, so no session is held, nor a credential kept, while nothing happens. It
+    changes nothing that looking twice would change again, and leaves nothing running: there is no remote
+    work for ``cleanup`` or ``on_kill`` to end, and a triggerer may stop and another take over at any time. A
+    trigger that is cancelled in mid-look cancels its statement.
+
+    The event is a dict: ``status`` (reached, timed_out, failed), ``waiting`` (what was still waited for,
+    with the reasons), ``message`` (what went wrong) and ``retryable``.
+
+    :param deadline: When to give up; an instant, so that it stands over restarts of the triggerer.
+    :param poll_interval: Seconds between two looks.
+    :param lakebase_conn_id: The connection of type ``lakebase``.
+    :param retired: What another version of this provider wrote: a trigger outlives an upgrade.
+    """
+
+    def __init__(
+        self,
+        *,
+        deadline: datetime,
+        poll_interval: float = 30.0,
+        lakebase_conn_id: str = "lakebase_default",
+        **retired: Any,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.deadline = deadline
+        self.poll_interval = poll_interval
+        self.lakebase_conn_id = lakebase_conn_id
+        if retired:
+            self.log.debug("%s takes no %s", type(self).__name__, ", ".join(retired))
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of the constructor that are the subclass's own."""
+        raise NotImplementedError
+
+    def watch(self) -> Watch:
+        """Return the questions to ask in one look."""
+        raise NotImplementedError
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class and all arguments of its constructor."""
+        return f"{type(self).__module__}.{type(self).__qualname__}", {
+            **self.arguments(),
+            "deadline": self.deadline,
+            "poll_interval": self.poll_interval,
+            "lakebase_conn_id": self.lakebase_conn_id,
+        }
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yield one event: nothing is left to wait for, the deadline has passed, or an error is final."""
+        from asgiref.sync import sync_to_async
+
+        # Its imports take a second, in which the other triggers should run.
+        hook = await sync_to_async(self._make_hook, thread_sensitive=False)()
+        waiting: Waiting = {}
+        failures, message = 0, None
+        while True:
+            try:
+                before, waiting = waiting, await self._look(hook)
+                failures, message = 0, None
+            except Exception as err:
+                if not _passes(err):
+                    yield self._failed(err)
+                    return
+                failures, message = failures + 1, str(err)
+                self.log.warning("%s Looking again (try %d).", message, failures + 1)
+            else:
+                if not waiting:
+                    yield _event(REACHED)
+                    return
+                if waiting != before:
+                    self.log.info("Waiting for %s", listed(waiting))
+            left = (self.deadline - datetime.now(timezone.utc)).total_seconds()
+            if left <= 0:
+                yield _event(TIMED_OUT, waiting=waiting, message=message)
+                return
+            await asyncio.sleep(min(left, self._pause(failures)))
+
+    def _make_hook(self) -> LakeTSHook:
+        from airflow_provider_lakets.hooks._settings import application_name
+        from airflow_provider_lakets.hooks.lakets import LakeTSHook
+
+        task = self.task_instance
+        names = {
+            f"AIRFLOW_CTX_{variable}": str(getattr(task, name, None) or "")
+            for variable, name in (("DAG_ID", "dag_id"), ("TASK_ID", "task_id"), ("DAG_RUN_ID", "run_id"))
+        }
+        return LakeTSHook(
+            self.lakebase_conn_id,
+            application_name=application_name(names),
+            statement_timeout="5min",
+            lock_timeout="2s",
+        )
+
+    async def _look(self, hook: LakeTSHook) -> Waiting:
+        from airflow_provider_lakets.hooks._watch import alook
+
+        return await alook(hook, self.watch())
+
+    def _pause(self, failures: int) -> float:
+        """Return how long to sleep: the interval, or longer and longer while the database does not answer."""
+        longest = max(LONGEST_PAUSE, self.poll_interval)
+        return min(self.poll_interval * 2.0 ** min(failures, 16), longest)
+
+    def _failed(self, error: Exception) -> TriggerEvent:
+        from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
+
+        from airflow_provider_lakets.exceptions import LakeTSError
+        from airflow_provider_lakets.hooks._outcomes import PERMANENT
+
+        if not isinstance(error, (LakeTSError, AirflowNotFoundException)):
+            raise error
+        retryable = not isinstance(error, (AirflowNotFoundException, *PERMANENT))
+        return _event(FAILED, message=str(error), retryable=retryable)
+
+
+def _event(status: str, **more: Any) -> TriggerEvent:
+    return TriggerEvent({"status": status, **more})  # type: ignore[no-untyped-call]
+
+
+def _passes(error: Exception) -> bool:
+    """Tell whether what went wrong may be all right the next time."""
+    from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakeTSContendedError
+
+    return isinstance(error, (LakebaseConnectionError, LakeTSContendedError))
+
+
+def listed(waiting: Waiting) -> str:
+    """Return what is waited for and why, in one line; of many things the first few."""
+    shown = [f"{name}: {reason}" for name, reason in list(waiting.items())[:5]]
+    more = [f"and {len(waiting) - 5} more"] if len(waiting) > 5 else []
+    return "; ".join([*shown, *more])

@@ -1,0 +1,38 @@
+"""Wait until a RollUp is fresh."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
+
+if TYPE_CHECKING:
+    from airflow_provider_lakets.hooks._watch import Watch
+
+
+class LakeTSRollupFreshTrigger(LakeTSBaseTrigger):
+    """
+    Fire when a RollUp has reached a watermark, was refreshed lately enough, or both.
+
+    :param rollup: Its name.
+    :param watermark: The instant that its newest bucket must have reached, as ISO 8601 text.
+    :param max_lag: How long ago its last refresh may be, as a Postgres interval.
+    """
+
+    def __init__(
+        self, *, rollup: str, watermark: str | None = None, max_lag: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.rollup = rollup
+        self.watermark = watermark
+        self.max_lag = max_lag
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the RollUp and what it must have reached."""
+        return {"rollup": self.rollup, "watermark": self.watermark, "max_lag": self.max_lag}
+
+    def watch(self) -> Watch:
+        """Ask how fresh it is."""
+        from airflow_provider_lakets.hooks._watch import fresh
+
+        return fresh(self.rollup, watermark=self.watermark, max_lag=self.max_lag)

@@ -1,0 +1,34 @@
+"""Wait until chunks can be flagged as tiered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_lakets.hooks._watch import Watch
+
+
+class LakeTSTierTrigger(LakeTSBaseTrigger):
+    """
+    Fire when the change feed has flushed all writes to chunks that ``tier_chunk`` deferred.
+
+    :param chunks: Their names.
+    """
+
+    def __init__(self, *, chunks: Sequence[str], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.chunks = list(chunks)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the chunks."""
+        return {"chunks": self.chunks}
+
+    def watch(self) -> Watch:
+        """Ask whether they are durable; LakeTS 0.1.x flags those that are."""
+        from airflow_provider_lakets.hooks._watch import durable
+
+        return durable(self.chunks, may_flag=True)
