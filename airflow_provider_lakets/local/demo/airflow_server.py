@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 USER = "demo"
 READY_SECONDS = 180.0
 _STOP_SECONDS = 1.0
+# What the user's environment says of another Airflow, workspace or database.
+_NOT_OURS = ("AIRFLOW_", "DATABRICKS_", "LAKETS_", "PG")
 
 
 def sample_dags() -> Path:
@@ -67,7 +69,7 @@ class AirflowServer:
         self._stopped = False
 
     def _environment(self, dags: Path) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)}
         kept.pop("PYTHONDONTWRITEBYTECODE", None)  # bytecode makes every start twice as fast
         loopback = ",".join(filter(None, [kept.get("NO_PROXY") or kept.get("no_proxy"), "127.0.0.1"]))
         section = {
