@@ -101,7 +101,11 @@ class LocalServer:
                 if self._process is None:
                     psutil.Process(pid).wait(_STOP_SECONDS)
         if self._process is not None:
-            self._process.wait(_STOP_SECONDS)
+            try:
+                self._process.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()  # which loses nothing: the next start takes up what is there
+                self._process.wait()
             if self._process.stdin is not None:
                 self._process.stdin.close()
             self._process = None

