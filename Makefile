@@ -7,7 +7,7 @@ LOWEST := .venv-lowest
 # Bytecode makes every start of Airflow about twice as fast.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-lowest lint format bench clean
+.PHONY: help demo test test-lowest compose-test lint format bench clean
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -33,6 +33,9 @@ $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	$(LOWEST)/bin/pip install --quiet --constraint constraints-lowest.txt hatchling editables
 	$(LOWEST)/bin/pip install --quiet --no-build-isolation --constraint constraints-lowest.txt --editable '.[dev]'
 	touch $@
+
+compose-test:  ## try docker-compose.yaml end to end on the Docker engine at hand (DOCKER_HOST)
+	$(PYTHON) -m tests.compose
 
 lint: $(STAMP)  ## ruff, format check, mypy
 	$(BIN)/ruff check .
