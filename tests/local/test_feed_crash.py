@@ -6,7 +6,6 @@ import itertools
 import random
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from airflow_provider_lakets.local import control
 from airflow_provider_lakets.local.catalog import Catalog
 from airflow_provider_lakets.local.delta import History
 from airflow_provider_lakets.local.replication import ReplicationStream
-from tests.local.test_feed_first_rows import write
+from tests.local.test_feed_first_rows import writers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,29 +142,23 @@ def feed_process(cdf: Cdf, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 def kill_rounds(cdf: Cdf, tmp_path: Path, rounds: int) -> None:
     """Kill a feed again and again while three sessions write, and a table more is there each round."""
     names = [cdf.shadow(f"t{number}") for number in range(4)]
-    stop = threading.Event()
-    writers = [threading.Thread(target=write, args=(cdf.conninfo, names, seed, stop)) for seed in (1, 2, 3)]
-    for writer in writers:
-        writer.start()
     chance = random.Random(rounds)
     recent: list[str] = []
-    for number in range(rounds):
-        with feed_process(cdf, tmp_path / "feed.log") as process:
-            recent.append(cdf.shadow(f"new{number}"))
-            cdf.execute(f"INSERT INTO {recent[-1]} SELECT generate_series(1, 100)")
-            while not control.feed_is_running(cdf.conninfo):
-                assert process.poll() is None, (tmp_path / "feed.log").read_text()
-                time.sleep(0.01)
-            time.sleep(chance.uniform(0, 0.6))
-            if number % 10 == 9:
-                # Killed this often it may never catch up: then the log would grow without bound.
-                control.wait_flushed(cdf.conninfo, timeout=60)
-        if len(recent) > 5:
-            assert not cdf.is_in_delta(recent[0]) or cdf.is_replayed(recent[0])
-            cdf.execute(f"DROP TABLE {recent.pop(0)}")
-    stop.set()
-    for writer in writers:
-        writer.join()
+    with writers(cdf.conninfo, names):
+        for number in range(rounds):
+            with feed_process(cdf, tmp_path / "feed.log") as process:
+                recent.append(cdf.shadow(f"new{number}"))
+                cdf.execute(f"INSERT INTO {recent[-1]} SELECT generate_series(1, 100)")
+                while not control.feed_is_running(cdf.conninfo):
+                    assert process.poll() is None, (tmp_path / "feed.log").read_text()
+                    time.sleep(0.01)
+                time.sleep(chance.uniform(0, 0.6))
+                if number % 10 == 9:
+                    # Killed this often it may never catch up: then the log would grow without bound.
+                    control.wait_flushed(cdf.conninfo, timeout=60)
+            if len(recent) > 5:
+                assert not cdf.is_in_delta(recent[0]) or cdf.is_replayed(recent[0])
+                cdf.execute(f"DROP TABLE {recent.pop(0)}")
     with feed_process(cdf, tmp_path / "feed.log"):
         control.wait_flushed(cdf.conninfo, timeout=120)
     assert [name for name in (*names, *recent) if not cdf.is_replayed(name)] == []

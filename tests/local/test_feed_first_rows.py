@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -12,7 +13,7 @@ from airflow_provider_lakets.local.catalog import Catalog, Visibility
 from airflow_provider_lakets.local.delta import History
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import pytest
 
@@ -217,24 +218,32 @@ def test_a_locked_table_is_begun_in_a_later_round(cdf: Cdf, monkeypatch: pytest.
 
 
 def test_nothing_is_lost_or_doubled_while_many_write(cdf: Cdf) -> None:
-    names = [f"t{number}" for number in range(4)]
+    names = [cdf.shadow(f"t{number}") for number in range(4)]
     for name in names:
-        cdf.shadow(name)
         cdf.execute(f"INSERT INTO {name} SELECT n, 'first' FROM generate_series(1, 20) AS n")
-    stop = threading.Event()
-    writers = [threading.Thread(target=write, args=(cdf.conninfo, names, seed, stop)) for seed in (1, 2, 3)]
-    for writer in writers:
-        writer.start()
 
-    cdf.feed.run_once()
-    while cdf.one("SELECT bool_or(status <> 'STREAMING') FROM wal2delta.tables"):
+    with writers(cdf.conninfo, names):
         cdf.feed.run_once()
-    stop.set()
-    for writer in writers:
-        writer.join()
+        while cdf.one("SELECT bool_or(status <> 'STREAMING') FROM wal2delta.tables"):
+            cdf.feed.run_once()
     cdf.feed.run_once()
 
     assert [name for name in names if not cdf.is_replayed(name)] == []
+
+
+@contextmanager
+def writers(conninfo: str, names: list[str]) -> Iterator[None]:
+    """Have three sessions write to tables until the end of the block."""
+    stop = threading.Event()
+    threads = [threading.Thread(target=write, args=(conninfo, names, seed, stop)) for seed in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
 
 
 def write(conninfo: str, names: list[str], seed: int, stop: threading.Event) -> None:
