@@ -229,16 +229,22 @@ BEGIN
 END;
 $$;
 
--- What chunks cover already, whatever interval they were made with. A range once dropped counts: its rows
--- are in Unity Catalog, and a new chunk there would claim to hold them all.
+-- What chunks that overlap [p_from, p_to) cover already, whatever interval they were made with. A range once dropped
+-- counts: its rows are in Unity Catalog, and a new chunk there would claim to hold them all.
 CREATE OR REPLACE FUNCTION lakets._covered(
-    p_table lakets._chronotable_registry
+    p_table lakets._chronotable_registry,
+    p_from  timestamptz DEFAULT '-infinity',
+    p_to    timestamptz DEFAULT 'infinity'
 ) RETURNS tstzmultirange
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(range_agg(tstzrange(chunk.range_start, chunk.range_end)), '{}')
-      FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = (p_table).id;
+BEGIN
+    RETURN (
+        SELECT coalesce(range_agg(tstzrange(chunk.range_start, chunk.range_end)), '{}')
+          FROM lakets._chunk_metadata AS chunk
+         WHERE chunk.chronotable_id = p_table.id AND chunk.range_end > p_from AND chunk.range_start < p_to);
+END;
 $$;
 
 -- The chunks that are missing in [p_from, p_to): whole cells of the interval's grid, less what is covered. They
@@ -284,9 +290,15 @@ CREATE OR REPLACE FUNCTION lakets._cells_of_rows(
     SET row_security = off
 AS $$
 DECLARE
-    v_covered tstzmultirange := lakets._covered(p_table);
+    v_covered tstzmultirange;
     v_time    text := lakets._as_instant(format('r.%I', p_table.time_column), lakets._column_type(p_relation, p_table.time_column));
+    v_has_row boolean;
 BEGIN
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s)', p_relation) INTO v_has_row;
+    IF NOT v_has_row THEN
+        RETURN;  -- so it is with most default partitions; a table can have thousands of chunks to look at
+    END IF;
+    v_covered := lakets._covered(p_table);
     RETURN QUERY EXECUTE format(
         'SELECT chunk.range_start, chunk.range_end
            FROM (SELECT DISTINCT lakets.time_bucket($1, %1$s) AS start
@@ -309,7 +321,10 @@ CREATE OR REPLACE FUNCTION lakets._due_chunks(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN QUERY SELECT chunk.* FROM lakets._missing_chunks(p_table, p_from, p_to, lakets._covered(p_table)) AS chunk;
+    RETURN QUERY
+        SELECT chunk.*
+          FROM lakets._missing_chunks(p_table, p_from, p_to, lakets._covered(
+                   p_table, lakets.time_bucket(p_table.chunk_interval, p_from), lakets._shift(p_to, p_table.chunk_interval))) AS chunk;
     IF p_default IS NOT NULL THEN
         RETURN QUERY SELECT chunk.* FROM lakets._cells_of_rows(p_table, p_default, 100) AS chunk;
     END IF;

@@ -353,6 +353,15 @@ BEGIN
     IF NOT lakets._is_read_committed() OR NOT pg_try_advisory_xact_lock(hashtext('lakets change log'), p_table.id) THEN
         RETURN;
     END IF;
+    -- Mostly there is nothing that the RollUps could do without; then the feed need not be asked.
+    SELECT min(coalesce(pg_snapshot_xmin(seen.snapshot), '0'::xid8)) INTO v_floor
+      FROM (SELECT reg.absorbed
+              FROM lakets._rollup_registry AS reg WHERE reg.source_chronotable_id = p_table.id AND reg.track_changes
+            UNION ALL
+            SELECT pg_current_snapshot()) AS seen (snapshot);
+    IF NOT EXISTS (SELECT FROM lakets._change_log AS log WHERE log.chronotable_id = p_table.id AND log.xid < v_floor) THEN
+        RETURN;
+    END IF;
     -- Waiting for the proof row could close a circle with retention, which has it and waits for readers.
     PERFORM FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = p_table.id FOR UPDATE SKIP LOCKED;
     IF FOUND THEN

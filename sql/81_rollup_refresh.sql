@@ -22,6 +22,7 @@ DECLARE
     -- The earliest instant there is: infinite times belong to no bucket.
     v_from     timestamptz := greatest(lower(p_window), '4714-11-24 00:00:00+00 BC');
     v_to       timestamptz := upper(p_window);
+    v_grid     text;
     v_off_grid boolean;
 BEGIN
     EXECUTE format('DELETE FROM %1$s AS old WHERE old.%2$I >= %3$s AND old.%2$I < %4$s', v_relation, p_rollup.bucket_column,
@@ -37,9 +38,11 @@ BEGIN
         END IF;
         RETURN;
     END IF;
-    EXECUTE format('WITH fresh AS (INSERT INTO %1$s SELECT fresh.* FROM (%2$s) AS fresh RETURNING *) '
-                   'SELECT bool_or(%3$s < $1 OR %3$s >= $2 OR lakets.time_bucket($3, %3$s, $4) <> %3$s) FROM fresh',
-                   v_relation, p_rollup.window_query, v_bucket)
+    -- What time_bucket comes to but for months, without the half a millisecond that it takes to plan.
+    v_grid := CASE WHEN lakets._months(p_rollup.bucket_interval) = 0 THEN 'date_bin' ELSE 'lakets.time_bucket' END;
+    EXECUTE format('WITH fresh AS (INSERT INTO %1$s SELECT fresh.* FROM (%2$s) AS fresh RETURNING %4$I) '
+                   'SELECT bool_or(%3$s < $1 OR %3$s >= $2 OR %5$s($3, %3$s, $4) <> %3$s) FROM fresh',
+                   v_relation, p_rollup.window_query, v_bucket, p_rollup.bucket_column, v_grid)
        INTO v_off_grid USING v_from, v_to, p_rollup.bucket_interval, p_rollup.bucket_origin;
     IF v_off_grid THEN
         RAISE EXCEPTION 'The buckets of RollUp % do not lie on a grid of %.', p_rollup.name, p_rollup.bucket_interval
@@ -94,30 +97,38 @@ $$;
 CREATE OR REPLACE FUNCTION lakets._must_reload(
     p_rollup lakets._rollup_registry
 ) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT (p_rollup).track_changes
-       AND ((p_rollup).absorbed IS NULL OR pg_snapshot_xmax((p_rollup).absorbed) > pg_snapshot_xmax(pg_current_snapshot()));
+BEGIN
+    RETURN p_rollup.track_changes
+       AND (p_rollup.absorbed IS NULL OR pg_snapshot_xmax(p_rollup.absorbed) > pg_snapshot_xmax(pg_current_snapshot()));
+END;
 $$;
 
 -- Few windows rather than many: keep the 63 widest gaps, and close the others.
 CREATE OR REPLACE FUNCTION lakets._join_neighbours(
     p_dirty tstzmultirange
 ) RETURNS tstzmultirange
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    WITH part AS (
-        SELECT w, lower(w) - lag(upper(w)) OVER (ORDER BY w) AS gap FROM unnest(p_dirty) AS w
-    ), ranked AS (
-        SELECT part.w, row_number() OVER (ORDER BY part.gap DESC NULLS FIRST) <= 64 AS is_first FROM part
-    ), grouped AS (
-        SELECT ranked.w, count(*) FILTER (WHERE ranked.is_first) OVER (ORDER BY ranked.w) AS number FROM ranked
-    ), joined AS (
-        SELECT range_merge(range_agg(grouped.w)) AS w FROM grouped GROUP BY grouped.number
-    )
-    SELECT coalesce(range_agg(joined.w), '{}') FROM joined;
+BEGIN
+    IF (SELECT count(*) FROM unnest(p_dirty)) <= 64 THEN
+        RETURN p_dirty;
+    END IF;
+    RETURN (
+        WITH part AS (
+            SELECT w, lower(w) - lag(upper(w)) OVER (ORDER BY w) AS gap FROM unnest(p_dirty) AS w
+        ), ranked AS (
+            SELECT part.w, row_number() OVER (ORDER BY part.gap DESC NULLS FIRST) <= 64 AS is_first FROM part
+        ), grouped AS (
+            SELECT ranked.w, count(*) FILTER (WHERE ranked.is_first) OVER (ORDER BY ranked.w) AS number FROM ranked
+        ), joined AS (
+            SELECT range_merge(range_agg(grouped.w)) AS w FROM grouped GROUP BY grouped.number
+        )
+        SELECT range_agg(joined.w) FROM joined);
+END;
 $$;
 
 -- The starts of the buckets that have a part in [p_from, p_to), as a range. Where buckets are uneven, the
@@ -150,16 +161,20 @@ CREATE OR REPLACE FUNCTION lakets._frozen_buckets(
     p_rollup lakets._rollup_registry,
     p_dirty  tstzmultirange
 ) RETURNS tstzmultirange
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce(range_agg(lakets._buckets_within(p_rollup, lower(gone), upper(gone))), '{}')
-      FROM (SELECT range_agg(tstzrange(chunk.range_start, chunk.range_end)) AS ranges
-              FROM lakets._chunk_metadata AS chunk
-             WHERE chunk.chronotable_id = (p_rollup).source_chronotable_id AND chunk.status = 'dropped'
-               AND chunk.range_end > lower(p_dirty)
-               AND chunk.range_start < lakets._bucket_end(p_rollup, upper(p_dirty))) AS dropped,
-           unnest(dropped.ranges) AS gone;
+DECLARE
+    v_to timestamptz := lakets._bucket_end(p_rollup, upper(p_dirty));
+BEGIN
+    RETURN (
+        SELECT coalesce(range_agg(lakets._buckets_within(p_rollup, lower(gone), upper(gone))), '{}')
+          FROM (SELECT range_agg(tstzrange(chunk.range_start, chunk.range_end)) AS ranges
+                  FROM lakets._chunk_metadata AS chunk
+                 WHERE chunk.chronotable_id = p_rollup.source_chronotable_id AND chunk.status = 'dropped'
+                   AND chunk.range_end > lower(p_dirty) AND chunk.range_start < v_to) AS dropped,
+               unnest(dropped.ranges) AS gone);
+END;
 $$;
 
 -- Instants one bucket apart that cover [p_from, p_to); -infinity stands for all there is.
@@ -297,22 +312,25 @@ CREATE OR REPLACE FUNCTION lakets._has_absorbed(
     p_from   timestamptz,
     p_to     timestamptz
 ) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN NOT (p_rollup).track_changes THEN coalesce((p_rollup).watermark >= p_to, false)
-        ELSE NOT lakets._must_reload(p_rollup)
-         AND NOT EXISTS (
-             SELECT FROM lakets._change_log AS log
-              WHERE log.chronotable_id = (p_rollup).source_chronotable_id
-                AND log.xid >= pg_snapshot_xmin((p_rollup).absorbed)
-                AND NOT pg_visible_in_snapshot(log.xid, (p_rollup).absorbed)
-                AND log.min_time < p_to AND log.max_time >= p_from)
-         AND NOT EXISTS (
-             SELECT FROM lakets._rollup_invalidation_log AS mark
-              WHERE mark.rollup_id = (p_rollup).id AND mark.bucket_start < p_to
-                AND (NOT isfinite(mark.bucket_start) OR lakets._bucket_end(p_rollup, mark.bucket_start) > p_from))
-        END;
+BEGIN
+    IF NOT p_rollup.track_changes THEN
+        RETURN coalesce(p_rollup.watermark >= p_to, false);
+    END IF;
+    RETURN NOT lakets._must_reload(p_rollup)
+       AND NOT EXISTS (
+           SELECT FROM lakets._change_log AS log
+            WHERE log.chronotable_id = p_rollup.source_chronotable_id
+              AND log.xid >= pg_snapshot_xmin(p_rollup.absorbed)
+              AND NOT pg_visible_in_snapshot(log.xid, p_rollup.absorbed)
+              AND log.min_time < p_to AND log.max_time >= p_from)
+       AND NOT EXISTS (
+           SELECT FROM lakets._rollup_invalidation_log AS mark
+            WHERE mark.rollup_id = p_rollup.id AND mark.bucket_start < p_to
+              AND (NOT isfinite(mark.bucket_start) OR lakets._bucket_end(p_rollup, mark.bucket_start) > p_from));
+END;
 $$;
 
 -- The RollUps that follow from p_root_ids (those, and all that depend on them; null: every RollUp), in the order
