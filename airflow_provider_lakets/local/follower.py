@@ -192,7 +192,7 @@ class Follower:
                 self.catalog.publish(table.name)
             if not self._writers_are_gone(shadow):
                 return []
-            starts_at = max(self._reader.position, *(other.position for other in self._shadows.values()))
+            starts_at = max(self._reader.position, shadow.waiting_since)
             count = read_first_rows(self._conninfo, self.catalog, shadow, starts_at=starts_at)
         except ConversionError as err:
             self._skip(shadow, err)
@@ -213,6 +213,7 @@ class Follower:
         """Wait a moment for those who wrote before the stream carried the table: it lacks their changes."""
         deadline = time.monotonic() + _WRITER_PATIENCE_SECONDS
         if shadow.waiting_for is None:
+            shadow.waiting_since = self.catalog.flushed_lsn()
             shadow.waiting_for = self.catalog.writers(shadow.oid)
         while shadow.waiting_for:
             shadow.waiting_for &= self.catalog.writers(shadow.oid)

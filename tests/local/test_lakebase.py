@@ -209,7 +209,12 @@ def start(folder: Path, code: str) -> None:
 def test_a_killed_server_is_started_again(folder: Path) -> None:
     with lakebase(folder) as running:
         execute(running, "DROP TABLE IF EXISTS lakets_cdf.t")
+        execute(running, SHADOW)
+        running.wait_flushed()
+        execute(running, "DROP TABLE lakets_cdf.t")
+        running.wait_flushed()
         execute(running, "SET synchronous_commit = on;" + SHADOW)
+        # The slot goes back to where it stood at the last checkpoint: before the history of the first table.
         server = int((folder / "pg/postmaster.pid").read_text().split()[0])
         os.kill(server, signal.SIGKILL)
 
