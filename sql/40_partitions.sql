@@ -88,12 +88,14 @@ AS $$
       FROM pg_class AS cls, pg_options_to_table(cls.reloptions) AS opt WHERE cls.oid = p_relation;
 $$;
 
--- Make a table that can become a partition. It is reached through its parent only, so it needs no grants.
+-- Make a table that can become a partition, or is one at once when p_bounds says FOR VALUES ...; that locks the
+-- parent. It is reached through its parent only, so it needs no grants.
 CREATE OR REPLACE FUNCTION lakets._create_partition_table(
     p_relation    regclass,
     p_schema_name text,
     p_name        text,
-    p_options     text
+    p_options     text,
+    p_bounds      text DEFAULT NULL
 ) RETURNS regclass
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -102,8 +104,9 @@ DECLARE
     v_owner name := (SELECT pg_get_userbyid(cls.relowner) FROM pg_class AS cls WHERE cls.oid = p_relation);
     v_new   regclass;
 BEGIN
-    EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY EXCLUDING COMMENTS EXCLUDING STATISTICS) %s',
-                   p_schema_name, p_name, p_relation, p_options);
+    EXECUTE format(CASE WHEN p_bounds IS NOT NULL THEN 'CREATE TABLE %1$I.%2$I PARTITION OF %3$s %5$s %4$s'
+        ELSE 'CREATE TABLE %1$I.%2$I (LIKE %3$s INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY EXCLUDING COMMENTS EXCLUDING STATISTICS) %4$s'
+        END, p_schema_name, p_name, p_relation, p_options, p_bounds);
     v_new := lakets._relation(p_schema_name, p_name);
     IF v_owner <> current_user THEN
         EXECUTE format('ALTER TABLE %s OWNER TO %I', v_new, v_owner);
@@ -144,10 +147,11 @@ AS $$
     SELECT to_char(p_start AT TIME ZONE 'UTC', '_YYYYMMDD_HH24MISS');
 $$;
 
--- Make the table of a chunk, not yet attached: this needs no lock that readers or writers could notice.
+-- Make the table of a chunk; without p_bounds not yet attached, which needs no lock that readers or writers could notice.
 CREATE OR REPLACE FUNCTION lakets._create_chunk_table(
-    p_table lakets._chronotable_registry,
-    p_start timestamptz
+    p_table  lakets._chronotable_registry,
+    p_start  timestamptz,
+    p_bounds text DEFAULT NULL
 ) RETURNS regclass
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -158,7 +162,51 @@ BEGIN
     RETURN lakets._create_partition_table(
         v_relation, p_table.schema_name,
         lakets._free_relation_name(p_table.schema_name, p_table.table_name, lakets._chunk_suffix(p_start)),
-        lakets._storage_options(lakets._default_partition(v_relation)));
+        lakets._storage_options(lakets._default_partition(v_relation)), p_bounds);
+END;
+$$;
+
+-- Lock a table against everybody, with its default partition, if nobody is using it now and no row waits for a chunk.
+-- Not where it refers to other tables: their locks could be waited for meanwhile.
+CREATE OR REPLACE FUNCTION lakets._lock_unused(
+    p_relation regclass,
+    p_default  regclass
+) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_has_row boolean;
+BEGIN
+    IF EXISTS (SELECT FROM pg_constraint AS con WHERE con.conrelid = p_relation AND con.contype = 'f') THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('LOCK TABLE ONLY %s, %s IN ACCESS EXCLUSIVE MODE NOWAIT', p_relation, p_default);
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s)', p_default) INTO v_has_row;
+    IF v_has_row THEN
+        RAISE lock_not_available;  -- which lets go of the locks again
+    END IF;
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN false;
+END;
+$$;
+
+-- Make the chunk of [p_start, p_end) in a table that _lock_unused has locked: half the work of attaching it.
+CREATE OR REPLACE FUNCTION lakets._create_chunk(
+    p_table lakets._chronotable_registry,
+    p_start timestamptz,
+    p_end   timestamptz
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_type     regtype  := lakets._column_type(v_relation, p_table.time_column);
+    v_bounds   text     := format('FOR VALUES FROM (%s) TO (%s)', lakets._time_literal(p_start, v_type), lakets._time_literal(p_end, v_type));
+BEGIN
+    PERFORM lakets._register_chunk(p_table, lakets._create_chunk_table(p_table, p_start, v_bounds), p_start, p_end);
 END;
 $$;
 
@@ -178,12 +226,27 @@ DECLARE
     v_type     regtype  := lakets._column_type(v_relation, p_table.time_column);
     v_from     text     := lakets._time_literal(p_start, v_type);
     v_to       text     := lakets._time_literal(p_end, v_type);
-    v_name     text     := format('%s.%s%s', p_table.schema_name, p_table.table_name, lakets._chunk_suffix(p_start));
 BEGIN
     PERFORM lakets._move_strays(lakets._default_partition(v_relation), p_chunk, format(
         '%1$I >= %2$s AND %1$I < %3$s', p_table.time_column, v_from, v_to));
     EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)', v_relation, p_chunk, v_from, v_to);
+    PERFORM lakets._register_chunk(p_table, p_chunk, p_start, p_end);
+END;
+$$;
 
+-- Note a chunk in the registry.
+CREATE OR REPLACE FUNCTION lakets._register_chunk(
+    p_table lakets._chronotable_registry,
+    p_chunk regclass,
+    p_start timestamptz,
+    p_end   timestamptz
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_name text := format('%s.%s%s', p_table.schema_name, p_table.table_name, lakets._chunk_suffix(p_start));
+BEGIN
     -- Tables whose names hold dots can spell the same name: tell them apart by id.
     IF EXISTS (SELECT FROM lakets._chunk_metadata AS chunk WHERE chunk.chunk_name = v_name) THEN
         v_name := format('%s_%s', v_name, p_table.id);
@@ -378,6 +441,11 @@ BEGIN
     v_default := coalesce(lakets._default_partition(v_relation), lakets._create_default_partition(v_table));
     v_due := ARRAY(SELECT DISTINCT tstzrange(due.range_start, due.range_end)
                      FROM lakets._due_chunks(v_table, v_default, v_from, v_to) AS due ORDER BY 1 LIMIT p_max_chunks);
+    -- At most 100, so that whoever comes meanwhile waits for a moment only.
+    IF cardinality(v_due) <= 100 AND lakets._lock_unused(v_relation, v_default) THEN
+        PERFORM lakets._create_chunk(v_table, lower(due), upper(due)) FROM unnest(v_due) AS due;
+        RETURN cardinality(v_due);
+    END IF;
     v_chunks := ARRAY(SELECT lakets._create_chunk_table(v_table, lower(due)) FROM unnest(v_due) WITH ORDINALITY AS u (due, n) ORDER BY n);
 
     -- From here on readers of the default partition wait, and rows cannot get into it.

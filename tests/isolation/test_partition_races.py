@@ -105,11 +105,28 @@ def test_a_row_that_is_on_its_way_into_the_default_gets_into_its_chunk(
     assert stage.value("SELECT value FROM metrics_20240202_000000") == 1
 
 
-# writer/ensure: it waits with a row for the default partition while that row's chunk is attached.
+# writer/ensure: it waits with a row while that row's chunk is made in a table nobody was using.
+def test_a_row_that_waits_for_its_chunk_to_be_made_goes_there(stage: Stage, sessions: Sessions) -> None:
+    stage.table()
+    maker, writer = sessions("maker"), sessions("writer")
+    maker.begin()
+    maker.run(RANGE)
+
+    writer.start("INSERT INTO metrics VALUES (100, '2024-02-02', 1)")
+    writer.wait_blocked_by(maker)
+    maker.commit()
+    writer.finish()
+
+    assert stage.value("SELECT value FROM metrics_20240202_000000") == 1
+
+
+# writer/ensure: it waits with a row for the default partition while that row's chunk is attached, because
+# another row waits for a chunk there.
 def test_a_row_for_the_default_whose_chunk_came_meanwhile_is_not_lost_silently(
     stage: Stage, sessions: Sessions
 ) -> None:
     stage.table()
+    stage.run("INSERT INTO metrics VALUES (99, '2024-02-01', 1)")
     maker, writer = sessions("maker"), sessions("writer")
     maker.begin()
     maker.run(RANGE)
