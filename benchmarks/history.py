@@ -90,12 +90,14 @@ def _refreshes(conn: psycopg.Connection, days: int, rounds: int) -> list[Figure]
 
     def floor(number: int) -> float:
         of_day = corrected(number)
-        return timed(
+        taken = timed(
             conn,
             f"DELETE FROM plain_hourly WHERE {of_day.replace('at ', 'bucket ')}",
             "INSERT INTO plain_hourly SELECT date_bin('1 hour', at, '2000-01-01 00:00:00+00'), device,"
             f" avg(value), max(value), count(*) FROM history WHERE {of_day} GROUP BY 1, 2",
         )
+        conn.execute(refresh)  # the engine starts each of its rounds with this round's day alone
+        return taken
 
     def engine(number: int) -> float:
         corrected(number)
