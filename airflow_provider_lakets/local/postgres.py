@@ -111,9 +111,12 @@ class EmbeddedPostgres:
                         )
                     time.sleep(0.05)
                 pid_file.unlink()
+        self._forget_dead_users()
+
+    def _forget_dead_users(self) -> None:
         users = self.data_dir / ".handle_pids.json"
         if users.exists():
-            alive = [pid for pid in json.loads(users.read_text() or "[]") if psutil.pid_exists(pid)]
+            alive = [pid for pid in json.loads(users.read_text() or "[]") if _is_alive(pid)]
             users.write_text(json.dumps(alive))
 
     def _is_ours(self, pid: int) -> bool:
@@ -138,6 +141,7 @@ class EmbeddedPostgres:
         self._users[server.pgdata] -= 1
         if not self._users[server.pgdata]:
             server.cleanup_mode = cleanup_mode
+            self._forget_dead_users()  # or the server would stay up for one that was killed meanwhile
             with contextlib.suppress(psutil.NoSuchProcess):  # it died by itself meanwhile
                 server.cleanup()
             atexit.unregister(server._cleanup)
@@ -180,3 +184,10 @@ class EmbeddedPostgres:
         """Drop a database, ending the sessions in it."""
         with psycopg.connect(self.conninfo(), autocommit=True) as conn:
             conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False

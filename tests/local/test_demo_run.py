@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +28,10 @@ SAMPLES = Path(__file__).parents[2] / "dags"
 
 @pytest.fixture
 def temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Be the place for temporary folders, so that what is left can be seen."""
+    """Be the place of the demo's folder, so that what is left can be seen."""
     # Not pytest's own: its path is too long for a socket.
     folder = Path(tempfile.mkdtemp(prefix="lakets-"))
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("airflow_provider_lakets.local.demo.run._temp_dir", lambda: str(folder))
     yield folder
     shutil.rmtree(folder)
 
@@ -49,7 +50,6 @@ def processes_of(folder: Path) -> list[str]:
     found = []
     for process in psutil.process_iter(["pid", "cmdline", "environ"]):
         known = [*(process.info["cmdline"] or []), *(process.info["environ"] or {}).values()]
-        # Ourselves apart: TMPDIR is that folder.
         if any(f"{folder}/lakets-demo" in value for value in known):
             found.append(" ".join(process.info["cmdline"]))
     return found
@@ -91,24 +91,43 @@ def test_failure_of_a_dag_is_told_at_once_with_its_cause(temp: Path, monkeypatch
     assert processes_of(temp) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_interrupted_it_stops_everything_it_started(temp: Path, number: signal.Signals) -> None:
+@pytest.fixture
+def starting(temp: Path) -> Iterator[subprocess.Popen[str]]:
+    """Yield a demo in a process of its own, whose Lakebase runs and whose Airflow is being started."""
     script = (
         "import sys; from airflow_provider_lakets.local.demo import run_demo; from tests.demo import SMALL;"
         "sys.exit(run_demo(SMALL))"
     )
-    demo = subprocess.Popen(
-        [sys.executable, "-u", "-c", script], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
-    )
-    with demo:
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TMPDIR": str(temp)},
+    ) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
-            if "Read a year" in line:  # now Postgres and the feed run, and Airflow is being started
+            if "Read a year" in line:
                 break
         assert processes_of(temp) != []
+        yield demo
 
-        demo.send_signal(number)
-        rest = demo.stdout.read().splitlines()
 
-    assert (demo.returncode, rest[-1]) == (1, "demo: interrupted")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_interrupted_it_stops_everything_it_started(
+    temp: Path, starting: subprocess.Popen[str], number: signal.Signals
+) -> None:
+    starting.send_signal(number)
+
+    told, _ = starting.communicate()
+    assert (starting.returncode, told.splitlines()[-1]) == (1, "demo: interrupted")
+    assert processes_of(temp) == []
+
+
+def test_killed_it_leaves_no_process_behind_either(temp: Path, starting: subprocess.Popen[str]) -> None:
+    starting.kill()
+
+    deadline = time.monotonic() + 60
+    while processes_of(temp) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert processes_of(temp) == []
