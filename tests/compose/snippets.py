@@ -33,11 +33,13 @@ from airflow.providers.databricks.hooks.databricks import DatabricksHook
 hook = DatabricksHook("databricks_default")
 print(json.dumps(hook._do_api_call(("GET", "2.0/preview/scim/v2/Me"))["userName"]))
 """
+# It leaves at once: threads of Arrow's that are still there at an orderly end may abort the process.
 INSERTED = """
-import json, sys
+import json, os, sys
 from deltalake import DeltaTable
 rows = DeltaTable(sys.argv[1]).to_pyarrow_table(columns=["_pg_change_type"])
-print(json.dumps(rows["_pg_change_type"].to_pylist().count("insert")))
+print(json.dumps(rows["_pg_change_type"].to_pylist().count("insert")), flush=True)
+os._exit(0)
 """
 AIRFLOW_SECRETS = """
 import json, pathlib
