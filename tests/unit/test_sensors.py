@@ -1,0 +1,265 @@
+"""Sensors and deferrable operators: what they refuse, when they defer, how they end."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.operators._airflow import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferralTimeout,
+)
+from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
+from airflow_provider_lakets.operators.tiering import LakeTSTierOperator
+from airflow_provider_lakets.sensors.durability import LakeTSDurabilitySensor
+from airflow_provider_lakets.sensors.rollups import LakeTSRollupFreshSensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.lab import Lab
+    from tests.pauses import Pauses
+    from tests.stage import HandFeed, Stage
+
+COLD = 1
+CHUNK = "public.metrics_20240101_000000"
+
+
+@pytest.fixture
+def engine() -> str:
+    return "ours"
+
+
+@pytest.fixture
+def feed(lake: Stage, pauses: Pauses) -> HandFeed:
+    """A synced table with a change to be flushed."""
+    feed = lake.synced()
+    lake.run("INSERT INTO metrics VALUES (9, %s, 9)", lake.at(COLD, 1))
+    return feed
+
+
+def context() -> Any:
+    """Return as much of Airflow's context as a task needs outside of Airflow."""
+    stored: dict[str, Any] = {}
+    task = SimpleNamespace(
+        task_id="x",
+        map_index=-1,
+        xcom_push=lambda key, value: stored.update({key: value}),
+        xcom_pull=lambda task_ids, key, map_indexes: stored[key],
+    )
+    return {"ti": task}
+
+
+def deferral(task: Any, context: Any) -> Any:
+    """Return the TaskDeferred that a task raises."""
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - it is elsewhere in Airflow 3.1
+        task.execute(context)
+    assert type(caught.value).__name__ == "TaskDeferred", caught.value
+    return caught.value
+
+
+# What cannot be meant
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda: LakeTSDurabilitySensor(task_id="x"), "give table or chunks"),
+        (lambda: LakeTSDurabilitySensor(task_id="x", table="a", chunks="b"), "give table or chunks"),
+        (lambda: LakeTSRollupFreshSensor(task_id="x", rollup="daily"), "give watermark or max_lag"),
+        (
+            lambda: LakeTSDurabilitySensor(task_id="x", table="a", poke_interval=0, deferrable=True),
+            "poll_interval must be more than 0 seconds, not 0",
+        ),
+        (
+            lambda: LakeTSTierOperator(task_id="x", chunks=CHUNK, poll_interval=0),
+            "poll_interval must be more than 0 seconds, not 0",
+        ),
+    ],
+    ids=["nothing", "both", "no bound", "busy sensor", "busy operator"],
+)
+def test_what_cannot_be_meant_is_refused_when_the_dag_is_parsed(wrong: Callable[[], Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        wrong()
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (LakeTSDurabilitySensor, {"table": "{{ params.it }}"}),
+        (LakeTSDurabilitySensor, {"chunks": ["{{ params.it }}"]}),
+        (LakeTSRollupFreshSensor, {"rollup": "{{ params.it }}", "max_lag": "{{ params.it }}"}),
+        (LakeTSRollupFreshSensor, {"rollup": "{{ params.it }}", "watermark": "{{ params.it }}"}),
+    ],
+    ids=["table", "chunks", "lag", "watermark"],
+)
+def test_everything_that_names_a_thing_is_templated(kind: type[Any], arguments: dict[str, Any]) -> None:
+    sensor = kind(task_id="x", lakebase_conn_id="{{ params.it }}", **arguments)
+
+    sensor.render_template_fields({"params": {"it": "rendered"}})
+
+    found = {name: getattr(sensor, name) for name in [*arguments, "lakebase_conn_id"]}
+    assert [value for value in found.values() if value not in ("rendered", ["rendered"])] == []
+
+
+# When they defer
+
+TASKS: dict[str, Callable[..., Any]] = {
+    "durability": lambda **how: LakeTSDurabilitySensor(task_id="x", table="metrics", **how),
+    "rollup": lambda **how: LakeTSRollupFreshSensor(task_id="x", rollup="r", max_lag="1 h", **how),
+    "tier": lambda **how: LakeTSTierOperator(task_id="x", chunks=CHUNK, **how),
+    "retention": lambda **how: LakeTSRetentionOperator(task_id="x", table="metrics", **how),
+}
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+@pytest.mark.parametrize("default", ["True", "False"])
+def test_airflows_configuration_decides_unless_the_task_does(
+    task: Callable[..., Any], default: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", default)
+
+    choices = [task().deferrable, task(deferrable=True).deferrable, task(deferrable=False).deferrable]
+
+    assert choices == [default == "True", True, False]
+
+
+def test_sensor_hands_over_what_it_waits_for_and_how_long(feed: HandFeed) -> None:
+    before = datetime.now(timezone.utc)
+    sensor = LakeTSDurabilitySensor(
+        task_id="x", table="metrics", deferrable=True, poke_interval=90, timeout=timedelta(hours=2)
+    )
+
+    deferred = deferral(sensor, context())
+
+    trigger = deferred.trigger
+    assert (trigger.table, trigger.chunks, trigger.poll_interval) == ("metrics", None, 90)
+    assert timedelta(hours=2) <= trigger.deadline - before < timedelta(hours=2, minutes=1)
+    assert deferred.timeout > timedelta(hours=2)  # the trigger is to give up first: it can say why
+    assert deferred.method_name == "execute_complete"
+
+
+def test_sensor_whose_wait_is_over_before_it_began_does_not_defer(lake: Stage, feed: HandFeed) -> None:
+    feed.flush()
+    sensor = LakeTSDurabilitySensor(task_id="x", table="metrics", deferrable=True)
+
+    sensor.execute(context())  # a deferral would raise
+
+
+def test_sensor_in_a_worker_never_defers(lake: Stage, feed: HandFeed, pauses: Pauses) -> None:
+    pauses.then(lambda: None, feed.flush)
+    sensor = LakeTSDurabilitySensor(task_id="x", chunks=lake.chunk(COLD), deferrable=False, poke_interval=7)
+
+    sensor.execute(context())
+
+    assert pauses.lengths == [7, 7]
+
+
+def test_watermark_without_a_zone_is_utc_and_the_same_in_every_session(
+    lake: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.table(days=[1])
+    lake.rollup("hourly")
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
+    sensor = LakeTSRollupFreshSensor(
+        task_id="x",
+        rollup="hourly",
+        watermark="2024-01-01 13:00",
+        max_lag=timedelta(minutes=90),
+        deferrable=True,
+    )
+
+    trigger = deferral(sensor, context()).trigger
+
+    assert (trigger.watermark, trigger.max_lag) == ("2024-01-01T13:00:00+00:00", "5400.0 seconds")
+
+
+@pytest.mark.parametrize("rendered", ["None", ""])
+def test_watermark_of_a_run_that_has_none_fails_for_good(lab: Lab, rendered: str) -> None:
+    sensor = LakeTSRollupFreshSensor(task_id="x", rollup="hourly", watermark=rendered)
+
+    with pytest.raises(Exception, match="this run has no such instant") as caught:
+        sensor.execute(context())
+
+    assert type(caught.value).__name__ == "AirflowFailException"
+
+
+def test_force_has_nothing_to_wait_for(lake: Stage, feed: HandFeed) -> None:
+    task = LakeTSRetentionOperator(task_id="x", table="metrics", force=True, deferrable=True)
+
+    result = task.execute(context())
+
+    assert (len(result["dropped"]), result["deferred"]) == (4, [])
+
+
+# How they end
+
+
+def test_sensor_tells_what_was_waited_for_and_what_was_in_the_way() -> None:
+    sensor = LakeTSDurabilitySensor(task_id="x", table="metrics", timeout=60)
+    event = {"status": "timed_out", "waiting": {"metrics": "lags"}, "message": "no answer."}
+
+    with pytest.raises(AirflowSensorTimeout) as caught:
+        sensor.execute_complete(context(), event)
+
+    assert str(caught.value) == "Waited 0:01:00 in vain.\nmetrics: lags\nno answer."
+
+
+@pytest.mark.parametrize(
+    ("how", "retryable", "outcome"),
+    [
+        ({}, False, "AirflowFailException"),
+        ({}, True, "LakeTSError"),
+        ({"soft_fail": True}, False, "AirflowSkipException"),
+        ({"never_fail": True}, False, "AirflowSkipException"),
+        ({"never_fail": True}, True, "AirflowSkipException"),
+    ],
+    ids=["for good", "for a retry", "soft", "never, for good", "never, for a retry"],
+)
+def test_error_of_the_trigger_ends_the_sensor_as_its_author_wants(
+    how: dict[str, Any], retryable: bool, outcome: str
+) -> None:
+    sensor = LakeTSDurabilitySensor(task_id="x", table="metrics", **how)
+    event = {"status": "failed", "message": "LakeTS is gone", "retryable": retryable}
+
+    with pytest.raises((LakeTSError, AirflowSkipException, Exception)) as caught:
+        sensor.resume_execution("execute_complete", {"event": event}, context())
+
+    assert type(caught.value).__name__ == outcome
+
+
+def no_answer(task: Any, context: Any) -> Any:
+    """Resume a task as the scheduler does when no triggerer took it on in time."""
+    return task.resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+
+
+def test_without_a_triggerer_the_operator_looks_again_itself(lake: Stage, feed: HandFeed) -> None:
+    task = LakeTSTierOperator(task_id="x", chunks=lake.chunk(COLD), deferrable=True)
+    shared = context()
+    deferral(task, shared)
+    feed.flush()
+
+    (result,) = no_answer(task, shared)
+
+    assert result["outcome"] == "tiered"
+
+
+def test_without_a_triggerer_the_sensor_times_out(lake: Stage, feed: HandFeed) -> None:
+    sensor = LakeTSDurabilitySensor(task_id="x", table="metrics", deferrable=True)
+
+    with pytest.raises(AirflowSensorTimeout):
+        no_answer(sensor, context())
+
+
+def test_a_trigger_that_broke_fails_the_operator(lake: Stage, feed: HandFeed) -> None:
+    task = LakeTSTierOperator(task_id="x", chunks=lake.chunk(COLD), deferrable=True)
+
+    with pytest.raises(Exception, match="Trigger failure") as caught:
+        task.resume_execution("__fail__", {"error": "Trigger failure"}, context())
+
+    assert not isinstance(caught.value, TaskDeferralTimeout)
