@@ -7,9 +7,9 @@ LOWEST := .venv-lowest
 # Bytecode makes every start of Airflow about twice as fast.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-lowest compose-test lint format bench clean
+.PHONY: help demo test test-lowest e2e e2e-short compose-test lint format bench clean
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV): about two minutes the first time"
@@ -33,6 +33,15 @@ $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	$(LOWEST)/bin/pip install --quiet --constraint constraints-lowest.txt hatchling editables
 	$(LOWEST)/bin/pip install --quiet --no-build-isolation --constraint constraints-lowest.txt --editable '.[dev]'
 	touch $@
+
+# AIRFLOW=3.3 or AIRFLOW=3.1 for one of them; SET=quick leaves out what takes minutes, SET=short takes a few.
+AIRFLOW ?= 3.3 3.1
+SET ?= full
+e2e: $(STAMP) $(if $(filter 3.1,$(AIRFLOW)),$(LOWEST)/.installed)  ## run the system tests: real Airflows, newest and lowest
+	$(BIN)/python -m tests.e2e $(AIRFLOW) --set $(SET)
+
+e2e-short:  ## run the few of them that CI runs
+	@$(MAKE) --no-print-directory e2e AIRFLOW=3.3 SET=short
 
 compose-test:  ## try docker-compose.yaml end to end on the Docker engine at hand (DOCKER_HOST)
 	$(PYTHON) -m tests.compose

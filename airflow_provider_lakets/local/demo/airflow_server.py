@@ -1,4 +1,4 @@
-"""The processes of a real Airflow of the demo's own: API server, scheduler and its local executor."""
+"""The processes of a real Airflow of one's own: API server, scheduler with its local executor, and more."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import airflow_provider_lakets
 from airflow_provider_lakets.local.demo.errors import DemoError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from concurrent.futures import Future
 
 log = logging.getLogger(__name__)
@@ -55,10 +55,19 @@ class AirflowServer:
     :param home: AIRFLOW_HOME; made when missing.
     :param dags: The DAG folder.
     :param environment: Further variables, such as those of its connections.
+    :param parts: What runs beside the API server. Without ``dag-processor``, DAGs are read once.
     """
 
-    def __init__(self, home: Path, *, dags: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        dags: Path,
+        environment: Mapping[str, str],
+        parts: Sequence[str] = ("scheduler",),
+    ) -> None:
         self.home = home
+        self._parts = parts
         self.password = secrets.token_urlsafe(24)
         self.url = f"http://127.0.0.1:{_free_port()}"
         self._env = {**self._environment(dags), **environment}
@@ -122,10 +131,42 @@ class AirflowServer:
     def _start(self) -> None:
         self._finish("migrate", "db", "migrate")
         self._launch("api-server", "api-server")
-        self._finish("serialize", "dags", "reserialize")
-        self._launch("scheduler", "scheduler")
+        if "dag-processor" not in self._parts:
+            self._finish("serialize", "dags", "reserialize")
+        for part in self._parts:
+            self._launch(part, part)
 
-    def _launch(self, name: str, *command: str) -> subprocess.Popen[bytes]:
+    def launch(self, part: str, **environment: str) -> None:
+        """Start a part again that was killed; what is given here goes before the rest of its environment."""
+        self._launch(part, part, **environment)
+
+    def kill(self, part: str) -> None:
+        """End a part with SIGKILL, and all that it started."""
+        process = self._processes.pop(part)
+        family = _family(process.pid)
+        for member in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        process.wait()
+        psutil.wait_procs(family, timeout=_STOP_SECONDS)
+
+    def command(self, *command: str, timeout: float = READY_SECONDS) -> str:
+        """Run another of Airflow's commands to its end, and return what it wrote."""
+        ran = subprocess.run(
+            [sys.executable, "-m", "airflow", *command],
+            env=self._env,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+        )
+        if ran.returncode != 0:
+            raise DemoError(f"airflow {' '.join(command)} ended with {ran.returncode}:\n{ran.stdout}")
+        return ran.stdout
+
+    def _launch(self, name: str, *command: str, **environment: str) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._stopped or self._guard is None:
                 raise DemoError("Airflow was stopped while it started.")
@@ -133,7 +174,7 @@ class AirflowServer:
             with (self.home / f"{name}.log").open("ab") as output:
                 process = self._processes[name] = subprocess.Popen(
                     [sys.executable, "-m", "airflow", *command],
-                    env=self._env,
+                    env={**self._env, **environment},
                     cwd=self.home,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -164,9 +205,7 @@ class AirflowServer:
         # Tasks have a process group each, so they are found as descendants, before their parents are gone.
         family: list[psutil.Process] = []
         for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                parent = psutil.Process(child.pid)
-                family += [parent, *parent.children(recursive=True)]
+            family += _family(child.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(guard.pid, signal.SIGTERM)
         _, left = psutil.wait_procs(family, timeout=_STOP_SECONDS)
@@ -189,6 +228,15 @@ class AirflowServer:
         path = self.home / f"{name}.log"
         last = path.read_text(errors="replace").strip().splitlines()[-5:] if path.exists() else []
         return DemoError("\n".join([f"airflow {name} ended early; the end of {path}:", *last]))
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """Return a process and all its descendants."""
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _in_group(group: int) -> dict[str, Any]:

@@ -1,0 +1,200 @@
+"""ChronoTables and RollUps in a local Lakebase, and what has become of them, seen in both tiers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from airflow_provider_lakets.local.client import LocalServer
+    from airflow_provider_lakets.local.faults import FaultName
+    from airflow_provider_lakets.local.lakebase import LocalLakebase
+
+FLUSH_SECONDS = 60.0
+LONG = 300  # seconds; longer than any test waits
+
+_QUERY = """
+SELECT lakets.time_bucket('1 hour', at) AS bucket, count(*) AS readings, sum(value) AS total
+  FROM public.{table}
+ WHERE (SELECT pg_sleep(pace.seconds)::text FROM public.pace) IS NOT NULL
+ GROUP BY 1
+"""
+
+
+class Lake:
+    """
+    What a test has in the Lakebase; all else was removed before.
+
+    :param cloud: The Lakebase; runs.
+    :param lakebase: The same, past the front door: Delta is seen from there.
+    """
+
+    def __init__(self, cloud: LocalServer, lakebase: LocalLakebase) -> None:
+        self.cloud = cloud
+        self.lakebase = lakebase
+        self.jobs = cloud.state.jobs.client_id
+        self.owner = cloud.state.owner.client_id
+        self.admin = psycopg.connect(lakebase.conninfo(), autocommit=True)
+        self._clean()
+        # As the application would come in: through the front door, with a credential of its own.
+        self.conn = cloud.connect()
+        self.conn.execute("CREATE TABLE public.pace AS SELECT 0::float8 AS seconds")
+
+    def _clean(self) -> None:
+        self.cloud.clear_faults()
+        self.lakebase.resume_feed()
+        for schema, table in self.admin.execute(
+            "SELECT schema_name, table_name FROM lakets._chronotable_registry"
+        ).fetchall():
+            self.admin.execute("SELECT lakets.drop_chronotable(%s, %s)", [table, schema])
+        self.admin.execute("DROP TABLE IF EXISTS public.pace")
+
+    def close(self) -> None:
+        self.conn.close()
+        self.admin.close()
+
+    # Set up
+
+    def table(self, name: str, *, days: int = 6, tier: str = "2 days", drop: str | None = "4 days") -> None:
+        """Make a ChronoTable of daily chunks that is streamed, with four rows in each of the last days."""
+        self.conn.execute(
+            f"CREATE TABLE public.{name} (at timestamptz NOT NULL, device text NOT NULL, value numeric,"
+            " PRIMARY KEY (at, device))".encode()
+        )
+        self.value(
+            "SELECT lakets.create_chronotable(p_table_name => %s, p_time_column => 'at',"
+            " p_chunk_interval => '1 day')",
+            name,
+        )
+        self.ensure(name, days)
+        self.conn.execute("SELECT lakets.enable_sync(%s)", [name])
+        self.fill(name, days)
+        if drop is None:
+            self.conn.execute("SELECT lakets.add_tiering_policy(%s, %s)", [name, tier])
+        else:
+            self.conn.execute("SELECT lakets.add_tiered_retention_policy(%s, %s, %s)", [name, tier, drop])
+
+    def ensure(self, name: str, days: int) -> None:
+        """Have chunks for so many days past."""
+        self.value(
+            "SELECT lakets._ensure_partitions(reg.id, p_range_start => now() - make_interval(days => %s),"
+            " p_range_end => now()) FROM lakets._chronotable_registry AS reg WHERE reg.table_name = %s",
+            days,
+            name,
+        )
+
+    def fill(self, name: str, days: int) -> None:
+        """Have four rows a day, six hours apart, for so many days past."""
+        self.conn.execute(
+            f"INSERT INTO public.{name} SELECT date_trunc('hour', now()) - quarter * interval '6 hours', 'a',"
+            " quarter FROM generate_series(0, %s) AS quarter".encode(),
+            [days * 4 - 1],
+        )
+
+    def rollup(self, name: str, table: str) -> None:
+        """Make an hourly RollUp; each of its refreshes takes as long as :meth:`slow` says."""
+        self.value(
+            "SELECT lakets.create_rollup(p_name => %s, p_query => %s, p_bucket_interval => '1 hour',"
+            " p_source_table => %s)",
+            name,
+            _QUERY.format(table=table),
+            table,
+        )
+        self.conn.execute("SELECT lakets.set_refresh_lag(%s, interval '0')", [name])
+
+    def slow(self, seconds: float) -> None:
+        """Let refreshes that begin now sleep so long in the middle of their query."""
+        self.conn.execute("UPDATE public.pace SET seconds = %s", [seconds])
+
+    def touch(self, table: str) -> None:
+        """Change every row that is in Lakebase."""
+        self.conn.execute(f"UPDATE public.{table} SET value = value + 1".encode())
+
+    def fault(self, name: FaultName, *, times: int | None = None) -> None:
+        self.cloud.fault(name, times=times)
+
+    # What there is
+
+    def value(self, query: str, *parameters: Any) -> Any:
+        row = self.conn.execute(query.encode(), parameters or None).fetchone()
+        return row[0] if row else None
+
+    def column(self, query: str, *parameters: Any) -> list[Any]:
+        return [row[0] for row in self.admin.execute(query.encode(), parameters or None)]
+
+    def chunks(self, table: str, status: str) -> list[str]:
+        """Return the names of the chunks that have a status, oldest first."""
+        return self.column(
+            "SELECT chunk.chunk_name FROM lakets._chunk_metadata AS chunk"
+            " JOIN lakets._chronotable_registry AS reg ON reg.id = chunk.chronotable_id"
+            " WHERE reg.table_name = %s AND chunk.status = %s ORDER BY chunk.range_start",
+            table,
+            status,
+        )
+
+    def candidates(self, table: str) -> list[str]:
+        """Return the names of the chunks that are due for tiering, oldest first."""
+        return self.column(
+            "SELECT chunk_name FROM lakets._get_chunks_to_tier(%s) ORDER BY range_start", table
+        )
+
+    def partitions(self, table: str) -> int:
+        """Count the partitions that there really are, but for the default one."""
+        return int(
+            self.column(
+                "SELECT count(*) FROM pg_catalog.pg_inherits AS inh"
+                " JOIN pg_catalog.pg_class AS part ON part.oid = inh.inhrelid"
+                " WHERE inh.inhparent = to_regclass('public.' || %s)"
+                " AND pg_get_expr(part.relpartbound, part.oid) <> 'DEFAULT'",
+                table,
+            )[0]
+        )
+
+    def rows(self, table: str) -> int:
+        return int(self.column(f"SELECT count(*) FROM public.{table}")[0])
+
+    def rows_in_delta(self, table: str) -> int:
+        """Count the rows that the Delta history leads to."""
+        shadow = self.column(
+            "SELECT shadow_table_name FROM lakets._chronotable_registry WHERE table_name = %s", table
+        )[0]
+        return int(self.lakebase.current_rows(shadow).num_rows)
+
+    def wait_flushed(self) -> None:
+        self.lakebase.wait_flushed(FLUSH_SECONDS)
+
+    def wrong_buckets(self, rollup: str, table: str, *, since: str = "-infinity") -> list[Any]:
+        """Return the buckets, from an instant on, that are not what the query makes of the rows there."""
+        query = _QUERY.format(table=table)
+        return self.column(
+            f"WITH fresh AS ({query}), kept AS (SELECT * FROM public._rollup_{rollup}),"
+            " wrong AS ((TABLE fresh EXCEPT ALL TABLE kept) UNION ALL (TABLE kept EXCEPT ALL TABLE fresh))"
+            " SELECT DISTINCT bucket FROM wrong WHERE bucket >= %s::timestamptz ORDER BY 1",
+            since,
+        )
+
+    def sleepers(self) -> int:
+        """Count the sessions of the jobs' role that are in the middle of a slow refresh."""
+        return len(
+            self.column(
+                "SELECT pid FROM pg_stat_activity WHERE usename = %s AND wait_event = 'PgSleep'", self.jobs
+            )
+        )
+
+    def sessions(self) -> list[str]:
+        """Return the sessions of the jobs' role, each with what it does."""
+        return self.column(
+            "SELECT application_name || ': ' || state || ': ' || query FROM pg_stat_activity"
+            " WHERE usename = %s",
+            self.jobs,
+        )
+
+    def set_use_of_lakets(self, *, allowed: bool) -> None:
+        """Grant or revoke what nobody can use LakeTS without."""
+        statement = (
+            "GRANT USAGE ON SCHEMA lakets TO {}" if allowed else "REVOKE USAGE ON SCHEMA lakets FROM {}"
+        )
+        for role in (self.owner, self.jobs):
+            self.admin.execute(sql.SQL(statement).format(sql.Identifier(role)))
