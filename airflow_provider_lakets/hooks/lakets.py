@@ -7,10 +7,11 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lakets.hooks import _counted as counted
 from airflow_provider_lakets.hooks._cascade import run_cascade, with_dependencies
 from airflow_provider_lakets.hooks._deferred import why_not_dropped, why_not_refreshed, why_not_tiered
-from airflow_provider_lakets.hooks._inventory import LakeTSInventory
 from airflow_provider_lakets.hooks._outcomes import attempt, each
+from airflow_provider_lakets.hooks._planning import NEW_CHUNKS, LakeTSPlanning, buckets_of_range
 from airflow_provider_lakets.hooks.results import (
     PartitionResult,
     RefreshResult,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 DROP_BATCH = 20
 
 
-class LakeTSHook(LakeTSInventory):
+class LakeTSHook(LakeTSPlanning):
     """
     The LakeTS lifecycle on a Lakebase connection.
 
@@ -76,25 +77,24 @@ class LakeTSHook(LakeTSInventory):
         if not count:
             return PartitionResult(table.name, "unchanged")
         newest = self._query(
-            "SELECT chunk_name FROM lakets._chunk_metadata WHERE chronotable_id = %(id)s"
-            " ORDER BY id DESC LIMIT %(count)s",
-            {"id": table.id, "count": count},
-            doing=f"Listing the new chunks of {table.name}",
+            NEW_CHUNKS, {"id": table.id, "count": count}, doing=f"Listing the new chunks of {table.name}"
         )
         return PartitionResult(table.name, "created", created=sorted(row["chunk_name"] for row in newest))
 
-    def tier(self, chunks: Iterable[str]) -> list[TierResult]:
+    def tier(self, chunks: Iterable[str], *, since: datetime | None = None) -> list[TierResult]:
         """
         Flag chunks that are proved durable in Unity Catalog; the others are deferred, with the reason.
 
         :param chunks: Their names.
+        :param since: What was flagged from this instant on is new, even if not by this call.
         """
         with self.session():
-            return each(TierResult, [(chunk, partial(self._tier_one, chunk)) for chunk in chunks])
+            return each(TierResult, [(chunk, partial(self._tier_one, chunk, since)) for chunk in chunks])
 
-    def _tier_one(self, chunk: str) -> TierResult:
-        if self.tier_chunk(chunk):
-            return TierResult(chunk, "tiered")
+    def _tier_one(self, chunk: str, since: datetime | None) -> TierResult:
+        tiered, was_before = counted.tier(self, chunk, since)
+        if tiered:
+            return TierResult(chunk, "tiered", new=not was_before)
         return TierResult(chunk, "deferred", why_not_tiered(self, chunk))
 
     def retain(self, table: str, *, force: bool = False) -> RetentionResult:
@@ -134,7 +134,13 @@ class LakeTSHook(LakeTSInventory):
         return RetentionResult(table.name, "unchanged")
 
     def refresh(
-        self, rollup: str | None = None, *, parallelism: int = 4, force: bool = False
+        self,
+        rollup: str | None = None,
+        *,
+        parallelism: int = 4,
+        force: bool = False,
+        start: datetime | None = None,
+        end: datetime | None = None,
     ) -> list[RefreshResult]:
         """
         Refresh RollUps, each after those it reads and in a transaction of its own.
@@ -142,13 +148,20 @@ class LakeTSHook(LakeTSInventory):
         :param rollup: Only this one and all that it reads; None for every one.
         :param parallelism: How many to refresh at a time, each in a session of its own.
         :param force: Refresh although the refresh_lag has not passed.
+        :param start: Aggregate the buckets from this instant on again, changed or not ...
+        :param end: ... up to this one; buckets whose source is dropped keep their value.
         """
         if parallelism < 1:
             raise ValueError(f"parallelism must be 1 or more, not {parallelism}")
+        if (start is None) != (end is None):
+            raise ValueError("start and end go together: give both, or neither")
         with self.session():
+            refresh = partial(self._refresh_one, force=force)
+            if start is not None and end is not None:
+                refresh = partial(self._refresh_range, start=start, end=end, force=force)
             return run_cascade(
                 with_dependencies(self._known_rollups(rollup), rollup),
-                partial(self._refresh_one, force=force),
+                refresh,
                 parallelism=parallelism,
                 stop=self.cancel,
             )
@@ -160,3 +173,13 @@ class LakeTSHook(LakeTSInventory):
         if refreshed:
             return RefreshResult(name, "refreshed", ms=ms)
         return RefreshResult(name, "unchanged", why_not_refreshed(self, name), ms=ms)
+
+    def _refresh_range(self, name: str, *, start: datetime, end: datetime, force: bool) -> RefreshResult:
+        buckets = buckets_of_range(self.invalidate_rollup_range(name, start, end), start, end)
+        # The refresh_lag spares work that nobody asked for. LakeTS 0.1.x has no way around it.
+        result = self._refresh_one(name, force=force or self._takes("refresh_rollup", "p_force"))
+        if result.outcome == "refreshed":
+            return dataclasses.replace(result, detail=buckets)
+        # Another session may have begun before the marks were set: it need not have seen them.
+        detail = f"{result.detail}; marked for the next refresh: {buckets}"
+        return dataclasses.replace(result, outcome="contended", detail=detail)

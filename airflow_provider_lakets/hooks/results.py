@@ -114,7 +114,9 @@ class PartitionResult(JobResult):
 
 @dataclass(frozen=True)
 class TierResult(JobResult):
-    """One chunk: ``tiered``, or ``deferred`` with the reason in ``detail``."""
+    """One chunk: ``tiered`` (``new``: by this run), or ``deferred`` with the reason in ``detail``."""
+
+    new: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,19 @@ class DeferredChunk(Record):
 
     chunk: str
     reason: str
+
+
+@dataclass(frozen=True)
+class PastChunk(Record):
+    """A chunk past its retention that still stands: due now, or kept for a reason."""
+
+    chunk: str
+    reason: str | None
+
+    @property
+    def due(self) -> bool:
+        """Whether retention would drop it now."""
+        return self.reason is None
 
 
 @dataclass(frozen=True)
@@ -135,9 +150,31 @@ class RetentionResult(JobResult):
 
 @dataclass(frozen=True)
 class RefreshResult(JobResult):
-    """One RollUp: ``refreshed``, ``unchanged`` (why: ``detail``) or ``skipped`` (what it reads failed)."""
+    """
+    One RollUp: ``refreshed``, ``unchanged`` (why: ``detail``) or ``skipped`` (what it reads failed).
+
+    ``rows`` were written and ``removed`` were taken out or replaced, None where that is not known;
+    ``changed`` is whether it may hold something else than before this run.
+    """
 
     ms: int = 0
+    rows: int | None = None
+    removed: int | None = None
+    changed: bool = False
+
+
+@dataclass(frozen=True)
+class PlanResult(JobResult):
+    """
+    What a dry run tells of one thing: ``planned``, ``deferred`` or ``unchanged``.
+
+    ``planned`` names the chunks that would be created, flagged or dropped, ``deferred`` those that would
+    stay. Nothing was changed.
+    """
+
+    planned: list[str] = field(default_factory=list)
+    deferred: list[DeferredChunk] = field(default_factory=list)
+    dry_run: bool = True
 
 
 @dataclass(frozen=True)
