@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_lakets.hooks.results import DeferredChunk
+from airflow_provider_lakets.hooks.results import DeferredChunk, PastChunk
 
 if TYPE_CHECKING:
     from airflow_provider_lakets.hooks._contract import LakeTSContract
@@ -44,23 +44,24 @@ def why_not_tiered(hook: LakeTSContract, chunk: str) -> str:
 
 def why_not_dropped(hook: LakeTSContract, table: ChronoTable) -> list[DeferredChunk]:
     """Return the chunks of a table that are past retention and still there, each with the reason."""
+    late = "due now; not reached by this run"
+    if not hook._takes("retention_report"):
+        late = "LakeTS left it: written to since it was tiered, or a RollUp has not absorbed its changes"
+    return [DeferredChunk(chunk.chunk, chunk.reason or late) for chunk in past_retention(hook, table)]
+
+
+def past_retention(hook: LakeTSContract, table: ChronoTable) -> list[PastChunk]:
+    """Return the chunks of a table that are past retention and still there, and what keeps them."""
     if hook._takes("retention_report"):
         rows = hook._call("retention_report", p_table_name=table.table_name, p_schema_name=table.schema_name)
-        return [
-            DeferredChunk(row["chunk_name"], row["blocked_by"] or "due now; not reached by this run")
-            for row in rows
-        ]
+        return [PastChunk(row["chunk_name"], row["blocked_by"]) for row in rows]
     rows = hook._query(DUE, {"id": table.id}, doing=f"Listing the chunks of {table.name} past retention")
+    # The likeliest reason: LakeTS 0.1.x gives none.
+    untiered = "not proved durable in Unity Catalog: tiering has not flagged it yet"
     return [
-        DeferredChunk(row["chunk_name"], _guess(status=row["status"], gated=row["gated"])) for row in rows
+        PastChunk(row["chunk_name"], untiered if row["gated"] and row["status"] != "tiered" else None)
+        for row in rows
     ]
-
-
-def _guess(*, status: str, gated: bool) -> str:
-    """Return the likeliest reason: LakeTS 0.1.x gives none."""
-    if gated and status != "tiered":
-        return "not proved durable in Unity Catalog: tiering has not flagged it yet"
-    return "LakeTS left it: written to since it was tiered, or a RollUp has not absorbed its changes"
 
 
 def why_not_refreshed(hook: LakeTSContract, name: str) -> str:

@@ -1,0 +1,191 @@
+"""What the jobs would do: told without changing anything."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lakets.hooks._cascade import run_cascade, with_dependencies
+from airflow_provider_lakets.hooks._deferred import past_retention, why_not_tiered
+from airflow_provider_lakets.hooks._inventory import LakeTSInventory
+from airflow_provider_lakets.hooks._outcomes import each
+from airflow_provider_lakets.hooks.results import DeferredChunk, PlanResult, RefreshResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from datetime import datetime
+
+    import psycopg
+    from typing_extensions import Self
+
+    from airflow_provider_lakets.hooks.results import ChronoTable, Rollup, TierCandidate
+
+NEW_CHUNKS = """
+SELECT chunk_name FROM lakets._chunk_metadata WHERE chronotable_id = %(id)s ORDER BY id DESC LIMIT %(count)s
+"""
+
+TOO_SOON = """
+SELECT refresh_lag FROM lakets._rollup_registry
+ WHERE name = %(name)s AND last_refreshed_at + refresh_lag > now()
+"""
+
+
+class LakeTSPlanning(LakeTSInventory):
+    """
+    Base of LakeTSHook: the dry runs.
+
+    What LakeTS can only do, and not tell, is done and rolled back: the answer is then that of the real run,
+    given the locks that this takes for a moment. Retention is never tried out like that.
+    """
+
+    @contextlib.contextmanager
+    def _rehearsal(self) -> Iterator[Self]:
+        """Yield a hook whose calls are made in one transaction, which is rolled back."""
+        with self.session(), self._sessions.borrow() as conn, conn.transaction(force_rollback=True):
+            twin = copy.copy(self)
+            twin._sessions = _OneSession(conn)  # type: ignore[assignment]
+            twin._tries = 1  # an error has ended the transaction: another try cannot help
+            yield twin
+
+    def plan_partitions(self, tables: Iterable[str] | None = None, **arguments: Any) -> list[PlanResult]:
+        """
+        Tell which chunks :meth:`~LakeTSHook.partition` would create.
+
+        :param tables: The ChronoTables; None for all.
+        :param arguments: As there.
+        """
+        with self.session():
+            return each(
+                PlanResult,
+                [
+                    (table.name, partial(self._plan_partitions_of, table, arguments))
+                    for table in self.chronotables(tables)
+                ],
+            )
+
+    def _plan_partitions_of(self, table: ChronoTable, arguments: dict[str, Any]) -> PlanResult:
+        with self._rehearsal() as twin:
+            count = twin.ensure_partitions(table.id, **arguments)
+            new = twin._query(
+                NEW_CHUNKS, {"id": table.id, "count": count}, doing=f"Listing the new chunks of {table.name}"
+            )
+        return _planned(table.name, sorted(row["chunk_name"] for row in new))
+
+    def plan_candidates(self, tables: Iterable[str] | None = None) -> list[TierCandidate]:
+        """
+        List the chunks that are due for tiering, without even a note that somebody asked.
+
+        :param tables: Only of these ChronoTables; None for all that have a tiering policy.
+        """
+        with self._rehearsal() as twin:
+            return twin.tier_candidates(tables)
+
+    def plan_tiering(self, chunks: Iterable[str]) -> list[PlanResult]:
+        """
+        Tell which chunks :meth:`~LakeTSHook.tier` would flag, and why not the others.
+
+        :param chunks: Their names.
+        """
+        with self.session():
+            return each(PlanResult, [(chunk, partial(self._plan_tiering_of, chunk)) for chunk in chunks])
+
+    def _plan_tiering_of(self, chunk: str) -> PlanResult:
+        with self._rehearsal() as twin:
+            if twin.tier_chunk(chunk):
+                return _planned(chunk, [chunk])
+        return PlanResult(chunk, "deferred", why_not_tiered(self, chunk))
+
+    def plan_retention(self, table: str, *, force: bool = False) -> PlanResult:
+        """
+        Tell which chunks :meth:`~LakeTSHook.retain` would drop, and why not the others.
+
+        :param table: The ChronoTable.
+        :param force: Whether what is not proved durable would be dropped as well.
+        """
+        with self.session():
+            (found,) = self.chronotables([table])
+            (result,) = each(PlanResult, [(found.name, partial(self._plan_retention_of, found, force=force))])
+            return result
+
+    def _plan_retention_of(self, table: ChronoTable, *, force: bool) -> PlanResult:
+        past = past_retention(self, table)
+        planned = [chunk.chunk for chunk in past if force or chunk.due]
+        deferred = [DeferredChunk(one.chunk, one.reason) for one in past if one.reason and not force]
+        outcome = "planned" if planned else "deferred" if deferred else "unchanged"
+        return PlanResult(table.name, outcome, planned=planned, deferred=deferred)
+
+    def plan_refresh(
+        self,
+        rollup: str | None = None,
+        *,
+        force: bool = False,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> list[PlanResult]:
+        """
+        Tell which RollUps :meth:`~LakeTSHook.refresh` would refresh, in their order.
+
+        :param rollup: Only this one and all that it reads; None for every one.
+        :param force: Whether the refresh_lag would be ignored.
+        :param start: Whether the buckets from this instant on would be aggregated again ...
+        :param end: ... up to this one.
+        """
+        with self.session():
+            rollups = with_dependencies(self._known_rollups(rollup), rollup)
+            plans: dict[str, PlanResult] = {}
+
+            def plan(name: str) -> RefreshResult:
+                plans[name] = self._plan_refresh_of(rollups[name], force=force, start=start, end=end)
+                return RefreshResult(name, "unchanged")
+
+            done = run_cascade(rollups, plan, parallelism=1, stop=self.cancel)
+        return [
+            plans.get(one.name) or PlanResult(one.name, one.outcome, one.detail, one.retryable)
+            for one in done
+        ]
+
+    def _plan_refresh_of(
+        self, rollup: Rollup, *, force: bool, start: datetime | None, end: datetime | None
+    ) -> PlanResult:
+        if start is not None and end is not None:
+            with self._rehearsal() as twin:
+                count = twin.invalidate_rollup_range(rollup.name, start, end)
+            return PlanResult(rollup.name, "planned", buckets_of_range(count, start, end))
+        early = self._query(TOO_SOON, {"name": rollup.name}, doing=f"Looking up RollUp {rollup.name}")
+        if early and not force:
+            detail = f"refreshed less than {early[0]['refresh_lag']} ago (its refresh_lag)"
+            return PlanResult(rollup.name, "unchanged", detail)
+        sources = ", ".join([*rollup.depends_on, *([rollup.source] if rollup.source else [])])
+        return PlanResult(rollup.name, "planned", f"reads {sources or 'nothing'}; last: {_last(rollup)}")
+
+
+def buckets_of_range(count: int, start: datetime, end: datetime) -> str:
+    """Say how many buckets of a range are aggregated again."""
+    if not count:
+        return f"no bucket from {start} to {end} can be aggregated again: their source is dropped"
+    return f"{count} bucket(s) from {start} to {end}"
+
+
+def _last(rollup: Rollup) -> str:
+    return str(rollup.last_refreshed_at or "never refreshed")
+
+
+def _planned(name: str, what: list[str]) -> PlanResult:
+    return PlanResult(name, "planned" if what else "unchanged", planned=what)
+
+
+class _OneSession:
+    """Lend the same session to every call; it stays the lender's."""
+
+    def __init__(self, conn: psycopg.Connection[Any]) -> None:
+        self._conn = conn
+
+    @contextlib.contextmanager
+    def keep(self) -> Iterator[None]:
+        yield
+
+    @contextlib.contextmanager
+    def borrow(self) -> Iterator[psycopg.Connection[Any]]:
+        yield self._conn
