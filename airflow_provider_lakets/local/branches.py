@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ class Branches:
         self._workspace = workspace
         self._servers: dict[str, EmbeddedPostgres] = {}
         self._starting = asyncio.Lock()
+        self._changing = threading.Lock()  # a start goes on in its thread though nobody waits for it any more
+        self._is_over = False
 
     def adopt(self, branch: Branch, server: EmbeddedPostgres) -> None:
         """Take a server that runs already for a branch's."""
@@ -36,7 +39,7 @@ class Branches:
         """Return the Unix socket of a branch's server, started if need be."""
         async with self._starting:
             if branch.name not in self._servers:
-                self._servers[branch.name] = await asyncio.to_thread(self._start, branch)
+                await asyncio.to_thread(self._start, branch)
         return _socket(self._servers[branch.name])
 
     def running(self) -> list[Path]:
@@ -44,18 +47,28 @@ class Branches:
         return [_socket(server) for server in self._servers.values()]
 
     def stop(self) -> None:
-        """Stop the servers started here; the adopted ones belong to somebody else."""
-        for server in self._servers.values():
-            if server.data_dir.is_relative_to(self._folder):
-                server.stop()
+        """Stop the servers started here, and start no more; the adopted ones belong to somebody else."""
+        with self._changing:
+            self._is_over = True
+            for server in self._servers.values():
+                if server.data_dir.is_relative_to(self._folder):
+                    server.stop()
 
-    def _start(self, branch: Branch) -> EmbeddedPostgres:
-        server = EmbeddedPostgres(self._folder / branch.name.replace("/", "-"), version=self._version)
-        server.start()
-        server.ensure_database(DEFAULT_DATABASE)
-        for role in branch.roles.values():
-            server.ensure_role(role.postgres_role)
-        return server
+    def _start(self, branch: Branch) -> None:
+        with self._changing:
+            if self._is_over:
+                raise ConnectionError("The local Lakebase is being stopped.")
+            server = EmbeddedPostgres(
+                self._folder / branch.name.replace("/", "-"), version=self._version
+            ).start()
+            try:
+                server.ensure_database(DEFAULT_DATABASE)
+                for role in branch.roles.values():
+                    server.ensure_role(role.postgres_role)
+            except BaseException:
+                server.stop()
+                raise
+            self._servers[branch.name] = server
 
 
 def _socket(server: EmbeddedPostgres) -> Path:

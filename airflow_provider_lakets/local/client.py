@@ -23,7 +23,7 @@ from airflow_provider_lakets.local.postgres import DEFAULT_DATABASE
 from airflow_provider_lakets.local.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from airflow_provider_lakets.local.faults import FaultName
@@ -79,7 +79,11 @@ class LocalServer:
                 stderr=output,
                 start_new_session=True,  # Ctrl-C is for us
             )
-        self._wait_until_ready(process)
+        try:
+            self._wait_until_ready(process)
+        except BaseException:  # Ctrl-C too: what nobody waits for is not to run
+            self.stop()
+            raise
         return self
 
     def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
@@ -88,27 +92,23 @@ class LocalServer:
             if process.poll() is not None:
                 raise LocalServerError(self._with_log(f"It ended with code {process.returncode}"))
             if time.monotonic() > deadline:
-                self.stop()
                 raise LocalServerError(self._with_log(f"It was not ready after {_START_SECONDS:g} s"))
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Stop it; if it does not run, nothing happens."""
-        pid = self.state.pid if self.is_running else self._process.pid if self._process else 0
-        with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if pid:
-                os.kill(pid, signal.SIGTERM)
-                if self._process is None:
-                    psutil.Process(pid).wait(_STOP_SECONDS)
-        if self._process is not None:
-            try:
-                self._process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()  # which loses nothing: the next start takes up what is there
-                self._process.wait()
-            if self._process.stdin is not None:
-                self._process.stdin.close()
-            self._process = None
+        """Stop it, and what one that was killed left running; if nothing runs, nothing happens."""
+        from airflow_provider_lakets.local.pg_process import is_alive, stop_abandoned_server
+
+        ours, self._process = self._process, None
+        if ours is not None:
+            _end(ours.pid, lambda: ours.poll() is not None)
+            if ours.stdin is not None:
+                ours.stdin.close()
+        elif self.is_running:
+            pid = self.state.pid
+            _end(pid, lambda: not is_alive(pid))
+        for pid_file in (self.folder / "pg/postmaster.pid", *self.folder.glob("branches/*/postmaster.pid")):
+            stop_abandoned_server(pid_file.parent)
 
     def __enter__(self) -> LocalServer:
         return self.start(attached=True)
@@ -243,3 +243,14 @@ class LocalServer:
     def _with_log(self, message: str) -> str:
         lines = self.log_file.read_text(errors="replace").splitlines()[-20:]
         return "\n".join([f"{message}; the end of {self.log_file}:", *lines])
+
+
+def _end(pid: int, is_over: Callable[[], bool]) -> None:
+    """Ask a process to end; kill it when that takes too long, which loses nothing."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + _STOP_SECONDS
+        if not is_over():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        while not is_over() and time.monotonic() < deadline:
+            time.sleep(0.02)

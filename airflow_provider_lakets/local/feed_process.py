@@ -8,6 +8,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _START_SECONDS = 60.0
-_STOP_SECONDS = 20.0
+_STOP_SECONDS = 2.0  # then it is killed, which loses nothing
+_END_SECONDS = 20.0
 _LOG_TAIL_LINES = 20
 
 
@@ -41,6 +43,7 @@ class FeedProcess:
         self.log_file = folder / "feed.log"
         self._lock_file = folder / "feed.lock"
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_given_up = threading.Event()
 
     @property
     def is_ours(self) -> bool:
@@ -103,8 +106,14 @@ class FeedProcess:
                 )
             time.sleep(0.05)
 
+    def give_up(self) -> None:
+        """Let another thread that waits for the feed in :meth:`start` wait no longer, but raise."""
+        self._is_given_up.set()
+
     def check(self) -> None:
         """Raise :class:`FeedStartError`, with the end of its log, when our feed has ended."""
+        if self._is_given_up.is_set():
+            raise FeedStartError("The feed is not waited for any more: everything is about to stop.")
         if self._process is not None and self._process.poll() is not None:
             raise FeedStartError(self._with_log(f"The feed ended with code {self._process.returncode}"))
 
@@ -115,26 +124,26 @@ class FeedProcess:
 
     def stop(self) -> None:
         """Let the feed end its batch and stop; kill it when that takes too long, which loses nothing."""
-        self.end(signal.SIGTERM)
-        self.end(signal.SIGKILL)
+        self.end(signal.SIGTERM, _STOP_SECONDS)
+        self.end(signal.SIGKILL, _END_SECONDS)
 
-    def end(self, number: signal.Signals) -> None:
-        """Send the feed a signal, and wait for its end."""
+    def end(self, number: signal.Signals, seconds: float = _END_SECONDS) -> None:
+        """Send the feed a signal, and wait so long for its end."""
         if self._process is None:
-            self._end_foreign(number)
+            self._end_foreign(number, seconds)
             return
         self._process.send_signal(number)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_STOP_SECONDS)
+            self._process.wait(seconds)
             self._forget()
 
-    def _end_foreign(self, number: signal.Signals) -> None:
+    def _end_foreign(self, number: signal.Signals, seconds: float) -> None:
         pid = self.pid()
         with contextlib.suppress(psutil.NoSuchProcess):
             if pid is not None:
                 process = psutil.Process(pid)
                 process.send_signal(number)
-                deadline = time.monotonic() + _STOP_SECONDS
+                deadline = time.monotonic() + seconds
                 # Whose child it is may be slow to take note of its end.
                 while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
                     time.sleep(0.02)

@@ -169,10 +169,14 @@ class Gateway:
             self._listeners.append(listener)
         return port
 
-    async def close(self) -> None:
-        """Stop listening and cut every session."""
+    def stop_listening(self) -> None:
+        """Let nobody in any more; those who are in stay."""
         for listener in self._listeners:
             listener.close()
+
+    async def close(self) -> None:
+        """Stop listening and cut every session."""
+        self.stop_listening()
         self.cut()
         for task in self._tasks:
             task.cancel()

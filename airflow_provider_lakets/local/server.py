@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
@@ -43,33 +43,35 @@ log = logging.getLogger(__name__)
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Start all parts, say where they are, and stop them on a signal."""
+    """Start all parts, say where they are, and stop them on a signal, whenever it comes."""
+    told = _hear_of_the_end(is_attached=options.attached)
     folder: Path = options.folder.absolute()
     state = State.load(folder)
     lakebase = LocalLakebase(folder, version=options.version, feed_interval=options.feed_interval)
-    with contextlib.ExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         api = _bind(options.bind, options.api_port or state.api_port, is_asked_for=bool(options.api_port))
         stack.callback(api.close)
-        await asyncio.to_thread(lakebase.start)
-        stack.callback(lakebase.stop)
+        stack.push_async_callback(asyncio.to_thread, lakebase.stop)
+        if not await _start(lakebase, told):
+            return
         url = _url(options.host or "127.0.0.1", api.getsockname()[1], is_tls=options.api_tls)
         world = World(state, lakebase, host=options.host, version=options.version)
         issuer = Issuer(url)
         faults = Faults()
         branches = Branches(folder / "branches", options.version, world.workspace)
         branches.adopt(world.branch, lakebase.postgres)
-        stack.callback(branches.stop)
         leaf = certificate(folder, world.hosts())
         gateway = Gateway(
             LakebaseDoorkeeper(world.workspace, issuer, faults, branches, world.endpoint),
             server_context(leaf),
         )
+        stack.push_async_callback(_stop_serving, gateway, branches, lakebase)
         port = await _listen(gateway, world.addresses(), options, state.port)
         feeds = LocalFeeds(lakebase)
         app = ControlPlane(world.workspace, url, issuer, faults, feeds).app()
         app.include_router(admin_routes(state.admin_token, faults, gateway, feeds, lakebase))
         config = uvicorn.Config(
-            app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=3
+            app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
         )
         config.load()
         if options.api_tls:
@@ -78,29 +80,62 @@ async def serve(options: argparse.Namespace) -> None:
         state.ready(folder, pid=os.getpid(), url=url, port=port, api_port=api.getsockname()[1])
         stack.callback(state.gone, folder)
         log.info("Ready: %s, Postgres on port %d", url, port)
-        await _until_told(server, api, options)
-        await gateway.close()
+        await _until_told(server, api, told)
 
 
-async def _until_told(server: uvicorn.Server, api: socket.socket, options: argparse.Namespace) -> None:
-    """Serve the REST API until a signal comes, or the process that started us is gone."""
+def _hear_of_the_end(*, is_attached: bool) -> asyncio.Event:
+    """Return what is set when a signal comes, or when the process that started us is gone."""
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
-    if options.attached:
+    if is_attached:
         threading.Thread(target=_at_end_of_input, args=[loop, told], daemon=True).start()
+    return told
+
+
+async def _start(lakebase: LocalLakebase, told: asyncio.Event) -> bool:
+    """Start it, unless the end comes before; return whether it runs."""
+    starting = asyncio.create_task(asyncio.to_thread(lakebase.start))
+    await _first_of(starting, told)
+    if not told.is_set():
+        await starting
+        return True
+    lakebase.give_up_start()
+    await asyncio.wait([starting])  # a thread cannot be left
+    log.info("Stopped while starting: %s", starting.exception())
+    return False
+
+
+async def _first_of(task: asyncio.Task[Any], told: asyncio.Event) -> None:
+    """Return when a task is done, or the end has come."""
+    end = asyncio.create_task(told.wait())
+    await asyncio.wait([task, end], return_when=asyncio.FIRST_COMPLETED)
+    end.cancel()
+
+
+async def _until_told(server: uvicorn.Server, api: socket.socket, told: asyncio.Event) -> None:
+    """Serve the REST API."""
     with contextlib.suppress(asyncio.CancelledError):
         serving = asyncio.create_task(server._serve([api]))  # not serve(): that takes the signals for itself
-        await asyncio.wait([serving, asyncio.create_task(told.wait())], return_when=asyncio.FIRST_COMPLETED)
+        await _first_of(serving, told)
         server.should_exit = True
         await serving
+
+
+async def _stop_serving(gateway: Gateway, branches: Branches, lakebase: LocalLakebase) -> None:
+    """Stop the servers while their last words to their clients are still passed on."""
+    gateway.stop_listening()
+    await asyncio.to_thread(branches.stop)
+    await asyncio.to_thread(lakebase.stop)
+    await gateway.close()
 
 
 def _at_end_of_input(loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> None:
     while os.read(sys.stdin.fileno(), 1024):
         pass
-    loop.call_soon_threadsafe(told.set)
+    with contextlib.suppress(RuntimeError):  # the end was there before
+        loop.call_soon_threadsafe(told.set)
 
 
 def _url(host: str, port: int, *, is_tls: bool) -> str:

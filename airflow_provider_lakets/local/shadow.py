@@ -47,7 +47,9 @@ class Shadow:
         self.position = history.mark("position") or 0  # commit position of the last change in Delta
         # Until then: who is waited for, and whose changes the stream has brought in vain.
         self.waiting_for: frozenset[str] | None = None
-        self.waiting_since = 0  # behind all that any table of this name ever had streamed, also before a crash
+        self.waiting_since = (
+            0  # behind all that any table of this name ever had streamed, also before a crash
+        )
         self.streamed: set[int] = set()
         # Of the batch that is being read:
         self.changes = ChangeBuffer(spool)
