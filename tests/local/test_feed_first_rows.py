@@ -97,6 +97,26 @@ def test_a_writer_from_before_the_table_was_published_is_waited_for(
     assert sorted(row["id"] for row in cdf.history("t")) == [1, 2, 3, 4]
 
 
+def test_a_writer_that_is_prepared_meanwhile_is_still_waited_for(
+    cdf: Cdf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_WRITER_PATIENCE_SECONDS", 0.05)
+    cdf.feed.run_once()
+    cdf.shadow("t")
+    writer = cdf.session()
+    writer.execute("INSERT INTO t VALUES (1)")
+    assert cdf.feed.run_once() == []
+
+    writer.execute("PREPARE TRANSACTION 'later'")
+    writer.rollback()
+    writer.close()
+    cdf.feed.run_once()
+    cdf.execute("COMMIT PREPARED 'later'")
+    cdf.feed.run_once()
+
+    assert cdf.changes("t") == [("insert", 1, None)]
+
+
 def test_a_writer_from_after_the_table_was_published_is_not_waited_for(
     cdf: Cdf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
