@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.exceptions import LakeTSError
 
+POSTGRES_PORT = 5432
+
 _NAMES = ("project", "branch", "endpoint", "instance")
 
 
@@ -92,6 +94,11 @@ class Login:
     def is_native(self) -> bool:
         """Whether the password is the role's own, kept in the connection."""
         return bool(self._connection.password)
+
+    @property
+    def address(self) -> str:
+        """Host and port, looked up if need be."""
+        return f"{self._host}:{self._connection.port or POSTGRES_PORT}"
 
     @property
     def means(self) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta
 
+    from airflow.providers.openlineage.sqlparser import DatabaseInfo
     from psycopg_pool import ConnectionPool
     from sqlalchemy.engine import URL, Engine
     from typing_extensions import Self
@@ -205,6 +206,16 @@ class LakebaseHook(PostgresHook):
     def project_page(self) -> str | None:
         """Return where the workspace shows the project; None if that would have to be asked first."""
         return self._login.page()
+
+    def lineage_names(self) -> tuple[str, str]:
+        """Return the server and the database under the names that OpenLineage has for them."""
+        return f"postgres://{self._login.address}", self._dbname
+
+    def get_openlineage_database_info(self, connection: Connection) -> DatabaseInfo:
+        """Return what SQL operators tell OpenLineage: the host that was looked up, if none is given."""
+        from airflow.providers.openlineage.sqlparser import DatabaseInfo
+
+        return DatabaseInfo(scheme="postgres", authority=self._login.address, database=self._dbname)
 
     def cancel(self) -> None:
         """Cancel what the sessions of this hook are running, without a new login; for ``on_kill``."""

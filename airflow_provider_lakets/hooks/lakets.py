@@ -141,6 +141,7 @@ class LakeTSHook(LakeTSPlanning):
         force: bool = False,
         start: datetime | None = None,
         end: datetime | None = None,
+        since: datetime | None = None,
     ) -> list[RefreshResult]:
         """
         Refresh RollUps, each after those it reads and in a transaction of its own.
@@ -150,6 +151,7 @@ class LakeTSHook(LakeTSPlanning):
         :param force: Refresh although the refresh_lag has not passed.
         :param start: Aggregate the buckets from this instant on again, changed or not ...
         :param end: ... up to this one; buckets whose source is dropped keep their value.
+        :param since: What was refreshed from this instant on counts as changed, even if not by this call.
         """
         if parallelism < 1:
             raise ValueError(f"parallelism must be 1 or more, not {parallelism}")
@@ -159,19 +161,22 @@ class LakeTSHook(LakeTSPlanning):
             refresh = partial(self._refresh_one, force=force)
             if start is not None and end is not None:
                 refresh = partial(self._refresh_range, start=start, end=end, force=force)
-            return run_cascade(
-                with_dependencies(self._known_rollups(rollup), rollup),
-                refresh,
-                parallelism=parallelism,
-                stop=self.cancel,
-            )
+            rollups = with_dependencies(self._known_rollups(rollup), rollup)
+            results = run_cascade(rollups, refresh, parallelism=parallelism, stop=self.cancel)
+        earlier = {name for name, one in rollups.items() if _is_since(one.last_refreshed_at, since)}
+        return [
+            dataclasses.replace(result, changed=True) if result.ok and result.name in earlier else result
+            for result in results
+        ]
 
     def _refresh_one(self, name: str, *, force: bool) -> RefreshResult:
         started = time.monotonic()
-        refreshed = self.refresh_rollup(name, force=force)
+        done = counted.refresh(self, name, force=force)
         ms = round((time.monotonic() - started) * 1000)
-        if refreshed:
-            return RefreshResult(name, "refreshed", ms=ms)
+        if done.refreshed:
+            return RefreshResult(
+                name, "refreshed", ms=ms, rows=done.rows, removed=done.removed, changed=done.changed
+            )
         return RefreshResult(name, "unchanged", why_not_refreshed(self, name), ms=ms)
 
     def _refresh_range(self, name: str, *, start: datetime, end: datetime, force: bool) -> RefreshResult:
@@ -183,3 +188,7 @@ class LakeTSHook(LakeTSPlanning):
         # Another session may have begun before the marks were set: it need not have seen them.
         detail = f"{result.detail}; marked for the next refresh: {buckets}"
         return dataclasses.replace(result, outcome="contended", detail=detail)
+
+
+def _is_since(instant: datetime | None, since: datetime | None) -> bool:
+    return instant is not None and since is not None and instant >= since

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.operators.base import LakeTSBaseOperator
+from airflow_provider_lakets.assets import ROLLUPS
+from airflow_provider_lakets.operators import _events
+from airflow_provider_lakets.operators._arguments import as_bool, as_range, check_range
+from airflow_provider_lakets.operators.base import LakeTSJobOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+    from airflow_provider_lakets.hooks.results import RefreshResult
 
-class LakeTSRollupRefreshOperator(LakeTSBaseOperator):
+
+class LakeTSRollupRefreshOperator(LakeTSJobOperator):
     """
     Refresh RollUps as one cascade: each after those it reads, independent ones side by side.
 
@@ -20,25 +28,87 @@ class LakeTSRollupRefreshOperator(LakeTSBaseOperator):
     ``ms``, ``detail``. One that fails stops neither its siblings nor what was refreshed before; what reads
     it is skipped, and the task fails with the list.
 
+    Each RollUp that was changed gets an asset event, see :func:`airflow_provider_lakets.assets.rollup_asset`;
+    OpenLineage, where its provider is installed, is told what was read and written.
+
     :param rollup: Refresh only this one and all that it reads; None means every RollUp. (templated)
     :param parallelism: How many to refresh at a time, each in a session of its own.
-    :param force: Refresh although a RollUp's ``refresh_lag`` has not passed.
+    :param force: Refresh although a RollUp's ``refresh_lag`` has not passed. (templated)
+    :param range_start: Aggregate each bucket from this instant on again, whether or not it changed and
+        whatever the ``refresh_lag``; text without a zone is UTC, and empty text is no range. (templated)
+    :param range_end: ... up to this instant. Buckets whose source is dropped keep their value. (templated)
+    :param dry_run: Tell what would be refreshed, in which order. (templated)
     """
 
-    template_fields: Sequence[str] = ("rollup", "lakebase_conn_id")
+    template_fields: Sequence[str] = (
+        "rollup",
+        "force",
+        "range_start",
+        "range_end",
+        "dry_run",
+        "lakebase_conn_id",
+    )
+    would = "refresh"
 
     def __init__(
-        self, *, rollup: str | None = None, parallelism: int = 4, force: bool = False, **kwargs: Any
+        self,
+        *,
+        rollup: str | None = None,
+        parallelism: int = 4,
+        force: bool | str = False,
+        range_start: datetime | str | None = None,
+        range_end: datetime | str | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if parallelism < 1:
             raise ValueError(f"parallelism must be 1 or more, not {parallelism}")
+        check_range(range_start, range_end)
         self.rollup = rollup
         self.parallelism = parallelism
         self.force = force
+        self.range_start = range_start
+        self.range_end = range_end
+        self._lineage: dict[str, Any] | None = None
+        _events.tell_through(self, ROLLUPS)
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return what became of each RollUp, in the order it happened."""
+        rollup = None if self.rollup in ("", "None") else self.rollup
+        start, end = as_range(self.range_start, self.range_end)
+        what: dict[str, Any] = {"force": as_bool(self.force, "force"), "start": start, "end": end}
         with self.lakets(context) as hook:
-            results = hook.refresh(self.rollup or None, parallelism=self.parallelism, force=self.force)
-        return self.report(context, results)
+            if self.is_dry_run:
+                return self.report_plans(context, hook.plan_refresh(rollup, **what))
+            results = hook.refresh(
+                rollup,
+                parallelism=self.parallelism,
+                **what,
+                since=_events.started_before(context),
+            )
+            self._note_lineage(hook, results)
+        plain = self.report(context, results)
+        _events.tell(self, context, ROLLUPS, _events.refreshed(results, self.lakebase_conn_id))
+        return plain
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage:
+        """Return what the refreshed RollUps read, and how many rows were written into each."""
+        from airflow.providers.openlineage.extractors import OperatorLineage
+
+        from airflow_provider_lakets.hooks._lineage import of_refresh
+
+        return of_refresh(**self._lineage) if self._lineage else OperatorLineage()
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage:
+        """Return the same of those RollUps that were refreshed all the same."""
+        return self.get_openlineage_facets_on_complete(task_instance)
+
+    def _note_lineage(self, hook: LakeTSHook, results: Sequence[RefreshResult]) -> None:
+        """Keep what OpenLineage will ask for when the task is over, and the database out of reach."""
+        from airflow_provider_lakets.hooks._lineage import is_wanted, what_is_read
+
+        rows = {result.name: result.rows for result in results if result.outcome == "refreshed"}
+        if rows and is_wanted():
+            namespace, database = hook.lineage_names()
+            reads = what_is_read(hook.rollups())
+            self._lineage = {"namespace": namespace, "database": database, "reads": reads, "rows": rows}

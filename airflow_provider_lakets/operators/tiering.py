@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lakets.assets import TIERED
+from airflow_provider_lakets.operators import _events
 from airflow_provider_lakets.operators._waiting import LakeTSWaitingOperator, raise_if_failed
 from airflow_provider_lakets.operators.base import LakeTSBaseOperator, as_list
 
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
+
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+    from airflow_provider_lakets.hooks.results import TierResult
 
 
 class LakeTSTierCandidatesOperator(LakeTSBaseOperator):
@@ -74,6 +79,9 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
     the next run looks again. With ``deferrable`` the task itself waits, in the triggerer, until the feed has
     caught up, and then flags the rest. Mapped, each task is named after its chunks.
 
+    A ChronoTable with newly tiered chunks gets an asset event, see
+    :func:`airflow_provider_lakets.assets.tiered_asset`.
+
     :param chunks: Names as :class:`LakeTSTierCandidatesOperator` returns them. (templated)
     :param deferrable: Whether to wait for the feed; by default ``[operators] default_deferrable``.
     :param poll_interval: Seconds between two looks while waiting.
@@ -89,6 +97,7 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
     ) -> None:
         super().__init__(fail_when_deferred=fail_when_deferred, **kwargs)
         self.chunks = chunks
+        _events.tell_through(self, TIERED)
 
     @property
     def label(self) -> str:
@@ -99,7 +108,8 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return what became of each chunk."""
         with self.lakets(context) as hook:
-            results = hook.tier(as_list(self.chunks) or [])
+            results = hook.tier(as_list(self.chunks) or [], since=_events.started_before(context))
+            events = self._events(hook, results)
         waiting = [result.name for result in results if result.outcome == "deferred"]
         # What a retry may cure comes first: the retry will wait.
         if self.deferrable and waiting and all(result.ok or not result.retryable for result in results):
@@ -108,7 +118,9 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
             so_far = [result.as_dict() for result in results]
             self.log.info("Flagged %d chunk(s); waiting for %d", len(results) - len(waiting), len(waiting))
             self.wait(context, LakeTSTierTrigger, so_far=so_far, chunks=waiting)
-        return self.report(context, results)
+        plain = self.report(context, results)
+        _events.tell(self, context, TIERED, events)
+        return plain
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Flag what was deferred, and return what became of each chunk."""
@@ -117,12 +129,21 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
         raise_if_failed(event)
         before = [TierResult(**result) for result in self.so_far(context)]
         with self.lakets(context) as hook:
-            again = {
-                result.name: result
-                for result in hook.tier(result.name for result in before if result.outcome != "tiered")
-            }
-        results = [again.get(result.name, result) for result in before]
+            left = [result.name for result in before if result.outcome != "tiered"]
+            again = {result.name: result for result in hook.tier(left, since=_events.started_before(context))}
+            results = [again.get(result.name, result) for result in before]
+            events = self._events(hook, results)
         plain = self.report(context, results)
         left = [f"{result.name}: {result.detail}" for result in results if result.outcome == "deferred"]
         self.check_deferred(context, event, plain, left)
+        _events.tell(self, context, TIERED, events)
         return plain
+
+    def _events(self, hook: LakeTSHook, results: Sequence[TierResult]) -> list[_events.Event]:
+        """Return an event for each ChronoTable with chunks that are tiered anew."""
+        from airflow_provider_lakets.hooks._counted import tiered_by_table
+
+        new = [result.name for result in results if result.new]
+        if not new or not all(result.ok for result in results):
+            return []
+        return _events.tiered(tiered_by_table(hook, new), self.lakebase_conn_id)

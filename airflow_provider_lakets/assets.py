@@ -1,0 +1,110 @@
+"""
+Assets for DAGs to be scheduled on: a RollUp that was refreshed, a ChronoTable with newly tiered chunks.
+
+An asset is named after the Airflow connection, ``lakets://<connection>/rollup/<name>`` and
+``lakets://<connection>/tiered/<schema>/<table>``: that is what DAG authors know, it holds no secret, and it
+stays the same when the project, its endpoint or its host becomes another, in another environment say.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+    from airflow.providers.common.compat.openlineage.facet import Dataset
+    from airflow.sdk import Asset
+
+log = logging.getLogger(__name__)
+
+SCHEME = "lakets"
+DEFAULT_CONN_ID = "lakebase_default"
+
+# Whichever RollUp was refreshed, whichever table has newly tiered chunks: names of asset aliases.
+ROLLUPS = "lakets-rollups"
+TIERED = "lakets-tiered"
+
+# How many names follow each kind.
+_KINDS = {"rollup": 1, "tiered": 2}
+_FORMS = "lakets://<connection>/rollup/<name> or lakets://<connection>/tiered/<schema>/<table>"
+
+
+def rollup_asset(name: str, *, lakebase_conn_id: str = DEFAULT_CONN_ID, **options: Any) -> Asset:
+    """
+    Return the asset of a RollUp; it has an event whenever a refresh changed it.
+
+    :param name: The RollUp.
+    :param lakebase_conn_id: The connection of type ``lakebase`` by which it is refreshed.
+    :param options: What else :class:`airflow.sdk.Asset` takes; the same wherever the asset is named.
+    """
+    return _asset(lakebase_conn_id, ["rollup", name], options)
+
+
+def tiered_asset(table: str, *, lakebase_conn_id: str = DEFAULT_CONN_ID, **options: Any) -> Asset:
+    """
+    Return the asset of a ChronoTable's tiered chunks; it has an event whenever there are new ones.
+
+    :param table: The ChronoTable as ``schema.table``, or ``table`` for one in schema public.
+    :param lakebase_conn_id: The connection of type ``lakebase`` by which it is tiered.
+    :param options: What else :class:`airflow.sdk.Asset` takes; the same wherever the asset is named.
+    """
+    schema, _, name = table.rpartition(".")
+    return _asset(lakebase_conn_id, ["tiered", schema or "public", name], options)
+
+
+def create_asset(*, rollup: str | None = None, table: str | None = None, **options: Any) -> Asset:
+    """
+    Return the asset of a RollUp or of a table's tiered chunks, for Airflow's hook lineage.
+
+    :param rollup: The RollUp.
+    :param table: Or the ChronoTable.
+    :param options: As for :func:`rollup_asset`.
+    """
+    if (rollup is None) == (table is None):
+        raise ValueError("give rollup or table: one of them, and not both")
+    return tiered_asset(table, **options) if table is not None else rollup_asset(rollup or "", **options)
+
+
+def sanitize_uri(uri: SplitResult) -> SplitResult:
+    """
+    Return a ``lakets://`` URI in the one way of writing it; anything else about it is an error.
+
+    :param uri: What Airflow has taken apart, and the user name and password out of.
+    """
+    kind, *names = [unquote(part) for part in uri.path.split("/")[1:]] or [""]
+    if not uri.netloc or _KINDS.get(kind) != len(names) or not all(names):
+        raise ValueError(f"{uri.geturl()!r} names no asset of LakeTS: write {_FORMS}")
+    path = "/".join(["", *(quote(part, safe="") for part in (kind, *names))])
+    return uri._replace(scheme=SCHEME, netloc=quote(unquote(uri.netloc), safe=""), path=path, query="")
+
+
+def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Dataset | None:
+    """
+    Return the Postgres table behind an asset, under the name that OpenLineage has for it.
+
+    :param asset: The asset.
+    :param lineage_context: The hook that met with it, if it was one of ours.
+    """
+    from airflow_provider_lakets.hooks._lineage import dataset, rollup_table
+    from airflow_provider_lakets.hooks.lakebase import LakebaseHook
+
+    conn_id, kind, *names = parse(asset.uri)
+    hook = lineage_context if isinstance(lineage_context, LakebaseHook) else LakebaseHook(conn_id)
+    table = rollup_table(names[0]) if kind == "rollup" else ".".join(names)
+    return dataset(hook, table)
+
+
+def parse(uri: str) -> list[str]:
+    """Return the connection id, the kind and the names that make up the URI of an asset."""
+    parts = sanitize_uri(urlsplit(uri))
+    return [unquote(part) for part in (parts.netloc, *parts.path.split("/")[1:])]
+
+
+def _asset(conn_id: str, names: list[str], options: dict[str, Any]) -> Asset:
+    from airflow.sdk import Asset
+
+    path = "/".join(quote(part, safe="") for part in (conn_id, *names))
+    return Asset(uri=f"{SCHEME}://{path}", **options)

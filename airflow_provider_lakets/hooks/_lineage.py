@@ -1,0 +1,85 @@
+"""What OpenLineage calls the tables, and what a refresh read and wrote."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from airflow.providers.common.compat.openlineage.facet import Dataset
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    from airflow_provider_lakets.hooks.lakebase import LakebaseHook
+    from airflow_provider_lakets.hooks.results import Rollup
+
+
+def is_wanted() -> bool:
+    """Tell whether the OpenLineage provider is installed, without importing it."""
+    return importlib.util.find_spec("airflow.providers.openlineage") is not None
+
+
+def what_is_read(rollups: Iterable[Rollup]) -> dict[str, list[str]]:
+    """Return the tables that each RollUp reads."""
+    return {
+        rollup.name: [
+            *([rollup.source] if rollup.source else []),
+            *(rollup_table(name) for name in rollup.depends_on),
+        ]
+        for rollup in rollups
+    }
+
+
+def rollup_table(name: str) -> str:
+    """Return the table of a RollUp as ``schema.table``."""
+    return f"public._rollup_{name}"
+
+
+def dataset(hook: LakebaseHook, table: str) -> Dataset:
+    """
+    Return a table under the name that OpenLineage gives to one of Postgres.
+
+    :param hook: Leads to the database.
+    :param table: The table as ``schema.table``.
+    """
+    from airflow.providers.common.compat.openlineage.facet import Dataset
+
+    namespace, database = hook.lineage_names()
+    return Dataset(namespace=namespace, name=f"{database}.{table}")
+
+
+def of_refresh(
+    namespace: str, database: str, reads: Mapping[str, Iterable[str]], rows: Mapping[str, int | None]
+) -> OperatorLineage:
+    """
+    Return the lineage of a refresh: what the refreshed RollUps read, and how many rows went into each.
+
+    :param namespace: The server.
+    :param database: The database.
+    :param reads: The tables that each refreshed RollUp reads, as ``schema.table``.
+    :param rows: How many rows were written into each; None is not known.
+    """
+    from airflow.providers.common.compat.openlineage.facet import (
+        Dataset,
+        OutputDataset,
+        OutputStatisticsOutputDatasetFacet,
+    )
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    sources = {table for name in rows for table in reads.get(name, ())}
+
+    def facets(count: int | None) -> dict[str, Any]:
+        if count is None:
+            return {}
+        return {"outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=count)}
+
+    return OperatorLineage(
+        inputs=[Dataset(namespace=namespace, name=f"{database}.{table}") for table in sorted(sources)],
+        outputs=[
+            OutputDataset(
+                namespace=namespace, name=f"{database}.{rollup_table(name)}", outputFacets=facets(count)
+            )
+            for name, count in rows.items()
+        ],
+    )
