@@ -216,10 +216,7 @@ class Follower:
             shadow.waiting_since = self.catalog.flushed_lsn()
             shadow.waiting_for = self.catalog.writers(shadow.oid)
         while shadow.waiting_for:
-            still = self.catalog.writers(shadow.oid)
-            # Who is prepared meanwhile is not gone, but goes by another name from then on.
-            prepared = {who for who in still if who.startswith("-1/")}
-            shadow.waiting_for = (shadow.waiting_for & still) | prepared
+            shadow.waiting_for &= self.catalog.writers(shadow.oid)
             if not shadow.waiting_for or time.monotonic() > deadline:
                 break
             time.sleep(0.01)
