@@ -97,8 +97,11 @@ class AirflowServer:
             ("API", "HOST"): "127.0.0.1",
             ("API", "PORT"): self.url.rpartition(":")[2],
             ("API", "BASE_URL"): self.url,
+            ("LOGGING", "COLORED_CONSOLE_LOG"): "False",
             ("API", "SECRET_KEY"): secrets.token_urlsafe(24),
             ("API_AUTH", "JWT_SECRET"): secrets.token_urlsafe(48),
+            # Airflow 3.1 has none by default, which newer releases of PyJWT do not take.
+            ("API_AUTH", "JWT_ISSUER"): "lakets",
         }
         return {
             **kept,
