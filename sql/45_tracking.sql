@@ -134,13 +134,15 @@ AS $$
                   p_shadow, p_query);
 $$;
 
--- SQL text of CTEs that take old_rows out of the shadow: hit (which rows were found) and gone.
+-- SQL text of CTEs that take old_rows out of the shadow: hit (which rows were found; tids reads where) and gone.
 -- A row is found by index, must be equal in every bit, and no more are taken than there were: the shadow may also
 -- hold evicted rows that look the same, and without a key another session may be deleting a row just like it.
 CREATE OR REPLACE FUNCTION lakets._mirror_delete(
     p_relation    regclass,
     p_shadow      regclass,
     p_time_column text,
+    OUT hit       text,
+    OUT tids      text,
     OUT ctes      text,
     OUT missed    text
 )
@@ -155,32 +157,37 @@ DECLARE
     v_old     record := lakets._find_by(p_relation, 'o', p_time_column);
 BEGIN
     IF v_key IS NOT NULL THEN
-        ctes := format(
+        hit := format(
             $sql$hit AS MATERIALIZED (
         SELECT (SELECT c.ctid FROM %1$s AS c
                  WHERE %2$s AND %3$s::record OPERATOR(pg_catalog.*=) %4$s::record LIMIT 1) AS tid
           FROM old_rows AS old_row
-    ), gone AS (
-        DELETE FROM %1$s AS s USING hit WHERE s.ctid = hit.tid
     )$sql$,
             p_shadow, v_key, lakets._row_image('c', v_columns), lakets._row_image('old_row', v_columns));
+        tids := 'SELECT hit.tid FROM hit';
         missed := lakets._note_gap(p_shadow, 'hit WHERE hit.tid IS NULL');
-        RETURN;
-    END IF;
-    ctes := format(
-        $sql$hit AS MATERIALIZED (
+    ELSE
+        hit := format(
+            $sql$hit AS MATERIALIZED (
         SELECT old_row.copies,
                ARRAY(SELECT c.ctid FROM %1$s AS c
                       WHERE %2$s = old_row.at AND %3$s = old_row.hash AND %4$s::text = old_row.image
                       LIMIT old_row.copies FOR UPDATE SKIP LOCKED) AS tids
           FROM (SELECT %5$s AS at, %6$s AS hash, %7$s::text AS image, count(*) AS copies
                   FROM old_rows AS o GROUP BY 1, 2, 3) AS old_row
-    ), gone AS (
-        DELETE FROM %1$s AS s USING (SELECT unnest(hit.tids) AS tid FROM hit) AS found WHERE s.ctid = found.tid
     )$sql$,
-        p_shadow, v_shadow.at, v_shadow.hash, lakets._row_image('c', v_columns),
-        v_old.at, v_old.hash, lakets._row_image('o', v_columns));
-    missed := lakets._note_gap(p_shadow, 'hit WHERE cardinality(hit.tids) < hit.copies');
+            p_shadow, v_shadow.at, v_shadow.hash, lakets._row_image('c', v_columns),
+            v_old.at, v_old.hash, lakets._row_image('o', v_columns));
+        tids := 'SELECT unnest(hit.tids) AS tid FROM hit';
+        missed := lakets._note_gap(p_shadow, 'hit WHERE cardinality(hit.tids) < hit.copies');
+    END IF;
+    -- A list of places is visited in a third of the time that a join takes, but is held in memory.
+    ctes := format(
+        $sql$%1$s, gone AS (
+        DELETE FROM %2$s AS s WHERE s.ctid = ANY (ARRAY(%3$s LIMIT 1000000))
+    ), gone_too AS (
+        DELETE FROM %2$s AS s USING (%3$s OFFSET 1000000) AS found WHERE s.ctid = found.tid
+    )$sql$, hit, p_shadow, tids);
 END;
 $$;
 

@@ -291,6 +291,7 @@ BEGIN
         EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM %3$s', v_shadow, v_list, v_relation);
     END IF;
     INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) SELECT p_table.id, '-infinity', 'infinity' WHERE v_copied;
+    PERFORM lakets._prepare_trimming(p_table);
 END;
 $$;
 

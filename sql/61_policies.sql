@@ -25,6 +25,16 @@ BEGIN
 END;
 $$;
 
+-- What a policy's config says of p_trim_shadow: nothing, unless it is wanted.
+CREATE OR REPLACE FUNCTION lakets._trim_config(
+    p_trim_shadow boolean
+) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN p_trim_shadow THEN '{"trim_shadow": true}'::jsonb ELSE '{}' END;
+$$;
+
 -- A policy's age must be positive.
 CREATE OR REPLACE FUNCTION lakets._check_age(
     p_name text,
@@ -59,21 +69,27 @@ BEGIN
 END;
 $$;
 
--- Drop chunks from Lakebase once they are older than p_drop_after.
+-- Drop chunks from Lakebase once they are older than p_drop_after. p_trim_shadow: remove their rows from the shadow
+-- too, afterwards (75_trim.sql).
 CREATE OR REPLACE FUNCTION lakets.add_retention_policy(
     p_table_name  text,
     p_drop_after  interval,
-    p_schema_name text DEFAULT 'public'
+    p_schema_name text    DEFAULT 'public',
+    p_trim_shadow boolean DEFAULT false
 ) RETURNS integer
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_table lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
+    v_id    integer;
 BEGIN
     PERFORM lakets._check_age('p_drop_after', p_drop_after);
     UPDATE lakets._chronotable_registry AS reg SET retention_interval = p_drop_after WHERE reg.id = v_table.id;
-    RETURN lakets._add_policy(v_table, '{retention,tiered_retention}', jsonb_build_object('drop_after', p_drop_after));
+    v_id := lakets._add_policy(v_table, '{retention,tiered_retention}',
+                               jsonb_build_object('drop_after', p_drop_after) || lakets._trim_config(p_trim_shadow));
+    PERFORM lakets._prepare_trimming(v_table);
+    RETURN v_id;
 END;
 $$;
 
@@ -82,13 +98,15 @@ CREATE OR REPLACE FUNCTION lakets.add_tiered_retention_policy(
     p_table_name  text,
     p_tier_after  interval,
     p_drop_after  interval,
-    p_schema_name text DEFAULT 'public'
+    p_schema_name text    DEFAULT 'public',
+    p_trim_shadow boolean DEFAULT false
 ) RETURNS integer
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_table lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
+    v_id    integer;
 BEGIN
     PERFORM lakets._check_age('p_tier_after', p_tier_after);
     PERFORM lakets._check_age('p_drop_after', p_drop_after);
@@ -98,8 +116,11 @@ BEGIN
     END IF;
     UPDATE lakets._chronotable_registry AS reg
        SET tiering_enabled = true, retention_interval = p_drop_after WHERE reg.id = v_table.id;
-    RETURN lakets._add_policy(v_table, '{tiered_retention,tiering,retention}',
-                              jsonb_build_object('tier_after', p_tier_after, 'drop_after', p_drop_after));
+    v_id := lakets._add_policy(v_table, '{tiered_retention,tiering,retention}',
+                               jsonb_build_object('tier_after', p_tier_after, 'drop_after', p_drop_after)
+                                   || lakets._trim_config(p_trim_shadow));
+    PERFORM lakets._prepare_trimming(v_table);
+    RETURN v_id;
 END;
 $$;
 
@@ -123,6 +144,7 @@ BEGIN
            retention_interval = (SELECT max((pol.config ->> 'drop_after')::interval)
                                    FROM lakets._policy_registry AS pol WHERE pol.chronotable_id = reg.id)
      WHERE reg.id = p_table.id;
+    PERFORM lakets._prepare_trimming(p_table);
 END;
 $$;
 

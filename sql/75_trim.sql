@@ -1,0 +1,329 @@
+-- Trimming: a shadow keeps the rows of dropped chunks, so dropping them gives only half of the space back. Where a
+-- retention policy says so (p_trim_shadow), they are removed from the shadow as well, after the drop.
+--
+-- What it must not do, and why it does not:
+--
+--   Lose a row. A dropped chunk is trimmed once every change in its range is proved flushed, as for tiering, whoever
+--   dropped it and however; and only while the feed streams the log of trims. Anything else defers it.
+--   Erase history. The feed streams a trim as deletes. Each trim notes its transaction in lakets_cdf._trim_log, in that
+--   transaction, and the feed streams that too; the view of lakets.history_view_sql leaves those deletes out. A trim
+--   therefore shares its transaction with no other change to the table: that is checked when it commits.
+--   Take a row that the table has. A row that came late for a dropped range is in a partition that is no chunk. Those
+--   are locked against writers, so what is found there holds: each such row keeps a copy in the shadow, and a
+--   look-alike that was dropped goes. Nobody else looks for a row of that range meanwhile; who writes to the chunks
+--   goes on.
+--   Upset the proof (60_durability.sql). A trim locks the shadow, then notes itself in the change log, like every
+--   writer; its range there is null, which touches no chunk.
+--
+-- A call is one transaction and removes a bounded number of rows; whatever becomes of it, the next one goes on. VACUUM
+-- makes the room they took reusable: the shadow stops growing, it does not shrink on disk.
+
+-- Does a table's retention policy ask for it?
+CREATE OR REPLACE FUNCTION lakets._trims(
+    p_table lakets._chronotable_registry
+) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT FROM lakets._policy_registry AS pol
+         WHERE pol.chronotable_id = p_table.id AND pol.enabled AND pol.policy_type IN ('retention', 'tiered_retention')
+           AND (pol.config ->> 'trim_shadow')::boolean);
+END;
+$$;
+
+-- Does the shadow need an index to find a range of time by? Not where the one that triggers use begins with the time.
+CREATE OR REPLACE FUNCTION lakets._lacks_time_index(
+    p_table lakets._chronotable_registry
+) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN coalesce((
+        SELECT key.key_column <> p_table.time_column
+          FROM lakets._key_columns(lakets._relation(p_table.schema_name, p_table.table_name)) AS key LIMIT 1), false);
+END;
+$$;
+
+-- Make or drop what trimming needs, as the table's policy says. Writers wait while the index is built: so that is
+-- done where an administrator asks for trimming or syncing, never by a job.
+CREATE OR REPLACE FUNCTION lakets._prepare_trimming(
+    p_table lakets._chronotable_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+DECLARE
+    v_shadow regclass := lakets._shadow_relation(p_table.shadow_table_name);
+    v_index  text     := '_time_' || v_shadow::oid;
+    v_is     regclass := to_regclass('lakets_cdf.' || v_index);
+BEGIN
+    IF lakets._trims(p_table) THEN
+        INSERT INTO lakets_cdf._trim_log (shadow, xid, row_count)
+        SELECT '', 0, 0 WHERE NOT EXISTS (SELECT FROM lakets_cdf._trim_log);
+    END IF;
+    IF v_shadow IS NULL OR (lakets._trims(p_table) AND lakets._lacks_time_index(p_table)) = (v_is IS NOT NULL) THEN
+        RETURN;
+    END IF;
+    -- Lock order: (1) advisory (lakets, relation), (2) shadow.
+    PERFORM lakets._lock_maintenance(lakets._relation(p_table.schema_name, p_table.table_name));
+    IF v_is IS NOT NULL THEN
+        EXECUTE format('DROP INDEX %s', v_is);
+    ELSE
+        EXECUTE format('CREATE INDEX %I ON %s (%I)', v_index, v_shadow, p_table.time_column);
+    END IF;
+END;
+$$;
+
+-- Why the rows of a dropped chunk may not be removed from the shadow now, in words; null when they may.
+CREATE OR REPLACE FUNCTION lakets._trim_gap(
+    p_table  lakets._chronotable_registry,
+    p_chunk  lakets._chunk_metadata,
+    p_proven pg_snapshot
+) RETURNS text
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_status text := lakets._cdf_status('_trim_log');
+BEGIN
+    IF v_status <> 'STREAMING' THEN
+        RETURN 'the change feed of lakets_cdf._trim_log is not streaming: ' || v_status;
+    END IF;
+    RETURN 'not durable: ' || lakets._durability_gap(p_table, p_chunk, p_proven);
+END;
+$$;
+
+-- Those of some dropped chunks (ids, oldest first) that may be trimmed now; asked of all at once first.
+CREATE OR REPLACE FUNCTION lakets._trimmable(
+    p_table  lakets._chronotable_registry,
+    p_chunks bigint[],
+    p_proven pg_snapshot
+) RETURNS bigint[]
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_span lakets._chunk_metadata;
+BEGIN
+    SELECT min(chunk.range_start), max(chunk.range_end) INTO v_span.range_start, v_span.range_end
+      FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (p_chunks);
+    IF lakets._trim_gap(p_table, v_span, p_proven) IS NULL THEN
+        RETURN p_chunks;
+    END IF;
+    RETURN ARRAY(
+        SELECT chunk.id
+          FROM lakets._chunk_metadata AS chunk
+         WHERE chunk.id = ANY (p_chunks) AND lakets._trim_gap(p_table, chunk, p_proven) IS NULL
+         ORDER BY chunk.range_start);
+END;
+$$;
+
+-- The dropped chunks whose rows the shadow may still have, oldest first. blocked_by: null when trim_shadow would
+-- remove them now, else why not. Changes nothing.
+CREATE OR REPLACE FUNCTION lakets.trim_report(
+    p_table_name  text,
+    p_schema_name text DEFAULT 'public'
+) RETURNS TABLE (chunk_name text, range_start timestamptz, range_end timestamptz, blocked_by text)
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_table  lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
+    v_proven pg_snapshot := lakets._proof_now(v_table);
+BEGIN
+    RETURN QUERY
+        SELECT chunk.chunk_name, chunk.range_start, chunk.range_end,
+               CASE WHEN lakets._trims(v_table) THEN lakets._trim_gap(v_table, chunk, v_proven)
+                    ELSE 'its retention policy does not say p_trim_shadow' END
+          FROM lakets._chunk_metadata AS chunk
+         WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'dropped' AND chunk.trimmed_at IS NULL
+           AND v_table.sync_enabled
+         ORDER BY chunk.range_start;
+END;
+$$;
+
+-- Lock out who writes rows of dropped ranges: they go to the partitions that are no chunks. Then the shadow.
+CREATE OR REPLACE FUNCTION lakets._lock_evicted(
+    p_table lakets._chronotable_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_parent    regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_partition regclass;
+BEGIN
+    EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', v_parent);
+    FOR v_partition IN
+        SELECT inh.inhrelid
+          FROM pg_inherits AS inh
+          JOIN pg_class AS cls ON cls.oid = inh.inhrelid
+          JOIN pg_namespace AS nsp ON nsp.oid = cls.relnamespace
+         WHERE inh.inhparent = v_parent
+           AND NOT EXISTS (
+               SELECT FROM lakets._chunk_metadata AS chunk
+                WHERE chunk.chronotable_id = p_table.id AND chunk.status <> 'dropped' AND nsp.nspname = p_table.schema_name
+                  AND cls.relname = coalesce(chunk.relation_name, substr(chunk.chunk_name, length(p_table.schema_name) + 2)))
+         ORDER BY inh.inhrelid
+    LOOP
+        EXECUTE format('LOCK TABLE %s IN SHARE MODE', v_partition);
+    END LOOP;
+    EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE', lakets._shadow_relation(p_table.shadow_table_name));
+END;
+$$;
+
+-- Remove at most p_max_rows rows of a dropped range from the shadow, but for those that the table has; returns how
+-- many. The caller has called _lock_evicted.
+CREATE OR REPLACE FUNCTION lakets._trim_range(
+    p_table    lakets._chronotable_registry,
+    p_range    tstzrange,
+    p_max_rows integer
+) RETURNS integer
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off  -- a policy that hides late rows is an error here: they would lose their copies
+    SET extra_float_digits = 1
+    SET enable_seqscan = off SET enable_bitmapscan = off  -- or each batch would pass over what those before it removed
+AS $$
+DECLARE
+    v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_shadow   regclass := lakets._shadow_relation(p_table.shadow_table_name);
+    v_type     regtype  := lakets._column_type(v_relation, p_table.time_column);
+    v_late     record   := lakets._mirror_delete(v_relation, v_shadow, p_table.time_column);
+    v_is_keyed boolean  := EXISTS (SELECT FROM lakets._key_columns(v_relation));
+    v_removed  integer;
+BEGIN
+    -- By index: the time column's, or without a key that on what _find_by says.
+    EXECUTE format(
+        'WITH old_rows AS MATERIALIZED (SELECT r.* FROM %1$s AS r WHERE r.%2$I >= %3$s AND r.%2$I < %4$s), %5$s
+         DELETE FROM %6$s AS s
+          WHERE s.ctid = ANY (ARRAY(
+                SELECT c.ctid FROM %6$s AS c
+                 WHERE %7$s >= %3$s AND %7$s < %4$s AND NOT EXISTS (SELECT FROM (%8$s) AS kept WHERE kept.tid = c.ctid)
+                 LIMIT %9$s))',
+        v_relation, p_table.time_column, lakets._time_literal(lower(p_range), v_type),
+        lakets._time_literal(upper(p_range), v_type), v_late.hit, v_shadow,
+        CASE WHEN v_is_keyed THEN format('c.%I', p_table.time_column)
+             ELSE (lakets._find_by(v_relation, 'c', p_table.time_column)).at END,
+        v_late.tids, p_max_rows);
+    GET DIAGNOSTICS v_removed = ROW_COUNT;
+    RETURN v_removed;
+END;
+$$;
+
+-- Remove rows of dropped chunks from the shadow, oldest first, at most p_max_rows in this transaction, which must be
+-- one of its own; returns how many. None: nothing is left, or trim_report says why not. A lock not granted within
+-- 2 s fails as contended (55P03).
+CREATE OR REPLACE FUNCTION lakets.trim_shadow(
+    p_table_name  text,
+    p_schema_name text    DEFAULT 'public',
+    p_max_rows    integer DEFAULT 10000
+) RETURNS integer
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+DECLARE
+    v_relation regclass := lakets._relation(p_schema_name, p_table_name);
+    v_table    lakets._chronotable_registry;
+    v_chunks   bigint[];
+    v_ranges   tstzmultirange;
+    v_range    tstzrange;
+    v_removed  integer := 0;
+BEGIN
+    IF p_max_rows IS NULL OR p_max_rows < 1 THEN
+        RAISE EXCEPTION 'p_max_rows must be 1 or more, not %.', coalesce(p_max_rows::text, 'null')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'It bounds one transaction; call again until none is removed.';
+    END IF;
+    PERFORM lakets._require_read_committed();
+    -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) chunk metadata, (4) parent, (5) partitions that
+    -- are no chunks, (6) shadow.
+    PERFORM lakets._lock_maintenance(v_relation);
+    v_table := lakets._chronotable(p_table_name, p_schema_name);  -- as it is under the lock
+    v_chunks := ARRAY(
+        SELECT chunk.id
+          FROM lakets._chunk_metadata AS chunk
+         WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'dropped' AND chunk.trimmed_at IS NULL
+         ORDER BY chunk.range_start);
+    IF v_chunks = '{}' OR NOT v_table.sync_enabled OR NOT lakets._trims(v_table) THEN
+        RETURN 0;
+    END IF;
+    v_chunks := lakets._trimmable(v_table, v_chunks, lakets._prove(v_table));
+    IF v_chunks = '{}' THEN
+        PERFORM lakets._move_feed(v_table);
+        RETURN 0;
+    END IF;
+
+    PERFORM FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (v_chunks) ORDER BY chunk.range_start FOR UPDATE;
+    PERFORM lakets._lock_evicted(v_table);
+    -- What was committed by then is visible to the statements below, and judged anew.
+    v_chunks := lakets._trimmable(v_table, v_chunks, lakets._proof_now(v_table));
+    SELECT coalesce(range_agg(tstzrange(chunk.range_start, chunk.range_end)), '{}') INTO v_ranges
+      FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (v_chunks);
+    FOR v_range IN SELECT one FROM unnest(v_ranges) AS one LOOP
+        v_removed := v_removed + lakets._trim_range(v_table, v_range, p_max_rows - v_removed);
+        EXIT WHEN v_removed >= p_max_rows;
+    END LOOP;
+    PERFORM lakets._note_trim(v_table, v_ranges, v_removed);
+    IF v_removed < p_max_rows THEN
+        UPDATE lakets._chunk_metadata AS chunk SET trimmed_at = now() WHERE chunk.id = ANY (v_chunks);
+    END IF;
+    RETURN v_removed;
+END;
+$$;
+
+-- Write a trim down where the feed and the proof look.
+CREATE OR REPLACE FUNCTION lakets._note_trim(
+    p_table  lakets._chronotable_registry,
+    p_ranges tstzmultirange,
+    p_rows   integer
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_rows > 0 THEN
+        INSERT INTO lakets._change_log (chronotable_id) VALUES (p_table.id);
+        INSERT INTO lakets_cdf._trim_log (shadow, xid, row_count, range_start, range_end)
+        SELECT cls.relname, pg_current_xact_id()::text::bigint, p_rows, lower(p_ranges), upper(p_ranges)
+          FROM pg_class AS cls WHERE cls.oid = lakets._shadow_relation(p_table.shadow_table_name);
+    END IF;
+END;
+$$;
+
+-- When a trim commits: every change of this transaction to that table must be a trim, since the view cannot tell
+-- them apart.
+CREATE OR REPLACE FUNCTION lakets._check_trim_alone() RETURNS trigger
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_trims   bigint := (SELECT count(*) FROM lakets_cdf._trim_log AS trim WHERE trim.shadow = NEW.shadow AND trim.xid = NEW.xid);
+    v_changes bigint := (
+        SELECT count(*)
+          FROM lakets._chronotable_registry AS reg
+          JOIN lakets._change_log AS log ON log.chronotable_id = reg.id AND log.xid = pg_current_xact_id()
+         WHERE lakets._shadow_relation(reg.shadow_table_name) = lakets._shadow_relation(NEW.shadow));
+BEGIN
+    IF v_changes > v_trims THEN
+        RAISE EXCEPTION 'This transaction trimmed %, and changed its table too.', NEW.shadow
+            USING ERRCODE = 'invalid_transaction_state', HINT = 'Call lakets.trim_shadow in a transaction of its own.';
+    END IF;
+    RETURN NULL;
+END;
+$$;
+
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_trigger AS trg
+                    WHERE trg.tgrelid = 'lakets_cdf._trim_log'::pg_catalog.regclass AND trg.tgname = 'lakets_alone') THEN
+        CREATE CONSTRAINT TRIGGER lakets_alone AFTER INSERT ON lakets_cdf._trim_log
+            DEFERRABLE INITIALLY DEFERRED FOR EACH ROW WHEN (NEW.row_count > 0)
+            EXECUTE FUNCTION lakets._check_trim_alone();
+    END IF;
+END
+$$;
