@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from benchmarks import cascade, chunks, clients, contention, frontdoor, functions, history, ingest, report
+from benchmarks import (
+    cascade,
+    chunks,
+    clients,
+    contention,
+    feed,
+    frontdoor,
+    functions,
+    history,
+    ingest,
+    report,
+)
 from benchmarks.scale import SCALES
 from benchmarks.server import running_server
 
@@ -24,6 +35,7 @@ GROUPS = {
     "functions": functions,
     "contention": contention,
     "frontdoor": frontdoor,
+    "feed": feed,
 }
 
 

@@ -52,8 +52,11 @@ class Server:
         with self.connect("postgres") as conn:
             self.version = f"PostgreSQL {conn.info.parameter_status('server_version')}"
 
+    def conninfo(self, database: str) -> str:
+        return self._postgres.conninfo(database)
+
     def connect(self, database: str) -> psycopg.Connection:
-        return psycopg.connect(self._postgres.conninfo(database), autocommit=True)
+        return psycopg.connect(self.conninfo(database), autocommit=True)
 
     @contextmanager
     def database(self, name: str) -> Iterator[psycopg.Connection]:
