@@ -1,25 +1,48 @@
 """
 Make the chunks that writers will need, for every ChronoTable.
 
-One before the current one, three after it; every 6 hours, UTC.
+One before the current one, three after it; every 6 hours, UTC. A backfill makes the chunks of the data
+intervals asked for, a manual run those of a range, of some tables, or, as a dry run, none: it tells which.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Param
+from airflow.timetables.interval import CronDataIntervalTimetable
 
 from airflow_provider_lakets.operators.partitions import LakeTSPartitionOperator
 
 with DAG(
     "lakets_partition_manager",
-    schedule="0 */6 * * *",
+    # With a plain cron expression a run has no data interval, so that a backfill would not know its range.
+    schedule=CronDataIntervalTimetable("0 */6 * * *", timezone="UTC"),
     start_date=datetime(2025, 1, 1, tzinfo=timezone.utc),
     catchup=False,
     max_active_runs=1,
     tags=["lakets"],
     doc_md=__doc__,
-    default_args={"retries": 3, "retry_delay": timedelta(minutes=1), "retry_exponential_backoff": True},
+    render_template_as_native_obj=True,
+    params={
+        "tables": Param([], type="array", items={"type": "string"}, description="schema.table; none: all"),
+        "start": Param(None, type=["null", "string"], format="date-time", description="Chunks from ..."),
+        "end": Param(None, type=["null", "string"], format="date-time", description="... to"),
+        "dry_run": Param(False, type="boolean", description="Tell what would happen; change nothing"),
+    },
+    default_args={
+        "retries": 3,
+        "retry_delay": timedelta(minutes=1),
+        "retry_exponential_backoff": True,
+        "pool": "default_pool",  # or one of your own, to bound the load on Lakebase
+    },
 ):
-    LakeTSPartitionOperator(task_id="ensure_partitions", past_count=1, future_count=3)
+    LakeTSPartitionOperator(
+        task_id="ensure_partitions",
+        tables="{{ params.tables or none }}",
+        past_count=1,
+        future_count=3,
+        range_start="{{ data_interval_start if dag_run.run_type == 'backfill' else params.start }}",
+        range_end="{{ data_interval_end if dag_run.run_type == 'backfill' else params.end }}",
+        dry_run="{{ params.dry_run }}",
+    )

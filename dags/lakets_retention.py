@@ -2,16 +2,20 @@
 Drop chunks past their table's retention from Lakebase; Unity Catalog keeps every row.
 
 What is not proved durable there, or not yet in its RollUps, stays, and the task says why. Daily at 03:00 UTC,
-an hour after tiering.
+an hour after tiering. A manual run may be for some tables only, or a dry run, which changes nothing. With
+`force` it drops what is not proved durable as well, once somebody has approved that.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG, Param
 
+from airflow_provider_lakets.operators.approval import LakeTSForceApprovalOperator
 from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
+from airflow_provider_lakets.operators.summary import LakeTSSummaryOperator
+from airflow_provider_lakets.operators.tables import LakeTSTablesOperator
 
 with DAG(
     "lakets_retention",
@@ -21,17 +25,38 @@ with DAG(
     max_active_runs=1,
     tags=["lakets"],
     doc_md=__doc__,
-    default_args={"retries": 3, "retry_delay": timedelta(minutes=1), "retry_exponential_backoff": True},
+    render_template_as_native_obj=True,
+    params={
+        "tables": Param([], type="array", items={"type": "string"}, description="schema.table; none: all"),
+        "force": Param(False, type="boolean", description="Drop what is not proved durable, once approved"),
+        "dry_run": Param(False, type="boolean", description="Tell what would happen; change nothing"),
+    },
+    default_args={
+        "retries": 3,
+        "retry_delay": timedelta(minutes=1),
+        "retry_exponential_backoff": True,
+        "pool": "default_pool",  # or one of your own, to bound the load on Lakebase
+    },
 ):
+    tables = LakeTSTablesOperator(task_id="tables", tables="{{ params.tables or none }}", policy="retention")
 
-    @task
-    def tables() -> list[str]:
-        """Name the tables that have a retention policy."""
-        from airflow_provider_lakets.hooks.lakets import LakeTSHook
-
-        return [table.name for table in LakeTSHook().chronotables(policy="retention")]
+    # Asks for approval when force is on, and only then; a rejection leaves no table to go on with.
+    approved = LakeTSForceApprovalOperator(
+        task_id="approve_force",
+        tables=tables.output,
+        force="{{ params.force }}",
+        dry_run="{{ params.dry_run }}",
+    )
 
     # One mapped task a table, named after it; skipped when no table has a retention policy.
-    LakeTSRetentionOperator.partial(
-        task_id="drop_expired", max_active_tis_per_dagrun=4, map_index_template="{{ task.table }}"
-    ).expand(table=tables())
+    drop = LakeTSRetentionOperator.partial(
+        task_id="drop_expired",
+        retry_exponential_backoff=False,  # in a mapped task it ends the scheduler of Airflow 3.1.0
+        max_active_tis_per_dagrun=4,
+        map_index_template="{{ task.table }}",
+        force="{{ params.force }}",
+        dry_run="{{ params.dry_run }}",
+    ).expand(table=approved.output)
+
+    # How many were dropped, deferred and why; fails when anything failed.
+    LakeTSSummaryOperator(task_id="summary", given=approved.output, results=drop.output)

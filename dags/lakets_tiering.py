@@ -2,15 +2,16 @@
 Flag chunks older than their table's tiering policy that are proved durable in Unity Catalog.
 
 Nothing is dropped. What the change feed has not flushed yet is deferred to the next run. Daily at 02:00 UTC,
-an hour before retention.
+an hour before retention. A manual run may be for some tables only, or a dry run, which changes nothing.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Param
 
+from airflow_provider_lakets.operators.summary import LakeTSSummaryOperator
 from airflow_provider_lakets.operators.tiering import LakeTSTierCandidatesOperator, LakeTSTierOperator
 
 with DAG(
@@ -21,11 +22,34 @@ with DAG(
     max_active_runs=1,
     tags=["lakets"],
     doc_md=__doc__,
-    default_args={"retries": 3, "retry_delay": timedelta(minutes=1), "retry_exponential_backoff": True},
+    render_template_as_native_obj=True,
+    params={
+        "tables": Param([], type="array", items={"type": "string"}, description="schema.table; none: all"),
+        "dry_run": Param(False, type="boolean", description="Tell what would happen; change nothing"),
+    },
+    default_args={
+        "retries": 3,
+        "retry_delay": timedelta(minutes=1),
+        "retry_exponential_backoff": True,
+        "pool": "default_pool",  # or one of your own, to bound the load on Lakebase
+    },
 ):
-    candidates = LakeTSTierCandidatesOperator(task_id="candidates", batch_size=20)
+    candidates = LakeTSTierCandidatesOperator(
+        task_id="candidates",
+        tables="{{ params.tables or none }}",
+        batch_size=20,
+        max_batches=100,  # with more than 2,000 candidates the batches grow
+        dry_run="{{ params.dry_run }}",
+    )
 
     # One mapped task a batch, named after its chunks; skipped when no chunk is due.
-    LakeTSTierOperator.partial(
-        task_id="tier", max_active_tis_per_dagrun=4, map_index_template="{{ task.label }}"
+    tier = LakeTSTierOperator.partial(
+        task_id="tier",
+        retry_exponential_backoff=False,  # in a mapped task it ends the scheduler of Airflow 3.1.0
+        dry_run="{{ params.dry_run }}",
+        max_active_tis_per_dagrun=4,
+        map_index_template="{{ task.label }}",
     ).expand(chunks=candidates.output)
+
+    # How many were flagged, deferred and why; fails when anything failed.
+    LakeTSSummaryOperator(task_id="summary", given=candidates.output, results=tier.output)

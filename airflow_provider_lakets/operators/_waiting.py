@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_lakets.exceptions import LakeTSError, LakeTSPartialFailureError
 from airflow_provider_lakets.operators._airflow import TaskDeferralTimeout, conf
-from airflow_provider_lakets.operators.base import LakeTSBaseOperator, fail
+from airflow_provider_lakets.operators.base import LakeTSJobOperator, fail
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +52,7 @@ def raise_if_failed(event: Mapping[str, Any]) -> None:
         raise LakeTSError(event["message"])
 
 
-class LakeTSWaitingOperator(LakeTSBaseOperator):
+class LakeTSWaitingOperator(LakeTSJobOperator):
     """
     Base of the operators that can wait, in the triggerer, for what keeps part of their work deferred.
 

@@ -9,6 +9,7 @@ from airflow.sdk import BaseOperator
 
 from airflow_provider_lakets.exceptions import LakeTSPartialFailureError
 from airflow_provider_lakets.links import LakebaseProjectLink
+from airflow_provider_lakets.operators._arguments import as_bool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
-    from airflow_provider_lakets.hooks.results import JobResult
+    from airflow_provider_lakets.hooks.results import JobResult, PlanResult
 
 
 class LakeTSBaseOperator(BaseOperator):
@@ -81,6 +82,37 @@ class LakeTSBaseOperator(BaseOperator):
             self._hook.cancel()
 
 
+class LakeTSJobOperator(LakeTSBaseOperator):
+    """
+    Base of the operators of the four jobs: they can tell what they would do.
+
+    :param dry_run: Tell what would happen and change nothing; results are then plans. (templated)
+    """
+
+    # What the job does to a chunk.
+    would = "change"
+
+    def __init__(self, *, dry_run: bool | str = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # In place of a method of BaseOperator's, which nothing in Airflow calls.
+        self.dry_run = dry_run  # type: ignore[assignment,method-assign]
+
+    @property
+    def is_dry_run(self) -> bool:
+        """Whether nothing is to be changed."""
+        return as_bool(self.dry_run, "dry_run")  # type: ignore[arg-type]
+
+    def report_plans(self, context: Context, plans: Sequence[PlanResult]) -> list[dict[str, Any]]:
+        """Return what would happen, for XCom; fail the task where that cannot be told."""
+        self.log.info("This is a dry run: nothing is changed")
+        for plan in plans:
+            for name in plan.planned:
+                self.log.info("Would %s %s", self.would, name)
+            for stays in plan.deferred:
+                self.log.info("Would defer %s: %s", stays.chunk, stays.reason)
+        return self.report(context, plans)
+
+
 def _raise(problems: list[JobResult], *, of: int) -> NoReturn:
     """Fail the task with the list of what went wrong."""
     lines = [f"{result.name}: {result.outcome}{_after_dash(result.detail)}" for result in problems]
@@ -99,11 +131,6 @@ def fail(message: str, cause: Exception | None = None) -> NoReturn:
         from airflow.exceptions import AirflowFailException  # type: ignore[no-redef,unused-ignore]
 
     raise AirflowFailException(message) from cause
-
-
-def as_list(names: str | Sequence[str] | None) -> list[str] | None:
-    """Take one name for a list of one."""
-    return [names] if isinstance(names, str) else None if names is None else list(names)
 
 
 def _after_dash(detail: str | None) -> str:

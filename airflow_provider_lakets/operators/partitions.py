@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.operators.base import LakeTSBaseOperator, as_list
+from airflow_provider_lakets.operators._arguments import as_list, as_range, check_range
+from airflow_provider_lakets.operators.base import LakeTSJobOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class LakeTSPartitionOperator(LakeTSBaseOperator):
+class LakeTSPartitionOperator(LakeTSJobOperator):
     """
     Create missing chunks: around the present, or of a given range.
 
@@ -23,11 +24,20 @@ class LakeTSPartitionOperator(LakeTSBaseOperator):
     :param tables: ChronoTables as ``schema.table``; None means all. (templated)
     :param past_count: How many chunks to have before the current one.
     :param future_count: How many chunks to have after the current one.
-    :param range_start: Make the chunks from this instant on instead; text without a zone is UTC. (templated)
+    :param range_start: Make the chunks from this instant on instead; text without a zone is UTC, and empty
+        text is no range. (templated)
     :param range_end: ... up to this instant. (templated)
+    :param dry_run: Tell what would be created, in ``planned`` instead of ``created``. (templated)
     """
 
-    template_fields: Sequence[str] = ("tables", "range_start", "range_end", "lakebase_conn_id")
+    template_fields: Sequence[str] = (
+        "tables",
+        "range_start",
+        "range_end",
+        "dry_run",
+        "lakebase_conn_id",
+    )
+    would = "create"
 
     def __init__(
         self,
@@ -43,8 +53,7 @@ class LakeTSPartitionOperator(LakeTSBaseOperator):
         for name, value in (("past_count", past_count), ("future_count", future_count)):
             if value < 0:
                 raise ValueError(f"{name} must be 0 or more, not {value}")
-        if (range_start is None) != (range_end is None):
-            raise ValueError("range_start and range_end go together: give both, or neither")
+        check_range(range_start, range_end)
         self.tables = tables
         self.past_count = past_count
         self.future_count = future_count
@@ -53,21 +62,16 @@ class LakeTSPartitionOperator(LakeTSBaseOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return what was created for each table."""
+        tables = as_list(self.tables)
+        start, end = as_range(self.range_start, self.range_end)
+        arguments: dict[str, Any] = {
+            "past_count": self.past_count,
+            "future_count": self.future_count,
+            "range_start": start,
+            "range_end": end,
+        }
         with self.lakets(context) as hook:
-            results = hook.partition(
-                as_list(self.tables),
-                past_count=self.past_count,
-                future_count=self.future_count,
-                range_start=_instant(self.range_start),
-                range_end=_instant(self.range_end),
-            )
+            if self.is_dry_run:
+                return self.report_plans(context, hook.plan_partitions(tables, **arguments))
+            results = hook.partition(tables, **arguments)
         return self.report(context, results)
-
-
-def _instant(value: datetime | str | None) -> datetime | None:
-    """Read an instant that a template may have turned into text; that of a missing one says None."""
-    from airflow.sdk.timezone import parse
-
-    if not isinstance(value, str):
-        return value
-    return None if value in ("", "None") else parse(value, timezone="UTC")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lakets.operators._arguments import as_bool
 from airflow_provider_lakets.operators._waiting import LakeTSWaitingOperator, raise_if_failed
 
 if TYPE_CHECKING:
@@ -29,17 +30,21 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
 
     :param table: The ChronoTable as ``schema.table``. (templated)
     :param schema: Its schema, when ``table`` is the bare name. (templated)
-    :param force: Drop even what is not proved durable: data may be lost for good.
+    :param force: Drop even what is not proved durable: data may be lost for good. (templated)
+    :param dry_run: Tell what would be dropped, in ``planned`` instead of ``dropped``. (templated)
     :param deferrable: Whether to wait; by default ``[operators] default_deferrable``.
     :param poll_interval: Seconds between two looks while waiting.
     :param wait_timeout: How long to wait: a timedelta, or seconds.
     :param fail_when_deferred: Whether to fail when chunks are still deferred after the wait.
     """
 
-    template_fields: Sequence[str] = ("table", "schema", "lakebase_conn_id")
+    template_fields: Sequence[str] = ("table", "schema", "force", "dry_run", "lakebase_conn_id")
     mapped_name = "{{ task.table }}"
+    would = "drop"
 
-    def __init__(self, *, table: str, schema: str | None = None, force: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self, *, table: str, schema: str | None = None, force: bool | str = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.table = table
         self.schema = schema
@@ -52,8 +57,12 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return what was dropped and what was deferred."""
+        force = as_bool(self.force, "force")
         with self.lakets(context) as hook:
-            result = hook.retain(self.name, force=self.force)
+            if self.is_dry_run:
+                (plan,) = self.report_plans(context, [hook.plan_retention(self.name, force=force)])
+                return plan
+            result = hook.retain(self.name, force=force)
         self._log(result)
         if self.deferrable and result.ok and result.deferred:
             from airflow_provider_lakets.triggers.retention import LakeTSRetentionTrigger
@@ -69,7 +78,7 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
         raise_if_failed(event)
         before = self.so_far(context)["dropped"]
         with self.lakets(context) as hook:
-            result = hook.retain(self.name, force=self.force)
+            result = hook.retain(self.name, force=as_bool(self.force, "force"))
         self._log(result)
         dropped = [*before, *result.dropped]
         outcome = "dropped" if dropped and result.ok else result.outcome

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.assets import TIERED
 from airflow_provider_lakets.operators import _events
+from airflow_provider_lakets.operators._airflow import conf
+from airflow_provider_lakets.operators._arguments import as_list
 from airflow_provider_lakets.operators._waiting import LakeTSWaitingOperator, raise_if_failed
-from airflow_provider_lakets.operators.base import LakeTSBaseOperator, as_list
+from airflow_provider_lakets.operators.base import LakeTSJobOperator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.results import TierResult
 
 
-class LakeTSTierCandidatesOperator(LakeTSBaseOperator):
+class LakeTSTierCandidatesOperator(LakeTSJobOperator):
     """
     Find the chunks that are due for tiering, in batches to map over.
 
@@ -28,10 +30,11 @@ class LakeTSTierCandidatesOperator(LakeTSBaseOperator):
 
     :param tables: ChronoTables as ``schema.table``; None means all with a tiering policy. (templated)
     :param batch_size: How many chunks one mapped task should flag.
-    :param max_batches: How many mapped tasks there may be; None means Airflow's ``[core] max_map_length``.
+    :param max_batches: How many mapped tasks there may be; never more than ``[core] max_map_length``.
+    :param dry_run: Leave not even a note of the look, as LakeTS else does. (templated)
     """
 
-    template_fields: Sequence[str] = ("tables", "lakebase_conn_id")
+    template_fields: Sequence[str] = ("tables", "dry_run", "lakebase_conn_id")
 
     def __init__(
         self,
@@ -52,22 +55,14 @@ class LakeTSTierCandidatesOperator(LakeTSBaseOperator):
     def execute(self, context: Context) -> list[list[str]]:
         """Return the batches."""
         with self.lakets(context) as hook:
-            chunks = [candidate.chunk_name for candidate in hook.tier_candidates(as_list(self.tables))]
-        most = self.max_batches or _max_map_length()
+            look = hook.plan_candidates if self.is_dry_run else hook.tier_candidates
+            chunks = [candidate.chunk_name for candidate in look(as_list(self.tables))]
+        limit = conf.getint("core", "max_map_length")
+        most = min(self.max_batches or limit, limit)
         size = max(self.batch_size, math.ceil(len(chunks) / most))
         batches = [chunks[start : start + size] for start in range(0, len(chunks), size)]
         self.log.info("Found %d chunk(s) to tier, in %d batch(es)", len(chunks), len(batches))
         return batches
-
-
-def _max_map_length() -> int:
-    """Return the limit that Airflow sets to dynamic task mapping."""
-    try:
-        from airflow.sdk.configuration import conf
-    except ImportError:  # Airflow 3.1
-        from airflow.configuration import conf  # type: ignore[assignment,unused-ignore]
-
-    return int(conf.getint("core", "max_map_length"))
 
 
 class LakeTSTierOperator(LakeTSWaitingOperator):
@@ -87,10 +82,12 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
     :param poll_interval: Seconds between two looks while waiting.
     :param wait_timeout: How long to wait: a timedelta, or seconds.
     :param fail_when_deferred: Whether to fail when chunks are still deferred after the wait.
+    :param dry_run: Tell which chunks would be flagged: ``planned`` instead of ``tiered``. (templated)
     """
 
-    template_fields: Sequence[str] = ("chunks", "lakebase_conn_id")
+    template_fields: Sequence[str] = ("chunks", "dry_run", "lakebase_conn_id")
     mapped_name = "{{ task.label }}"
+    would = "flag"
 
     def __init__(
         self, *, chunks: str | Sequence[str], fail_when_deferred: bool = True, **kwargs: Any
@@ -108,6 +105,8 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return what became of each chunk."""
         with self.lakets(context) as hook:
+            if self.is_dry_run:
+                return self.report_plans(context, hook.plan_tiering(as_list(self.chunks) or []))
             results = hook.tier(as_list(self.chunks) or [], since=_events.started_before(context))
             events = self._events(hook, results)
         waiting = [result.name for result in results if result.outcome == "deferred"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.operators.base import as_list
+from airflow_provider_lakets.operators._arguments import as_list
 from airflow_provider_lakets.sensors.base import LakeTSBaseSensor
 
 if TYPE_CHECKING:
