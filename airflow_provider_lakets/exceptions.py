@@ -37,3 +37,13 @@ class LakeTSContendedError(LakeTSError):
 
 class LakeTSPartialFailureError(LakeTSError):
     """Some of the work failed; all that could be done was done, and the message lists the rest."""
+
+
+# No retry cures these.
+PERMANENT = (
+    LakebaseCredentialError,
+    LakebaseResolutionError,
+    LakeTSArgumentError,
+    LakeTSNotInstalledError,
+    LakeTSPrivilegeError,
+)

@@ -34,7 +34,7 @@ class LakebaseProjectLink(BaseOperatorLink):
         """
         try:
             page = getattr(operator, "project_page", lambda: None)()
-            return page or self._stored(ti_key) or ""
+            return page if page is not None else self._stored(ti_key) or ""
         except Exception as err:
             operator.log.debug("No link to the Lakebase project: %s", err)
             return ""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_lakets.exceptions import (
+    PERMANENT,
     LakebaseConnectionError,
     LakebaseCredentialError,
     LakebaseResolutionError,
-    LakeTSArgumentError,
     LakeTSContendedError,
     LakeTSError,
     LakeTSNotInstalledError,
-    LakeTSPrivilegeError,
 )
 from airflow_provider_lakets.hooks.results import JobResult
 
@@ -20,15 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 R = TypeVar("R", bound=JobResult)
-
-# No retry cures these.
-PERMANENT = (
-    LakebaseCredentialError,
-    LakebaseResolutionError,
-    LakeTSArgumentError,
-    LakeTSNotInstalledError,
-    LakeTSPrivilegeError,
-)
 
 # These are not about one table, chunk or RollUp: the next one would fare no better.
 GENERAL = (

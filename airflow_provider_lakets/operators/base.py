@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_lakets.exceptions import LakeTSPartialFailureError
+from airflow_provider_lakets.exceptions import PERMANENT, LakeTSPartialFailureError
 from airflow_provider_lakets.links import LakebaseProjectLink
 from airflow_provider_lakets.operators._arguments import as_bool
+from airflow_provider_lakets.retries import LakeTSRetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -38,13 +39,14 @@ class LakeTSBaseOperator(BaseOperator):
         super().__init__(**kwargs)
         self.lakebase_conn_id = lakebase_conn_id
         self._hook: LakeTSHook | None = None
+        if getattr(self, "retry_policy", self) is None:  # Airflow before 3.3 has no such attribute
+            self.retry_policy = LakeTSRetryPolicy()
 
     @contextlib.contextmanager
     def lakets(self, context: Context) -> Iterator[LakeTSHook]:
         """Log in once for the whole block; an error that no retry cures fails the task for good."""
         from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
 
-        from airflow_provider_lakets.hooks._outcomes import PERMANENT
         from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
         # Only here: the default of a constructor does not reach a mapped task.
@@ -57,8 +59,8 @@ class LakeTSBaseOperator(BaseOperator):
             fail(str(err), err)
 
     def project_page(self) -> str | None:
-        """Return the address for the link to the Lakebase project, once there was a login."""
-        return self._hook and self._hook.project_page()
+        """Return the address for the link to the Lakebase project, empty if unknown; None before a login."""
+        return self._hook and (self._hook.project_page() or "")
 
     def report(self, context: Context, results: Sequence[JobResult]) -> list[dict[str, Any]]:
         """

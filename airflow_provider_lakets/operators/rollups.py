@@ -79,6 +79,7 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
         what: dict[str, Any] = {"force": as_bool(self.force, "force"), "start": start, "end": end}
         with self.lakets(context) as hook:
             if self.is_dry_run:
+                _events.tell(self, context, ROLLUPS, [])
                 return self.report_plans(context, hook.plan_refresh(rollup, **what))
             results = hook.refresh(
                 rollup,

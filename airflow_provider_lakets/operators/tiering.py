@@ -106,6 +106,7 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
         """Return what became of each chunk."""
         with self.lakets(context) as hook:
             if self.is_dry_run:
+                _events.tell(self, context, TIERED, [])
                 return self.report_plans(context, hook.plan_tiering(as_list(self.chunks) or []))
             results = hook.tier(as_list(self.chunks) or [], since=_events.started_before(context))
             events = self._events(hook, results)

@@ -128,8 +128,7 @@ class LakeTSBaseTrigger(BaseTrigger):
     def _failed(self, error: Exception) -> TriggerEvent:
         from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
 
-        from airflow_provider_lakets.exceptions import LakeTSError
-        from airflow_provider_lakets.hooks._outcomes import PERMANENT
+        from airflow_provider_lakets.exceptions import PERMANENT, LakeTSError
 
         if not isinstance(error, (LakeTSError, AirflowNotFoundException)):
             raise error
