@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -273,3 +275,10 @@ def test_what_the_hook_raises_is_always_one_of_ours(hook: LakeTSHook, server: Lo
         one(hook)
 
     assert_no_secret(refused.value, server)
+
+
+def test_what_comes_of_each_fault_is_measured_and_documented() -> None:
+    document = (Path(__file__).parents[3] / "docs/local.md").read_text()
+    _, _, measured = document.partition("<!-- faults -->")
+
+    assert {*re.findall(r"^\| `([a-z0-9-]+)` \|", measured, re.MULTILINE)} == {*FaultName}
