@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lakets.exceptions import LakeTSError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -12,12 +14,35 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     from airflow_provider_lakets.hooks.lakebase import LakebaseHook
-    from airflow_provider_lakets.hooks.results import Rollup
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+    from airflow_provider_lakets.hooks.results import RefreshResult, Rollup
 
 
 def is_wanted() -> bool:
     """Tell whether the OpenLineage provider is installed, without importing it."""
-    return importlib.util.find_spec("airflow.providers.openlineage") is not None
+    try:
+        return importlib.util.find_spec("airflow.providers.openlineage") is not None
+    except ValueError:  # somebody has put it out of action
+        return False
+
+
+def note_refresh(hook: LakeTSHook, results: Iterable[RefreshResult]) -> dict[str, Any] | None:
+    """
+    Return the arguments for :func:`of_refresh`; None when nobody asks, or there is nothing to tell.
+
+    :param hook: Asked now: when OpenLineage asks, the task is over, and the database out of reach.
+    :param results: What became of the RollUps.
+    """
+    rows = {result.name: result.rows for result in results if result.outcome == "refreshed"}
+    if not rows or not is_wanted():
+        return None
+    try:
+        namespace, database = hook.lineage_names()
+        reads = what_is_read(hook.rollups())
+    except LakeTSError as err:
+        hook.log.warning("OpenLineage is not told what was refreshed: %s", err)
+        return None
+    return {"namespace": namespace, "database": database, "reads": reads, "rows": rows}
 
 
 def what_is_read(rollups: Iterable[Rollup]) -> dict[str, list[str]]:

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
-    from airflow_provider_lakets.hooks.lakets import LakeTSHook
-    from airflow_provider_lakets.hooks.results import RefreshResult
-
 
 class LakeTSRollupRefreshOperator(LakeTSJobOperator):
     """
@@ -74,6 +71,8 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return what became of each RollUp, in the order it happened."""
+        from airflow_provider_lakets.hooks._lineage import note_refresh
+
         rollup = None if self.rollup in ("", "None") else self.rollup
         start, end = as_range(self.range_start, self.range_end)
         what: dict[str, Any] = {"force": as_bool(self.force, "force"), "start": start, "end": end}
@@ -87,7 +86,7 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
                 **what,
                 since=_events.started_before(context),
             )
-            self._note_lineage(hook, results)
+            self._lineage = note_refresh(hook, results)
         plain = self.report(context, results)
         _events.tell(self, context, ROLLUPS, _events.refreshed(results, self.lakebase_conn_id))
         return plain
@@ -103,13 +102,3 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage:
         """Return the same of those RollUps that were refreshed all the same."""
         return self.get_openlineage_facets_on_complete(task_instance)
-
-    def _note_lineage(self, hook: LakeTSHook, results: Sequence[RefreshResult]) -> None:
-        """Keep what OpenLineage will ask for when the task is over, and the database out of reach."""
-        from airflow_provider_lakets.hooks._lineage import is_wanted, what_is_read
-
-        rows = {result.name: result.rows for result in results if result.outcome == "refreshed"}
-        if rows and is_wanted():
-            namespace, database = hook.lineage_names()
-            reads = what_is_read(hook.rollups())
-            self._lineage = {"namespace": namespace, "database": database, "reads": reads, "rows": rows}
