@@ -1,0 +1,201 @@
+"""
+A job that is cut off by the end of its server leaves nothing that running it again does not put right.
+
+Each job is stopped between any two of its statements, and in the middle of them, each time in a database of
+its own. Then the server is killed, once for all of them, and each job is run again: all that the database
+then holds is what it holds after a run that nobody disturbed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import psycopg
+import pytest
+
+from airflow_provider_lakets.engine import install_script
+from airflow_provider_lakets.hooks import lakets
+from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+from tests.crash.server import SETTINGS, Job, Server
+from tests.crash.state import difference, state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+    from tests.crash.state import State
+
+WORLD = Path(__file__).with_name("world.sql").read_text()
+OLD_WORLD = [(Path(__file__).parents[1] / name).read_text() for name in ("lakets_01.sql", "sql/world_01.sql")]
+STEPS = WORLD[WORLD.index("CREATE SCHEMA steps") : WORLD.index("-- The feed")]
+STEP_AT_DDL = "CREATE EVENT TRIGGER steps ON ddl_command_start EXECUTE FUNCTION steps.at_ddl();"
+
+AT_ONCE = 70  # so many sessions the server takes at a time, and two for each
+
+
+class Case(NamedTuple):
+    """A job, the database it is run in, and what was done there before."""
+
+    work: Callable[[LakeTSHook], object]
+    template: str = "world"
+    prepare: str = ""
+
+
+def sync_both(hook: LakeTSHook) -> None:
+    hook.enable_sync("plain")
+    hook.enable_sync("daily_metrics")
+
+
+def day(number: int) -> datetime:
+    return datetime(2024, 1, number, tzinfo=timezone.utc)
+
+
+WRITE = (
+    "UPDATE {0} SET value = value + 1 WHERE id % 3 = 0; DELETE FROM {0} WHERE id = 8;"
+    " UPDATE {0} SET at = at + interval '1 day' WHERE id = 7;"
+    " INSERT INTO {0} VALUES (99, '2024-01-08 12:00', 99);"
+)
+
+CASES = {
+    "partition": Case(
+        lambda hook: hook.partition(range_start=day(1), range_end=day(10)),
+        prepare=WRITE.format("metrics") + WRITE.format("plain"),
+    ),
+    "tier": Case(
+        lambda hook: hook.tier(candidate.chunk_name for candidate in hook.tier_candidates()),
+        prepare="SELECT lakets.tier_chunk('public.metrics_20240102_000000');" + WRITE.format("metrics"),
+    ),
+    "retain": Case(
+        lambda hook: [hook.retain(table) for table in ("metrics", "plain", "The Plant.metrics")],
+    ),
+    "refresh": Case(
+        lambda hook: hook.refresh(parallelism=1),
+        prepare=WRITE.format("metrics") + WRITE.format("plain"),
+    ),
+    "refresh-beside-dropped-chunks": Case(
+        lambda hook: hook.refresh(parallelism=1),
+        prepare="SELECT lakets.execute_retention('plain', p_max_chunks => 2);" + WRITE.format("plain"),
+    ),
+    "sync": Case(
+        sync_both,
+    ),
+    "repair": Case(
+        lambda hook: hook.enable_sync("torn"),
+        prepare="DELETE FROM lakets_cdf._shadow_torn WHERE id < 3; UPDATE torn SET value = -1 WHERE id < 5;"
+        " ALTER TABLE torn ADD COLUMN more text; UPDATE torn SET more = 'x' WHERE id > 9",
+    ),
+    "install": Case(lambda hook: hook.install(), template="bare"),
+    "install-again": Case(lambda hook: hook.install()),
+    "install-over-0.1": Case(lambda hook: hook.install(), template="old_world"),
+}
+
+
+@pytest.fixture(scope="module")
+def server(postgres_version: int) -> Iterator[Server]:
+    """Start a server that may be killed: the shared one serves other tests too."""
+    with (
+        tempfile.TemporaryDirectory(prefix="lakets-", ignore_cleanup_errors=True) as folder,
+        EmbeddedPostgres(Path(folder) / "pg", version=postgres_version, settings=SETTINGS) as postgres,
+    ):
+        server = Server(postgres)
+        server.template("bare", STEPS, STEP_AT_DDL)
+        server.template("old_world", *OLD_WORLD, STEPS, STEP_AT_DDL)
+        server.template("world", install_script(), WORLD)
+        yield server
+
+
+class Run(NamedTuple):
+    """What a job does when nobody disturbs it."""
+
+    statements: int
+    steps: int
+    end: State
+
+
+def undisturbed(server: Server, case: Case) -> Run:
+    database = server.database(case.template, case.prepare)
+    with psycopg.connect(database, autocommit=True) as conn:
+        conn.execute("SELECT setval('steps.taken', 1, false)")
+    job = Job(database, case.work).start()
+    job.end()
+    assert job.error is None
+    with psycopg.connect(database, autocommit=True) as conn:
+        row = conn.execute("SELECT last_value - (NOT is_called)::integer FROM steps.taken").fetchone()
+    assert row is not None
+    run = Run(job.sent, row[0], state(database))
+    server.drop(database)
+    return run
+
+
+class Cut(NamedTuple):
+    """A job that stands, the case it is of, and what its database held by then."""
+
+    name: str
+    job: Job
+    database: str
+    before: State | None
+
+
+def cut(server: Server, name: str, **where: int) -> Cut:
+    case = CASES[name]
+    database = server.database(case.template, case.prepare)
+    with psycopg.connect(database, autocommit=True) as conn:
+        conn.execute("SELECT setval('steps.taken', 1, false)")
+    job = Job(database, case.work, **where).start()
+    # In the middle of a statement tables may be locked.
+    return Cut(name, job, database, None if "step" in where else state(database))
+
+
+def spread(total: int, most: int | None) -> list[int]:
+    """Return at most so many of the numbers from 1 to total, evenly apart, the first and last among them."""
+    if most is None or total <= most:
+        return list(range(1, total + 1))
+    return sorted({1 + round(n * (total - 1) / (most - 1)) for n in range(most)})
+
+
+def kill_everywhere(server: Server, names: list[str], *, statements: int | None, steps: int | None) -> None:
+    runs = {name: undisturbed(server, CASES[name]) for name in names}
+    places: list[tuple[str, dict[str, int]]] = []
+    for name, run in runs.items():
+        assert run.statements > 0
+        assert run.steps > 0
+        places += [(name, {"statement": number}) for number in spread(run.statements, statements)]
+        places += [(name, {"step": number}) for number in spread(run.steps, steps)]
+    for first in range(0, len(places), AT_ONCE):
+        cuts = [cut(server, name, **where) for name, where in places[first : first + AT_ONCE]]
+        server.kill()
+        for stopped in cuts:
+            stopped.job.end()
+        server.restart()
+        for stopped in cuts:
+            check(server, stopped, runs[stopped.name])
+
+
+def check(server: Server, stopped: Cut, run: Run) -> None:
+    where = f"{stopped.name}, statement {stopped.job.sent} of {run.statements}, step {stopped.job.step}"
+    if stopped.before is not None:
+        assert difference(stopped.before, state(stopped.database)) == [], f"lost by the crash: {where}"
+    again = Job(stopped.database, CASES[stopped.name].work).start()
+    again.end()
+    assert again.error is None, where
+    assert difference(run.end, state(stopped.database)) == [], where
+    server.drop(stopped.database)
+
+
+def test_a_job_cut_off_by_a_crash_is_made_good_by_the_next_run(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lakets, "DROP_BATCH", 2)  # so that retention takes several statements
+    kill_everywhere(server, list(CASES), statements=3, steps=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_a_job_cut_off_anywhere_is_made_good_by_the_next_run(
+    server: Server, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(lakets, "DROP_BATCH", 1)
+    kill_everywhere(server, [name], statements=None, steps=None)
