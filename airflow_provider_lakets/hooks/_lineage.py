@@ -76,7 +76,7 @@ def dataset(hook: LakebaseHook, table: str) -> Dataset:
 
 def of_refresh(
     namespace: str, database: str, reads: Mapping[str, Iterable[str]], rows: Mapping[str, int | None]
-) -> OperatorLineage:
+) -> OperatorLineage[Any, Any]:
     """
     Return the lineage of a refresh: what the refreshed RollUps read, and how many rows went into each.
 

@@ -91,7 +91,7 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
         _events.tell(self, context, ROLLUPS, _events.refreshed(results, self.lakebase_conn_id))
         return plain
 
-    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage:
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
         """Return what the refreshed RollUps read, and how many rows were written into each."""
         from airflow.providers.openlineage.extractors import OperatorLineage
 
@@ -99,6 +99,6 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
 
         return of_refresh(**self._lineage) if self._lineage else OperatorLineage()
 
-    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage:
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any]:
         """Return the same of those RollUps that were refreshed all the same."""
         return self.get_openlineage_facets_on_complete(task_instance)

@@ -54,14 +54,16 @@ def refresh(**arguments: Any) -> LakeTSRollupRefreshOperator:
     return operator
 
 
-def extracted(operator: Any, state: TaskInstanceState = TaskInstanceState.SUCCESS) -> OperatorLineage:
+def extracted(
+    operator: Any, state: TaskInstanceState = TaskInstanceState.SUCCESS
+) -> OperatorLineage[Any, Any]:
     """Ask OpenLineage's own extractor manager, as its listener does at the end of a task."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what its imports warn of is not ours to mend
         from airflow.providers.openlineage.extractors.manager import ExtractorManager
     run: Any = SimpleNamespace(run_id="manual")
-    manager: Any = ExtractorManager()
-    found: OperatorLineage = manager.extract_metadata(
+    manager: Any = ExtractorManager()  # type: ignore[no-untyped-call]
+    found: OperatorLineage[Any, Any] = manager.extract_metadata(
         run, operator, task_instance_state=state, task_instance=SimpleNamespace()
     )
     return found
