@@ -64,8 +64,8 @@ def past_retention(hook: LakeTSContract, table: ChronoTable) -> list[PastChunk]:
     ]
 
 
-def why_not_refreshed(hook: LakeTSContract, name: str) -> str:
-    """Return why ``refresh_rollup`` left a RollUp as it is."""
+def why_not_refreshed(hook: LakeTSContract, name: str) -> tuple[str, str]:
+    """Return the outcome, and why ``refresh_rollup`` left a RollUp as it is."""
     rows = hook._query(
         "SELECT refresh_lag, last_refreshed_at + refresh_lag > now() AS too_soon"
         "  FROM lakets._rollup_registry WHERE name = %(name)s",
@@ -73,5 +73,6 @@ def why_not_refreshed(hook: LakeTSContract, name: str) -> str:
         doing=f"Looking up RollUp {name}",
     )
     if rows and rows[0]["too_soon"]:
-        return f"refreshed less than {rows[0]['refresh_lag']} ago (its refresh_lag)"
-    return "another session is refreshing it"
+        return "unchanged", f"refreshed less than {rows[0]['refresh_lag']} ago (its refresh_lag)"
+    # It may not see the latest changes, or be that of a worker that was killed, and come to nothing.
+    return "contended", "another session is refreshing it"

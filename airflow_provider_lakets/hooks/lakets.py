@@ -177,7 +177,8 @@ class LakeTSHook(LakeTSPlanning):
             return RefreshResult(
                 name, "refreshed", ms=ms, rows=done.rows, removed=done.removed, changed=done.changed
             )
-        return RefreshResult(name, "unchanged", why_not_refreshed(self, name), ms=ms)
+        outcome, detail = why_not_refreshed(self, name)
+        return RefreshResult(name, outcome, detail, ms=ms)
 
     def _refresh_range(self, name: str, *, start: datetime, end: datetime, force: bool) -> RefreshResult:
         buckets = buckets_of_range(self.invalidate_rollup_range(name, start, end), start, end)

@@ -207,13 +207,13 @@ def test_refresh_too_soon_is_unchanged_and_says_so(chain: Lab) -> None:
     assert "refresh_lag" in str(result.detail)
 
 
-def test_what_another_session_refreshes_is_unchanged_and_says_so(chain: Lab) -> None:
+def test_what_another_session_refreshes_is_contended_and_says_so(chain: Lab) -> None:
     with psycopg.connect(chain.conninfo) as other:
         other.execute("SELECT lakets.refresh_rollup('apart')")  # not committed yet
 
         (result,) = chain.hook().refresh("apart")
 
-    assert (result.outcome, result.detail) == ("unchanged", "another session is refreshing it")
+    assert (result.outcome, result.detail) == ("contended", "another session is refreshing it")
 
 
 def test_force_refreshes_within_the_refresh_lag_or_says_what_it_needs(chain: Lab) -> None:
