@@ -6,6 +6,7 @@
 --     GRANT CREATE ON SCHEMA <the tables' schemas> TO <owning role>;
 --     GRANT USAGE, CREATE ON SCHEMA lakets, lakets_cdf TO <owning role>;
 --     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO <owning role>;
+--     GRANT SELECT, INSERT ON lakets_cdf._trim_log TO <owning role>;  -- where shadows are trimmed
 -- Whoever installs: CREATE on the database, and over an existing install membership in the owning roles.
 
 -- Locks on tables that are in use: step back rather than let readers and writers queue behind the install.

@@ -281,7 +281,7 @@ def test_trim_waits_for_a_fence(
 def test_trim_that_is_flushed_proves_nothing_about_a_writer_in_flight(
     stage: Stage, feed: HandFeed, trimmer: Session, writer: Session
 ) -> None:
-    # The schedule: a row is written and its position noted; a trim commits and is flushed beyond that position;
+    # The schedule: a row is written and its position noted; a trim commits, and is flushed, beyond that;
     # then the row commits.
     writer.begin()
     writer.run(ADD, *RESIDENT)

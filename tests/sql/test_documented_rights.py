@@ -92,6 +92,29 @@ def test_the_jobs_role_runs_all_four_jobs_with_the_documented_rights(lifecycle: 
     assert dropped
 
 
+def test_the_jobs_role_trims_with_the_documented_rights(
+    lifecycle: psycopg.Connection, conn: psycopg.Connection
+) -> None:
+    with lifecycle as jobs:
+        jobs.execute("SELECT lakets.remove_retention_policy('metrics')")
+        jobs.execute(
+            "SELECT lakets.add_tiered_retention_policy('metrics', '8 days', '20 days', p_trim_shadow => true)"
+        )
+        conn.execute(
+            "INSERT INTO wal2delta.tables"
+            " VALUES ('lakets_cdf._trim_log'::regclass, 'STREAMING', '0/0', now())"
+        )
+        jobs.execute(
+            "SELECT lakets.tier_chunk(chunk_name) FROM lakets._get_chunks_to_tier('metrics')"
+        ).fetchall()
+        jobs.execute("SELECT lakets.refresh_rollup_cascade()")
+        dropped = value(jobs, "SELECT lakets.execute_retention('metrics')")
+        trimmed = value(jobs, "SELECT lakets.trim_shadow('metrics')")
+
+    assert dropped
+    assert trimmed
+
+
 def test_a_writer_that_had_its_rights_before_the_sync_goes_on_writing(
     lifecycle: psycopg.Connection, database: str, roles: dict[str, str]
 ) -> None:
