@@ -430,9 +430,15 @@ BEGIN
 
     v_relation := lakets._relation(v_table.schema_name, v_table.table_name);
     v_default := lakets._default_partition(v_relation);
-    IF v_default IS NOT NULL AND NOT EXISTS (SELECT FROM lakets._due_chunks(v_table, v_default, v_from, v_to)) THEN
-        RETURN 0;  -- the usual case takes no lock
-    END IF;
+    BEGIN
+        IF v_default IS NOT NULL AND NOT EXISTS (SELECT FROM lakets._due_chunks(v_table, v_default, v_from, v_to)) THEN
+            RETURN 0;  -- the usual case waits for nobody
+        END IF;
+        -- Let go of the default partition, which was read: whoever maintains the table now may be about to lock it.
+        RAISE lock_not_available;
+    EXCEPTION WHEN lock_not_available THEN
+        NULL;
+    END;
 
     PERFORM lakets._require_read_committed();
     -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) default partition, (4) tables that it refers to.

@@ -46,6 +46,23 @@ def test_the_second_of_two_makers_finds_nothing_left_to_make(stage: Stage, sessi
     )
 
 
+# ensure/ensure in a circle: the second reads the default partition, which the first will lock, and waits.
+def test_the_second_of_two_makers_holds_nothing_that_the_first_will_lock(
+    stage: Stage, sessions: Sessions
+) -> None:
+    stage.table()
+    first, second = sessions("first"), sessions("second")
+
+    first.begin()
+    first.run("SELECT lakets._lock_maintenance('metrics')")
+    second.start(RANGE)
+    second.wait_blocked_by(first)
+    first.run("LOCK TABLE metrics_default IN ACCESS EXCLUSIVE MODE NOWAIT")
+    first.commit()
+
+    assert second.finish() == [(3,)]
+
+
 # ensure/ensure, the first of which does not come through.
 def test_the_second_of_two_makers_makes_what_the_first_rolled_back(stage: Stage, sessions: Sessions) -> None:
     stage.table()
