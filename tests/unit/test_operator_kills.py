@@ -74,22 +74,28 @@ def context() -> Any:
     }
 
 
-def wait_for(lab: Lab, what: str, count: int = 1) -> None:
-    """Return as soon as so many of the provider's sessions are in a state, looked for up to 15 seconds."""
+def wait_for(lab: Lab, what: str, count: int, seconds: float) -> None:
+    """Return as soon as so many of the provider's sessions are in a state."""
     found = None
-    patience = time.monotonic() + 15
+    patience = time.monotonic() + seconds
     while found != count and time.monotonic() < patience:
         found = lab.value(f"SELECT count(*) FROM pg_stat_activity WHERE {OURS} AND {what}")
         threading.Event().wait(0.02)
     assert found == count, f"{found} sessions are in the state {what}"
 
 
+def seconds(count: float) -> Any:
+    """Return Airflow's own execution_timeout."""
+    return TimeoutPosix(count)  # type: ignore[no-untyped-call]
+
+
 def held_up(lab: Lab, count: int = 1) -> None:
-    wait_for(lab, "wait_event_type = 'Lock'", count)
+    wait_for(lab, "wait_event_type = 'Lock'", count, 30)
 
 
 def gone(lab: Lab) -> None:
-    wait_for(lab, "true", 0)
+    """Return when no session is left: long before the server itself misses its client, after 10 seconds."""
+    wait_for(lab, "true", 0, 5)
 
 
 def execute_until(task: LakeTSBaseOperator, then: Callable[[], None]) -> None:
@@ -149,7 +155,7 @@ def test_on_kill_ends_all_refreshes_that_run_side_by_side(lake: Stage, lab: Lab)
 def test_a_timeout_leaves_no_session_behind(busy: Lab, task: Callable[[], LakeTSBaseOperator]) -> None:
     operator = task()
 
-    with pytest.raises(BaseException, match="Timeout") as raised, TimeoutPosix(1):
+    with pytest.raises(BaseException, match="Timeout") as raised, seconds(1):
         operator.execute(context())
 
     assert "Timeout" in type(raised.value).__name__
@@ -164,7 +170,7 @@ def test_a_timeout_ends_all_refreshes_that_run_side_by_side(lake: Stage, lab: La
 
     with psycopg.connect(lab.conninfo) as other:
         other.execute("LOCK metrics IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(BaseException, match="Timeout"), TimeoutPosix(1):
+        with pytest.raises(BaseException, match="Timeout"), seconds(1):
             LakeTSRollupRefreshOperator(task_id="x", parallelism=3).execute(context())
         gone(lab)
 
