@@ -161,9 +161,14 @@ class LakeTSContract(LakeTSCalls):
         )
 
     def add_retention_policy(
-        self, table_name: str, drop_after: str | timedelta, *, schema_name: str = "public"
+        self,
+        table_name: str,
+        drop_after: str | timedelta,
+        *,
+        schema_name: str = "public",
+        trim_shadow: bool = False,
     ) -> int:
-        """Drop chunks older than an interval from Lakebase."""
+        """Drop chunks older than an interval from Lakebase, and perhaps their rows from the shadow."""
         return int(
             self._value(
                 "add_retention_policy",
@@ -171,6 +176,7 @@ class LakeTSContract(LakeTSCalls):
                 p_table_name=table_name,
                 p_drop_after=drop_after,
                 p_schema_name=schema_name,
+                **self._trimming("add_retention_policy", trim_shadow),
             )
         )
 
@@ -181,8 +187,9 @@ class LakeTSContract(LakeTSCalls):
         drop_after: str | timedelta,
         *,
         schema_name: str = "public",
+        trim_shadow: bool = False,
     ) -> int:
-        """Tier chunks at one age and drop them from Lakebase at a later one."""
+        """Tier chunks at one age and drop them from Lakebase, and perhaps from the shadow, at a later one."""
         return int(
             self._value(
                 "add_tiered_retention_policy",
@@ -191,8 +198,18 @@ class LakeTSContract(LakeTSCalls):
                 p_tier_after=tier_after,
                 p_drop_after=drop_after,
                 p_schema_name=schema_name,
+                **self._trimming("add_tiered_retention_policy", trim_shadow),
             )
         )
+
+    def _trimming(self, function: str, trim_shadow: bool) -> Row:
+        if not trim_shadow:
+            return {}
+        if not self._takes(function, "p_trim_shadow"):
+            raise LakeTSArgumentError(
+                "Trimming the shadow needs LakeTS 0.2 or later; upgrade with `lakets install`, or do without."
+            )
+        return {"p_trim_shadow": True}
 
     def get_chunks_to_tier(self, table_name: str, *, schema_name: str = "public") -> list[TierCandidate]:
         """List the chunks of a table that are old enough to be tiered, while its shadow streams."""
@@ -232,6 +249,43 @@ class LakeTSContract(LakeTSCalls):
                 p_schema_name=schema_name,
                 p_force=force,
                 **_given(p_max_chunks=max_chunks),
+            )
+        )
+
+    def trim_shadow(self, table_name: str, *, schema_name: str = "public") -> int:
+        """
+        Remove rows of dropped chunks from the shadow and return how many, at most 10,000 in this transaction.
+
+        Only where the retention policy asks for it, and only what is proved flushed to Unity Catalog.
+        """
+        return int(self._value("trim_shadow", p_table_name=table_name, p_schema_name=schema_name))
+
+    def history_view_sql(
+        self,
+        table_name: str,
+        *,
+        schema_name: str = "public",
+        catalog: str | None = None,
+        uc_schema: str | None = None,
+        view_name: str | None = None,
+        since: datetime | None = None,
+    ) -> str:
+        """
+        Return the Databricks SQL statement that makes the view of a table's whole history.
+
+        :param table_name: The ChronoTable.
+        :param schema_name: Its schema.
+        :param catalog: The catalog in Unity Catalog that the feed writes to; None for the current one.
+        :param uc_schema: The schema there; None for the current one.
+        :param view_name: The name of the view; None for the table's with ``_history`` behind it.
+        :param since: When the feed began the shadow anew, if it did: what it wrote before is there twice.
+        """
+        return str(
+            self._value(
+                "history_view_sql",
+                p_table_name=table_name,
+                p_schema_name=schema_name,
+                **_given(p_catalog=catalog, p_uc_schema=uc_schema, p_view_name=view_name, p_since=since),
             )
         )
 

@@ -101,36 +101,49 @@ class LakeTSHook(LakeTSPlanning):
         """
         Drop the chunks of a ChronoTable that are past retention, a few at a time; say why others stay.
 
+        Then their rows are removed from the shadow, where the policy says so.
+
         :param table: The ChronoTable.
         :param force: Drop even what is not proved durable in Unity Catalog.
         """
         with self.session():
             (found,) = self.chronotables([table])
             before = self._standing(found)
-            # Earlier batches are committed when a later one fails: what they dropped is told all the same.
-            result, go_on = attempt(RetentionResult, found.name, partial(self._drop_all, found, force=force))
+            trimmed: list[int] = []
+            # Earlier batches are committed when a later one fails: what they did is told all the same.
+            result, go_on = attempt(
+                RetentionResult, found.name, partial(self._drop_all, found, trimmed, force=force)
+            )
             if not go_on:
                 return result
             after = set(self._standing(found))
             dropped = [chunk for chunk in before if chunk not in after]
             deferred = why_not_dropped(self, found)
-        outcome = "dropped" if dropped else "deferred" if deferred else "unchanged"
+        outcome = "dropped" if dropped else "deferred" if deferred else "trimmed" if trimmed else "unchanged"
         return dataclasses.replace(
-            result, outcome=outcome if result.ok else result.outcome, dropped=dropped, deferred=deferred
+            result,
+            outcome=outcome if result.ok else result.outcome,
+            dropped=dropped,
+            deferred=deferred,
+            trimmed=sum(trimmed),
         )
 
     def _standing(self, table: ChronoTable) -> list[str]:
         chunks = self.show_chunks(table.table_name, schema_name=table.schema_name)
         return [chunk.chunk_name for chunk in chunks]
 
-    def _drop_all(self, table: ChronoTable, *, force: bool) -> RetentionResult:
-        """Drop batch after batch, each in a transaction of its own, where the installed LakeTS can."""
+    def _drop_all(self, table: ChronoTable, trimmed: list[int], *, force: bool) -> RetentionResult:
+        """Drop, then trim, each batch in a transaction of its own, where the installed LakeTS can."""
         batched = self._takes("execute_retention", "p_max_chunks")
         while self.execute_retention(
             table.table_name, schema_name=table.schema_name, force=force, max_chunks=DROP_BATCH
         ):
             if not batched:
                 break
+        while self._takes("trim_shadow") and (
+            rows := self.trim_shadow(table.table_name, schema_name=table.schema_name)
+        ):
+            trimmed.append(rows)
         return RetentionResult(table.name, "unchanged")
 
     def refresh(

@@ -142,10 +142,15 @@ class PastChunk(Record):
 
 @dataclass(frozen=True)
 class RetentionResult(JobResult):
-    """One ChronoTable: ``dropped``, ``deferred`` (chunks are due, none could be dropped) or ``unchanged``."""
+    """
+    One ChronoTable: ``dropped``, ``deferred`` (due, but none could be dropped), ``trimmed`` or ``unchanged``.
+
+    ``trimmed`` counts the rows removed from the shadow: of chunks that this run dropped, or an earlier one.
+    """
 
     dropped: list[str] = field(default_factory=list)
     deferred: list[DeferredChunk] = field(default_factory=list)
+    trimmed: int = 0
 
 
 @dataclass(frozen=True)

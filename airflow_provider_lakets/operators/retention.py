@@ -21,8 +21,9 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
     Drop the chunks of one ChronoTable that are past its retention from Lakebase.
 
     A synced table loses only what is proved durable in Unity Catalog, where nothing is ever deleted.
-    Returns a dict: ``name``, ``outcome`` (dropped, deferred, unchanged, contended, failed), ``dropped``
-    (chunks), ``deferred`` (chunks past retention that stay, with the reason), ``detail``.
+    Returns a dict: ``name``, ``outcome`` (dropped, deferred, trimmed, unchanged, contended, failed),
+    ``dropped`` (chunks), ``deferred`` (chunks past retention that stay, with the reason), ``trimmed`` (how
+    many rows of dropped chunks were removed from the shadow, where the policy asks for it), ``detail``.
 
     With ``deferrable`` the task waits, in the triggerer, until what keeps chunks from being dropped has gone:
     the change feed has flushed them, each RollUp has absorbed them. Then it drops them. What is deferred even
@@ -76,13 +77,14 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Drop what was deferred, and return what was dropped before and after the wait."""
         raise_if_failed(event)
-        before = self.so_far(context)["dropped"]
+        before = self.so_far(context)
         with self.lakets(context) as hook:
             result = hook.retain(self.name, force=as_bool(self.force, "force"))
         self._log(result)
-        dropped = [*before, *result.dropped]
+        dropped = [*before["dropped"], *result.dropped]
         outcome = "dropped" if dropped and result.ok else result.outcome
-        result = dataclasses.replace(result, dropped=dropped, outcome=outcome)
+        trimmed = before.get("trimmed", 0) + result.trimmed
+        result = dataclasses.replace(result, dropped=dropped, outcome=outcome, trimmed=trimmed)
         (plain,) = self.report(context, [result])
         left = [f"{stays.chunk}: {stays.reason}" for stays in result.deferred]
         self.check_deferred(context, event, plain, left)
@@ -93,3 +95,5 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
             self.log.info("Dropped %s", chunk)
         for stays in result.deferred:
             self.log.info("Deferred %s: %s", stays.chunk, stays.reason)
+        if result.trimmed:
+            self.log.info("Removed %s row(s) of dropped chunks from the shadow", result.trimmed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -266,6 +267,30 @@ def test_retain_tells_what_was_dropped_before_it_was_contended(
 
     assert result.outcome == "contended"
     assert len(result.dropped) >= 5
+
+
+def test_retain_trims_nothing_unless_asked(lab: Lab) -> None:
+    lab.synced(days=8)
+    before = lab.value("SELECT count(*) FROM lakets_cdf._shadow_metrics")
+
+    result = lab.hook().retain("metrics", force=True)
+
+    assert (bool(result.dropped), result.trimmed) == (True, 0)
+    assert lab.value("SELECT count(*) FROM lakets_cdf._shadow_metrics") == before
+
+
+@pytest.mark.parametrize("policy", ["retention", "tiered_retention"])
+def test_trimming_needs_an_engine_that_can(lab: Lab, policy: str) -> None:
+    lab.table("metrics")
+    ages = ["1 day", "2 days"][: 2 if policy == "tiered_retention" else 1]
+    add = partial(getattr(lab.hook(), f"add_{policy}_policy"), "metrics", *ages, trim_shadow=True)
+
+    if lab.engine == "0.1":
+        with pytest.raises(LakeTSArgumentError, match="Trimming the shadow needs"):
+            add()
+    else:
+        add()
+        assert lab.values("SELECT config ->> 'trim_shadow' FROM lakets._policy_registry") == ["true"]
 
 
 def test_version_is_none_without_lakets(lab: Lab) -> None:
