@@ -13,6 +13,7 @@ from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
 from airflow_provider_lakets.triggers.durability import LakeTSDurabilityTrigger
@@ -83,8 +84,6 @@ def write(lake: Stage, day: int, value: int = 100) -> None:
 
 def overlap(lake: Stage, lab: Lab) -> None:
     """Let two writers overlap such that no position proves both flushed, and then fall idle."""
-    import psycopg
-
     with psycopg.connect(lab.conninfo) as first, psycopg.connect(lab.conninfo) as second:
         for conn, day in ((first, COLD), (second, OTHER)):
             conn.execute("INSERT INTO metrics VALUES (9, %s, 9)", [lake.at(day, 2)])
@@ -482,6 +481,41 @@ def test_a_trigger_that_is_stopped_in_mid_look_leaves_nothing_running(lake: Stag
     asyncio.run(stop())
 
     assert lab.sleepers() == 0
+
+
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        lambda: tier("public.metrics_20240101_000000"),
+        lambda: LakeTSDurabilityTrigger(table="metrics", deadline=in_an_hour()),
+        lambda: LakeTSDurabilityTrigger(chunks=["public.metrics_20240101_000000"], deadline=in_an_hour()),
+        lambda: LakeTSRetentionTrigger(table="metrics", chunks=["public.x"], deadline=in_an_hour()),
+        lambda: fresh(max_lag="1 hour"),
+    ],
+    ids=["tier", "table", "chunks", "retention", "rollup"],
+)
+def test_each_trigger_that_is_stopped_while_it_is_held_up_leaves_no_session(
+    lake: Stage, lab: Lab, trigger: Callable[[], LakeTSBaseTrigger]
+) -> None:
+    lake.synced()
+    lake.rollup("hourly")
+    held_up = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    held_up += " AND application_name LIKE 'airflow-provider%%' AND wait_event_type = 'Lock'"
+
+    async def stop() -> None:
+        running = asyncio.ensure_future(anext(trigger().run()))
+        while not lab.value(held_up):
+            assert not running.done()
+            await asyncio.sleep(0.02)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+    with psycopg.connect(lab.conninfo) as other:
+        other.execute("LOCK lakets._chronotable_registry, lakets._rollup_registry IN ACCESS EXCLUSIVE MODE")
+        asyncio.run(asyncio.wait_for(stop(), 20))
+
+        assert sessions(lab) == 0
 
 
 # Errors
