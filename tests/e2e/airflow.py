@@ -43,6 +43,7 @@ class Task:
     state: str
     tries: int
     pid: int | None
+    seconds: float
 
 
 class Airflow(AirflowClient):
@@ -85,6 +86,17 @@ class Airflow(AirflowClient):
         """Return the runs of a DAG."""
         found = self.call("GET", f"/api/v2/dags/{dag_id}/dagRuns?limit=100")["dag_runs"]
         return [Run(self, dag_id, run["dag_run_id"]) for run in found]
+
+    def stop_runs(self) -> None:
+        """End what a test that failed has left running."""
+        for state in ("running", "queued"):
+            for run in self.call("GET", f"/api/v2/dags/~/dagRuns?state={state}")["dag_runs"]:
+                left = Run(self, run["dag_id"], run["dag_run_id"])
+                self.call("PATCH", left.path, {"state": "failed"})
+
+    def pause(self, dag_id: str, *, paused: bool = True) -> None:
+        """Let no run of a DAG begin, or do."""
+        self.call("PATCH", f"/api/v2/dags/{dag_id}", {"is_paused": paused})
 
     def tail(self) -> str:
         """Return the end of what each part wrote."""
@@ -134,6 +146,7 @@ class Run:
                 ti["state"] or "none",
                 ti["try_number"],
                 ti["pid"],
+                ti["duration"] or 0.0,
             )
             for ti in found
             if task_id in (None, ti["task_id"])

@@ -18,11 +18,12 @@ import pytest
 from airflow_provider_lakets.local.client import LocalServer
 from airflow_provider_lakets.local.demo.airflow_server import sample_dags
 from airflow_provider_lakets.local.lakebase import LocalLakebase
+from airflow_provider_lakets.local.postgres import EmbeddedPostgres
 from tests.e2e.airflow import Airflow
 from tests.e2e.lake import Lake
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _OWN_DAGS = Path(__file__).with_name("dags")
 _LAST = "test_secrets.py"
@@ -32,12 +33,13 @@ outcomes = pytest.StashKey[list[dict[str, Any]]]()
 
 @dataclass(frozen=True)
 class World:
-    """The Lakebase, seen from both sides of its front door, and the Airflow that works on it."""
+    """The Lakebase, seen from both sides of its front door, the Airflow that works on it, its database."""
 
     folder: Path
     cloud: LocalServer
     lakebase: LocalLakebase
     airflow: Airflow
+    metadata: str
 
 
 @pytest.fixture(scope="session")
@@ -52,15 +54,27 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         lakebase = stack.enter_context(LocalLakebase(cloud.folder, feed_interval=0.5))
         jobs, owner = cloud.state.jobs, cloud.state.owner
         lakebase.create_role(jobs.client_id, member_of=owner.client_id)
+        metadata = stack.enter_context(EmbeddedPostgres(folder / "metadata", settings={"fsync": "off"}))
         airflow = Airflow(
-            folder / "airflow", dags=_dags(folder / "dags"), environment=cloud.airflow_env(jobs)
+            folder / "airflow",
+            dags=_dags(folder / "dags"),
+            environment={
+                **cloud.airflow_env(jobs),
+                # In SQLite the parts and the command line would lock each other out.
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": _url(metadata),
+            },
         )
         stack.callback(airflow.server.stop)
         airflow.start()
         airflow.succeed("lakets_install")
         lakebase.create_role(owner.client_id)  # it uses what the jobs' role has installed
         _note(request.config, "start, and install", "passed", time.monotonic() - started)
-        yield World(folder, cloud, lakebase, airflow)
+        yield World(folder, cloud, lakebase, airflow, metadata.conninfo("airflow"))
+
+
+def _url(server: EmbeddedPostgres) -> str:
+    server.ensure_database("airflow")
+    return f"postgresql+psycopg2://postgres@/airflow?host={server.socket_dir}&port=5432"
 
 
 def _dags(folder: Path) -> Path:
@@ -68,7 +82,7 @@ def _dags(folder: Path) -> Path:
     folder.mkdir()
     for sample in sample_dags().glob("*.py"):
         text = sample.read_text()
-        quicker = text.replace("timedelta(minutes=1)", "timedelta(seconds=1)")
+        quicker = text.replace("timedelta(minutes=1)", "timedelta(seconds=3)")
         assert quicker != text, f"{sample} pauses no minute any more: make the pause short here"
         (folder / sample.name).write_text(quicker)
     for own in _OWN_DAGS.glob("*.py"):
@@ -90,10 +104,12 @@ def airflow(world: World) -> Airflow:
 @pytest.fixture
 def lake(world: World) -> Iterator[Lake]:
     """Yield a Lakebase in which nothing is, and nothing is wrong."""
-    lake = Lake(world.cloud, world.lakebase)
-    yield lake
-    world.cloud.clear_faults()
-    lake.close()
+    with contextlib.closing(Lake(world.cloud, world.lakebase)) as lake:
+        try:
+            yield lake
+        finally:
+            world.airflow.stop_runs()
+            lake.clean()
 
 
 # The report
@@ -121,17 +137,19 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report: pytest.TestReport = yield
     if report.when == "call" or report.outcome != "passed":
         name = item.name.removeprefix("test_").replace("_", " ")
-        _note(item.config, name, report.outcome, report.duration)
+        notes = [str(value) for what, value in item.user_properties if what == "note"]
+        _note(item.config, name, report.outcome, report.duration, notes)
     return report
 
 
-def _note(config: pytest.Config, name: str, outcome: str, seconds: float) -> None:
+def _note(config: pytest.Config, name: str, outcome: str, seconds: float, notes: Sequence[str] = ()) -> None:
     config.stash[outcomes].append(
         {
             "scenario": name,
             "airflow": version("apache-airflow-core"),
             "outcome": outcome,
             "seconds": round(seconds, 1),
+            "notes": [*notes],
         }
     )
     # At once: a run that is killed has a report too.

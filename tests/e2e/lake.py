@@ -22,6 +22,11 @@ SELECT lakets.time_bucket('1 hour', at) AS bucket, count(*) AS readings, sum(val
  GROUP BY 1
 """
 
+_PACE = """
+CREATE OR REPLACE FUNCTION public.pace() RETURNS trigger LANGUAGE plpgsql AS
+'BEGIN PERFORM pg_catalog.pg_sleep(tg_argv[0]::float8); RETURN new; END'
+"""
+
 
 class Lake:
     """
@@ -37,14 +42,17 @@ class Lake:
         self.jobs = cloud.state.jobs.client_id
         self.owner = cloud.state.owner.client_id
         self.admin = psycopg.connect(lakebase.conninfo(), autocommit=True)
-        self._clean()
         # As the application would come in: through the front door, with a credential of its own.
         self.conn = cloud.connect()
         self.conn.execute("CREATE TABLE public.pace AS SELECT 0::float8 AS seconds")
 
-    def _clean(self) -> None:
+    def clean(self) -> None:
+        """Take all of it away, and whatever is wrong."""
         self.cloud.clear_faults()
-        self.lakebase.resume_feed()
+        self.slow_tiering(0)
+        self.admin.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = %s", [self.jobs]
+        )
         for schema, table in self.admin.execute(
             "SELECT schema_name, table_name FROM lakets._chronotable_registry"
         ).fetchall():
@@ -107,6 +115,50 @@ class Lake:
     def slow(self, seconds: float) -> None:
         """Let refreshes that begin now sleep so long in the middle of their query."""
         self.conn.execute("UPDATE public.pace SET seconds = %s", [seconds])
+
+    def slow_tiering(self, seconds: float) -> None:
+        """Let each chunk that is flagged from now on take so long."""
+        self.admin.execute("DROP TRIGGER IF EXISTS pace ON lakets._chunk_metadata")
+        if seconds:
+            self.admin.execute(_PACE)
+            self.admin.execute(
+                "CREATE TRIGGER pace BEFORE UPDATE ON lakets._chunk_metadata FOR EACH ROW"
+                f" WHEN (NEW.status = 'tiered') EXECUTE FUNCTION public.pace('{seconds}')".encode()
+            )
+
+    def table_of_hours(self, name: str, chunks: int) -> None:
+        """Make a ChronoTable that is streamed, with so many hourly chunks of a row each that are due."""
+        self.conn.execute(f"CREATE TABLE public.{name} (at timestamptz PRIMARY KEY, value int)".encode())
+        hours = chunks + 2
+        self.value(
+            "SELECT lakets._ensure_partitions(lakets.create_chronotable(p_table_name => %s,"
+            " p_time_column => 'at', p_chunk_interval => '1 hour'),"
+            " p_range_start => now() - make_interval(hours => %s), p_range_end => now())",
+            name,
+            hours,
+        )
+        self.conn.execute("SELECT lakets.enable_sync(%s)", [name])
+        self.conn.execute(
+            f"INSERT INTO public.{name} SELECT now() - n * interval '1 hour', n"
+            " FROM generate_series(0, %s) AS n".encode(),
+            [hours],
+        )
+        self.conn.execute("SELECT lakets.add_tiering_policy(%s, '1 hour')", [name])
+
+    def time_functions(self) -> None:
+        """Measure from now on how long the jobs' role spends in functions of LakeTS."""
+        role = sql.Identifier(self.jobs)
+        self.admin.execute(sql.SQL("ALTER ROLE {} SET track_functions = 'pl'").format(role))
+        self.admin.execute("SELECT pg_stat_reset()")
+
+    def seconds_in_functions(self) -> float:
+        """Return how long it has spent there, all sessions together."""
+        self.admin.execute(sql.SQL("ALTER ROLE {} RESET track_functions").format(sql.Identifier(self.jobs)))
+        (seconds,) = self.column(
+            "SELECT coalesce(sum(total_time), 0) / 1000 FROM pg_stat_user_functions"
+            " WHERE schemaname = 'lakets' AND funcname IN ('tier_chunk', '_get_chunks_to_tier')"
+        )
+        return float(seconds)
 
     def touch(self, table: str) -> None:
         """Change every row that is in Lakebase."""
@@ -191,10 +243,7 @@ class Lake:
             self.jobs,
         )
 
-    def set_use_of_lakets(self, *, allowed: bool) -> None:
-        """Grant or revoke what nobody can use LakeTS without."""
-        statement = (
-            "GRANT USAGE ON SCHEMA lakets TO {}" if allowed else "REVOKE USAGE ON SCHEMA lakets FROM {}"
-        )
-        for role in (self.owner, self.jobs):
-            self.admin.execute(sql.SQL(statement).format(sql.Identifier(role)))
+    def set_membership(self, *, granted: bool) -> None:
+        """Grant or revoke what nobody can attach a partition without: to be a member of the owner."""
+        what = "GRANT {} TO {}" if granted else "REVOKE {} FROM {}"
+        self.admin.execute(sql.SQL(what).format(sql.Identifier(self.owner), sql.Identifier(self.jobs)))

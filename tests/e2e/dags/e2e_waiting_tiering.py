@@ -1,0 +1,20 @@
+"""Tiering as in the sample, but it waits for the feed, in the triggerer."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+from airflow.sdk import DAG
+
+from airflow_provider_lakets.operators.tiering import LakeTSTierCandidatesOperator, LakeTSTierOperator
+
+with DAG(
+    "e2e_waiting_tiering",
+    schedule=None,
+    start_date=datetime(2025, 1, 1, tzinfo=timezone.utc),
+    default_args={"retries": 1, "retry_delay": timedelta(seconds=3)},
+):
+    candidates = LakeTSTierCandidatesOperator(task_id="candidates")
+    LakeTSTierOperator.partial(task_id="tier", deferrable=True, poll_interval=1, wait_timeout=240).expand(
+        chunks=candidates.output
+    )
