@@ -32,7 +32,8 @@ SELECT ran.refreshed, to_regprocedure('lakets.refresh_rollup(text,boolean)') IS 
 TIERED = """
 SELECT tab.schema_name || '.' || tab.table_name AS table_name, count(*) AS chunks,
        sum(chunk.row_count)::bigint AS rows, sum(chunk.size_bytes)::bigint AS bytes,
-       min(chunk.range_start) AS range_start, max(chunk.range_end) AS range_end
+       min(chunk.range_start) AS range_start, max(chunk.range_end) AS range_end,
+       array_agg(chunk.range_start ORDER BY chunk.range_start) AS starts
   FROM lakets._chunk_metadata AS chunk
   JOIN lakets._chronotable_registry AS tab ON tab.id = chunk.chronotable_id
  WHERE chunk.chunk_name = ANY (%(chunks)s)
@@ -101,5 +102,5 @@ def tier(hook: LakeTSContract, chunk: str, since: datetime | None = None) -> tup
 
 
 def tiered_by_table(hook: LakeTSContract, chunks: Collection[str]) -> list[dict[str, Any]]:
-    """Return how many chunks, rows (estimated) and bytes of each table there are in these chunks."""
+    """Return how many chunks, rows (estimated) and bytes of each table these are, and where they start."""
     return hook._query(TIERED, {"chunks": list(chunks)}, doing="Counting what was tiered")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import timezone
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,8 +13,22 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.hooks.results import RefreshResult
 
-# An asset, and what to tell of it: plain values only, Airflow 3.1 takes no others through an alias.
-Event = tuple["Asset", dict[str, Any]]
+# What Airflow's partition mappers read unless they are told otherwise; an instant of UTC.
+PARTITION_KEY = "%Y-%m-%dT%H:%M:%S"
+
+
+class Event(NamedTuple):
+    """
+    What is told of an asset.
+
+    :param asset: The asset.
+    :param extra: Plain values only: Airflow 3.1 takes no others through an alias.
+    :param partitions: Partition keys, for an event each.
+    """
+
+    asset: Asset
+    extra: dict[str, Any]
+    partitions: Sequence[str] = ()
 
 
 def tell_through(operator: BaseOperator, alias: str) -> None:
@@ -22,6 +37,16 @@ def tell_through(operator: BaseOperator, alias: str) -> None:
 
     if all(getattr(outlet, "name", None) != alias for outlet in operator.outlets):
         operator.outlets = [*operator.outlets, AssetAlias(alias)]
+
+
+def check_partitioned(operator: BaseOperator) -> None:
+    """Refuse what Airflow cannot do: an event through an alias has the partition key of its run, or none."""
+    from airflow_provider_lakets.assets import SCHEME
+
+    if not any(getattr(outlet, "uri", "").startswith(f"{SCHEME}:") for outlet in operator.outlets):
+        raise ValueError(
+            "partitioned needs the asset among the task's outlets: outlets=[tiered_asset('schema.table')]"
+        )
 
 
 def tell(operator: BaseOperator, context: Context, alias: str, events: Sequence[Event]) -> None:
@@ -44,9 +69,11 @@ def tell(operator: BaseOperator, context: Context, alias: str, events: Sequence[
         for outlet in operator.outlets
         if isinstance(outlet, Asset) and outlet.uri.startswith(f"{SCHEME}:")
     }
-    for asset, extra in events:
+    for asset, extra, partitions in events:
         if outlet := outlets.pop(asset.uri, None):
             accessors[outlet].extra.update(extra)
+            if partitions and hasattr(accessors[outlet], "add_partitions"):  # not in Airflow 3.1
+                accessors[outlet].add_partitions([*partitions])
         else:
             accessors[AssetAlias(alias)].add(asset, extra=extra)
         operator.log.info("Asset event for %s", asset.uri)
@@ -72,7 +99,7 @@ def refreshed(results: Sequence[RefreshResult], conn_id: str) -> list[Event]:
     from airflow_provider_lakets.assets import rollup_asset
 
     return [
-        (
+        Event(
             rollup_asset(result.name, lakebase_conn_id=conn_id),
             {"rollup": result.name, "rows": result.rows, "removed": result.removed, "ms": result.ms},
         )
@@ -81,18 +108,21 @@ def refreshed(results: Sequence[RefreshResult], conn_id: str) -> list[Event]:
     ]
 
 
-def tiered(tables: Sequence[dict[str, Any]], conn_id: str) -> list[Event]:
+def tiered(tables: Sequence[dict[str, Any]], conn_id: str, *, partitioned: bool = False) -> list[Event]:
     """
     Return an event for each ChronoTable that has newly tiered chunks.
 
     :param tables: What :func:`airflow_provider_lakets.hooks._counted.tiered_by_table` counted.
+    :param partitioned: Whether the starts of the chunks are partition keys.
     """
     from airflow_provider_lakets.assets import tiered_asset
 
     events = []
     for table in tables:
-        extra = {**table, "table": table["table_name"]}
-        extra.pop("table_name")
-        extra.update({name: extra[name].isoformat() for name in ("range_start", "range_end")})
-        events.append((tiered_asset(table["table_name"], lakebase_conn_id=conn_id), extra))
+        extra = {"table": table["table_name"]}
+        extra |= {name: table[name] for name in ("chunks", "rows", "bytes")}
+        extra |= {name: table[name].isoformat() for name in ("range_start", "range_end")}
+        starts = table["starts"] if partitioned else ()
+        partitions = [start.astimezone(timezone.utc).strftime(PARTITION_KEY) for start in starts]
+        events.append(Event(tiered_asset(extra["table"], lakebase_conn_id=conn_id), extra, partitions))
     return events

@@ -78,6 +78,8 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
     :func:`airflow_provider_lakets.assets.tiered_asset`.
 
     :param chunks: Names as :class:`LakeTSTierCandidatesOperator` returns them. (templated)
+    :param partitioned: Give each new chunk an event of its own, with the start of the chunk as partition key
+        (Airflow 3.2 and later); for the assets that are outlets of the task, and partitioned DAGs only.
     :param deferrable: Whether to wait for the feed; by default ``[operators] default_deferrable``.
     :param poll_interval: Seconds between two looks while waiting.
     :param wait_timeout: How long to wait: a timedelta, or seconds.
@@ -90,10 +92,18 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
     would = "flag"
 
     def __init__(
-        self, *, chunks: str | Sequence[str], fail_when_deferred: bool = True, **kwargs: Any
+        self,
+        *,
+        chunks: str | Sequence[str],
+        partitioned: bool = False,
+        fail_when_deferred: bool = True,
+        **kwargs: Any,
     ) -> None:
         super().__init__(fail_when_deferred=fail_when_deferred, **kwargs)
         self.chunks = chunks
+        self.partitioned = partitioned
+        if partitioned:
+            _events.check_partitioned(self)
         _events.tell_through(self, TIERED)
 
     @property
@@ -146,4 +156,5 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
         new = [result.name for result in results if result.new]
         if not new or not all(result.ok for result in results):
             return []
-        return _events.tiered(tiered_by_table(hook, new), self.lakebase_conn_id)
+        tables = tiered_by_table(hook, new)
+        return _events.tiered(tables, self.lakebase_conn_id, partitioned=self.partitioned)

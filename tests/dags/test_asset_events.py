@@ -79,6 +79,22 @@ def uris(run: Run) -> list[str]:
     return [uri for uri, _ in events(run)]
 
 
+def partitions(run: Run) -> list[tuple[str, str | None]]:
+    """Return the asset events of a run: URIs and partition keys."""
+    from airflow.models.asset import AssetEvent, AssetModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        query = (
+            select(AssetModel.uri, AssetEvent.partition_key)
+            .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+            .where(AssetEvent.source_run_id == run._key["run_id"])
+            .order_by(AssetEvent.partition_key)
+        )
+        return [(uri, key) for uri, key in session.execute(query)]
+
+
 @pytest.fixture
 def waiting(airflow: Any) -> Callable[..., Callable[[], bool]]:
     """Return a function that makes a DAG scheduled on something, and returns one that says if it is due."""
@@ -290,3 +306,39 @@ def test_a_task_that_waited_tells_of_what_it_flagged_before_and_after(
     done = run(dag)
 
     assert [(uri, extra["chunks"]) for uri, extra in events(done)] == [(METRICS, 3)]
+
+
+# Partitions
+
+
+def tier_in_partitions(lake: Stage) -> LakeTSTierOperator:
+    chunks = [lake.chunk(day) for day in (1, 2)]
+    return LakeTSTierOperator(
+        task_id="tier", chunks=chunks, partitioned=True, outlets=[tiered_asset("metrics")]
+    )
+
+
+@partitioned
+def test_each_chunk_is_a_partition_when_asked_to(dag: DAG, run: RunDag, lake: Stage) -> None:
+    lake.synced()
+    with dag:
+        tier_in_partitions(lake)
+
+    done = run(dag)
+
+    assert partitions(done) == [(METRICS, "2024-01-01T00:00:00"), (METRICS, "2024-01-02T00:00:00")]
+
+
+def test_asking_for_partitions_is_no_failure_where_airflow_has_none(
+    dag: DAG, run: RunDag, lake: Stage
+) -> None:
+    lake.synced()
+    with dag:
+        tier_in_partitions(lake)
+
+    assert uris(run(dag))[0] == METRICS
+
+
+def test_partitions_need_an_outlet() -> None:
+    with pytest.raises(ValueError, match="partitioned needs the asset among the task's outlets"):
+        LakeTSTierOperator(task_id="tier", chunks="public.x", partitioned=True)
