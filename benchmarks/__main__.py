@@ -18,6 +18,7 @@ from benchmarks import (
     functions,
     history,
     ingest,
+    overhead,
     report,
 )
 from benchmarks.scale import SCALES
@@ -35,6 +36,7 @@ GROUPS = {
     "functions": functions,
     "contention": contention,
     "frontdoor": frontdoor,
+    "overhead": overhead,
     "feed": feed,
 }
 
