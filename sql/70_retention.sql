@@ -56,29 +56,36 @@ BEGIN
 END;
 $$;
 
--- Those of some chunks (ids, oldest first) that may be dropped now. First asked of all at once, since what holds for
--- a range holds for every chunk in it, and mostly nothing is in the way.
+-- Those of some chunks (ids, oldest first) that may be dropped now, at most p_most. First asked of all at once, since
+-- what holds for a range holds for every chunk in it, and mostly nothing is in the way.
 CREATE OR REPLACE FUNCTION lakets._droppable(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[],
-    p_proven pg_snapshot
+    p_proven pg_snapshot,
+    p_most   integer
 ) RETURNS bigint[]
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_span lakets._chunk_metadata;
+    v_span  lakets._chunk_metadata;
+    v_chunk lakets._chunk_metadata;
+    v_found bigint[] := '{}';
 BEGIN
     SELECT min(chunk.range_start), max(chunk.range_end) INTO v_span.range_start, v_span.range_end
-      FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (p_chunks);
+      FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (p_chunks[1:p_most]);
     IF lakets._retention_gap(p_table, v_span, p_proven) IS NULL THEN
-        RETURN p_chunks;
+        RETURN p_chunks[1:p_most];
     END IF;
-    RETURN ARRAY(
-        SELECT chunk.id
-          FROM lakets._chunk_metadata AS chunk
-         WHERE chunk.id = ANY (p_chunks) AND lakets._retention_gap(p_table, chunk, p_proven) IS NULL
-         ORDER BY chunk.range_start);
+    FOR v_chunk IN
+        SELECT chunk.* FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (p_chunks) ORDER BY chunk.range_start
+    LOOP
+        EXIT WHEN cardinality(v_found) = p_most;  -- to look at all of thousands for each batch would take ages
+        IF lakets._retention_gap(p_table, v_chunk, p_proven) IS NULL THEN
+            v_found := v_found || v_chunk.id::bigint;
+        END IF;
+    END LOOP;
+    RETURN v_found;
 END;
 $$;
 
@@ -198,13 +205,7 @@ BEGIN
            AND chunk.range_end <= now() - lakets._drop_after(v_table.id)
          ORDER BY chunk.range_start);
     v_most := least(p_max_chunks, cardinality(v_expired));
-    v_chunks := v_expired[1:v_most];
-    IF NOT p_force THEN
-        v_chunks := lakets._droppable(v_table, v_chunks, v_proven);
-        IF cardinality(v_chunks) < v_most THEN
-            v_chunks := (lakets._droppable(v_table, v_expired, v_proven))[1:v_most];
-        END IF;
-    END IF;
+    v_chunks := CASE WHEN p_force THEN v_expired[1:v_most] ELSE lakets._droppable(v_table, v_expired, v_proven, v_most) END;
     IF v_chunks = '{}' THEN
         -- Only now that there is nothing to lock: whoever waits for a fence may hold the parent.
         IF NOT p_force AND EXISTS (SELECT FROM lakets.retention_report(p_table_name, p_schema_name)) THEN
@@ -217,7 +218,7 @@ BEGIN
     EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_relation);
     -- No writer is left: what they committed is visible to the statements below, and judged anew.
     IF NOT p_force THEN
-        v_chunks := lakets._droppable(v_table, v_chunks, lakets._proof_now(v_table));
+        v_chunks := lakets._droppable(v_table, v_chunks, lakets._proof_now(v_table), v_most);
     END IF;
     RETURN lakets._drop_partitions(v_table, v_chunks);
 END;
