@@ -88,8 +88,8 @@ def airflow() -> Path:
 
 
 @pytest.fixture
-def run(airflow: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[DAG], Run]:
-    """Run a DAG to its end, retries included."""
+def run(airflow: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
+    """Run a DAG to its end, retries included; its params by name."""
     from airflow.sdk.execution_time import task_runner
 
     dagbag = dagbag_module()
@@ -106,14 +106,48 @@ def run(airflow: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[DAG], Run]:
     # Airflow 3.1 calls no callbacks in a DAG test.
     monkeypatch.setattr(task_runner, "_execute_task", note)
 
-    def once(dag: DAG) -> Run:
+    def once(dag: DAG, **conf: Any) -> Run:
         errors.clear()
+        for task in dag.tasks:  # else a task that fails against expectation is waited for, for minutes
+            arguments = task.partial_kwargs if task.is_mapped else vars(task)
+            arguments["retry_delay"] = timedelta(0)
         bag = dagbag.DagBag(os.devnull)
         bag.bag_dag(dag)
         dagbag.sync_bag_to_db(bag, "dags-folder", None)
-        return Run(dag.test(), list(errors))
+        return Run(dag.test(run_conf=conf), list(errors))
 
     return once
+
+
+@pytest.fixture
+def backfill(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[DAG, datetime, datetime], Run]:
+    """Run a DAG as a backfill does, for a data interval."""
+    from airflow.models import dagrun
+
+    create = dagrun.get_or_create_dagrun
+
+    def backfilled(dag: DAG, start: datetime, end: datetime) -> Run:
+        def create_as_backfill(*, session: Any, **arguments: Any) -> DagRun:
+            made = create(session=session, **arguments)
+            made.run_type = "backfill"
+            made.data_interval_start, made.data_interval_end = start, end
+            session.commit()
+            return made
+
+        monkeypatch.setattr(dagrun, "get_or_create_dagrun", create_as_backfill)
+        return run(dag)
+
+    return backfilled
+
+
+@pytest.fixture
+def samples(airflow: Path) -> dict[str, Any]:
+    """Parse the DAG folder as the DAG processor does; for each test, since a run leaves its params in it."""
+    bag = dagbag_module().DagBag(airflow)
+    assert bag.import_errors == {}
+    return dict(bag.dags)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.dags.conftest import SAMPLES, dagbag_module
+from tests.dags.conftest import SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,14 +43,6 @@ def planned_runs(dag: Any, *, start: datetime = DAY) -> list[Any]:
     kind = getattr(serialized, "DagSerialization", serialized.SerializedDAG)
     stored = kind.from_dict(kind.to_dict(dag))
     return list(stored.iter_dagrun_infos_between(start, DAY + timedelta(hours=23, minutes=59)))
-
-
-@pytest.fixture(scope="module")
-def samples(airflow: Path) -> dict[str, Any]:
-    """Parse the DAG folder as the DAG processor does."""
-    bag = dagbag_module().DagBag(airflow)
-    assert bag.import_errors == {}
-    return dict(bag.dags)
 
 
 def test_every_sample_is_known_here(samples: dict[str, Any]) -> None:
