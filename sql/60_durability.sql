@@ -341,6 +341,9 @@ $$;
 
 -- Forget changes that every RollUp has absorbed and the feed has flushed. Steps aside when a RollUp of the
 -- table is being created (it has a snapshot that is not registered yet), or another session is at it.
+--
+-- While there is no feed nothing is flushed, and the log would grow for good. When it has, what is known of the feed
+-- is forgotten, and with it the log: whoever learns of the feed again begins with a snapshot that sees all this.
 CREATE OR REPLACE FUNCTION lakets._prune_change_log(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -348,7 +351,8 @@ CREATE OR REPLACE FUNCTION lakets._prune_change_log(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_floor xid8;
+    v_floor    xid8;
+    v_is_fresh boolean := false;  -- nothing is known of the feed, nor waited for, and we keep it so
 BEGIN
     IF NOT lakets._is_read_committed() OR NOT pg_try_advisory_xact_lock(hashtext('lakets change log'), p_table.id) THEN
         RETURN;
@@ -364,8 +368,13 @@ BEGIN
     END IF;
     -- Waiting for the proof row could close a circle with retention, which has it and waits for readers.
     PERFORM FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = p_table.id FOR UPDATE SKIP LOCKED;
-    IF FOUND THEN
+    IF FOUND AND lakets._cdf_committed_lsn(p_table.shadow_table_name) IS NOT NULL THEN
         PERFORM lakets._prove(p_table);
+    ELSIF FOUND AND (SELECT count(*) FROM (
+            SELECT FROM lakets._change_log AS log WHERE log.chronotable_id = p_table.id LIMIT 10000) AS first) = 10000 THEN
+        UPDATE lakets._feed_proof AS proof
+           SET proven = NULL, observed = NULL, observed_lsn = NULL, fenced = false WHERE proof.chronotable_id = p_table.id;
+        v_is_fresh := true;
     END IF;
     -- All in one statement: who wants the log is judged as of one moment.
     SELECT min(coalesce(pg_snapshot_xmin(seen.snapshot), '0'::xid8)) INTO v_floor
@@ -375,7 +384,7 @@ BEGIN
             SELECT proof.proven
               FROM lakets._chronotable_registry AS tab
               LEFT JOIN lakets._feed_proof AS proof ON proof.chronotable_id = tab.id
-             WHERE tab.id = p_table.id AND tab.sync_enabled
+             WHERE tab.id = p_table.id AND tab.sync_enabled AND NOT v_is_fresh
             UNION ALL
             SELECT pg_current_snapshot()) AS seen (snapshot);
     DELETE FROM lakets._change_log AS log WHERE log.chronotable_id = p_table.id AND log.xid < v_floor;

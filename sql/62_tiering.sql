@@ -19,6 +19,7 @@ BEGIN
     SELECT pol.after INTO v_after
       FROM lakets.show_tiering_policy(p_table_name, p_schema_name) AS pol WHERE pol.enabled ORDER BY pol.after LIMIT 1;
     IF v_after IS NULL OR NOT v_table.sync_enabled OR lakets._cdf_status(v_table.shadow_table_name) <> 'STREAMING' THEN
+        PERFORM lakets._prune_change_log(v_table);
         RETURN;
     END IF;
     -- Lock order: (1) the table's proof row, (2) its policies, (3) chunk metadata rows.

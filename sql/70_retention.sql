@@ -207,6 +207,7 @@ BEGIN
     v_most := least(p_max_chunks, cardinality(v_expired));
     v_chunks := CASE WHEN p_force THEN v_expired[1:v_most] ELSE lakets._droppable(v_table, v_expired, v_proven, v_most) END;
     IF v_chunks = '{}' THEN
+        PERFORM lakets._prune_change_log(v_table);
         -- Only now that there is nothing to lock: whoever waits for a fence may hold the parent.
         IF NOT p_force AND EXISTS (SELECT FROM lakets.retention_report(p_table_name, p_schema_name)) THEN
             PERFORM lakets._move_feed(v_table);

@@ -296,3 +296,63 @@ def test_log_of_a_table_that_is_tiered_and_refreshed_does_not_grow(stage: Stage,
         sizes.append(remembered(stage))
 
     assert max(sizes[2:]) <= sizes[1]
+
+
+# Without a feed
+
+LOGGED = "SELECT count(*) FROM lakets._change_log"
+GROW = (
+    "INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) SELECT reg.id, %s, %s"
+    " FROM lakets._chronotable_registry AS reg, generate_series(1, %s)"
+)
+
+
+@pytest.fixture
+def offline(stage: Stage) -> Stage:
+    """Make a synced ChronoTable that no feed follows."""
+    stage.table()
+    stage.run("SELECT lakets.enable_sync('metrics')")
+    return stage
+
+
+@pytest.mark.parametrize(
+    "job",
+    ["SELECT * FROM lakets._get_chunks_to_tier('metrics')", "SELECT lakets.execute_retention('metrics')"],
+    ids=["tiering", "retention"],
+)
+def test_the_change_log_does_not_grow_for_good_without_a_feed(offline: Stage, job: str) -> None:
+    offline.run(GROW, offline.at(1), offline.at(1), 10_000)
+    offline.run(job)
+
+    assert offline.value(LOGGED) == 0
+
+
+def test_a_short_change_log_is_kept_until_the_feed_comes(offline: Stage) -> None:
+    offline.run("SELECT * FROM lakets._get_chunks_to_tier('metrics')")
+
+    assert offline.value(LOGGED) > 0
+
+
+def test_a_rollup_keeps_what_it_has_not_absorbed(offline: Stage) -> None:
+    offline.rollup("hourly")
+    offline.run("INSERT INTO metrics VALUES (9, %s, 9)", offline.at(1))
+    offline.run(GROW, offline.at(1), offline.at(1), 10_000)
+    offline.run("SELECT * FROM lakets._get_chunks_to_tier('metrics')")
+
+    assert offline.value(LOGGED) > 10_000
+    offline.refresh("hourly")
+    assert offline.difference("hourly") == []
+
+
+def test_what_was_forgotten_is_not_taken_for_durable_when_the_feed_comes(offline: Stage) -> None:
+    offline.run(GROW, offline.at(1), offline.at(1), 10_000)
+    offline.run("SELECT * FROM lakets._get_chunks_to_tier('metrics')")
+    offline.run("SELECT lakets.add_tiering_policy('metrics', '1 day')")
+    feed = offline.sync()
+    feed.move(None)
+    feed.move(1)
+
+    assert not offline.tier(1)
+    assert not offline.tier(1)
+    feed.flush()
+    assert offline.tier(1)
