@@ -100,7 +100,7 @@ $sql$,
         ON entry.`_pg_change_type` = 'delete'
        AND pmod(CAST(entry.`_pg_xid` AS BIGINT), 4294967296) = pmod(trimmed.`xid`, 4294967296)
        AND entry.`_timestamp` >= trimmed.`trimmed_at` - INTERVAL '1' DAY
-       AND entry.`_timestamp` < trimmed.`trimmed_at` + INTERVAL '10' DAY$sql$,
+       AND entry.`_timestamp` < trimmed.`trimmed_at` + INTERVAL '30' DAY$sql$,
             lakets._databricks_name(p_catalog, p_uc_schema, 'lb__trim_log_history'), lakets._databricks_string(v_name)) END);
 END;
 $$;
