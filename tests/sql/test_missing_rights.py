@@ -1,0 +1,130 @@
+"""Each right in docs/permissions.md is needed, and its absence is one clear error that changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from tests.stage import FEED
+
+if TYPE_CHECKING:
+    from tests.sandbox import Sandbox
+
+JOBS = {
+    "partition": "SELECT lakets._ensure_partitions(id, 1, 9) FROM lakets._chronotable_registry",
+    "candidates": "SELECT lakets._get_chunks_to_tier('metrics')",
+    "tier": "SELECT lakets.tier_chunk('public.metrics_20240102_000000')",
+    "retain": "SELECT lakets.execute_retention('metrics')",
+    # In one transaction nothing comes to be durable, so that it takes force to drop.
+    "drop": "SELECT lakets.execute_retention('metrics', p_force => true)",
+    "refresh": "SELECT lakets.refresh_rollup('daily', true)",
+    "sync": "SELECT lakets.enable_sync('other')",
+}
+
+
+class Loss(NamedTuple):
+    """What is taken away, the job that then fails, and what its error names."""
+
+    statement: str
+    job: str
+    named: str
+
+
+LOSSES = {
+    "schema": Loss("REVOKE USAGE ON SCHEMA lakets FROM PUBLIC, owner_", "retain", "schema lakets"),
+    "where the tables are": Loss(
+        "REVOKE CREATE ON SCHEMA public FROM PUBLIC, owner_", "partition", "schema public"
+    ),
+    "where the shadows are": Loss(
+        "REVOKE CREATE ON SCHEMA lakets_cdf FROM owner_", "sync", "schema lakets_cdf"
+    ),
+    "where trackers are": Loss("REVOKE CREATE ON SCHEMA lakets FROM owner_", "sync", "schema lakets"),
+    "tables, to read": Loss(
+        "REVOKE ALL ON lakets._chronotable_registry FROM owner_", "retain", "_chronotable_registry"
+    ),
+    "chunks, to register": Loss(
+        "REVOKE INSERT ON lakets._chunk_metadata FROM owner_", "partition", "_chunk_metadata"
+    ),
+    "chunks, to flag": Loss("REVOKE UPDATE ON lakets._chunk_metadata FROM owner_", "tier", "_chunk_metadata"),
+    "chunks, to drop": Loss("REVOKE UPDATE ON lakets._chunk_metadata FROM owner_", "drop", "_chunk_metadata"),
+    "policies": Loss(
+        "REVOKE UPDATE ON lakets._policy_registry FROM owner_", "candidates", "_policy_registry"
+    ),
+    "RollUps": Loss("REVOKE UPDATE ON lakets._rollup_registry FROM owner_", "refresh", "_rollup_registry"),
+    "marks": Loss(
+        "REVOKE ALL ON lakets._rollup_invalidation_log FROM owner_", "refresh", "_rollup_invalidation_log"
+    ),
+    "log": Loss("REVOKE SELECT ON lakets._change_log FROM owner_", "refresh", "_change_log"),
+    "proof": Loss("REVOKE ALL ON lakets._feed_proof FROM owner_", "retain", "_feed_proof"),
+    "membership, for chunks": Loss("REVOKE owner_ FROM jobs_", "partition", "_default"),
+    "membership, for drops": Loss("REVOKE owner_ FROM jobs_", "retain", "metrics"),
+    "membership, for RollUps": Loss("REVOKE owner_ FROM jobs_", "refresh", "metrics|_rollup_daily"),
+    "functions": Loss(
+        "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA lakets FROM PUBLIC", "retain", "function execute_retention"
+    ),
+}
+
+RIGHTS = """
+CREATE ROLE owner_; CREATE ROLE jobs_; GRANT owner_ TO jobs_;
+GRANT USAGE, CREATE ON SCHEMA public, lakets, lakets_cdf TO owner_;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO owner_;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA lakets TO owner_;
+"""
+MEMBER_BY_ITSELF = """
+GRANT USAGE, CREATE ON SCHEMA public, lakets, lakets_cdf TO jobs_;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO jobs_;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA lakets TO jobs_;
+"""
+
+
+@pytest.fixture
+def lived_in(db: Sandbox) -> Sandbox:
+    """Make a table with work for every job, owned by a role that the jobs' role is a member of."""
+    db.run(RIGHTS)
+    db.run("SET LOCAL ROLE owner_")
+    for name in ("metrics", "other"):
+        db.run(f"CREATE TABLE {name} (ts timestamptz, value integer)")
+        db.run(
+            f"INSERT INTO {name} SELECT '2024-01-01'::timestamptz + n * interval '1 day', n"
+            " FROM generate_series(0, 3) AS n"
+        )
+        db.run("SELECT lakets.create_chronotable(%s, 'ts', '1 day')", name)
+    db.run(
+        "SELECT lakets.create_rollup('daily', 'SELECT lakets.time_bucket(''1 day'', ts) AS bucket,"
+        " sum(value) AS total FROM public.metrics GROUP BY 1', '1 day')"
+    )
+    db.run(
+        "SELECT lakets.enable_sync('metrics'),"
+        " lakets.add_tiered_retention_policy('metrics', '1 day', '2 days')"
+    )
+    db.run("RESET ROLE")
+    db.run(FEED)
+    db.run(
+        "INSERT INTO wal2delta.tables"
+        " SELECT 'lakets_cdf._shadow_metrics'::regclass, 'STREAMING', 'FFFFFFFF/0'"
+    )
+    return db
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_member_of_the_owner_does_the_job(lived_in: Sandbox, job: str) -> None:
+    lived_in.run("SET LOCAL ROLE jobs_")
+
+    assert lived_in.run(JOBS[job]) is not None
+
+
+@pytest.mark.parametrize("lost", LOSSES)
+def test_without_a_right_the_job_names_what_it_may_not_touch(lived_in: Sandbox, lost: str) -> None:
+    statement, job, named = LOSSES[lost]
+    if "membership" in lost:
+        lived_in.run(MEMBER_BY_ITSELF)
+    before = lived_in.run("SELECT chunk_name, status FROM lakets._chunk_metadata ORDER BY 1")
+    lived_in.run(statement)
+    lived_in.run("SET LOCAL ROLE jobs_")
+
+    with lived_in.refused("42501", named):
+        lived_in.run(JOBS[job])
+
+    lived_in.run("RESET ROLE")
+    assert lived_in.run("SELECT chunk_name, status FROM lakets._chunk_metadata ORDER BY 1") == before
