@@ -21,6 +21,7 @@ from airflow_provider_lakets.hooks.lakebase import LakebaseHook
 
 if TYPE_CHECKING:
     from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+    from tests.control_plane import ControlPlane
 
 # Airflow's own Connection model still looks hooks up the way that Airflow calls deprecated.
 looks_up_hooks = pytest.mark.filterwarnings("ignore:ProvidersManager.hooks is deprecated")
@@ -132,3 +133,51 @@ def test_test_button_logs_in(postgres: EmbeddedPostgres, monkeypatch: pytest.Mon
 
     assert done, message
     assert message.startswith("Logged in to database postgres as postgres")
+
+
+@looks_up_hooks
+def test_test_button_says_what_is_wrong_and_no_secret(
+    principal: ControlPlane, postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = Connection(
+        conn_id="lakebase_button",
+        conn_type="lakebase",
+        host=postgres.socket_dir,
+        login=principal.client_id,
+        password="very-5ecret",
+        schema="postgres",
+        extra="{}",
+    )
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_BUTTON", connection.as_json())
+
+    done, message = connection.test_connection()  # type: ignore[no-untyped-call]
+
+    assert not done
+    assert "password authentication failed" in message
+    assert "Correct login and password" in message
+    assert "very-5ecret" not in message
+
+
+@reads_forms
+@looks_up_hooks
+def test_form_as_the_ui_gets_it_has_a_title_and_a_help_text_for_each_field() -> None:
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+
+    (form,) = [one for one in HookMetaService.hook_meta_data() if one.connection_type == "lakebase"]
+
+    standard: Any = form.standard_fields
+    assert standard.password.title == "Native Postgres password"  # Airflow's own, which hides what is typed
+    fields: Any = form.extra_fields
+    assert all(field["schema"]["title"] and field["description"] for field in fields.values())
+    assert len(fields) == 7
+
+
+@reads_forms
+def test_no_field_of_ours_is_for_a_secret() -> None:
+    from airflow.sdk.log import redact  # type: ignore[attr-defined,unused-ignore]
+
+    (form,) = get_provider_info()["connection-types"]
+
+    # Airflow hides what is stored under a name like password or token: none of these is one.
+    values = dict.fromkeys(form["conn-fields"], "shown")
+    assert redact(values) == values
