@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import fcntl
 import logging
 import os
 import signal
@@ -17,7 +18,7 @@ import socket
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
@@ -41,14 +42,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_PREDECESSOR_SECONDS = 20.0
+
 
 async def serve(options: argparse.Namespace) -> None:
     """Start all parts, say where they are, and stop them on a signal, whenever it comes."""
     told = _hear_of_the_end(is_attached=options.attached)
     folder: Path = options.folder.absolute()
-    state = State.load(folder)
-    lakebase = LocalLakebase(folder, version=options.version, feed_interval=options.feed_interval)
     async with contextlib.AsyncExitStack() as stack:
+        await _have_it_alone(folder, stack)
+        state = State.load(folder)
+        state.gone(folder)  # one that was killed did not say so
+        lakebase = LocalLakebase(folder, version=options.version, feed_interval=options.feed_interval)
         api = _bind(options.bind, options.api_port or state.api_port, is_asked_for=bool(options.api_port))
         stack.callback(api.close)
         stack.push_async_callback(asyncio.to_thread, lakebase.stop)
@@ -81,6 +86,27 @@ async def serve(options: argparse.Namespace) -> None:
         stack.callback(state.gone, folder)
         log.info("Ready: %s, Postgres on port %d", url, port)
         await _until_told(server, api, told)
+
+
+async def _have_it_alone(folder: Path, stack: contextlib.AsyncExitStack) -> None:
+    """Be the only server of a folder until the end; one that is about to stop is waited for."""
+    lock = stack.enter_context((folder / "server.lock").open("a"))
+    deadline = asyncio.get_running_loop().time() + _PREDECESSOR_SECONDS
+    while not _take(lock):
+        if State.load(folder).pid or asyncio.get_running_loop().time() > deadline:
+            raise SystemExit(
+                f"A local Lakebase was asked for in {folder}, but one runs there. "
+                "Use that, or stop it: `lakets local down`."
+            )
+        await asyncio.sleep(0.05)
+
+
+def _take(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _hear_of_the_end(*, is_attached: bool) -> asyncio.Event:
