@@ -109,8 +109,7 @@ def run(airflow: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     def once(dag: DAG, **conf: Any) -> Run:
         errors.clear()
         for task in dag.tasks:  # else a task that fails against expectation is waited for, for minutes
-            arguments = task.partial_kwargs if task.is_mapped else vars(task)
-            arguments["retry_delay"] = timedelta(0)
+            getattr(task, "partial_kwargs", vars(task))["retry_delay"] = timedelta(0)
         bag = dagbag.DagBag(os.devnull)
         bag.bag_dag(dag)
         dagbag.sync_bag_to_db(bag, "dags-folder", None)

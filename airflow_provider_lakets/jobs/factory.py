@@ -1,0 +1,164 @@
+"""DAGs for a whole project in one line."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import DAG, Param
+from airflow.timetables.interval import CronDataIntervalTimetable
+
+from airflow_provider_lakets.jobs.options import (
+    JOBS,
+    RETRIES,
+    JobOptions,
+    check_id,
+    check_jobs,
+    check_tables,
+)
+from airflow_provider_lakets.jobs.tasks import MAKERS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+# When the jobs run, in UTC.
+SCHEDULES = {
+    "partition_manager": "0 */6 * * *",
+    "tiering": "0 2 * * *",
+    "retention": "0 3 * * *",
+    "rollup_refresh": "*/15 * * * *",
+}
+
+_WHAT = {
+    "partition_manager": "Make the chunks that writers will need, or, in a backfill, those of its intervals.",
+    "tiering": "Flag cold chunks that are proved durable in Unity Catalog. Nothing is dropped.",
+    "retention": "Drop chunks past their table's retention from Lakebase; Unity Catalog keeps every row.",
+    "rollup_refresh": "Refresh the RollUps, each after those it reads; a backfill, all of its intervals.",
+}
+
+_RANGED = ("partition_manager", "rollup_refresh")
+
+
+def lakets_dags(
+    prefix: str = "lakets",
+    *,
+    lakebase_conn_id: str = "lakebase_default",
+    jobs: Collection[str] = JOBS,
+    schedules: Mapping[str, Any] | None = None,
+    tables: Sequence[str] | None = None,
+    rollup: str | None = None,
+    pool: str = "default_pool",
+    batch_size: int = 20,
+    max_batches: int = 100,
+    max_active_tis: int = 4,
+    parallelism: int = 4,
+    deferrable: bool | None = None,
+    tags: Collection[str] = (),
+    default_args: Mapping[str, Any] | None = None,
+    start_date: datetime = datetime(2025, 1, 1, tzinfo=timezone.utc),
+) -> dict[str, DAG]:
+    """
+    Make the DAGs of the jobs for one project, as the sample DAGs are, and return them by job.
+
+    Their ids are ``<prefix>_<job>``. Called at the top level of a DAG file, it is all that the file needs::
+
+        from airflow_provider_lakets.jobs import lakets_dags
+
+        lakets_dags("weather", lakebase_conn_id="lakebase_weather", pool="lakebase_weather")
+        lakets_dags("flights", lakebase_conn_id="lakebase_flights", schedules={"tiering": "30 1 * * *"})
+
+    :param prefix: What the ids of the DAGs begin with: another for each project.
+    :param lakebase_conn_id: The connection of type ``lakebase``.
+    :param jobs: Which jobs, out of :data:`~airflow_provider_lakets.jobs.options.JOBS`.
+    :param schedules: Another schedule by job: a cron expression in UTC, whatever else Airflow takes for a
+        schedule, or None for none.
+    :param tables: The ChronoTables as ``schema.table`` that a run is for unless it is told others; None: all.
+    :param rollup: The RollUp that is refreshed, with all that it reads, unless a run is told another.
+    :param pool: The pool of all tasks, which bounds the load on Lakebase; it must exist.
+    :param batch_size: How many chunks one mapped task of tiering should flag.
+    :param max_batches: How many such tasks there may be in one run; the batches grow instead.
+    :param max_active_tis: How many mapped tasks of a job run at a time.
+    :param parallelism: How many RollUps to refresh at a time.
+    :param deferrable: Whether tiering and retention wait in the triggerer for the change feed.
+    :param tags: Tags beside ``lakets`` and the prefix.
+    :param default_args: Arguments of all tasks: ``owner``, ``retries``, callbacks and so on.
+    :param start_date: From when on the DAGs can run.
+    """
+    check_id("prefix", prefix)
+    check_tables(tables)
+    chosen = check_jobs(jobs)
+    if schedules:
+        check_jobs(schedules, "the keys of schedules")
+    if not isinstance(pool, str) or not pool:
+        raise ValueError(f"pool must be the name of a pool, not {pool!r}")
+    options: dict[str, Any] = {
+        "lakebase_conn_id": lakebase_conn_id,
+        "batch_size": batch_size,
+        "max_batches": max_batches,
+        "max_active_tis": max_active_tis,
+        "parallelism": parallelism,
+        "deferrable": deferrable,
+    }
+    dags: dict[str, DAG] = {}
+    for job in chosen:
+        with DAG(
+            f"{prefix}_{job}",
+            schedule=_schedule(job, {**SCHEDULES, **(schedules or {})}[job]),
+            start_date=start_date,
+            catchup=False,
+            max_active_runs=1,
+            tags=sorted({"lakets", prefix, *tags}),
+            doc_md=_doc(job, lakebase_conn_id, tables),
+            render_template_as_native_obj=True,
+            params=_params(job, tables=list(tables or []), rollup=rollup),
+            default_args={**RETRIES, "pool": pool, **(default_args or {})},
+        ) as dags[job]:
+            MAKERS[job](JobOptions(**{**options, **_from_params(job)}))
+    return dags
+
+
+def _schedule(job: str, schedule: Any) -> Any:
+    """Give runs that can be backfilled a data interval: with a plain cron expression they have none."""
+    if job in _RANGED and isinstance(schedule, str) and schedule not in ("@once", "@continuous"):
+        return CronDataIntervalTimetable(schedule, timezone="UTC")
+    return schedule
+
+
+def _params(job: str, *, tables: list[str], rollup: str | None) -> dict[str, Param]:
+    params: dict[str, Param] = {}
+    if job == "rollup_refresh":
+        text = "This one and all it reads; none: all"
+        params["rollup"] = Param(rollup, type=["null", "string"], description=text)
+    else:
+        text = "schema.table; none: all"
+        params["tables"] = Param(tables, type="array", items={"type": "string"}, description=text)
+    if job in _RANGED:
+        for name, text in (("start", "From ..."), ("end", "... to")):
+            params[name] = Param(None, type=["null", "string"], format="date-time", description=text)
+    if job == "retention":
+        text = "Drop what is not proved durable, once approved"
+        params["force"] = Param(False, type="boolean", description=text)
+    text = "Tell what would happen; change nothing"
+    params["dry_run"] = Param(False, type="boolean", description=text)
+    return params
+
+
+def _from_params(job: str) -> dict[str, str]:
+    """Return the templates that read the params of a run, and the data interval of a backfilled one."""
+    templates = {"dry_run": "{{ params.dry_run }}"}
+    if job == "rollup_refresh":
+        templates["rollup"] = "{{ params.rollup }}"
+    else:
+        templates["tables"] = "{{ params.tables or none }}"
+    if job in _RANGED:
+        for end in ("start", "end"):
+            value = f"data_interval_{end} if dag_run.run_type == 'backfill' else params.{end}"
+            templates[f"range_{end}"] = f"{{{{ {value} }}}}"
+    if job == "retention":
+        templates["force"] = "{{ params.force }}"
+    return templates
+
+
+def _doc(job: str, lakebase_conn_id: str, tables: Sequence[str] | None) -> str:
+    which = ", ".join(f"`{table}`" for table in tables) if tables else "all"
+    return f"{_WHAT[job]}\n\nConnection: `{lakebase_conn_id}`. ChronoTables: {which}."

@@ -1,0 +1,228 @@
+"""Ready-made jobs: DAGs for many projects in a line each, and a task group for a DAG of one's own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_lakets.jobs import JOBS, lakets_dags, lakets_task_group
+from tests.dags.conftest import dagbag_module
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from airflow.sdk import DAG
+
+    from tests.dags.conftest import Run
+    from tests.lab import Lab
+
+    RunDag = Callable[..., Run]
+
+FILE = """
+from airflow_provider_lakets.jobs import lakets_dags
+
+lakets_dags("weather", lakebase_conn_id="lakebase_weather", tables=["public.weather"], pool="lake")
+lakets_dags("flights", jobs=["tiering", "retention"], schedules={"tiering": "30 1 * * *", "retention": None})
+"""
+
+
+@pytest.fixture
+def engine() -> str:
+    """Our engine: what differs with LakeTS 0.1.x is tried on the hook."""
+    return "ours"
+
+
+@pytest.fixture
+def projects(airflow: Path, tmp_path: Path) -> dict[str, Any]:
+    """Parse a DAG file that makes the DAGs of two projects."""
+    (tmp_path / "projects.py").write_text(FILE)
+    bag = dagbag_module().DagBag(tmp_path)
+    assert bag.import_errors == {}
+    return dict(bag.dags)
+
+
+# The factory
+
+
+def test_a_line_makes_the_dags_of_a_project(projects: dict[str, Any]) -> None:
+    assert projects.keys() == {
+        *(f"weather_{job}" for job in JOBS),
+        "flights_tiering",
+        "flights_retention",
+    }
+
+
+def test_every_task_has_the_connection_and_the_pool_of_its_project(projects: dict[str, Any]) -> None:
+    tasks = [task for job in JOBS for task in projects[f"weather_{job}"].tasks]
+
+    connections = {
+        getattr(task, "partial_kwargs", vars(task)).get("lakebase_conn_id")
+        for task in tasks
+        if task.task_id != "summary"
+    }
+    assert connections == {"lakebase_weather"}
+    assert {task.pool for task in tasks} == {"lake"}
+    assert {task.pool for task in projects["flights_tiering"].tasks} == {"default_pool"}
+
+
+def test_tables_of_the_project_are_the_default_of_its_params(projects: dict[str, Any]) -> None:
+    assert projects["weather_tiering"].params["tables"] == ["public.weather"]
+    assert projects["flights_tiering"].params["tables"] == []
+
+
+def test_a_schedule_may_be_another_or_none(projects: dict[str, Any]) -> None:
+    assert projects["flights_tiering"].schedule == "30 1 * * *"
+    assert projects["flights_retention"].schedule is None
+    assert projects["weather_tiering"].schedule == "0 2 * * *"
+
+
+def shape(dag: Any) -> dict[str, Any]:
+    """Return what makes a DAG run as it does."""
+    from airflow.sdk.definitions.mappedoperator import MappedOperator
+
+    tasks = {}
+    for task in dag.tasks:
+        arguments = task.partial_kwargs if isinstance(task, MappedOperator) else vars(task)
+        fields = (*task.template_fields, "batch_size", "max_batches", "parallelism", "retries")
+        tasks[task.task_id] = {
+            "type": task.task_type,
+            "before": sorted(task.upstream_task_ids),
+            "rule": str(task.trigger_rule),
+            "backs off": task.retry_exponential_backoff,
+            "at a time": task.max_active_tis_per_dagrun,
+            "name": task.map_index_template,
+            **{name: str(arguments.get(name)) for name in fields if name != "lakebase_conn_id"},
+        }
+    return {
+        "tasks": tasks,
+        "params": {name: dag.params.get_param(name).schema["type"] for name in dag.params},
+        "schedule": getattr(dag.schedule, "_expression", dag.schedule),
+        "schedule's type": type(dag.schedule),
+        "others": (dag.catchup, dag.max_active_runs, dag.render_template_as_native_obj, dag.start_date),
+    }
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_dags_made_are_those_of_the_samples(samples: dict[str, Any], job: str) -> None:
+    made = lakets_dags()[job]
+
+    assert made.dag_id == f"lakets_{job}"
+    assert shape(made) == shape(samples[made.dag_id])
+
+
+def test_a_made_dag_does_its_job(
+    airflow: Path, run: RunDag, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_WEATHER", lab.connection())
+    monkeypatch.delenv("AIRFLOW_CONN_LAKEBASE_DEFAULT")
+    lab.synced("weather", days=8)
+    lab.flush("weather")
+    lab.synced("flights", days=8)
+    lab.flush("flights")
+
+    done = run(lakets_dags("weather", lakebase_conn_id="lakebase_weather", tables=["weather"])["tiering"])
+
+    assert done.state == "success"
+    assert {one["name"].rsplit("_", 2)[0] for one in done.result("tier")} == {"public.weather"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"prefix": "my project"}, "prefix must be letters, digits"),
+        ({"jobs": ["tiring"]}, "jobs must be some of partition_manager, .*; found 'tiring'"),
+        ({"jobs": []}, "found none"),
+        ({"schedules": {"tier": "@daily"}}, "the keys of schedules must be some of .*; found 'tier'"),
+        ({"tables": "public.metrics"}, r"tables must be a list such as \['public.metrics'\]"),
+        ({"tables": [1]}, "tables must be names such as 'public.metrics', not 1"),
+        ({"pool": ""}, "pool must be the name of a pool"),
+        ({"batch_size": 0}, "batch_size must be a whole number of 1 or more, not 0"),
+        ({"parallelism": "4"}, "parallelism must be a whole number of 1 or more, not '4'"),
+        ({"lakebase_conn_id": ""}, "lakebase_conn_id must be letters"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_meant_is_refused_when_the_dag_is_parsed(
+    arguments: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        lakets_dags(**arguments)
+
+
+# The task group
+
+
+def test_the_group_runs_the_jobs_in_order_and_one_without_work_holds_up_none(
+    dag: DAG, run: RunDag, lab: Lab
+) -> None:
+    lab.table("metrics", days=8)
+    lab.conn.execute("SELECT lakets.add_retention_policy('metrics', '4 days')")
+    lab.rollup("hourly")
+    with dag:
+        lakets_task_group("lake", parallelism=2)
+
+    done = run(dag)
+
+    assert done.state == "success"
+    assert done.states["lake.tiering.tier"] == done.states["lake.tiering.summary"] == "skipped"
+    assert len(done.result("lake.retention.drop_expired")["dropped"]) >= 3
+    order = ["partition_manager.ensure_partitions", "rollup_refresh.refresh", "tiering.candidates"]
+    assert [sorted(dag.get_task(f"lake.{one}").downstream_task_ids)[0] for one in order] == [
+        "lake.rollup_refresh.refresh",
+        "lake.tiering.candidates",
+        "lake.tiering.summary",
+    ]
+
+
+def test_a_job_that_fails_holds_back_those_after_it(dag: DAG, run: RunDag, lab: Lab) -> None:
+    lab.table("metrics", days=8)
+    lab.conn.execute("SELECT lakets.add_retention_policy('metrics', '4 days')")
+    lab.rollup("hourly")
+    lab.break_rollup("hourly")
+    with dag:
+        lakets_task_group(jobs=["retention", "rollup_refresh"], default_args={"retries": 0})
+
+    done = run(dag)
+
+    assert done.state == "failed"
+    assert done.states["lakets.retention.tables"] == "upstream_failed"
+    assert lab.value("SELECT count(*) FROM metrics") == 9
+
+
+def test_the_group_refuses_an_option_that_it_does_not_have(dag: DAG) -> None:
+    with (
+        dag,
+        pytest.raises(ValueError, match=r"has no option 'batchsize'; it has .*batch_size"),
+    ):
+        lakets_task_group(batchsize=3)
+
+
+# What it costs
+
+
+def test_a_file_of_twenty_projects_is_parsed_within_the_budget() -> None:
+    program = (
+        "import sys, time, airflow.sdk\n"
+        "start = time.process_time()\n"
+        "from airflow_provider_lakets.jobs import lakets_dags\n"
+        "imported = time.process_time()\n"
+        "for number in range(20): lakets_dags(f'project_{number}')\n"
+        "heavy = ('psycopg', 'databricks.sdk', 'fastapi', 'requests')\n"
+        "made = time.process_time() - imported\n"
+        "print(imported - start, made, [name for name in heavy if name in sys.modules])"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program]
+
+    runs = [
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+        for _ in range(3)
+    ]
+
+    imports, makes = (min(float(one.split()[place]) for one in runs) for place in (0, 1))
+    assert imports < 0.2
+    assert makes < 20 * 0.02
+    assert {one.split(" ", 2)[2] for one in runs} == {"[]"}
