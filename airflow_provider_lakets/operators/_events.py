@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timezone
+from datetime import timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 # What Airflow's partition mappers read unless they are told otherwise; an instant of UTC.
 PARTITION_KEY = "%Y-%m-%dT%H:%M:%S"
+
+
+# Airflow's clock and the database's; an event too many is better than none.
+CLOCKS_DIFFER = timedelta(minutes=1)
 
 
 class Event(NamedTuple):
@@ -86,12 +90,14 @@ def tell(operator: BaseOperator, context: Context, alias: str, events: Sequence[
 
 def started_before(context: Context) -> datetime | None:
     """
-    Return when the DAG run began, if this is not the first try of the task.
+    Return when the DAG run began, or a little before, if this is not the first try of the task.
 
     What an earlier try changed has had no event: events are taken over from a try that succeeds.
     """
+    if context["ti"].try_number == 1:
+        return None
     begun: datetime | None = context["dag_run"].start_date
-    return begun if context["ti"].try_number > 1 else None
+    return begun and begun - CLOCKS_DIFFER
 
 
 def refreshed(results: Sequence[RefreshResult], conn_id: str) -> list[Event]:
