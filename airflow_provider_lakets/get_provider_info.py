@@ -64,7 +64,16 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": _INTEGRATION,
                 "python-modules": [
                     f"{_PACKAGE}.operators.{job}"
-                    for job in ("install", "partitions", "tiering", "retention", "rollups")
+                    for job in (
+                        "install",
+                        "partitions",
+                        "tiering",
+                        "retention",
+                        "rollups",
+                        "tables",
+                        "approval",
+                        "summary",
+                    )
                 ],
             }
         ],
