@@ -42,6 +42,7 @@ with DAG(
         tables="{{ params.tables or none }}",
         past_count=1,
         future_count=3,
+        max_active_tis_per_dag=1,  # the runs of a backfill take turns
         range_start="{{ data_interval_start if dag_run.run_type == 'backfill' else params.start }}",
         range_end="{{ data_interval_end if dag_run.run_type == 'backfill' else params.end }}",
         dry_run="{{ params.dry_run }}",

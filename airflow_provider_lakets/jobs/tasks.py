@@ -30,6 +30,7 @@ def partition_manager(options: JobOptions, **first: Any) -> Ends:
         tables=options.tables,
         range_start=options.range_start,
         range_end=options.range_end,
+        max_active_tis_per_dag=1,  # the runs of a backfill take turns
         **_shared(options),
         **first,
     )
@@ -44,6 +45,7 @@ def rollup_refresh(options: JobOptions, **first: Any) -> Ends:
         parallelism=options.parallelism,
         range_start=options.range_start,
         range_end=options.range_end,
+        max_active_tis_per_dag=1,  # the runs of a backfill take turns
         **_shared(options),
         **first,
     )

@@ -93,7 +93,7 @@ def shape(dag: Any) -> dict[str, Any]:
             "before": sorted(task.upstream_task_ids),
             "rule": str(task.trigger_rule),
             "backs off": task.retry_exponential_backoff,
-            "at a time": task.max_active_tis_per_dagrun,
+            "at a time": (task.max_active_tis_per_dagrun, task.max_active_tis_per_dag),
             "name": task.map_index_template,
             **{name: str(arguments.get(name)) for name in fields if name != "lakebase_conn_id"},
         }

@@ -76,6 +76,11 @@ def test_data_intervals_of_a_backfill_leave_no_gap(samples: dict[str, Any], dag_
     assert all(before[1] == after[0] for before, after in itertools.pairwise(intervals))
 
 
+@pytest.mark.parametrize("dag_id", BACKFILLED)
+def test_runs_of_a_backfill_take_turns(samples: dict[str, Any], dag_id: str) -> None:
+    assert [task.max_active_tis_per_dag for task in samples[dag_id].tasks] == [1]
+
+
 @pytest.mark.parametrize("dag_id", SCHEDULES)
 def test_is_tagged_documented_and_retried_with_backoff(samples: dict[str, Any], dag_id: str) -> None:
     dag = samples[dag_id]
