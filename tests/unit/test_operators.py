@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_lakets.operators._arguments import as_bool, as_instant, as_list, as_range
+from airflow_provider_lakets.operators.approval import LakeTSForceApprovalOperator
 from airflow_provider_lakets.operators.install import LakeTSInstallOperator
 from airflow_provider_lakets.operators.partitions import LakeTSPartitionOperator
 from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
 from airflow_provider_lakets.operators.rollups import LakeTSRollupRefreshOperator
+from airflow_provider_lakets.operators.tables import LakeTSTablesOperator
 from airflow_provider_lakets.operators.tiering import LakeTSTierCandidatesOperator, LakeTSTierOperator
 
 if TYPE_CHECKING:
@@ -22,7 +26,10 @@ OPERATORS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "tier": (LakeTSTierOperator, {"chunks": ["public.metrics_20250101_000000"]}),
     "retention": (LakeTSRetentionOperator, {"table": "metrics"}),
     "rollups": (LakeTSRollupRefreshOperator, {}),
+    "tables": (LakeTSTablesOperator, {}),
+    "approval": (LakeTSForceApprovalOperator, {"tables": ["public.metrics"]}),
 }
+DRY = {name: OPERATORS[name] for name in OPERATORS if name not in ("install", "tables")}
 
 every = pytest.mark.parametrize(("operator", "arguments"), OPERATORS.values(), ids=OPERATORS)
 
@@ -66,8 +73,19 @@ def test_a_task_that_never_ran_can_be_killed(operator: type[Any], arguments: dic
         (lambda: LakeTSPartitionOperator(task_id="x", future_count=-1), "future_count must be 0 or more"),
         (lambda: LakeTSPartitionOperator(task_id="x", past_count=-1), "past_count must be 0 or more"),
         (lambda: LakeTSPartitionOperator(task_id="x", range_end="2025-01-01"), "range_start and range_end"),
+        (lambda: LakeTSRollupRefreshOperator(task_id="x", range_start="2025-01-01"), "range_start and"),
+        (lambda: LakeTSTablesOperator(task_id="x", policy="retain"), "policy must be 'tiering', 'retention'"),
     ],
-    ids=["batch_size", "max_batches", "parallelism", "future_count", "past_count", "half a range"],
+    ids=[
+        "batch_size",
+        "max_batches",
+        "parallelism",
+        "future_count",
+        "past_count",
+        "half a range of chunks",
+        "half a range of buckets",
+        "policy",
+    ],
 )
 def test_what_cannot_be_meant_is_refused_when_the_dag_is_parsed(wrong: Callable[[], Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
@@ -85,3 +103,84 @@ def test_force_is_off_by_default() -> None:
 )
 def test_a_tier_task_is_named_after_its_chunks(chunks: Any, label: str) -> None:
     assert LakeTSTierOperator(task_id="x", chunks=chunks).label == label
+
+
+# Dry runs and force
+
+
+@pytest.mark.parametrize(("operator", "arguments"), DRY.values(), ids=DRY)
+def test_every_job_changes_things_unless_told_not_to(operator: type[Any], arguments: dict[str, Any]) -> None:
+    assert operator(task_id="x", **arguments).is_dry_run is False
+    assert operator(task_id="x", dry_run=True, **arguments).is_dry_run is True
+
+
+@pytest.mark.parametrize(("operator", "arguments"), DRY.values(), ids=DRY)
+@pytest.mark.parametrize(("value", "dry"), [(True, True), (False, False), ("yes", True), ("", False)])
+def test_dry_run_may_be_a_template(
+    operator: type[Any], arguments: dict[str, Any], value: object, dry: bool
+) -> None:
+    task = operator(task_id="x", dry_run="{{ params.dry }}", **arguments)
+
+    task.render_template_fields({"params": {"dry": value}})
+
+    assert task.is_dry_run is dry
+
+
+@pytest.mark.parametrize("value", ["maybe", "{{ params.force }}", "[]", "2"])
+def test_a_switch_that_is_neither_on_nor_off_fails_for_good(value: str) -> None:
+    with pytest.raises(Exception, match="force must be true or false, not") as caught:
+        as_bool(value, "force")
+
+    assert type(caught.value).__name__ == "AirflowFailException"
+
+
+@pytest.mark.parametrize("value", [True, "True", "true", " ON ", "1", 1])
+def test_a_switch_is_on(value: Any) -> None:
+    assert as_bool(value, "x") is True
+
+
+@pytest.mark.parametrize("value", [False, "False", "off", "0", "", "None", None, 0])
+def test_a_switch_is_off(value: Any) -> None:
+    assert as_bool(value, "x") is False
+
+
+# Names and ranges
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        (None, None),
+        ("", None),
+        ("None", None),
+        ("a.b", ["a.b"]),
+        (["a.b", "c.d"], ["a.b", "c.d"]),
+        ("['a.b', 'c.d']", ["a.b", "c.d"]),
+        ("[]", []),
+    ],
+)
+def test_names_survive_a_template_that_makes_text_of_them(value: Any, names: list[str] | None) -> None:
+    assert as_list(value) == names
+
+
+@pytest.mark.parametrize("text", ["2025-03-01", "2025-03-01T00:00:00Z", "2025-03-01 01:00:00+01:00"])
+def test_an_instant_without_a_zone_is_utc(text: str) -> None:
+    assert as_instant(text) == datetime(2025, 3, 1, tzinfo=timezone.utc)
+
+
+def test_no_range_is_one_that_renders_to_nothing() -> None:
+    assert as_range("None", "") == (None, None)
+
+
+def test_half_a_range_at_run_time_fails_for_good() -> None:
+    with pytest.raises(Exception, match="range_start and range_end go together") as caught:
+        as_range("2025-03-01", "None")
+
+    assert type(caught.value).__name__ == "AirflowFailException"
+
+
+def test_approval_waits_for_a_day_and_then_rejects() -> None:
+    task = LakeTSForceApprovalOperator(task_id="x", tables=["public.metrics"], force=True)
+
+    limit = getattr(task, "response_timeout", None) or task.execution_timeout
+    assert (limit, task.defaults) == (timedelta(days=1), ["Reject"])
