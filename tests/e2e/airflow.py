@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PARTS = ("dag-processor", "scheduler", "triggerer")
-RUN_SECONDS = 180.0
+RUN_SECONDS = 300.0
 _POLL_SECONDS = 0.3
 _ENDED = ("success", "failed")
 

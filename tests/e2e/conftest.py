@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import tempfile
 import time
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
 from airflow_provider_lakets.local.client import LocalServer
 from airflow_provider_lakets.local.demo.airflow_server import sample_dags
 from airflow_provider_lakets.local.lakebase import LocalLakebase
-from airflow_provider_lakets.local.postgres import EmbeddedPostgres
 from tests.e2e.airflow import Airflow
 from tests.e2e.lake import Lake
 
@@ -54,13 +55,13 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         lakebase = stack.enter_context(LocalLakebase(cloud.folder, feed_interval=0.5))
         jobs, owner = cloud.state.jobs, cloud.state.owner
         lakebase.create_role(jobs.client_id, member_of=owner.client_id)
-        metadata = stack.enter_context(EmbeddedPostgres(folder / "metadata", settings={"fsync": "off"}))
+        # In SQLite the parts and the command line would lock each other out.
+        metadata = lakebase.postgres.ensure_database("airflow")
         airflow = Airflow(
             folder / "airflow",
             dags=_dags(folder / "dags"),
             environment={
                 **cloud.airflow_env(jobs),
-                # In SQLite the parts and the command line would lock each other out.
                 "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": _url(metadata),
             },
         )
@@ -69,12 +70,15 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         airflow.succeed("lakets_install")
         lakebase.create_role(owner.client_id)  # it uses what the jobs' role has installed
         _note(request.config, "start, and install", "passed", time.monotonic() - started)
-        yield World(folder, cloud, lakebase, airflow, metadata.conninfo("airflow"))
+        yield World(folder, cloud, lakebase, airflow, metadata)
 
 
-def _url(server: EmbeddedPostgres) -> str:
-    server.ensure_database("airflow")
-    return f"postgresql+psycopg2://postgres@/airflow?host={server.socket_dir}&port=5432"
+def _url(conninfo: str) -> str:
+    """Return a connection string of libpq as the URL that Airflow wants."""
+    where = conninfo_to_dict(conninfo)
+    return (
+        f"postgresql+psycopg2://{where['user']}@/{where['dbname']}?host={where['host']}&port={where['port']}"
+    )
 
 
 def _dags(folder: Path) -> Path:
@@ -121,6 +125,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[outcomes] = []
+    # Asked to end, by a timeout say, it stops what it has started, as on Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def pytest_report_header() -> str:

@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.4
 _RUN_SECONDS = 300.0
+_ANSWER_SECONDS = 120.0  # on a busy machine the API server builds half of itself for long
 _FAILED = ("failed", "up_for_retry", "upstream_failed")
 
 
@@ -149,7 +150,7 @@ class AirflowClient:
         )
         if self._token:
             request.add_header("Authorization", f"Bearer {self._token}")
-        with self._opener.open(request, timeout=30) as answer:
+        with self._opener.open(request, timeout=_ANSWER_SECONDS) as answer:
             return json.load(answer)
 
     def _told(self, dag_id: str, run_id: str, failed: list[dict[str, Any]]) -> str:
