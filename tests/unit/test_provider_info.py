@@ -181,3 +181,16 @@ def test_no_field_of_ours_is_for_a_secret() -> None:
     # Airflow hides what is stored under a name like password or token: none of these is one.
     values = dict.fromkeys(form["conn-fields"], "shown")
     assert redact(values) == values
+
+
+@pytest.mark.filterwarnings("ignore:ProvidersManager.asset_")
+def test_airflow_knows_what_to_do_with_an_asset_of_ours(providers: ProvidersManager) -> None:
+    from airflow_provider_lakets import assets
+
+    found: list[Any] = [
+        providers.asset_uri_handlers["lakets"],
+        providers.asset_factories["lakets"],
+        providers.asset_to_openlineage_converters["lakets"],
+    ]
+
+    assert found == [assets.sanitize_uri, assets.create_asset, assets.convert_asset_to_openlineage]
