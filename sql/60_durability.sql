@@ -232,8 +232,8 @@ BEGIN
 END;
 $$;
 
--- Change one row of the shadow to what it is, alone: a writer would lose track of the row it looks for. False:
--- somebody is writing (then the feed will move by itself), or there is no row. Writers wait until the
+-- Change one row of the shadow to what it is, alone: a writer would lose track of the row it looks for. Where there is
+-- none, one comes and goes. False: somebody is writing (then the feed will move by itself). Writers wait until the
 -- transaction ends, and they may hold the table: so nothing may be locked after this.
 CREATE OR REPLACE FUNCTION lakets._fence(
     p_table lakets._chronotable_registry
@@ -244,6 +244,7 @@ AS $$
 DECLARE
     v_shadow  regclass := lakets._shadow_relation(p_table.shadow_table_name);
     v_changed bigint;
+    v_row     tid;
 BEGIN
     BEGIN
         EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE NOWAIT', v_shadow);
@@ -253,9 +254,15 @@ BEGIN
     EXECUTE format('UPDATE %1$s AS s SET %2$I = s.%2$I WHERE s.ctid = (SELECT one.ctid FROM %1$s AS one LIMIT 1)',
                    v_shadow, p_table.time_column);
     GET DIAGNOSTICS v_changed = ROW_COUNT;
+    IF v_changed = 0 THEN
+        EXECUTE format('INSERT INTO %s DEFAULT VALUES RETURNING ctid', v_shadow) INTO v_row;
+        EXECUTE format('DELETE FROM %s AS s WHERE s.ctid = $1', v_shadow) USING v_row;
+    END IF;
     -- Logged like every change to the shadow: the rule "alone" must know of it.
-    INSERT INTO lakets._change_log (chronotable_id) SELECT p_table.id WHERE v_changed > 0;
-    RETURN v_changed > 0;
+    INSERT INTO lakets._change_log (chronotable_id) VALUES (p_table.id);
+    RETURN true;
+EXCEPTION WHEN integrity_constraint_violation THEN  -- a shadow of 0.1.x may demand values
+    RETURN false;
 END;
 $$;
 

@@ -123,6 +123,38 @@ def test_overlapping_writers_that_fall_idle_are_settled_by_one_fence(
     assert len(fences) == 1
 
 
+def test_overlapping_writers_that_leave_nothing_are_settled_by_a_fence_too(
+    stage: Stage, feed: HandFeed, writer: Session, second: Session
+) -> None:
+    # The race as above, but with no row left that a fence could touch.
+    writer.begin()
+    second.begin()
+    writer.run("DELETE FROM metrics WHERE id <= 2")
+    second.run("DELETE FROM metrics WHERE id > 2")
+    second.commit()
+    writer.commit()
+    feed.flush()
+
+    before_fence = stage.tier(COLD)
+    fences = feed.flush()
+    after_flush = stage.tier(COLD)
+
+    assert (before_fence, after_flush) == (False, True)
+    assert len(fences) == 1
+    assert stage.value("SELECT count(*) FROM lakets_cdf._shadow_metrics") == 0
+
+
+def test_emptying_an_empty_table_does_not_defer_its_chunks_for_good(stage: Stage, feed: HandFeed) -> None:
+    stage.run("TRUNCATE metrics")
+    stage.run("TRUNCATE metrics")  # which is logged, but changes nothing that the feed could pass
+    feed.flush()
+
+    stage.tier(COLD)
+    feed.flush()
+
+    assert stage.tier(COLD)
+
+
 def test_fence_changes_nothing_in_the_shadow(
     stage: Stage, feed: HandFeed, writer: Session, second: Session
 ) -> None:
