@@ -516,7 +516,7 @@ def run(machine: type[Lifecycle], *, examples: int, steps: int, **options: Any) 
             stateful_step_count=steps,
             deadline=None,
             database=None,
-            phases=[Phase.generate, Phase.shrink],
+            phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),
             **options,
         ),
