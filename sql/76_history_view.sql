@@ -87,7 +87,7 @@ SELECT %2$s
      GROUP BY %3$s
     HAVING `_lakets_copies` > 0
   ) AS counted
-LATERAL VIEW explode(sequence(1, counted.`_lakets_copies`)) AS `_lakets_copy`
+LATERAL VIEW explode(sequence(1, counted.`_lakets_copies`)) copies AS `_lakets_copy`
 $sql$,
         lakets._databricks_name(p_catalog, p_uc_schema, coalesce(p_view_name, p_table_name || '_history')),
         v_columns, v_entries, lakets._databricks_weight(v_trims, p_since),
