@@ -9,6 +9,7 @@ import pytest
 from tests.stage import FEED
 
 if TYPE_CHECKING:
+    from tests.sandbox import Sandbox
     from tests.stage import Stage
 
 
@@ -149,3 +150,41 @@ def test_every_job_does_its_work(keeper: Keeper) -> None:
     stage.run("SELECT lakets.invalidate_rollup_range('daily', '2019-01-01', '2024-06-01')")
     stage.refresh("daily")
     assert stage.run("SELECT * FROM _rollup_daily ORDER BY 1") == rolled_up
+
+
+ROW_SECURITY = """
+CREATE ROLE keeper_; CREATE ROLE jobs_; GRANT keeper_ TO jobs_;
+GRANT USAGE, CREATE ON SCHEMA public, lakets, lakets_cdf TO keeper_;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO keeper_;
+SET LOCAL ROLE keeper_;
+CREATE TABLE metrics (ts timestamptz, tenant integer);
+INSERT INTO metrics
+SELECT '2024-01-01'::timestamptz + n * interval '1 day', n % 2 FROM generate_series(1, 9) AS n;
+SELECT lakets.create_chronotable('metrics', 'ts', '1 day');
+SELECT lakets.create_rollup('daily', 'SELECT lakets.time_bucket(''1 day'', ts) AS bucket, count(*) AS n
+                                        FROM public.metrics GROUP BY 1', '1 day');
+ALTER TABLE metrics ENABLE ROW LEVEL SECURITY;
+CREATE POLICY by_tenant ON metrics USING (tenant = 1);
+UPDATE metrics SET tenant = 1 - tenant;
+SET LOCAL ROLE jobs_
+"""
+
+
+def test_jobs_see_all_rows_of_a_table_with_policies(db: Sandbox) -> None:
+    db.run(ROW_SECURITY)
+
+    db.run("SELECT lakets.enable_sync('metrics'), lakets.refresh_rollup('daily', true)")
+
+    assert db.value("SELECT sum(n) FROM public._rollup_daily") == 9
+    assert db.value("SELECT count(*) FROM lakets_cdf._shadow_metrics") == 9
+
+
+def test_rows_that_a_policy_hides_from_the_jobs_fail_the_job_instead_of_being_left_out(db: Sandbox) -> None:
+    db.run(ROW_SECURITY)
+    db.run("ALTER TABLE metrics FORCE ROW LEVEL SECURITY")
+
+    for job in ("enable_sync('metrics')", "refresh_rollup('daily', true)"):
+        with db.refused("42501", "row-level security policy for table"):
+            db.run(f"SELECT lakets.{job}")
+
+    assert db.value("SELECT sum(n) FROM public._rollup_daily") == 9
