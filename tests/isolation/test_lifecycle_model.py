@@ -23,7 +23,7 @@ from tests.isolation.lifecycle import DAY, EVERYTHING, HOUR, KINDS, START, Chunk
 from tests.stage import HandFeed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from tests.isolation.conftest import Session
     from tests.stage import Stage
@@ -502,10 +502,15 @@ class Lifecycle(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def machine(stage: Stage, sessions: Callable[[str], Session]) -> type[Lifecycle]:
+def machine(stage: Stage, sessions: Callable[[str], Session]) -> Iterator[type[Lifecycle]]:
+    """Yield a machine in whose database nobody else takes a lock, not even the vacuum."""
+    stage.run("ALTER SYSTEM SET autovacuum = off")
+    stage.run("SELECT pg_reload_conf()")
     stage.set_lock_timeout("20ms")
     writers = [sessions(f"writer {number}") for number in range(WRITERS)]
-    return type("Machine", (Lifecycle,), {"stage": stage, "sessions": writers, "steps": [0]})
+    yield type("Machine", (Lifecycle,), {"stage": stage, "sessions": writers, "steps": [0]})
+    stage.run("ALTER SYSTEM RESET autovacuum")
+    stage.run("SELECT pg_reload_conf()")
 
 
 def run(machine: type[Lifecycle], *, examples: int, steps: int, **options: Any) -> None:
