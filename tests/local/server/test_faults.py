@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from airflow_provider_lakets.exceptions import LakebaseCredentialError, LakeTSError
 from airflow_provider_lakets.hooks.lakets import LakeTSHook
@@ -114,7 +115,13 @@ def lakets(hook: LakeTSHook, server: LocalServer, admin: psycopg.Connection[Any]
         conn.execute("SELECT lakets.enable_sync('metrics')")
         conn.execute("SELECT lakets.add_tiering_policy('metrics', '30 days')")
     yield hook
-    admin.execute("SELECT lakets.drop_chronotable('metrics')")
+    # A statement that lost its client may still hold its locks for a moment, and the feed may be reading.
+    dropping = Retrying(
+        retry=retry_if_exception_type(psycopg.errors.LockNotAvailable),
+        stop=stop_after_attempt(10),
+        reraise=True,
+    )
+    dropping(admin.execute, "SELECT lakets.drop_chronotable('metrics')")
 
 
 def flushed(server: LocalServer) -> None:
