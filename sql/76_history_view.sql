@@ -34,7 +34,7 @@ AS $$
     SELECT concat('CASE',
                   CASE WHEN p_has_trims THEN ' WHEN trimmed.`xid` IS NOT NULL THEN ' || coalesce('CAST(' || early || ' AS INT)', '0') END,
                   ' WHEN ' || early || ' THEN 0',
-                  ' WHEN entry.`_pg_change_type` IN (''insert'', ''update_postimage'') THEN 1 ELSE -1 END')
+                  ' WHEN entry.`_pg_change_type` IN (''delete'', ''update_preimage'') THEN -1 ELSE 1 END')
       FROM (VALUES ('entry.`_timestamp` < TIMESTAMP ''' || to_char(p_since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00:00''')) AS v (early);
 $$;
 
