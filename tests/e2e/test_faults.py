@@ -30,8 +30,11 @@ def test_a_sleeping_endpoint_and_a_troubled_workspace_are_waited_for(airflow: Ai
     assert lake.cloud.faults() == {}
 
 
-@pytest.mark.short
-@pytest.mark.parametrize("fault", [FaultName.CUT, FaultName.SHUTDOWN], ids=lambda fault: fault.value)
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(FaultName.CUT, marks=pytest.mark.short), FaultName.SHUTDOWN],
+    ids=lambda fault: fault.value,
+)
 def test_a_refresh_that_loses_its_session_midway_is_done_again(
     airflow: Airflow, lake: Lake, fault: FaultName
 ) -> None:
