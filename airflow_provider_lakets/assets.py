@@ -106,5 +106,7 @@ def parse(uri: str) -> list[str]:
 def _asset(conn_id: str, names: list[str], options: dict[str, Any]) -> Asset:
     from airflow.sdk import Asset
 
+    if "name" in options or "uri" in options:
+        raise ValueError("an asset of LakeTS has its URI for its name: under another it has no events")
     path = "/".join(quote(part, safe="") for part in (conn_id, *names))
     return Asset(uri=f"{SCHEME}://{path}", **options)

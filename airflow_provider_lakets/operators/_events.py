@@ -21,6 +21,10 @@ PARTITION_KEY = "%Y-%m-%dT%H:%M:%S"
 CLOCKS_DIFFER = timedelta(minutes=1)
 
 
+# Of assets that no DAG names, in one task.
+MOST_EVENTS = 50
+
+
 class Event(NamedTuple):
     """
     What is told of an asset.
@@ -73,19 +77,57 @@ def tell(operator: BaseOperator, context: Context, alias: str, events: Sequence[
         for outlet in operator.outlets
         if isinstance(outlet, Asset) and outlet.uri.startswith(f"{SCHEME}:")
     }
-    for asset, extra, partitions in events:
-        if outlet := outlets.pop(asset.uri, None):
-            accessors[outlet].extra.update(extra)
-            if partitions and hasattr(accessors[outlet], "add_partitions"):  # not in Airflow 3.1
-                accessors[outlet].add_partitions([*partitions])
+    others = []
+    for event in events:
+        if outlet := outlets.pop(event.asset.uri, None):
+            accessors[outlet].extra.update(event.extra)
+            if event.partitions and hasattr(accessors[outlet], "add_partitions"):  # not in Airflow 3.1
+                accessors[outlet].add_partitions([*event.partitions])
         else:
-            accessors[AssetAlias(alias)].add(asset, extra=extra)
-        operator.log.info("Asset event for %s", asset.uri)
+            others.append(event)
+    _tell_through(accessors[AssetAlias(alias)], others, operator.log)
     if outlets:
         operator.log.info("No asset event for %s: nothing new", ", ".join(outlets))
         operator.outlets = [
             outlet for outlet in operator.outlets if not (isinstance(outlet, Asset) and outlet.uri in outlets)
         ]
+
+
+def _tell_through(alias: Any, events: Sequence[Event], log: Any) -> None:
+    """
+    Add the events of assets that are no outlets; of very many, those of assets that some DAG names.
+
+    Airflow registers them one after the other within the request that ends the task, and gives up on that
+    after ``[workers] execution_api_timeout``, 5 seconds.
+
+    :param alias: What the task's alias is recorded by.
+    :param events: One for each asset.
+    """
+    unnamed = list(events)
+    if len(events) > MOST_EVENTS:
+        unnamed = [event for event in events if not _add_if_named(alias, event)]
+    room = max(0, MOST_EVENTS - (len(events) - len(unnamed)))
+    for event in unnamed[:room]:
+        alias.add(event.asset, extra=event.extra)
+    log.info("Asset events: %s", ", ".join(event.asset.uri for event in events) or "none")
+    if unnamed[room:]:
+        log.warning(
+            "%d of these have no event: a task has %d at most, beside those of assets that some DAG names",
+            len(unnamed[room:]),
+            MOST_EVENTS,
+        )
+
+
+def _add_if_named(alias: Any, event: Event) -> bool:
+    """Add the event of an asset that Airflow knows of from a DAG, and tell whether it does."""
+    from airflow.sdk import Asset
+    from airflow.sdk.exceptions import AirflowRuntimeError
+
+    try:
+        alias.add(Asset.ref(uri=event.asset.uri), extra=event.extra)
+    except AirflowRuntimeError:
+        return False
+    return True
 
 
 def started_before(context: Context) -> datetime | None:

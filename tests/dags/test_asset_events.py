@@ -12,6 +12,7 @@ from airflow.sdk import DAG, Asset, AssetAlias
 from packaging.version import Version
 
 from airflow_provider_lakets.assets import ROLLUPS, TIERED, rollup_asset, tiered_asset
+from airflow_provider_lakets.operators import _events
 from airflow_provider_lakets.operators.rollups import LakeTSRollupRefreshOperator
 from airflow_provider_lakets.operators.tiering import LakeTSTierOperator
 from tests.dags.conftest import dagbag_module
@@ -245,6 +246,30 @@ def test_mapped_tasks_emit_each_their_own(dag: DAG, run: RunDag, rolled: Lab) ->
     done = run(dag)
 
     assert uris(done) == [rollup_asset("apart").uri, HOURLY]
+
+
+def test_of_very_many_rollups_those_that_some_dag_names_have_their_event(
+    dag: DAG,
+    run: RunDag,
+    lab: Lab,
+    waiting: Callable[..., Callable[[], bool]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_events, "MOST_EVENTS", 2)
+    lab.table("metrics", days=2)
+    for name in ("first", "second", "third", "fourth"):  # no other test names them
+        lab.rollup(name)
+    lab.hook().refresh()
+    is_due = waiting(rollup_asset("fourth"))
+    write(lab)
+    with dag:
+        LakeTSRollupRefreshOperator(task_id="refresh", parallelism=1)
+
+    done = run(dag)
+
+    assert len(events(done)) == 2
+    assert rollup_asset("fourth").uri in uris(done)
+    assert is_due()
 
 
 # Tiered chunks

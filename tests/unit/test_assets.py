@@ -92,6 +92,12 @@ def test_an_asset_is_of_a_rollup_or_of_a_table(arguments: dict[str, Any]) -> Non
         create_asset(**arguments)
 
 
+def test_an_asset_has_no_other_name() -> None:
+    # Airflow tells assets apart by name and URI: one with another name would never have an event.
+    with pytest.raises(ValueError, match="has its URI for its name"):
+        tiered_asset("metrics", name="my table")
+
+
 def test_naming_an_asset_in_a_dag_file_imports_nothing_heavy() -> None:
     code = (
         "import json, sys; import airflow.sdk; from airflow_provider_lakets.assets import rollup_asset;"
