@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 # What Airflow's partition mappers read unless they are told otherwise; an instant of UTC.
 PARTITION_KEY = "%Y-%m-%dT%H:%M:%S"
 
-
 # Airflow's clock and the database's; an event too many is better than none.
 CLOCKS_DIFFER = timedelta(minutes=1)
-
 
 # Of assets that no DAG names, in one task.
 MOST_EVENTS = 50
