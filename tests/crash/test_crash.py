@@ -177,11 +177,13 @@ def kill_everywhere(server: Server, names: list[str], *, statements: int | None,
 def check(server: Server, stopped: Cut, run: Run) -> None:
     where = f"{stopped.name}, statement {stopped.job.sent} of {run.statements}, step {stopped.job.step}"
     if stopped.before is not None:
-        assert difference(stopped.before, state(stopped.database)) == [], f"lost by the crash: {where}"
+        lost = difference(stopped.before, state(stopped.database))
+        assert lost == [], f"changed by the crash: {where}: {lost[:3]}"
     again = Job(stopped.database, CASES[stopped.name].work).start()
     again.end()
     assert again.error is None, where
-    assert difference(run.end, state(stopped.database)) == [], where
+    other = difference(run.end, state(stopped.database))
+    assert other == [], f"{where}: {other[:3]}"
     server.drop(stopped.database)
 
 

@@ -447,8 +447,11 @@ class Lifecycle(RuleBasedStateMachine):
         names = {start: name for name, start in self._names().items()}
         for _ in range(2):
             self.feed.flush()
-            answers = [self._tier(chunk, names[chunk.start]) for chunk in self.model.standing()]
-        assert all(answers)
+            answers = {chunk: self._tier(chunk, names[chunk.start]) for chunk in self.model.standing()}
+        why = "SELECT lakets.explain_durability(%s)"
+        assert all(answers.values()), {
+            self.stage.value(why, names[chunk.start]) for chunk, is_tiered in answers.items() if not is_tiered
+        }
         self.feed.flush()
         fit = [chunk.start for chunk in self.model.standing() if self.model.is_absorbed(chunk)][:most]
 
