@@ -144,7 +144,7 @@ class Job:
     def before_statement(self) -> None:
         if self.sent == self.statement:
             self._stands.set()
-            self._go_on.wait()  # for as long as it takes: should it go on before the kill, it would prove nothing
+            self._go_on.wait()  # for as long as it takes: if it went on, it would prove nothing
         self.sent += 1
 
     def start(self) -> Job:
