@@ -196,10 +196,24 @@ def _status(data_dir: Path) -> str:
 
 def _is_at_home(pid: int, data_dir: Path) -> bool:
     """Tell whether a process runs in the data directory, as the server and its sessions do."""
+    home = str(data_dir.resolve())
     try:
-        return is_alive(pid) and psutil.Process(pid).cwd() == str(data_dir.resolve())
+        if not is_alive(pid):
+            return False
+        process = psutil.Process(pid)
+        try:
+            return bool(process.cwd() == home)
+        except psutil.AccessDenied:  # as root in a container: the server has a user of its own
+            command = process.cmdline()
+            return home in command or _is_orphan(process, " ".join(command))
     except psutil.Error:  # gone, or somebody else's
         return False
+
+
+def _is_orphan(process: psutil.Process, title: str) -> bool:
+    """Tell whether a process is a session whose server is dead, be it of another folder."""
+    parent = process.parent()
+    return title.startswith("postgres:") and (parent is None or parent.name() != "postgres")
 
 
 def is_alive(pid: int) -> bool:

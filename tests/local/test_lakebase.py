@@ -277,3 +277,20 @@ def test_the_id_of_a_dead_server_is_not_taken_for_a_live_one(folder: Path) -> No
                 assert stranger.poll() is None
         finally:
             stranger.kill()
+
+
+def test_it_is_known_without_the_right_to_see_where_it_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So it is for root in a container: the server runs as another user.
+    def deny(process: psutil.Process) -> str:
+        raise psutil.AccessDenied(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "cwd", deny)
+    with lakebase(folder):
+        os.kill(int((folder / "pg/postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+
+    with lakebase(folder) as again:
+        again.wait_flushed()
+
+    assert processes(folder) == []
