@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -74,10 +75,10 @@ def _tell(rows: list[dict[str, Any]], seconds: float) -> None:
     table.add_column("seconds", justify="right")
     for row in rows:
         style = "" if row["outcome"] in _ENOUGH else "bold red"
-        shown = (row["scenario"], row["airflow"], row["outcome"], f"{row['seconds']:.1f}")
+        shown = (escape(row["scenario"]), row["airflow"], row["outcome"], f"{row['seconds']:.1f}")
         table.add_row(*shown, style=style)
         for note in row.get("notes", ()):
-            table.add_row(f"  {note}")
+            table.add_row(escape(f"  {note}"))
     held = sum(row["outcome"] in _ENOUGH for row in rows)
     total = f"{held} of {len(rows)} held, in {seconds:.0f} s"
     REPORTS.mkdir(parents=True, exist_ok=True)
