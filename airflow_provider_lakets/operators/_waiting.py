@@ -44,6 +44,22 @@ def as_seconds(duration: timedelta | float) -> float:
     return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
 
 
+def this_try(context: Context) -> dict[str, Any]:
+    """Return what to defer with, so that :func:`is_of_this_try` can tell."""
+    return {"in_try": context["ti"].try_number}
+
+
+def is_of_this_try(arguments: dict[str, Any], context: Context) -> bool:
+    """
+    Tell whether what a task is resumed with was waited for in this try, and take that mark out.
+
+    Airflow 3.1 begins a retry where the try before was resumed, with the event that this had.
+    """
+    now: int = context["ti"].try_number
+    waited_in: int = arguments.pop("in_try", now)
+    return waited_in == now
+
+
 def raise_if_failed(event: Mapping[str, Any]) -> None:
     """Fail the task, without retry where none helps, if the trigger met with an error."""
     if event["status"] == "failed":
@@ -100,6 +116,7 @@ class LakeTSWaitingOperator(LakeTSJobOperator):
                 **arguments,
             ),
             method_name="execute_complete",
+            kwargs=this_try(context),
             timeout=timedelta(seconds=self.wait_timeout) + GRACE,
         )
 
@@ -109,9 +126,12 @@ class LakeTSWaitingOperator(LakeTSJobOperator):
         return task.xcom_pull(task_ids=task.task_id, key="return_value", map_indexes=task.map_index)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a wait, even one that no triggerer saw to."""
+        """Go on after a wait, even one that no triggerer saw to; begin anew in a new try."""
+        arguments = dict(next_kwargs or {})
+        if not is_of_this_try(arguments, context):
+            return self.execute(context)
         try:
-            return super().resume_execution(next_method, next_kwargs, context)
+            return super().resume_execution(next_method, arguments, context)
         except TaskDeferralTimeout:
             self.log.warning("The triggerer did not answer in time; is one running?")
             return self.execute_complete(context, {"status": "timed_out"})

@@ -13,7 +13,9 @@ from airflow_provider_lakets.operators._waiting import (
     check_interval,
     deadline,
     defer_by_default,
+    is_of_this_try,
     raise_if_failed,
+    this_try,
 )
 from airflow_provider_lakets.operators.base import LakeTSBaseOperator
 
@@ -58,8 +60,20 @@ class LakeTSBaseSensor(LakeTSBaseOperator, BaseSensorOperator):
                 lakebase_conn_id=self.lakebase_conn_id,
             )
             patience = timedelta(seconds=self.timeout) + GRACE
-            self.defer(trigger=trigger, method_name="execute_complete", timeout=patience)
+            self.defer(
+                trigger=trigger,
+                method_name="execute_complete",
+                kwargs=this_try(context),
+                timeout=patience,
+            )
         return None
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a wait; begin anew in a new try."""
+        arguments = dict(next_kwargs or {})
+        if not is_of_this_try(arguments, context):
+            return self.execute(context)
+        return super().resume_execution(next_method, arguments, context)
 
     def poke(self, context: Context) -> bool:
         """Look once."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import airflow
 import pytest
+from packaging.version import Version
 
 from airflow_provider_lakets.exceptions import LakeTSPartialFailureError
 from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     RunDag = Callable[[DAG], Run]
 
 COLD = 1
+IS_3_1 = Version(airflow.__version__) < Version("3.2")
 
 
 @pytest.fixture
@@ -153,7 +156,8 @@ def test_chunk_that_is_written_again_before_it_can_be_flagged_is_for_the_retry(
 
     done = run(dag)
 
-    assert (done.state, done.tries["tier"], deferrals(done)) == ("failed", 2, 2)
+    # In Airflow 3.1 a DAG test forgets in which try the task was deferred, and resumes the retry as well.
+    assert (done.state, done.tries["tier"], deferrals(done)) == ("failed", 2, 1 if IS_3_1 else 2)
     assert isinstance(done.errors[0], LakeTSPartialFailureError)
 
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.operators._airflow import (
@@ -49,10 +50,11 @@ def context() -> Any:
     task = SimpleNamespace(
         task_id="x",
         map_index=-1,
+        try_number=1,
         xcom_push=lambda key, value: stored.update({key: value}),
         xcom_pull=lambda task_ids, key, map_indexes: stored[key],
     )
-    return {"ti": task}
+    return {"ti": task, "outlet_events": OutletEventAccessors()}
 
 
 def deferral(task: Any, context: Any) -> Any:
