@@ -22,6 +22,9 @@ CLOCKS_DIFFER = timedelta(minutes=1)
 # Of assets that no DAG names, in one task.
 MOST_EVENTS = 50
 
+# What mapped tasks leave to the summary that follows them (XCom).
+LEFT = "lakets_asset_events"
+
 
 class Event(NamedTuple):
     """
@@ -83,12 +86,53 @@ def tell(operator: BaseOperator, context: Context, alias: str, events: Sequence[
                 accessors[outlet].add_partitions([*event.partitions])
         else:
             others.append(event)
-    _tell_through(accessors[AssetAlias(alias)], others, operator.log)
+    if others and context["ti"].map_index not in (None, -1) and _has_summary(operator):
+        left = [{"alias": alias, "uri": event.asset.uri, "extra": event.extra} for event in others]
+        context["ti"].xcom_push(key=LEFT, value=left)
+    else:
+        _tell_through(accessors[AssetAlias(alias)], others, operator.log)
     if outlets:
         operator.log.info("No asset event for %s: nothing new", ", ".join(outlets))
         operator.outlets = [
             outlet for outlet in operator.outlets if not (isinstance(outlet, Asset) and outlet.uri in outlets)
         ]
+
+
+def tell_what_is_left(operator: BaseOperator, context: Context) -> None:
+    """
+    Record what the mapped tasks before this one left to it, one event for each asset.
+
+    They do not do so themselves: of two tasks that end together with an asset that is new to Airflow, Airflow
+    fails one, for good, because both register it.
+    """
+    from airflow.sdk import Asset, AssetAlias
+
+    pulled = context["ti"].xcom_pull(task_ids=sorted(operator.upstream_task_ids), key=LEFT)
+    merged: dict[tuple[str, str], dict[str, Any]] = {}
+    for left in (one for task in pulled or () for one in task or ()):
+        extra = merged.setdefault((left["alias"], left["uri"]), {})
+        extra.update({name: _joined(name, extra.get(name), value) for name, value in left["extra"].items()})
+    for alias in sorted({alias for alias, _ in merged}):
+        tell_through(operator, alias)
+        events = [Event(Asset(uri), extra) for (through, uri), extra in merged.items() if through == alias]
+        _tell_through(context["outlet_events"][AssetAlias(alias)], events, operator.log)
+
+
+def _joined(name: str, first: Any, second: Any) -> Any:
+    """Join what two events of one asset tell: counts add up, ranges span both."""
+    if first is None or second is None:
+        return first if second is None else second
+    if isinstance(second, (int, float)):
+        return first + second
+    return min(first, second) if name == "range_start" else max(first, second)
+
+
+def _has_summary(operator: BaseOperator) -> bool:
+    from airflow_provider_lakets.operators.summary import LakeTSSummaryOperator
+
+    dag = operator.dag
+    followers = (dag.get_task(task_id) for task_id in dag.get_task(operator.task_id).downstream_task_ids)
+    return any(isinstance(task, LakeTSSummaryOperator) for task in followers)
 
 
 def _tell_through(alias: Any, events: Sequence[Event], log: Any) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
+from airflow_provider_lakets.operators import _events
 from airflow_provider_lakets.operators._airflow import AirflowSkipException
 from airflow_provider_lakets.operators.base import fail
 
@@ -30,6 +31,8 @@ class LakeTSSummaryOperator(BaseOperator):
     It runs whatever became of the mapped tasks, and, as the last task, it decides what becomes of the run: it
     is skipped when there was nothing to do, and fails when a task before it failed, or when anything failed,
     was contended, or was given to a task that ended without a result. No retry of its own would help.
+
+    When all went well it has the asset events of the mapped tasks, one for each asset.
 
     :param given: What the tasks were mapped over: names, or batches of names; None when that is not known
         because the task that should tell it failed. (templated)
@@ -62,6 +65,7 @@ class LakeTSSummaryOperator(BaseOperator):
         if failed or any(summary["counts"].get(problem) for problem in PROBLEMS):
             context["ti"].xcom_push(key="return_value", value=summary)
             fail("\n".join([f"Not everything went well: {failed} task(s) failed.", *_lines(summary)]))
+        _events.tell_what_is_left(self, context)
         return summary
 
     def _failed(self, context: Context) -> int:

@@ -14,6 +14,7 @@ from packaging.version import Version
 from airflow_provider_lakets.assets import ROLLUPS, TIERED, rollup_asset, tiered_asset
 from airflow_provider_lakets.operators import _events
 from airflow_provider_lakets.operators.rollups import LakeTSRollupRefreshOperator
+from airflow_provider_lakets.operators.summary import LakeTSSummaryOperator
 from airflow_provider_lakets.operators.tiering import LakeTSTierOperator
 from tests.dags.conftest import dagbag_module
 
@@ -78,6 +79,17 @@ def events(run: Run) -> list[tuple[str, dict[str, Any]]]:
 
 def uris(run: Run) -> list[str]:
     return [uri for uri, _ in events(run)]
+
+
+def emitters(run: Run) -> set[str]:
+    """Return the tasks that an asset event of a run is from."""
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        query = select(AssetEvent.source_task_id).where(AssetEvent.source_run_id == run._key["run_id"])
+        return {str(task_id) for task_id in session.scalars(query)}
 
 
 def partitions(run: Run) -> list[tuple[str, str | None]]:
@@ -316,6 +328,26 @@ def test_mapped_tiering_tells_of_each_batch(
     assert sorted(extra["chunks"] for _, extra in events(done)) == [1, 2]
     assert is_due()
     assert is_any_due()
+
+
+def test_a_summary_has_one_event_of_all_batches_of_a_table(
+    dag: DAG, run: RunDag, lab: Lab, waiting: Callable[..., Callable[[], bool]]
+) -> None:
+    lab.synced(days=8)
+    lab.flush()
+    first, second, third, *_ = lab.old_chunks()
+    is_due, is_any_due = waiting(tiered_asset("public.metrics")), waiting(AssetAlias(TIERED))
+    with dag:
+        tier = LakeTSTierOperator.partial(task_id="tier").expand(chunks=[[first], [second, third]])
+        LakeTSSummaryOperator(task_id="summary", given=[first, second, third], results=tier.output)
+
+    done = run(dag)
+
+    ((uri, extra),) = events(done)
+    assert (uri, extra["table"], extra["chunks"]) == (METRICS, "public.metrics", 3)
+    assert extra["range_start"] < extra["range_end"]
+    assert (is_due(), is_any_due()) == (True, True)
+    assert emitters(done) == {"summary"}
 
 
 def test_a_task_that_waited_tells_of_what_it_flagged_before_and_after(
