@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from airflow.models.dagrun import DagRun
     from airflow.sdk import DAG
@@ -85,6 +85,14 @@ def airflow() -> Path:
         in_process: Any = supervisor.InProcessTestSupervisor
         in_process._api_client()
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _context_variables() -> Iterator[None]:
+    """Take back what Airflow tells tasks through the environment: it stays there, and names sessions."""
+    yield
+    for name in [name for name in os.environ if name.startswith("AIRFLOW_CTX_")]:
+        del os.environ[name]
 
 
 @pytest.fixture
