@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmarks.server import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from benchmarks.scale import Scale
 
 RESULTS = Path(__file__).parent / "results.json"
+DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
 
 
 def show(console: Console, figures: Sequence[Figure]) -> None:
@@ -52,7 +53,7 @@ def show(console: Console, figures: Sequence[Figure]) -> None:
 
 
 def write(figures: Sequence[Figure], scale: Scale, postgres: str) -> None:
-    """Write all samples and what they were measured on, in place of the last run at this scale."""
+    """Write all samples, what they were measured on, and the table of the docs: instead of the last run's."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results[scale.name] = {
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -63,6 +64,36 @@ def write(figures: Sequence[Figure], scale: Scale, postgres: str) -> None:
         "figures": [_as_dict(figure) for figure in figures],
     }
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    before, begin, rest = DOCUMENT.read_text().partition(f"<!-- figures: {scale.name} -->\n")
+    if begin:
+        _, end, after = rest.partition("<!-- end -->")
+        table = _markdown(figures, scale, results[scale.name])
+        DOCUMENT.write_text("".join([before, begin, table, end, after]))
+
+
+def _markdown(figures: Sequence[Figure], scale: Scale, run: Mapping[str, Any]) -> str:
+    machine = run["machine"]
+    lines = [
+        f"`python -m benchmarks --scale {scale.name}`, {run['measured_at'][:10]}: {run['postgres']} on"
+        f" {machine['cores']} cores ({machine['cpu']}), load average {run['load_average']}.",
+        "",
+        "| | operation | floor | engine | ratio | bar | |",
+        "|---|---|--:|--:|--:|--:|---|",
+    ]
+    group = ""
+    for figure in figures:
+        cells = [
+            figure.group if figure.group != group else "",
+            figure.name,
+            _number(median(figure.floor), figure.unit) if figure.floor else "",
+            _number(median(figure.engine), figure.unit),
+            f"{figure.ratio:.2f}" if figure.ratio is not None else "",
+            _bar(figure.bar, figure.unit),
+            {True: "pass", False: "**miss**", None: ""}[figure.passed],
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+        group = figure.group
+    return "\n".join(lines) + "\n"
 
 
 def _as_dict(figure: Figure) -> dict[str, Any]:
