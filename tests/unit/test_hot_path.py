@@ -25,7 +25,7 @@ from types import SimpleNamespace
 import airflow.sdk.execution_time.task_runner
 from airflow_provider_lakets.operators.partitions import LakeTSPartitionOperator
 before = set(sys.modules)
-context = {"ti": SimpleNamespace(try_number=1, xcom_push=lambda **_: None)}
+context = {"ti": SimpleNamespace(try_number=1, map_index=-1, xcom_push=lambda **_: None)}
 result = LakeTSPartitionOperator(task_id="x").execute(context)
 print(json.dumps([result, sorted({name.partition(".")[0] for name in set(sys.modules) - before})]))
 """

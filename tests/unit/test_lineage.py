@@ -43,7 +43,7 @@ def refresh(**arguments: Any) -> LakeTSRollupRefreshOperator:
     """Run the operator outside of a DAG, as far as lineage is concerned."""
     operator = LakeTSRollupRefreshOperator(task_id="refresh", **arguments)
     context: Any = {
-        "ti": SimpleNamespace(try_number=1, xcom_push=lambda **_: None),
+        "ti": SimpleNamespace(try_number=1, map_index=-1, xcom_push=lambda **_: None),
         "dag_run": SimpleNamespace(start_date=None),
         "outlet_events": OutletEventAccessors(),
     }

@@ -186,7 +186,7 @@ from airflow_provider_lakets.operators import rollups, tiering
 module, name, arguments = json.loads(sys.argv[1])
 operator = getattr({"rollups": rollups, "tiering": tiering}[module], name)(task_id="x", **arguments)
 operator.execute({
-    "ti": SimpleNamespace(try_number=1, xcom_push=lambda **_: None),
+    "ti": SimpleNamespace(try_number=1, map_index=-1, xcom_push=lambda **_: None),
     "dag_run": SimpleNamespace(start_date=None),
     "outlet_events": OutletEventAccessors(),
 })
