@@ -90,7 +90,7 @@ class Stage:
 
 
 def _context() -> Any:
-    return {"ti": MagicMock(try_number=1), "dag_run": MagicMock(), "outlet_events": MagicMock()}
+    return {"ti": MagicMock(try_number=1, map_index=-1), "dag_run": MagicMock(), "outlet_events": MagicMock()}
 
 
 # What happens to a job: each returns what came of it, and the seconds that took.

@@ -30,7 +30,7 @@ import airflow.sdk.execution_time.task_runner
 from airflow_provider_lakets.operators.partitions import LakeTSPartitionOperator
 
 task = LakeTSPartitionOperator(task_id="measured")
-context = {"ti": SimpleNamespace(try_number=1, xcom_push=lambda **_: None), "dag_run": None}
+context = {"ti": SimpleNamespace(try_number=1, map_index=-1, xcom_push=lambda **_: None), "dag_run": None}
 before = set(sys.modules)
 marks = {}
 
