@@ -18,8 +18,8 @@ import traceback
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any
-from unittest.mock import MagicMock
 
 import psycopg
 from psycopg.conninfo import make_conninfo
@@ -90,7 +90,13 @@ class Stage:
 
 
 def _context() -> Any:
-    return {"ti": MagicMock(try_number=1, map_index=-1), "dag_run": MagicMock(), "outlet_events": MagicMock()}
+    from airflow.sdk.execution_time.context import OutletEventAccessors
+
+    return {
+        "ti": SimpleNamespace(try_number=1, map_index=-1, xcom_push=lambda **_: None),
+        "dag_run": SimpleNamespace(start_date=None),
+        "outlet_events": OutletEventAccessors(),
+    }
 
 
 # What happens to a job: each returns what came of it, and the seconds that took.

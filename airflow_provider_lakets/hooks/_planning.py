@@ -11,6 +11,7 @@ from airflow_provider_lakets.hooks._cascade import run_cascade, with_dependencie
 from airflow_provider_lakets.hooks._deferred import past_retention, why_not_tiered
 from airflow_provider_lakets.hooks._inventory import LakeTSInventory
 from airflow_provider_lakets.hooks._outcomes import each
+from airflow_provider_lakets.hooks._session import Sessions
 from airflow_provider_lakets.hooks.results import DeferredChunk, PlanResult, RefreshResult
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class LakeTSPlanning(LakeTSInventory):
         """Yield a hook whose calls are made in one transaction, which is rolled back."""
         with self.session(), self._sessions.borrow() as conn, conn.transaction(force_rollback=True):
             twin = copy.copy(self)
-            twin._sessions = _OneSession(conn)  # type: ignore[assignment]
+            twin._sessions = _OneSession(conn)
             twin._tries = 1  # an error has ended the transaction: another try cannot help
             yield twin
 
@@ -176,16 +177,11 @@ def _planned(name: str, what: list[str]) -> PlanResult:
     return PlanResult(name, "planned" if what else "unchanged", planned=what)
 
 
-class _OneSession:
+class _OneSession(Sessions):
     """Lend the same session to every call; it stays the lender's."""
 
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
-        self._conn = conn
+        super().__init__(lambda: conn)
 
-    @contextlib.contextmanager
-    def keep(self) -> Iterator[None]:
-        yield
-
-    @contextlib.contextmanager
-    def borrow(self) -> Iterator[psycopg.Connection[Any]]:
-        yield self._conn
+    def _give_back(self, conn: psycopg.Connection[Any]) -> None:
+        pass

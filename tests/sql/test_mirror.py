@@ -391,6 +391,20 @@ def test_evicted_rows_stay_when_the_shadow_is_repaired(evicted: Sandbox) -> None
     assert evicted.value(newer.format("lakets_cdf._shadow_metrics")) == evicted.value(newer.format("metrics"))
 
 
+def test_rows_beyond_those_that_fit_into_a_list_are_deleted_too(either: Sandbox) -> None:
+    (function,) = either.column(
+        "SELECT tgfoid::regproc::text FROM pg_trigger WHERE tgrelid = 'metrics'::regclass AND tgname LIKE '%delete%'"
+    )
+    written = either.value("SELECT pg_get_functiondef(%s::regproc)", function)
+    assert "1000000" in written
+    either.run(written.replace("1000000", "7").replace("%", "%%"))
+
+    either.run("DELETE FROM metrics WHERE id > 5")
+
+    assert either.mirror_difference() == []
+    assert missed(either) == 0
+
+
 # Cost
 
 
