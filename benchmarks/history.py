@@ -18,14 +18,20 @@ CORRECTED = 10_000  # rows a statement
 
 
 def run(server: Server, scale: Scale) -> list[Figure]:
-    """Measure at each size of history: what is flat does not grow from one to the next."""
-    figures = []
+    """Measure at each size of history, and how each cost grows from the first to the last."""
+    figures: dict[int, list[Figure]] = {}
     for days in scale.histories:
         with server.database(f"history_{days}") as conn:
             _load(conn, days)
-            figures += _corrections(conn, days, scale.rounds)
-            figures += _refreshes(conn, days, scale.rounds)
-    return figures
+            figures[days] = [
+                *_corrections(conn, days, scale.rounds),
+                *_refreshes(conn, days, scale.rounds),
+            ]
+    short, *_, long = scale.histories
+    return [
+        *(figure for of_size in figures.values() for figure in of_size),
+        *(_growth(*pair, long // short) for pair in zip(figures[short], figures[long], strict=True)),
+    ]
 
 
 def _load(conn: psycopg.Connection, days: int) -> None:
@@ -104,7 +110,7 @@ def _refreshes(conn: psycopg.Connection, days: int, rounds: int) -> list[Figure]
         return timed(conn, refresh)
 
     steps: dict[str, Step] = {"floor": floor, "engine": engine}
-    after = measure(steps, rounds=rounds)
+    after = measure(steps, rounds=rounds * 3)  # short, and so noisy
     idle = measure({"engine": lambda _: timed(conn, refresh)}, rounds=rounds * 4)
     return [
         Figure(
@@ -124,6 +130,19 @@ def _refreshes(conn: psycopg.Connection, days: int, rounds: int) -> list[Figure]
             bar=Bar(5.0, of="figure"),
         ),
     ]
+
+
+def _growth(short: Figure, long: Figure, times: int) -> Figure:
+    """Compare the engine with itself: the same work on a history so many times as long."""
+    return Figure(
+        long.group,
+        f"{long.name}: to a history of 1/{times}",
+        long.unit,
+        engine=long.engine,
+        floor=short.engine,
+        floor_name=f"the engine, {short.name}",
+        bar=Bar(1.5),
+    )
 
 
 def _millions(days: int) -> str:

@@ -35,7 +35,7 @@ SCALES = {
         "small",
         ingest_batches=10,
         client_seconds=1,
-        histories=(5, 30),
+        histories=(10, 30),
         chunks=200,
         standing_chunks=1_000,
         rollups=500,

@@ -76,14 +76,14 @@ def add_rollup(conn: psycopg.Connection, name: str, query: str, interval: str) -
 def plain_partitions(conn: psycopg.Connection, name: str, first: str, days: int) -> None:
     """Make a partitioned table with a partition for each day, as anybody would by hand."""
     conn.execute(f"CREATE TABLE {name} ({COLUMNS}) PARTITION BY RANGE (at)")
-    conn.execute(create_partitions(name, first, days))
+    conn.execute(create_partitions(name, first, range(days)))
 
 
-def create_partitions(name: str, first: str, days: int) -> str:
-    """Return a DO block that creates a partition for each of so many days."""
+def create_partitions(name: str, first: str, days: range) -> str:
+    """Return a DO block that creates a partition for each of some days, counted from the first."""
     return f"""DO $$
         BEGIN
-            FOR day IN 0 .. {days - 1} LOOP
+            FOR day IN {days.start} .. {days.stop - 1} LOOP
                 EXECUTE format('CREATE TABLE {name}_p%s PARTITION OF {name} FOR VALUES FROM (%L) TO (%L)',
                                day, {first} + day * interval '1 day', {first} + (day + 1) * interval '1 day');
             END LOOP;

@@ -158,6 +158,21 @@ BEGIN
 END;
 $$;
 
+-- Refuse a bound of a job's one transaction that lets it do nothing.
+CREATE OR REPLACE FUNCTION lakets._check_max_chunks(
+    p_max_chunks integer
+) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_max_chunks < 1 THEN
+        RAISE EXCEPTION 'p_max_chunks must be 1 or more, not %.', p_max_chunks
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave it out to do all that is due in one transaction.';
+    END IF;
+END;
+$$;
+
 -- An instant as SQL text in a time column's own type, whatever the session's time zone and DateStyle.
 -- Columns without a zone are read as UTC.
 CREATE OR REPLACE FUNCTION lakets._time_literal(

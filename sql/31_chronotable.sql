@@ -72,6 +72,7 @@ DECLARE
     v_columns   text  := lakets._writable_columns(p_relation);
     v_options   text  := lakets._storage_options(p_relation);
     v_new       regclass;
+    v_ranges    tstzrange[];
     v_statement text;
 BEGIN
     PERFORM lakets._set_aside(p_relation);
@@ -86,8 +87,8 @@ BEGIN
 
     EXECUTE format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', p_relation);  -- its owner must see all there is to copy
     PERFORM lakets._create_default_partition(p_table, v_options);
-    PERFORM lakets._attach_chunk(p_table, lakets._create_chunk_table(p_table, cell.range_start), cell.range_start, cell.range_end)
-       FROM lakets._cells_of_rows(p_table, p_relation) AS cell ORDER BY cell.range_start;
+    v_ranges := ARRAY(SELECT tstzrange(cell.range_start, cell.range_end) FROM lakets._cells_of_rows(p_table, p_relation) AS cell ORDER BY 1);
+    PERFORM lakets._register_chunks(p_table, lakets._create_chunk_tables(p_table, v_ranges, true), v_ranges);
     EXECUTE format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE SELECT %2$s FROM %3$s', v_new, v_columns, p_relation);
 
     FOR v_statement IN SELECT trim ->> 'statement' FROM jsonb_array_elements(v_trimmings) AS trim WHERE trim ->> 'phase' = '2' LOOP

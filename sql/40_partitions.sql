@@ -137,6 +137,19 @@ BEGIN
 END;
 $$;
 
+-- The bounds of a partition as SQL text, in the type of its time column.
+CREATE OR REPLACE FUNCTION lakets._partition_bounds(
+    p_range tstzrange,
+    p_type  regtype
+) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format('FOR VALUES FROM (%s) TO (%s)', lakets._time_literal(lower(p_range), p_type), lakets._time_literal(upper(p_range), p_type));
+END;
+$$;
+
 -- The end of a partition's name, and of a chunk's: its start in UTC.
 CREATE OR REPLACE FUNCTION lakets._chunk_suffix(
     p_start timestamptz
@@ -147,22 +160,29 @@ AS $$
     SELECT to_char(p_start AT TIME ZONE 'UTC', '_YYYYMMDD_HH24MISS');
 $$;
 
--- Make the table of a chunk; without p_bounds not yet attached, which needs no lock that readers or writers could notice.
-CREATE OR REPLACE FUNCTION lakets._create_chunk_table(
-    p_table  lakets._chronotable_registry,
-    p_start  timestamptz,
-    p_bounds text DEFAULT NULL
-) RETURNS regclass
+-- Make the tables of chunks. In place, they are partitions at once, which is half the work of attaching them but locks
+-- the parent against everybody; beside it, nobody can notice.
+CREATE OR REPLACE FUNCTION lakets._create_chunk_tables(
+    p_table    lakets._chronotable_registry,
+    p_ranges   tstzrange[],
+    p_in_place boolean
+) RETURNS regclass[]
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_type     regtype  := lakets._column_type(v_relation, p_table.time_column);
+    v_options  text     := lakets._storage_options(lakets._default_partition(v_relation));
+    v_range    tstzrange;
+    v_chunks   regclass[] := '{}';
 BEGIN
-    RETURN lakets._create_partition_table(
-        v_relation, p_table.schema_name,
-        lakets._free_relation_name(p_table.schema_name, p_table.table_name, lakets._chunk_suffix(p_start)),
-        lakets._storage_options(lakets._default_partition(v_relation)), p_bounds);
+    FOREACH v_range IN ARRAY p_ranges LOOP
+        v_chunks := v_chunks || lakets._create_partition_table(v_relation, p_table.schema_name,
+            lakets._free_relation_name(p_table.schema_name, p_table.table_name, lakets._chunk_suffix(lower(v_range))),
+            v_options, CASE WHEN p_in_place THEN lakets._partition_bounds(v_range, v_type) END);
+    END LOOP;
+    RETURN v_chunks;
 END;
 $$;
 
@@ -192,11 +212,11 @@ EXCEPTION WHEN lock_not_available THEN
 END;
 $$;
 
--- Make the chunk of [p_start, p_end) in a table that _lock_unused has locked: half the work of attaching it.
-CREATE OR REPLACE FUNCTION lakets._create_chunk(
-    p_table lakets._chronotable_registry,
-    p_start timestamptz,
-    p_end   timestamptz
+-- Attach the tables of chunks, with the rows that waited for them in the default partition. The caller has locked that.
+CREATE OR REPLACE FUNCTION lakets._attach_chunks(
+    p_table  lakets._chronotable_registry,
+    p_chunks regclass[],
+    p_ranges tstzrange[]
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -204,56 +224,37 @@ AS $$
 DECLARE
     v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
     v_type     regtype  := lakets._column_type(v_relation, p_table.time_column);
-    v_bounds   text     := format('FOR VALUES FROM (%s) TO (%s)', lakets._time_literal(p_start, v_type), lakets._time_literal(p_end, v_type));
+    v_default  regclass := lakets._default_partition(v_relation);
+    v_new      record;
 BEGIN
-    PERFORM lakets._register_chunk(p_table, lakets._create_chunk_table(p_table, p_start, v_bounds), p_start, p_end);
+    FOR v_new IN SELECT new.* FROM unnest(p_chunks, p_ranges) AS new (chunk, range) LOOP
+        PERFORM lakets._move_strays(v_default, v_new.chunk, format('%1$I >= %2$s AND %1$I < %3$s', p_table.time_column,
+            lakets._time_literal(lower(v_new.range), v_type), lakets._time_literal(upper(v_new.range), v_type)));
+        EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s %s', v_relation, v_new.chunk, lakets._partition_bounds(v_new.range, v_type));
+    END LOOP;
 END;
 $$;
 
--- Attach a chunk's table for [p_start, p_end), with the rows that waited for it in the default partition, and
--- register it. The caller holds the maintenance lock and knows that the range is free.
-CREATE OR REPLACE FUNCTION lakets._attach_chunk(
-    p_table lakets._chronotable_registry,
-    p_chunk regclass,
-    p_start timestamptz,
-    p_end   timestamptz
+-- Note chunks in the registry. Tables whose names hold dots can spell the same name of a chunk: an id tells them apart.
+CREATE OR REPLACE FUNCTION lakets._register_chunks(
+    p_table  lakets._chronotable_registry,
+    p_chunks regclass[],
+    p_ranges tstzrange[]
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
-    v_type     regtype  := lakets._column_type(v_relation, p_table.time_column);
-    v_from     text     := lakets._time_literal(p_start, v_type);
-    v_to       text     := lakets._time_literal(p_end, v_type);
 BEGIN
-    PERFORM lakets._move_strays(lakets._default_partition(v_relation), p_chunk, format(
-        '%1$I >= %2$s AND %1$I < %3$s', p_table.time_column, v_from, v_to));
-    EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s FOR VALUES FROM (%s) TO (%s)', v_relation, p_chunk, v_from, v_to);
-    PERFORM lakets._register_chunk(p_table, p_chunk, p_start, p_end);
-END;
-$$;
-
--- Note a chunk in the registry.
-CREATE OR REPLACE FUNCTION lakets._register_chunk(
-    p_table lakets._chronotable_registry,
-    p_chunk regclass,
-    p_start timestamptz,
-    p_end   timestamptz
-) RETURNS void
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    v_name text := format('%s.%s%s', p_table.schema_name, p_table.table_name, lakets._chunk_suffix(p_start));
-BEGIN
-    -- Tables whose names hold dots can spell the same name: tell them apart by id.
-    IF EXISTS (SELECT FROM lakets._chunk_metadata AS chunk WHERE chunk.chunk_name = v_name) THEN
-        v_name := format('%s_%s', v_name, p_table.id);
-    END IF;
     INSERT INTO lakets._chunk_metadata (chronotable_id, chunk_name, relation_name, range_start, range_end)
-    SELECT p_table.id, v_name, cls.relname, p_start, p_end
-      FROM pg_class AS cls WHERE cls.oid = p_chunk;
+    SELECT p_table.id,
+           named.name || CASE WHEN EXISTS (SELECT FROM lakets._chunk_metadata AS chunk WHERE chunk.chunk_name = named.name)
+                              THEN '_' || p_table.id ELSE '' END,
+           cls.relname, lower(new.range), upper(new.range)
+      FROM unnest(p_chunks, p_ranges) AS new (chunk, range)
+      JOIN pg_class AS cls ON cls.oid = new.chunk
+     CROSS JOIN LATERAL (SELECT format('%s.%s%s', p_table.schema_name, p_table.table_name,
+                                       lakets._chunk_suffix(lower(new.range))) AS name) AS named
+     ORDER BY new.range;
 END;
 $$;
 
@@ -310,33 +311,45 @@ BEGIN
 END;
 $$;
 
--- The chunks that are missing in [p_from, p_to): whole cells of the interval's grid, less what is covered. They
--- are made in the years 2 to 9998: beyond, names and client libraries fail, and the time zone of a session may
--- show a year more or less.
+-- The first p_limit chunks that are missing in [p_from, p_to): whole cells of the interval's grid, less what is
+-- covered. They are made in the years 2 to 9998: beyond, names and client libraries fail, and the time zone of a
+-- session may show a year more or less.
 CREATE OR REPLACE FUNCTION lakets._missing_chunks(
     p_table   lakets._chronotable_registry,
     p_from    timestamptz,
     p_to      timestamptz,
-    p_covered tstzmultirange
+    p_covered tstzmultirange,
+    p_limit   integer DEFAULT NULL
 ) RETURNS TABLE (range_start timestamptz, range_end timestamptz)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_cell timestamptz := lakets.time_bucket(p_table.chunk_interval, p_from);
-    v_next timestamptz;
+    v_wanted tstzrange := tstzrange(p_from, p_to);
+    v_count  integer := 0;
+    v_gap    tstzrange;
+    v_cell   timestamptz;
+    v_next   timestamptz;
 BEGIN
-    IF tstzrange(p_from, p_to) <@ p_covered THEN
+    IF v_wanted <@ p_covered THEN
         RETURN;
     END IF;
-    WHILE v_cell < p_to LOOP
-        v_next := lakets._shift(v_cell, p_table.chunk_interval);
-        RETURN QUERY
-            SELECT lower(gap), upper(gap)
-              FROM unnest(tstzmultirange(tstzrange(v_cell, v_next)) - p_covered) AS gap
-             WHERE gap && tstzrange(p_from, p_to)
-               AND v_cell >= '0002-01-01 00:00:00+00' AND v_next <= '9999-01-01 00:00:00+00';
-        v_cell := v_next;
+    FOR v_gap IN
+        SELECT gap FROM unnest(tstzmultirange(tstzrange(lakets.time_bucket(p_table.chunk_interval, p_from),
+                                                        lakets._shift(p_to, p_table.chunk_interval))) - p_covered) AS gap
+    LOOP
+        v_next := lakets.time_bucket(p_table.chunk_interval, lower(v_gap));
+        WHILE v_next < least(upper(v_gap), p_to) AND (v_count < p_limit) IS NOT FALSE LOOP
+            v_cell := v_next;
+            v_next := lakets._shift(v_cell, p_table.chunk_interval);
+            range_start := greatest(v_cell, lower(v_gap));
+            range_end := least(v_next, upper(v_gap));
+            IF tstzrange(range_start, range_end) && v_wanted
+               AND v_cell >= '0002-01-01 00:00:00+00' AND v_next <= '9999-01-01 00:00:00+00' THEN
+                v_count := v_count + 1;
+                RETURN NEXT;
+            END IF;
+        END LOOP;
     END LOOP;
 END;
 $$;
@@ -373,12 +386,13 @@ BEGIN
 END;
 $$;
 
--- All chunks that are due: in the range asked for, and where rows wait in the default partition.
+-- The chunks that are due: in the range asked for (the first p_limit), and where rows wait in the default partition.
 CREATE OR REPLACE FUNCTION lakets._due_chunks(
     p_table   lakets._chronotable_registry,
     p_default regclass,
     p_from    timestamptz,
-    p_to      timestamptz
+    p_to      timestamptz,
+    p_limit   integer
 ) RETURNS TABLE (range_start timestamptz, range_end timestamptz)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -387,7 +401,7 @@ BEGIN
     RETURN QUERY
         SELECT chunk.*
           FROM lakets._missing_chunks(p_table, p_from, p_to, lakets._covered(
-                   p_table, lakets.time_bucket(p_table.chunk_interval, p_from), lakets._shift(p_to, p_table.chunk_interval))) AS chunk;
+                   p_table, lakets.time_bucket(p_table.chunk_interval, p_from), lakets._shift(p_to, p_table.chunk_interval)), p_limit) AS chunk;
     IF p_default IS NOT NULL THEN
         RETURN QUERY SELECT chunk.* FROM lakets._cells_of_rows(p_table, p_default, 100) AS chunk;
     END IF;
@@ -417,8 +431,10 @@ DECLARE
     v_from     timestamptz := p_range_start;
     v_to       timestamptz := p_range_end;
     v_due      tstzrange[];
+    v_in_place boolean;
     v_chunks   regclass[];
 BEGIN
+    PERFORM lakets._check_max_chunks(p_max_chunks);
     SELECT reg.* INTO v_table FROM lakets._chronotable_registry AS reg WHERE reg.id = p_chronotable_id;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'There is no ChronoTable with id %.', p_chronotable_id
@@ -431,7 +447,7 @@ BEGIN
     v_relation := lakets._relation(v_table.schema_name, v_table.table_name);
     v_default := lakets._default_partition(v_relation);
     BEGIN
-        IF v_default IS NOT NULL AND NOT EXISTS (SELECT FROM lakets._due_chunks(v_table, v_default, v_from, v_to)) THEN
+        IF v_default IS NOT NULL AND NOT EXISTS (SELECT FROM lakets._due_chunks(v_table, v_default, v_from, v_to, 1)) THEN
             RETURN 0;  -- the usual case waits for nobody
         END IF;
         -- Let go of the default partition, which was read: whoever maintains the table now may be about to lock it.
@@ -446,17 +462,16 @@ BEGIN
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', v_relation);
     v_default := coalesce(lakets._default_partition(v_relation), lakets._create_default_partition(v_table));
     v_due := ARRAY(SELECT DISTINCT tstzrange(due.range_start, due.range_end)
-                     FROM lakets._due_chunks(v_table, v_default, v_from, v_to) AS due ORDER BY 1 LIMIT p_max_chunks);
+                     FROM lakets._due_chunks(v_table, v_default, v_from, v_to, p_max_chunks) AS due ORDER BY 1 LIMIT p_max_chunks);
     -- At most 100, so that whoever comes meanwhile waits for a moment only.
-    IF cardinality(v_due) <= 100 AND lakets._lock_unused(v_relation, v_default) THEN
-        PERFORM lakets._create_chunk(v_table, lower(due), upper(due)) FROM unnest(v_due) AS due;
-        RETURN cardinality(v_due);
+    v_in_place := cardinality(v_due) <= 100 AND lakets._lock_unused(v_relation, v_default);
+    v_chunks := lakets._create_chunk_tables(v_table, v_due, v_in_place);
+    IF NOT v_in_place THEN
+        -- From here on readers of the default partition wait, and rows cannot get into it.
+        EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', v_default);
+        PERFORM lakets._attach_chunks(v_table, v_chunks, v_due);
     END IF;
-    v_chunks := ARRAY(SELECT lakets._create_chunk_table(v_table, lower(due)) FROM unnest(v_due) WITH ORDINALITY AS u (due, n) ORDER BY n);
-
-    -- From here on readers of the default partition wait, and rows cannot get into it.
-    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', v_default);
-    PERFORM lakets._attach_chunk(v_table, u.chunk, lower(u.due), upper(u.due)) FROM unnest(v_chunks, v_due) AS u (chunk, due);
+    PERFORM lakets._register_chunks(v_table, v_chunks, v_due);
     RETURN cardinality(v_due);
 END;
 $$;

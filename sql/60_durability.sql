@@ -346,13 +346,15 @@ BEGIN
 END;
 $$;
 
--- Forget changes that every RollUp has absorbed and the feed has flushed. Steps aside when a RollUp of the
--- table is being created (it has a snapshot that is not registered yet), or another session is at it.
+-- Forget changes that every RollUp has absorbed and the feed has flushed, once the RollUps can do without p_at_least of
+-- them. Steps aside when a RollUp of the table is being created (it has a snapshot that is not registered yet), or
+-- another session is at it.
 --
 -- While there is no feed nothing is flushed, and the log would grow for good. When it has, what is known of the feed
 -- is forgotten, and with it the log: whoever learns of the feed again begins with a snapshot that sees all this.
 CREATE OR REPLACE FUNCTION lakets._prune_change_log(
-    p_table lakets._chronotable_registry
+    p_table    lakets._chronotable_registry,
+    p_at_least integer DEFAULT 1
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -370,7 +372,8 @@ BEGIN
               FROM lakets._rollup_registry AS reg WHERE reg.source_chronotable_id = p_table.id AND reg.track_changes
             UNION ALL
             SELECT pg_current_snapshot()) AS seen (snapshot);
-    IF NOT EXISTS (SELECT FROM lakets._change_log AS log WHERE log.chronotable_id = p_table.id AND log.xid < v_floor) THEN
+    IF (SELECT count(*) FROM (SELECT FROM lakets._change_log AS log WHERE log.chronotable_id = p_table.id AND log.xid < v_floor
+                               LIMIT p_at_least) AS first) < p_at_least THEN
         RETURN;
     END IF;
     -- Waiting for the proof row could close a circle with retention, which has it and waits for readers.

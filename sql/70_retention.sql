@@ -181,15 +181,8 @@ DECLARE
     v_chunks   bigint[];
     v_most     integer;
 BEGIN
-    IF p_max_chunks < 1 THEN
-        RAISE EXCEPTION 'p_max_chunks must be 1 or more, not %.', p_max_chunks
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave it out to drop all in one transaction.';
-    END IF;
+    PERFORM lakets._check_max_chunks(p_max_chunks);
     PERFORM lakets._require_read_committed();
-    IF p_max_chunks < 1 THEN
-        RAISE EXCEPTION 'p_max_chunks must be 1 or more, not %.', p_max_chunks
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave it out to drop all that is due in one transaction.';
-    END IF;
     -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) policies, (4) chunk metadata, (5) parent,
     -- (6) partitions oldest first, as DROP takes them.
     PERFORM lakets._lock_maintenance(v_relation);

@@ -93,14 +93,17 @@ CREATE OR REPLACE FUNCTION lakets._rollup_sources(
     p_chronotable_id integer,
     p_depends_on     integer[]
 ) RETURNS TABLE (relation regclass, time_column text)
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT lakets._relation(tab.schema_name, tab.table_name), tab.time_column
-      FROM lakets._chronotable_registry AS tab WHERE tab.id = p_chronotable_id
-    UNION ALL
-    SELECT lakets._rollup_relation(up.name), up.bucket_column
-      FROM lakets._rollup_registry AS up WHERE up.id = ANY (p_depends_on);
+BEGIN
+    RETURN QUERY
+        SELECT lakets._relation(tab.schema_name, tab.table_name), tab.time_column
+          FROM lakets._chronotable_registry AS tab WHERE tab.id = p_chronotable_id
+        UNION ALL
+        SELECT lakets._rollup_relation(up.name), up.bucket_column
+          FROM lakets._rollup_registry AS up WHERE up.id = ANY (p_depends_on);
+END;
 $$;
 
 -- Is it a query of $1 and $2 that Postgres can read?

@@ -206,16 +206,18 @@ CREATE OR REPLACE FUNCTION lakets._invalidate_dependants(
     p_rollup  lakets._rollup_registry,
     p_windows tstzmultirange
 ) RETURNS void
-    LANGUAGE sql VOLATILE PARALLEL UNSAFE
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
+BEGIN
     INSERT INTO lakets._rollup_invalidation_log (rollup_id, bucket_start)
     SELECT DISTINCT dep.id, mark.bucket_start
       FROM (SELECT reg.*
-              FROM lakets._rollup_registry AS reg WHERE (p_rollup).id = ANY (reg.depends_on)
+              FROM lakets._rollup_registry AS reg WHERE p_rollup.id = ANY (reg.depends_on)
              ORDER BY reg.id FOR KEY SHARE) AS dep  -- one that is being dropped is waited for, and then passed over
      CROSS JOIN unnest(p_windows) AS w
      CROSS JOIN LATERAL lakets._bucket_starts(dep, lower(w), upper(w)) AS mark (bucket_start);
+END;
 $$;
 
 -- Recompute windows; should the grid turn out uneven, note that and recompute everything that may be.
@@ -302,7 +304,7 @@ BEGIN
     UPDATE lakets._rollup_registry AS reg
        SET absorbed = p_absorbed, watermark = v_watermark, last_refreshed_at = clock_timestamp()
      WHERE reg.id = p_rollup.id;
-    PERFORM lakets._prune_change_log(tab)
+    PERFORM lakets._prune_change_log(tab, 100)  -- a few cost readers nothing, but letting go of them costs a millisecond
        FROM lakets._chronotable_registry AS tab WHERE tab.id = p_rollup.source_chronotable_id;
 END;
 $$;

@@ -97,15 +97,27 @@ class LakeTSContract(LakeTSCalls):
         future_count: int = 3,
         range_start: datetime | None = None,
         range_end: datetime | None = None,
+        max_chunks: int | None = None,
     ) -> int:
-        """Create the missing chunks around now, or of a range, and return how many were created."""
+        """
+        Create the missing chunks around now, or of a range, and return how many were created.
+
+        :param chronotable_id: The ChronoTable.
+        :param past_count: How many chunks before the current one.
+        :param future_count: How many after it.
+        :param range_start: Instead, the chunks from this instant ...
+        :param range_end: ... to this one.
+        :param max_chunks: Create at most so many in this transaction, where the installed LakeTS can.
+        """
+        if not self._takes("_ensure_partitions", "p_max_chunks"):
+            max_chunks = None
         return int(
             self._value(
                 "_ensure_partitions",
                 p_chronotable_id=chronotable_id,
                 p_past_count=past_count,
                 p_future_count=future_count,
-                **_given(p_range_start=range_start, p_range_end=range_end),
+                **_given(p_range_start=range_start, p_range_end=range_end, p_max_chunks=max_chunks),
             )
         )
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.hooks.results import ChronoTable
 
-# One transaction, and so one hold on the table's lock, drops at most so many partitions.
+# One transaction, and so one hold on the table's lock, creates or drops at most so many partitions.
+CREATE_BATCH = 100
 DROP_BATCH = 20
 
 
@@ -66,20 +67,31 @@ class LakeTSHook(LakeTSPlanning):
             "range_end": range_end,
         }
         with self.session():
-            found = self.chronotables(tables)
-            return each(
+            found = {table.name: table for table in self.chronotables(tables)}
+            # Earlier batches are committed when a later one fails: what they did is told all the same.
+            created: dict[str, list[str]] = {name: [] for name in found}
+            results = each(
                 PartitionResult,
-                [(table.name, partial(self._partition_one, table, arguments)) for table in found],
+                [
+                    (name, partial(self._create_all, table, arguments, created[name]))
+                    for name, table in found.items()
+                ],
             )
+        return [dataclasses.replace(result, created=sorted(created[result.name])) for result in results]
 
-    def _partition_one(self, table: ChronoTable, arguments: dict[str, Any]) -> PartitionResult:
-        count = self.ensure_partitions(table.id, **arguments)
-        if not count:
-            return PartitionResult(table.name, "unchanged")
-        newest = self._query(
-            NEW_CHUNKS, {"id": table.id, "count": count}, doing=f"Listing the new chunks of {table.name}"
-        )
-        return PartitionResult(table.name, "created", created=sorted(row["chunk_name"] for row in newest))
+    def _create_all(
+        self, table: ChronoTable, arguments: dict[str, Any], created: list[str]
+    ) -> PartitionResult:
+        """Create each batch in a transaction of its own, where the installed LakeTS can."""
+        batched = self._takes("_ensure_partitions", "p_max_chunks")
+        while count := self.ensure_partitions(table.id, **arguments, max_chunks=CREATE_BATCH):
+            newest = self._query(
+                NEW_CHUNKS, {"id": table.id, "count": count}, doing=f"Listing the new chunks of {table.name}"
+            )
+            created.extend(row["chunk_name"] for row in newest)
+            if not batched:
+                break
+        return PartitionResult(table.name, "created" if created else "unchanged")
 
     def tier(self, chunks: Iterable[str], *, since: datetime | None = None) -> list[TierResult]:
         """

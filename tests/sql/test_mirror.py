@@ -393,7 +393,8 @@ def test_evicted_rows_stay_when_the_shadow_is_repaired(evicted: Sandbox) -> None
 
 def test_rows_beyond_those_that_fit_into_a_list_are_deleted_too(either: Sandbox) -> None:
     (function,) = either.column(
-        "SELECT tgfoid::regproc::text FROM pg_trigger WHERE tgrelid = 'metrics'::regclass AND tgname LIKE '%delete%'"
+        "SELECT tgfoid::regproc::text FROM pg_trigger"
+        " WHERE tgrelid = 'metrics'::regclass AND tgname LIKE '%delete%'"
     )
     written = either.value("SELECT pg_get_functiondef(%s::regproc)", function)
     assert "1000000" in written

@@ -140,6 +140,14 @@ def test_a_call_can_be_bounded_and_goes_on_where_it_stopped(db: Sandbox) -> None
     assert gaps(between(registered(db, table_id), at(2024), at(2024, 2, 20)), at(2024), at(2024, 2, 20)) == []
 
 
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_call_must_be_let_make_a_chunk(db: Sandbox, count: int) -> None:
+    table_id = db.chronotable()
+
+    with db.refused("22023", match="p_max_chunks must be 1 or more"):
+        db.value("SELECT lakets._ensure_partitions(%s, p_max_chunks => %s)", table_id, count)
+
+
 @pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kathmandu"])
 @pytest.mark.parametrize("style", ["ISO, MDY", "SQL, DMY", "German", "Postgres, MDY"])
 @pytest.mark.parametrize("type_", ["timestamptz", "timestamp", "date"])

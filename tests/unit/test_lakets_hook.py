@@ -102,6 +102,51 @@ def test_partition_makes_the_chunks_of_a_range(lab: Lab) -> None:
     ]
 
 
+@pytest.fixture
+def week(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return the arguments that make seven chunks, and let a transaction make two."""
+    monkeypatch.setattr("airflow_provider_lakets.hooks.lakets.CREATE_BATCH", 2)
+    lab.table("metrics")
+    start = datetime(2024, 2, 26, tzinfo=timezone.utc)
+    return {"range_start": start, "range_end": start + timedelta(days=7)}
+
+
+def test_partition_creates_a_few_at_a_time_where_the_engine_can(lab: Lab, week: dict[str, Any]) -> None:
+    (result,) = lab.hook().partition(["metrics"], **week)
+
+    transactions = lab.value(
+        "SELECT count(DISTINCT xmin::text) FROM lakets._chunk_metadata WHERE range_start < '2024-12-31'"
+    )
+    assert [chunk[-15:-7] for chunk in result.created] == [f"202402{day}" for day in range(26, 30)] + [
+        f"2024030{day}" for day in range(1, 4)
+    ]
+    assert transactions == (1 if lab.engine == "0.1" else 4)
+
+
+def test_partition_tells_what_was_created_before_it_was_contended(
+    lab: Lab, week: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = lab.hook(tries=1)
+    real = hook.ensure_partitions
+    calls = 0
+
+    def creates_and_is_contended(*arguments: Any, **named: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise LakeTSContendedError("busy")
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(hook, "ensure_partitions", creates_and_is_contended)
+
+    (result,) = hook.partition(["metrics"], **week)
+
+    if lab.engine == "0.1":  # all in one transaction
+        assert (result.outcome, len(result.created)) == ("created", 7)
+    else:
+        assert (result.outcome, len(result.created)) == ("contended", 4)
+
+
 def test_no_candidates_without_a_feed(lab: Lab) -> None:
     lab.synced(days=8)
 
