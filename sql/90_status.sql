@@ -63,18 +63,21 @@ AS $$
 $$;
 
 -- Rows kept outside every chunk: too early or late, of a range already dropped, infinite,
--- or without a time. They are never tiered nor dropped.
+-- or without a time. They are never tiered nor dropped. The parent is locked first, as by every reader: who drops a
+-- chunk locks parent, chunk, default partition, and must not be met half way.
 CREATE OR REPLACE FUNCTION lakets._stray_rows(
     p_table lakets._chronotable_registry
 ) RETURNS bigint
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_default regclass := lakets._default_partition(to_regclass(format('%I.%I', p_table.schema_name, p_table.table_name)));
-    v_rows    bigint := 0;
+    v_relation regclass := to_regclass(format('%I.%I', p_table.schema_name, p_table.table_name));
+    v_default  regclass := lakets._default_partition(v_relation);
+    v_rows     bigint := 0;
 BEGIN
     IF v_default IS NOT NULL THEN
+        EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', v_relation);
         EXECUTE format('SELECT count(*) FROM %s', v_default) INTO v_rows;
     END IF;
     RETURN v_rows;
@@ -95,7 +98,7 @@ BEGIN
     RETURN QUERY
         SELECT 'lakets_rows_outside_chunks', lakets._stray_rows(reg)::double precision,
                jsonb_build_object('chronotable', reg.schema_name || '.' || reg.table_name)
-          FROM lakets._chronotable_registry AS reg;
+          FROM lakets._chronotable_registry AS reg ORDER BY reg.id;
     RETURN QUERY
         SELECT 'lakets_rollup_lag_seconds', extract(epoch FROM now() - reg.last_refreshed_at)::double precision,
                jsonb_build_object('rollup', reg.name)
