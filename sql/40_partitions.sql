@@ -101,17 +101,22 @@ CREATE OR REPLACE FUNCTION lakets._create_partition_table(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_owner name := (SELECT pg_get_userbyid(cls.relowner) FROM pg_class AS cls WHERE cls.oid = p_relation);
     v_new   regclass;
+    v_owner oid;  -- if it must become another's
+    v_acl   aclitem[];
 BEGIN
     EXECUTE format(CASE WHEN p_bounds IS NOT NULL THEN 'CREATE TABLE %1$I.%2$I PARTITION OF %3$s %5$s %4$s'
         ELSE 'CREATE TABLE %1$I.%2$I (LIKE %3$s INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY EXCLUDING COMMENTS EXCLUDING STATISTICS) %4$s'
         END, p_schema_name, p_name, p_relation, p_options, p_bounds);
-    v_new := lakets._relation(p_schema_name, p_name);
-    IF v_owner <> current_user THEN
-        EXECUTE format('ALTER TABLE %s OWNER TO %I', v_new, v_owner);
+    SELECT cls.oid, nullif(parent.relowner, cls.relowner), cls.relacl INTO v_new, v_owner, v_acl
+      FROM pg_class AS cls, pg_class AS parent
+     WHERE cls.oid = to_regclass(format('%I.%I', p_schema_name, p_name)) AND parent.oid = p_relation;
+    IF v_owner IS NOT NULL THEN
+        EXECUTE format('ALTER TABLE %s OWNER TO %I', v_new, pg_get_userbyid(v_owner));
     END IF;
-    PERFORM lakets._revoke_all(v_new);
+    IF v_acl IS NOT NULL THEN
+        PERFORM lakets._revoke_all(v_new);
+    END IF;
     PERFORM lakets._guard_partition(v_new);
     RETURN v_new;
 END;

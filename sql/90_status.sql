@@ -89,6 +89,7 @@ CREATE OR REPLACE FUNCTION lakets.lakets_metrics()
     RETURNS TABLE (metric_name text, metric_value double precision, labels jsonb)
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
 AS $$
 BEGIN
     RETURN QUERY
