@@ -52,7 +52,10 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        return median(self.engine) / median(self.floor) if self.floor else None
+        """Engine to floor, the median over the rounds: what a machine gives drifts from one to the next."""
+        if not self.floor:
+            return None
+        return median(engine / floor for engine, floor in zip(self.engine, self.floor, strict=True))
 
     @property
     def passed(self) -> bool | None:

@@ -104,6 +104,29 @@ def test_a_maker_does_not_wait_for_writers_nor_they_for_it(stage: Stage, session
     assert count(stage) == 6
 
 
+# ensure/writer of another table: a chunk of a table that refers to it locks it, and the wait for that must
+# not be spent with the whole ChronoTable in hand.
+def test_a_maker_that_waits_for_a_referenced_table_holds_no_reader_up(
+    stage: Stage, sessions: Sessions
+) -> None:
+    stage.table()
+    stage.run("CREATE TABLE devices (id bigint PRIMARY KEY)")
+    stage.run("ALTER TABLE metrics ADD COLUMN device bigint REFERENCES devices")
+    maker, writer, reader = sessions("maker"), sessions("writer"), sessions("reader")
+
+    writer.begin()
+    writer.run("INSERT INTO devices VALUES (1)")
+    maker.start(RANGE)
+    maker.wait_blocked_by(writer)
+    reader.run("SET lock_timeout = '50ms'")
+    chunk_day = stage.value("SELECT to_char(max(range_start), 'YYYY-MM-DD') FROM lakets._chunk_metadata")
+
+    assert reader.value(f"SELECT count(*) FROM metrics WHERE at = '{chunk_day} 05:00+00'") == 0
+
+    writer.commit()
+    assert maker.finish() == [(3,)]
+
+
 # ensure/writer of the default partition: its row must not be left behind when its chunk comes.
 def test_a_row_that_is_on_its_way_into_the_default_gets_into_its_chunk(
     stage: Stage, sessions: Sessions

@@ -219,8 +219,8 @@ def test_reader_that_leaves_in_time_lets_retention_go_on(
 def test_retention_waits_for_who_looks_at_the_metrics_with_nothing_in_its_hands(
     stage: Stage, feed: HandFeed, retention: Session, sessions: Callable[[str], Session]
 ) -> None:
-    # The race: metrics count the rows of the default partition, then look at the chunks; a drop locks a chunk, then
-    # the default partition.
+    # The race: metrics count the rows of the default partition, then look at the chunks; a drop locks a
+    # chunk, then the default partition.
     monitor = sessions("monitor")
     monitor.begin()
     monitor.run("SELECT count(*) FROM lakets.lakets_metrics()")
