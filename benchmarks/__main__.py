@@ -19,6 +19,7 @@ from benchmarks import (
     history,
     ingest,
     overhead,
+    quote,
     report,
 )
 from benchmarks.scale import SCALES
@@ -67,6 +68,7 @@ def main() -> None:
     report.show(console, figures)
     if not arguments.only:
         report.write(figures, scale, version)
+        quote.main()
         console.print(f"Every sample is in {report.RESULTS}")
 
 

@@ -27,12 +27,12 @@ from psycopg.conninfo import make_conninfo
 from airflow_provider_lakets.local import control
 from airflow_provider_lakets.local.client import LocalServer
 from airflow_provider_lakets.local.faults import FaultName
+from benchmarks.document import fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "local.md"
-BEGIN, END = "<!-- faults -->\n", "<!-- end -->"
+DOCUMENT = "local.md"
 
 CHUNK = "public.metrics_20200101_000000"
 TABLE = """
@@ -257,7 +257,7 @@ def _printed_to(path: Path) -> Iterator[IO[str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.faults")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT.name}")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT}")
     options = parser.parse_args()
     lines = ["| fault | strikes | what the job does | seconds |", "|---|---|---|--:|"]
     with staged() as stage:
@@ -269,9 +269,7 @@ def main() -> int:
     print(table)
     print(f"Secrets in {size:,} bytes of logs and errors, and in the server's own logs: {secrets or 'none'}")
     if options.write:
-        text = DOCUMENT.read_text()
-        before, _, rest = text.partition(BEGIN)
-        DOCUMENT.write_text(f"{before}{BEGIN}{table}{END}{rest.partition(END)[2]}")
+        fill(DOCUMENT, "faults", table)
     return 1 if secrets else 0
 
 

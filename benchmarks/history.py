@@ -22,7 +22,7 @@ def run(server: Server, scale: Scale) -> list[Figure]:
     figures: dict[int, list[Figure]] = {}
     for days in scale.histories:
         with server.database(f"history_{days}") as conn:
-            _load(conn, days)
+            load(conn, days)
             figures[days] = [
                 *_corrections(conn, days, scale.rounds),
                 *_refreshes(conn, days, scale.rounds),
@@ -34,7 +34,7 @@ def run(server: Server, scale: Scale) -> list[Figure]:
     ]
 
 
-def _load(conn: psycopg.Connection, days: int) -> None:
+def load(conn: psycopg.Connection, days: int) -> None:
     """Fill a ChronoTable with its shadow and RollUps, and the same rows and RollUp in plain tables."""
     last = f"{tables.FIRST_DAY} + interval '{days} days'"
     tables.chronotable(conn, "history", tables.FIRST_DAY, last)

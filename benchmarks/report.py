@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmarks.server import SETTINGS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from rich.console import Console
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from benchmarks.scale import Scale
 
 RESULTS = Path(__file__).parent / "results.json"
-DOCUMENT = Path(__file__).parent.parent / "docs" / "performance.md"
 
 
 def show(console: Console, figures: Sequence[Figure]) -> None:
@@ -35,13 +34,13 @@ def show(console: Console, figures: Sequence[Figure]) -> None:
         table.add_column(name, justify="right")
     group = ""
     for figure in figures:
-        floor = _number(median(figure.floor), figure.unit) if figure.floor else ""
+        floor = number(median(figure.floor), figure.unit) if figure.floor else ""
         table.add_row(
             figure.group if figure.group != group else "",
             figure.name,
             figure.floor_name,
             floor,
-            _number(median(figure.engine), figure.unit),
+            number(median(figure.engine), figure.unit),
             f"{figure.ratio:.2f}" if figure.ratio is not None else "",
             _bar(figure.bar, figure.unit),
             {True: "[green]pass[/]", False: "[red]MISS[/]", None: ""}[figure.passed],
@@ -53,7 +52,7 @@ def show(console: Console, figures: Sequence[Figure]) -> None:
 
 
 def write(figures: Sequence[Figure], scale: Scale, postgres: str) -> None:
-    """Write all samples, what they were measured on, and the table of the docs: instead of the last run's."""
+    """Write all samples and what they were measured on, instead of those of the scale's last run."""
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     results[scale.name] = {
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -64,36 +63,6 @@ def write(figures: Sequence[Figure], scale: Scale, postgres: str) -> None:
         "figures": [_as_dict(figure) for figure in figures],
     }
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-    before, begin, rest = DOCUMENT.read_text().partition(f"<!-- figures: {scale.name} -->\n")
-    if begin:
-        _, end, after = rest.partition("<!-- end -->")
-        table = _markdown(figures, scale, results[scale.name])
-        DOCUMENT.write_text("".join([before, begin, table, end, after]))
-
-
-def _markdown(figures: Sequence[Figure], scale: Scale, run: Mapping[str, Any]) -> str:
-    machine = run["machine"]
-    lines = [
-        f"`python -m benchmarks --scale {scale.name}`, {run['measured_at'][:10]}: {run['postgres']} on"
-        f" {machine['cores']} cores ({machine['cpu']}), load average {run['load_average']}.",
-        "",
-        "| | operation | floor | engine | ratio | bar | |",
-        "|---|---|--:|--:|--:|--:|---|",
-    ]
-    group = ""
-    for figure in figures:
-        cells = [
-            figure.group if figure.group != group else "",
-            figure.name,
-            _number(median(figure.floor), figure.unit) if figure.floor else "",
-            _number(median(figure.engine), figure.unit),
-            f"{figure.ratio:.2f}" if figure.ratio is not None else "",
-            _bar(figure.bar, figure.unit),
-            {True: "pass", False: "**miss**", None: ""}[figure.passed],
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-        group = figure.group
-    return "\n".join(lines) + "\n"
 
 
 def _as_dict(figure: Figure) -> dict[str, Any]:
@@ -113,7 +82,8 @@ def _as_dict(figure: Figure) -> dict[str, Any]:
     }
 
 
-def _number(value: float, unit: str) -> str:
+def number(value: float, unit: str) -> str:
+    """Return a figure as it is shown, with three digits that count."""
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:,.{digits}f} {unit}"
 
