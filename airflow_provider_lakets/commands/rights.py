@@ -56,6 +56,18 @@ SELECT pg_catalog.format('membership in %s, the owner of %s', owner, name),
   FROM chronotable WHERE NOT pg_catalog.pg_has_role(owner::oid, 'USAGE')
 """
 
+# What those need in addition whose policies trim. 0.1.x has neither such policies nor this table.
+MISSING_TO_TRIM = """
+SELECT pg_catalog.format('%s on table %s', priv, cls.oid::regclass) AS lacks,
+       pg_catalog.format('GRANT SELECT, INSERT ON %s TO %I', cls.oid::regclass, current_user) AS grant
+  FROM pg_catalog.pg_class AS cls
+  JOIN pg_catalog.pg_namespace AS nsp ON nsp.oid = cls.relnamespace,
+       pg_catalog.unnest(ARRAY['SELECT', 'INSERT']) AS priv
+ WHERE nsp.nspname = 'lakets_cdf' AND cls.relname = '_trim_log'
+   AND NOT pg_catalog.has_table_privilege(cls.oid, priv)
+   AND EXISTS (SELECT FROM lakets._policy_registry AS pol WHERE (pol.config ->> 'trim_shadow')::boolean)
+"""
+
 
 def missing_rights(hook: LakeTSHook) -> list[MissingRight]:
     """
@@ -64,4 +76,6 @@ def missing_rights(hook: LakeTSHook) -> list[MissingRight]:
     :param hook: A hook whose connection logs in and whose database has LakeTS.
     """
     rows = hook._query(MISSING, doing="Looking up the rights of the role")
+    if "SELECT on table lakets._policy_registry" not in {row["lacks"] for row in rows}:
+        rows += hook._query(MISSING_TO_TRIM, doing="Looking up the rights of the role")
     return [MissingRight(row["lacks"], row["grant"]) for row in rows]

@@ -76,6 +76,20 @@ def value(session: psycopg.Connection, query: str) -> object:
     return row[0]
 
 
+def evict(jobs: psycopg.Connection, admin: psycopg.Connection) -> None:
+    """Let chunks be dropped whose rows are to be trimmed."""
+    jobs.execute("SELECT lakets.remove_retention_policy('metrics')")
+    jobs.execute(
+        "SELECT lakets.add_tiered_retention_policy('metrics', '8 days', '20 days', p_trim_shadow => true)"
+    )
+    admin.execute(
+        "INSERT INTO wal2delta.tables VALUES ('lakets_cdf._trim_log'::regclass, 'STREAMING', '0/0', now())"
+    )
+    jobs.execute("SELECT lakets.tier_chunk(chunk_name) FROM lakets._get_chunks_to_tier('metrics')").fetchall()
+    jobs.execute("SELECT lakets.refresh_rollup_cascade()")
+    assert value(jobs, "SELECT lakets.execute_retention('metrics')")
+
+
 def test_the_jobs_role_runs_all_four_jobs_with_the_documented_rights(lifecycle: psycopg.Connection) -> None:
     with lifecycle as jobs:
         created = value(jobs, "SELECT lakets._ensure_partitions(id, 1, 5) FROM lakets._chronotable_registry")
@@ -96,23 +110,24 @@ def test_the_jobs_role_trims_with_the_documented_rights(
     lifecycle: psycopg.Connection, conn: psycopg.Connection
 ) -> None:
     with lifecycle as jobs:
-        jobs.execute("SELECT lakets.remove_retention_policy('metrics')")
-        jobs.execute(
-            "SELECT lakets.add_tiered_retention_policy('metrics', '8 days', '20 days', p_trim_shadow => true)"
-        )
-        conn.execute(
-            "INSERT INTO wal2delta.tables"
-            " VALUES ('lakets_cdf._trim_log'::regclass, 'STREAMING', '0/0', now())"
-        )
-        jobs.execute(
-            "SELECT lakets.tier_chunk(chunk_name) FROM lakets._get_chunks_to_tier('metrics')"
-        ).fetchall()
-        jobs.execute("SELECT lakets.refresh_rollup_cascade()")
-        dropped = value(jobs, "SELECT lakets.execute_retention('metrics')")
-        trimmed = value(jobs, "SELECT lakets.trim_shadow('metrics')")
+        evict(jobs, conn)
 
-    assert dropped
-    assert trimmed
+        assert value(jobs, "SELECT lakets.trim_shadow('metrics')")
+
+
+@pytest.mark.parametrize("right", ["SELECT", "INSERT"])
+def test_without_a_right_on_the_log_of_trims_the_shadow_keeps_its_rows(
+    lifecycle: psycopg.Connection, conn: psycopg.Connection, roles: dict[str, str], right: str
+) -> None:
+    with lifecycle as jobs:
+        evict(jobs, conn)
+        held = value(conn, "SELECT count(*) FROM lakets_cdf._shadow_metrics")
+        conn.execute(f"REVOKE {right} ON lakets_cdf._trim_log FROM {roles['tables_owner']}")
+
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="_trim_log"):
+            jobs.execute("SELECT lakets.trim_shadow('metrics')")
+
+    assert value(conn, "SELECT count(*) FROM lakets_cdf._shadow_metrics") == held
 
 
 def test_a_writer_that_had_its_rights_before_the_sync_goes_on_writing(
@@ -149,6 +164,31 @@ def test_without_a_right_the_job_says_which(
 
     with lifecycle, pytest.raises(psycopg.errors.InsufficientPrivilege, match="_policy_registry"):
         lifecycle.execute("SELECT lakets.execute_retention('metrics')")
+
+
+def test_without_the_right_to_write_the_log_tiering_does_not_wait_in_silence(
+    lifecycle: psycopg.Connection, conn: psycopg.Connection, roles: dict[str, str]
+) -> None:
+    # Not flushed, and the feed stands still: so that it moves, a change is made and logged.
+    conn.execute("UPDATE metrics SET value = 0 WHERE ts < now() - interval '9 days'")
+    conn.execute(f"REVOKE INSERT ON lakets._change_log FROM PUBLIC, {roles['tables_owner']}")
+
+    with lifecycle as jobs, pytest.raises(psycopg.errors.InsufficientPrivilege, match="_change_log"):
+        jobs.execute(
+            "SELECT lakets.tier_chunk(chunk_name) FROM lakets._get_chunks_to_tier('metrics')"
+        ).fetchall()
+
+
+def test_without_the_right_to_prune_the_log_it_does_not_grow_in_silence(
+    lifecycle: psycopg.Connection, conn: psycopg.Connection, roles: dict[str, str]
+) -> None:
+    conn.execute("UPDATE metrics SET value = 0")
+    conn.execute(f"REVOKE DELETE ON lakets._change_log FROM {roles['tables_owner']}")
+
+    with lifecycle as jobs:
+        jobs.execute("SELECT lakets.refresh_rollup_cascade()")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="_change_log"):
+            jobs.execute("SELECT lakets._get_chunks_to_tier('metrics')")
 
 
 def test_a_feed_that_may_not_be_read_defers_everything(

@@ -261,6 +261,7 @@ def test_what_the_doctor_prescribes_cures(
     lakets: Callable[..., Result], lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab.table("metrics")
+    lab.conn.execute("SELECT lakets.add_retention_policy('metrics', '9 days', p_trim_shadow => true)")
     role = f"patient_{lab.value('SELECT oid FROM pg_database WHERE datname = current_database()')}"
     for statement in (
         f"CREATE ROLE {role} LOGIN",
@@ -284,6 +285,34 @@ def test_what_the_doctor_prescribes_cures(
     for name in (role, f"{role}_owner"):
         lab.conn.execute(f"DROP OWNED BY {name} CASCADE")
         lab.conn.execute(f"DROP ROLE {name}")
+
+
+@pytest.mark.parametrize("is_trimming", [True, False])
+def test_the_doctor_asks_for_the_log_of_trims_where_a_policy_trims(
+    lakets: Callable[..., Result], lab: Lab, monkeypatch: pytest.MonkeyPatch, is_trimming: bool
+) -> None:
+    lab.table("metrics")
+    lab.conn.execute(
+        "SELECT lakets.add_retention_policy('metrics', '9 days', p_trim_shadow => %s)", [is_trimming]
+    )
+    role = f"patient_{lab.value('SELECT oid FROM pg_database WHERE datname = current_database()')}"
+    for statement in (
+        f"CREATE ROLE {role} LOGIN",
+        f"ALTER TABLE metrics OWNER TO {role}",
+        f"GRANT USAGE, CREATE ON SCHEMA public, lakets, lakets_cdf TO {role}",
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO {role}",
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA lakets TO {role}",
+    ):
+        lab.conn.execute(statement)
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection(login=role))
+
+    done = lakets("doctor")
+
+    assert verdicts(done)["rights"] == ("fail" if is_trimming else "ok")
+    lacks = "no SELECT on table lakets_cdf._trim_log; no INSERT on table lakets_cdf._trim_log"
+    assert (lacks in done.stdout) == is_trimming
+    lab.conn.execute(f"DROP OWNED BY {role} CASCADE")
+    lab.conn.execute(f"DROP ROLE {role}")
 
 
 def test_the_doctor_follows_the_way_in_by_oauth(
