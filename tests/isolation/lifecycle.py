@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import NamedTuple
+
+from tests import grid
 
 HOUR, DAY = 60, 24 * 60
 # Times are minutes since the first of January 2024; this is how long after the origin of time_bucket.
 SINCE_2000 = 8766 * DAY
 START = 1704067200
+EPOCH = grid.at(2024)
 
 Values = dict[float, tuple[int, int, int]]
 
@@ -61,6 +65,14 @@ class Touched(NamedTuple):
 EVERYTHING = Touched(frozenset(), everything=True)
 
 
+def moment(minute: float) -> datetime:
+    return EPOCH + timedelta(minutes=minute)
+
+
+def minute(moment: datetime) -> float:
+    return (moment - EPOCH) / timedelta(minutes=1)
+
+
 def summed(rows: list[Row], kind: Kind) -> Values:
     """Aggregate rows as the RollUp's query does."""
     found = defaultdict(list)
@@ -84,6 +96,7 @@ class Model:
     """What is committed. Each RollUp is what it was when it was last refreshed."""
 
     is_tracking: bool = True
+    interval: str = "1 day"
     chunks: list[Chunk] = field(default_factory=list)
     rows: dict[int, Row] = field(default_factory=dict)
     evicted: list[tuple[int, Row]] = field(default_factory=list)  # in the shadow, not in the table
@@ -169,10 +182,19 @@ class Model:
         self.evicted += gone.items()
         self.rows = {number: row for number, row in self.rows.items() if number not in gone}
 
-    def take_in(self, chunks: list[Chunk]) -> None:
-        """Know of new chunks, and put the rows into them that were waiting."""
-        self.chunks = chunks
+    def ensure(self, start: float, end: float) -> int:
+        """Make the chunks that are due, and put the rows into them that were waiting; return how many."""
+        waiting = [row.at for row in self.rows.values() if row.chunk is None and math.isfinite(row.at)]
+        made = grid.due(
+            [(moment(chunk.start), moment(chunk.end)) for chunk in self.chunks],
+            self.interval,
+            moment(start),
+            moment(end),
+            map(moment, waiting),
+        )
+        self.chunks = sorted([*self.chunks, *(Chunk(minute(a), minute(b), "active") for a, b in made)])
         self.rows = {
             number: row._replace(chunk=self.place(row.at)) if row.chunk is None else row
             for number, row in self.rows.items()
         }
+        return len(made)

@@ -102,7 +102,7 @@ class Lifecycle(RuleBasedStateMachine):
         )
         self.stage.run("SELECT lakets.enable_sync(%s)", self.rollups["hourly"])
         self.sync_again()
-        self.model.chunks = self._read_chunks()
+        self.model.ensure(0, 6 * DAY)
         # Every schedule has something to work on from the start.
         for number in range(WRITERS):
             self.insert(number, [(float(n * 300 % (8 * DAY)), n % 7) for n in range(number, 40, 3)])
@@ -379,7 +379,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(first=st.integers(0, 8), days=st.integers(1, 3))
     def ensure(self, first: int, days: int) -> None:
         try:
-            self.stage.run(
+            made = self.stage.value(
                 "SELECT lakets._ensure_partitions("
                 f"%s, 1, 1, {instant(first * DAY)}, {instant((first + days) * DAY)})",
                 self.table_id,
@@ -387,11 +387,12 @@ class Lifecycle(RuleBasedStateMachine):
         except psycopg.errors.LockNotAvailable:
             assert any(writer.is_open for writer in self.writers)
         else:
-            self.model.take_in(self._read_chunks())
+            assert made == self.model.ensure(first * DAY, (first + days) * DAY)
 
     @rule(interval=st.sampled_from(["1 day", "6 hours", "2 days"]))
     def set_interval(self, interval: str) -> None:
         self.stage.run("SELECT lakets.set_chunk_interval(%s, %s)", self.name, interval)
+        self.model.interval = interval
 
     @rule(data=st.data())
     def tier(self, data: st.DataObject) -> None:

@@ -87,7 +87,7 @@ def test_an_install_over_01_waits_for_an_open_writer(
     written = [(9,)] if end == "COMMIT" else []
     assert stage.run("SELECT value FROM metrics WHERE device = 'new'") == written
     # What 0.1.x mirrored is not known to be all.
-    assert stage.value("SELECT count(*) FROM lakets._mirror_gap WHERE shadow::text LIKE '%%_shadow_metrics'")
+    assert stage.value("SELECT count(*) FROM lakets._mirror_gap WHERE shadow::text LIKE '%_shadow_metrics'")
     assert_tracked(stage)
 
 

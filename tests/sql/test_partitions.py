@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -10,19 +10,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-if TYPE_CHECKING:
-    from tests.sandbox import Sandbox
+from tests.grid import UTC, at, between, due, gaps
 
-UTC = timezone.utc
-Ranges = list[tuple[datetime, datetime]]
+if TYPE_CHECKING:
+    from tests.grid import Ranges
+    from tests.sandbox import Sandbox
 
 ENSURE = (
     "SELECT lakets._ensure_partitions(%s, p_range_start => %s::timestamptz, p_range_end => %s::timestamptz)"
 )
-
-
-def at(year: int, month: int = 1, day: int = 1, hour: int = 0) -> datetime:
-    return datetime(year, month, day, hour, tzinfo=UTC)
 
 
 def registered(db: Sandbox, table_id: int) -> Ranges:
@@ -43,21 +39,6 @@ def bounds(db: Sandbox, relation: str = "metrics") -> list[str]:
         " WHERE inhparent = %s::regclass ORDER BY 1",
         relation,
     )
-
-
-def between(ranges: Ranges, start: datetime, end: datetime) -> Ranges:
-    return [found for found in ranges if found[1] > start and found[0] < end]
-
-
-def gaps(ranges: Ranges, start: datetime, end: datetime) -> Ranges:
-    """Return what of a span is in none of these ranges, which must not overlap."""
-    missing = []
-    reached = start
-    for begins, ends in ranges:
-        if begins > reached and reached < end:
-            missing.append((reached, begins))
-        reached = max(reached, ends)
-    return missing + ([(reached, end)] if reached < end else [])
 
 
 def assert_disjoint(ranges: Ranges) -> None:
@@ -466,40 +447,10 @@ def test_nothing_due_costs_little_with_five_thousand_chunks(db: Sandbox) -> None
     assert db.value(read) - before <= 2 * 5100
 
 
-INTERVALS = {
-    "1 hour": timedelta(hours=1),
-    "5 hours": timedelta(hours=5),
-    "1 day": timedelta(days=1),
-    "7 days": timedelta(days=7),
-    "1 month": None,
-    "1 year": None,
-}
-
-
-def cell(moment: datetime, interval: str) -> tuple[datetime, datetime]:
-    """Return the cell of an interval's grid that holds a moment."""
-    width = INTERVALS[interval]
-    if width is not None:
-        start = at(2000) + (moment - at(2000)) // width * width
-        return start, start + width
-    if interval == "1 month":
-        return at(moment.year, moment.month), at(moment.year + moment.month // 12, moment.month % 12 + 1)
-    return at(moment.year), at(moment.year + 1)
-
-
-def expected(covered: Ranges, interval: str, start: datetime, end: datetime) -> Ranges:
-    """Return the chunks due in a span: the grid's cells less what is covered."""
-    due: Ranges = []
-    begins, ends = cell(start, interval)
-    while begins < end:
-        due += between(gaps(between(covered, begins, ends), begins, ends), start, end)
-        begins, ends = cell(ends, interval)
-    return due
-
-
+INTERVALS = ["1 hour", "5 hours", "1 day", "7 days", "1 month", "1 year"]
 moments = st.integers(0, 60 * 24).map(lambda hours: at(2024, 1, 25) + timedelta(hours=hours))
 batches = st.sampled_from([None, 1, 3])
-steps = st.tuples(st.sampled_from(list(INTERVALS)), moments, st.integers(1, 240), batches, st.booleans())
+steps = st.tuples(st.sampled_from(INTERVALS), moments, st.integers(1, 240), batches, st.booleans())
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -520,19 +471,14 @@ def test_any_history_of_intervals_ranges_rows_and_drops_leaves_what_the_model_sa
                 db.run("INSERT INTO metrics (ts) VALUES (%s)", start)
                 rows += 1
             db.run("SELECT lakets.set_chunk_interval('metrics', %s::interval)", interval)
-            due = expected(model, interval, start, end)
-            for row in db.column("SELECT ts FROM metrics_default"):
-                if not between(model, row, row + timedelta(microseconds=1)):
-                    due += [
-                        found for found in expected(model, interval, *cell(row, interval)) if found not in due
-                    ]
+            chunks = due(model, interval, start, end, db.column("SELECT ts FROM metrics_default"))
 
             made = [db.value(bounded, table_id, start, end, bound)]
             while made[-1] == bound:
                 made.append(db.value(bounded, table_id, start, end, bound))
-            assert sum(made) == len(due)
+            assert sum(made) == len(chunks)
 
-            model = sorted(model + due)
+            model = sorted(model + chunks)
             assert registered(db, table_id) == model
             assert_disjoint(model)
             assert gaps(between(model, start, end), start, end) == []
