@@ -240,7 +240,8 @@ BEGIN
 END;
 $$;
 
--- Note chunks in the registry. Tables whose names hold dots can spell the same name of a chunk: an id tells them apart.
+-- Note chunks in the registry. Tables whose names hold dots can spell the same name of a chunk, and chunks of less than
+-- a second can have the same: an id, and a number, tell them apart.
 CREATE OR REPLACE FUNCTION lakets._register_chunks(
     p_table  lakets._chronotable_registry,
     p_chunks regclass[],
@@ -252,14 +253,17 @@ AS $$
 BEGIN
     INSERT INTO lakets._chunk_metadata (chronotable_id, chunk_name, relation_name, range_start, range_end)
     SELECT p_table.id,
-           named.name || CASE WHEN EXISTS (SELECT FROM lakets._chunk_metadata AS chunk WHERE chunk.chunk_name = named.name)
-                              THEN '_' || p_table.id ELSE '' END,
-           cls.relname, lower(new.range), upper(new.range)
-      FROM unnest(p_chunks, p_ranges) AS new (chunk, range)
-      JOIN pg_class AS cls ON cls.oid = new.chunk
-     CROSS JOIN LATERAL (SELECT format('%s.%s%s', p_table.schema_name, p_table.table_name,
-                                       lakets._chunk_suffix(lower(new.range))) AS name) AS named
-     ORDER BY new.range;
+           named.name || CASE twins.count WHEN 0 THEN '' WHEN 1 THEN format('_%s', p_table.id) ELSE format('_%s_%s', p_table.id, twins.count) END,
+           named.relation_name, lower(named.range), upper(named.range)
+      FROM (SELECT new.range, cls.relname AS relation_name, label.name,
+                   row_number() OVER (PARTITION BY label.name ORDER BY new.range) - 1 AS position
+              FROM unnest(p_chunks, p_ranges) AS new (chunk, range)
+              JOIN pg_class AS cls ON cls.oid = new.chunk
+             CROSS JOIN LATERAL (SELECT format('%s.%s%s', p_table.schema_name, p_table.table_name,
+                                               lakets._chunk_suffix(lower(new.range))) AS name) AS label) AS named
+     CROSS JOIN LATERAL (SELECT named.position + count(*) AS count FROM lakets._chunk_metadata AS chunk
+                          WHERE chunk.chunk_name IN (named.name, format('%s_%s', named.name, p_table.id))) AS twins
+     ORDER BY named.range;
 END;
 $$;
 

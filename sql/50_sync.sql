@@ -158,18 +158,23 @@ BEGIN
 END;
 $$;
 
--- A name for a shadow that no other table has: two schemas may have a table of one name.
+-- A name for a shadow that no other table has: two schemas may have a table of one name, and be synced at one time.
 CREATE OR REPLACE FUNCTION lakets._shadow_name(
     p_stem   text,
     p_schema text
 ) RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE
-        WHEN octet_length('_shadow_' || p_stem) <= 63
-             AND to_regclass(format('lakets_cdf.%I', '_shadow_' || p_stem)) IS NULL THEN '_shadow_' || p_stem
-        ELSE lakets._free_relation_name('lakets_cdf', '_shadow_' || p_stem, '_' || left(md5(p_schema), 8)) END;
+DECLARE
+    v_name text := '_shadow_' || p_stem;
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('lakets shadow'), hashtext(p_stem));
+    IF octet_length(v_name) <= 63 AND to_regclass(format('lakets_cdf.%I', v_name)) IS NULL THEN
+        RETURN v_name;
+    END IF;
+    RETURN lakets._free_relation_name('lakets_cdf', v_name, '_' || left(md5(p_schema), 8));
+END;
 $$;
 
 -- Drop a shadow, if it is there.
@@ -269,8 +274,8 @@ DECLARE
     v_shadow   regclass;
     v_copied   boolean  := true;
 BEGIN
-    -- Lock order: (1) advisory (lakets, relation), (2) parent. No writer is in flight while the trigger
-    -- functions change, so none misses the shadow.
+    -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) advisory on the shadow's name. No writer is in flight
+    -- while the trigger functions change, so none misses the shadow.
     PERFORM lakets._lock_maintenance(v_relation);
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
     p_table := lakets._chronotable(p_table.table_name, p_table.schema_name);  -- as it is under the lock
@@ -306,7 +311,7 @@ DECLARE
     v_relation regclass := lakets._rollup_relation(p_rollup.name);
     v_shadow   regclass;
 BEGIN
-    -- Lock order: (1) advisory (lakets, relation), (2) the RollUp's table.
+    -- Lock order: (1) advisory (lakets, relation), (2) the RollUp's table, (3) advisory on the shadow's name.
     PERFORM lakets._lock_maintenance(v_relation);
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
     p_rollup := lakets._rollup(p_rollup.name);  -- as it is under the lock

@@ -366,6 +366,16 @@ BEGIN
     IF NOT lakets._is_read_committed() OR NOT pg_try_advisory_xact_lock(hashtext('lakets change log'), p_table.id) THEN
         RETURN;
     END IF;
+    -- Changes stamped by another cluster, whose transaction ids had come further, count as made now: a stamp from the
+    -- future would be seen by no snapshot, so neither absorbed nor flushed.
+    WITH foreigner AS (
+        DELETE FROM lakets._change_log AS log
+         WHERE log.chronotable_id = p_table.id AND log.xid >= pg_snapshot_xmax(pg_current_snapshot())
+           AND log.xid IS DISTINCT FROM pg_current_xact_id_if_assigned()
+        RETURNING log.min_time, log.max_time
+    )
+    INSERT INTO lakets._change_log (chronotable_id, min_time, max_time)
+    SELECT p_table.id, foreigner.min_time, foreigner.max_time FROM foreigner;
     -- Mostly there is nothing that the RollUps could do without; then the feed need not be asked.
     SELECT min(coalesce(pg_snapshot_xmin(seen.snapshot), '0'::xid8)) INTO v_floor
       FROM (SELECT reg.absorbed

@@ -112,6 +112,64 @@ BEGIN
 END;
 $$;
 
+-- Lock a relation against everybody if nobody is using it.
+CREATE OR REPLACE FUNCTION lakets._lock_now(
+    p_relation regclass
+) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', p_relation);
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN false;
+END;
+$$;
+
+-- Lock the default partition and those of chunks that are about to be dropped; returns the chunks (ids) that nobody is
+-- using, and raises when there is none. The caller holds the parent, so nothing is waited for: a queue stands behind the
+-- parent already, and who reads a partition by its own name may be about to join it.
+CREATE OR REPLACE FUNCTION lakets._lock_partitions(
+    p_table  lakets._chronotable_registry,
+    p_chunks bigint[]
+) RETURNS bigint[]
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_default regclass := lakets._default_partition(lakets._relation(p_table.schema_name, p_table.table_name));
+    v_is_free boolean  := v_default IS NULL;
+    v_unused  bigint[] := '{}';
+    v_chunk   record;
+BEGIN
+    IF p_chunks = '{}' THEN
+        RETURN p_chunks;
+    END IF;
+    FOR v_try IN 1 .. 2 LOOP
+        v_is_free := v_is_free OR lakets._lock_now(v_default);
+        FOR v_chunk IN
+            SELECT chunk.id::bigint, lakets._chunk_relation(p_table, chunk) AS relation
+              FROM lakets._chunk_metadata AS chunk
+             WHERE chunk.id = ANY (p_chunks) AND chunk.id <> ALL (v_unused) ORDER BY chunk.range_start
+        LOOP
+            IF v_chunk.relation IS NULL OR lakets._lock_now(v_chunk.relation) THEN
+                v_unused := v_unused || v_chunk.id;
+            END IF;
+        END LOOP;
+        EXIT WHEN v_is_free AND cardinality(v_unused) = cardinality(p_chunks);
+        PERFORM pg_sleep(0.05 * (2 - v_try));  -- who has just let go of the parent lets go of its partition a moment later
+    END LOOP;
+    IF NOT v_is_free OR v_unused = '{}' THEN
+        RAISE EXCEPTION '%', CASE WHEN v_is_free
+            THEN format('Every chunk of %s.%s that could be dropped is being used by other sessions.', p_table.schema_name, p_table.table_name)
+            ELSE format('The default partition of %s.%s is being used by other sessions.', p_table.schema_name, p_table.table_name) END
+            USING ERRCODE = 'lock_not_available', HINT = 'Try again when they are done; pg_locks tells who they are.';
+    END IF;
+    RETURN v_unused;
+END;
+$$;
+
 -- Drop the partitions of chunks (ids) and return how many; the caller holds the parent in ACCESS EXCLUSIVE mode. The
 -- registry rows stay, so that RollUps know which buckets must keep their value. What is no partition any more is
 -- left to whoever detached it. A partition that other objects depend on stays, with a warning.
@@ -161,8 +219,8 @@ $$;
 
 -- Job 3. Drop the chunks past drop_after, oldest first, at most p_max_chunks in this transaction; returns how
 -- many. Locks first, then checks what was committed by then, then drops; what is not provably safe stays
--- (retention_report says why). p_force skips the checks. A lock not granted within 2 s fails as contended
--- (55P03). Never touches Unity Catalog.
+-- (retention_report says why), and so does a chunk that somebody reads by its own name. p_force skips the checks. A lock
+-- not granted within 2 s fails as contended (55P03). Never touches Unity Catalog.
 CREATE OR REPLACE FUNCTION lakets.execute_retention(
     p_table_name  text,
     p_schema_name text    DEFAULT 'public',
@@ -184,7 +242,7 @@ BEGIN
     PERFORM lakets._check_max_chunks(p_max_chunks);
     PERFORM lakets._require_read_committed();
     -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) policies, (4) chunk metadata, (5) parent,
-    -- (6) partitions oldest first, as DROP takes them.
+    -- (6) partitions, without waiting.
     PERFORM lakets._lock_maintenance(v_relation);
     v_table := lakets._chronotable(p_table_name, p_schema_name);  -- as it is under the lock
     v_proven := lakets._prove(v_table);
@@ -214,7 +272,7 @@ BEGIN
     IF NOT p_force THEN
         v_chunks := lakets._droppable(v_table, v_chunks, lakets._proof_now(v_table), v_most);
     END IF;
-    RETURN lakets._drop_partitions(v_table, v_chunks);
+    RETURN lakets._drop_partitions(v_table, lakets._lock_partitions(v_table, v_chunks));
 END;
 $$;
 
@@ -236,7 +294,7 @@ DECLARE
 BEGIN
     PERFORM lakets._check_age('p_older_than', p_older_than);
     PERFORM lakets._require_read_committed();
-    -- Lock order: (1) advisory (lakets, relation), (2) chunk metadata, (3) parent, (4) partitions oldest first.
+    -- Lock order: (1) advisory (lakets, relation), (2) chunk metadata, (3) parent, (4) partitions, without waiting.
     PERFORM lakets._lock_maintenance(v_relation);
     v_chunks := ARRAY(
         SELECT chunk.id
@@ -247,6 +305,6 @@ BEGIN
         RETURN 0;
     END IF;
     EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_relation);
-    RETURN lakets._drop_partitions(v_table, v_chunks);
+    RETURN lakets._drop_partitions(v_table, lakets._lock_partitions(v_table, v_chunks));
 END;
 $$;

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.hooks.results import ChronoTable, Rollup, TierCandidate
 
-NEW_CHUNKS = """
-SELECT chunk_name FROM lakets._chunk_metadata WHERE chronotable_id = %(id)s ORDER BY id DESC LIMIT %(count)s
+NEWEST_CHUNK = "SELECT coalesce(max(id), 0) AS id FROM lakets._chunk_metadata"
+CHUNKS_SINCE = """
+SELECT chunk_name FROM lakets._chunk_metadata
+ WHERE chronotable_id = %(id)s AND id > %(newest)s ORDER BY range_start
 """
 
 TOO_SOON = """
@@ -68,11 +70,9 @@ class LakeTSPlanning(LakeTSInventory):
 
     def _plan_partitions_of(self, table: ChronoTable, arguments: dict[str, Any]) -> PlanResult:
         with self._rehearsal() as twin:
-            count = twin.ensure_partitions(table.id, **arguments)
-            new = twin._query(
-                NEW_CHUNKS, {"id": table.id, "count": count}, doing=f"Listing the new chunks of {table.name}"
-            )
-        return _planned(table.name, sorted(row["chunk_name"] for row in new))
+            newest = newest_chunk(twin)
+            twin.ensure_partitions(table.id, **arguments)
+            return _planned(table.name, chunks_since(twin, table, newest))
 
     def plan_candidates(self, tables: Iterable[str] | None = None) -> list[TierCandidate]:
         """
@@ -171,6 +171,26 @@ def buckets_of_range(count: int, start: datetime, end: datetime) -> str:
 
 def _last(rollup: Rollup) -> str:
     return str(rollup.last_refreshed_at or "never refreshed")
+
+
+def newest_chunk(hook: LakeTSPlanning) -> int:
+    """Return the id of the newest chunk there is, of whatever table."""
+    (row,) = hook._query(NEWEST_CHUNK, doing="Looking for the newest chunk")
+    return int(row["id"])
+
+
+def chunks_since(hook: LakeTSPlanning, table: ChronoTable, newest: int) -> list[str]:
+    """
+    Return the names of the chunks that a table got since: also by a call whose answer was lost.
+
+    :param hook: The hook.
+    :param table: The ChronoTable.
+    :param newest: What :func:`newest_chunk` said before.
+    """
+    rows = hook._query(
+        CHUNKS_SINCE, {"id": table.id, "newest": newest}, doing=f"Listing the new chunks of {table.name}"
+    )
+    return [row["chunk_name"] for row in rows]
 
 
 def _planned(name: str, what: list[str]) -> PlanResult:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.hooks import _counted as counted
 from airflow_provider_lakets.hooks._cascade import run_cascade, with_dependencies
 from airflow_provider_lakets.hooks._deferred import why_not_dropped, why_not_refreshed, why_not_tiered
 from airflow_provider_lakets.hooks._outcomes import attempt, each
-from airflow_provider_lakets.hooks._planning import NEW_CHUNKS, LakeTSPlanning, buckets_of_range
+from airflow_provider_lakets.hooks._planning import (
+    LakeTSPlanning,
+    buckets_of_range,
+    chunks_since,
+    newest_chunk,
+)
 from airflow_provider_lakets.hooks.results import (
     PartitionResult,
     RefreshResult,
@@ -67,30 +74,35 @@ class LakeTSHook(LakeTSPlanning):
             "range_end": range_end,
         }
         with self.session():
-            found = {table.name: table for table in self.chronotables(tables)}
+            found = self.chronotables(tables)
             # Earlier batches are committed when a later one fails: what they did is told all the same.
-            created: dict[str, list[str]] = {name: [] for name in found}
+            created: list[list[str]] = [[] for _ in found]
             results = each(
                 PartitionResult,
                 [
-                    (name, partial(self._create_all, table, arguments, created[name]))
-                    for name, table in found.items()
+                    (table.name, partial(self._create_all, table, arguments, names))
+                    for table, names in zip(found, created, strict=True)
                 ],
             )
-        return [dataclasses.replace(result, created=sorted(created[result.name])) for result in results]
+        return [
+            dataclasses.replace(result, created=names) for result, names in zip(results, created, strict=True)
+        ]
 
     def _create_all(
         self, table: ChronoTable, arguments: dict[str, Any], created: list[str]
     ) -> PartitionResult:
         """Create each batch in a transaction of its own, where the installed LakeTS can."""
+        newest = newest_chunk(self)
         batched = self._takes("_ensure_partitions", "p_max_chunks")
-        while count := self.ensure_partitions(table.id, **arguments, max_chunks=CREATE_BATCH):
-            newest = self._query(
-                NEW_CHUNKS, {"id": table.id, "count": count}, doing=f"Listing the new chunks of {table.name}"
-            )
-            created.extend(row["chunk_name"] for row in newest)
-            if not batched:
-                break
+        try:
+            while self.ensure_partitions(table.id, **arguments, max_chunks=CREATE_BATCH) >= CREATE_BATCH:
+                if not batched:
+                    break
+        except LakeTSError:
+            with contextlib.suppress(LakeTSError):
+                created += chunks_since(self, table, newest)
+            raise
+        created += chunks_since(self, table, newest)
         return PartitionResult(table.name, "created" if created else "unchanged")
 
     def tier(self, chunks: Iterable[str], *, since: datetime | None = None) -> list[TierResult]:

@@ -107,7 +107,7 @@ class JobResult(Record):
 
 @dataclass(frozen=True)
 class PartitionResult(JobResult):
-    """One ChronoTable: ``created`` or ``unchanged``, and the names of the chunks created."""
+    """One ChronoTable: ``created`` or ``unchanged``, and the names of the chunks it got meanwhile."""
 
     created: list[str] = field(default_factory=list)
 

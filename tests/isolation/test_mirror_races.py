@@ -197,6 +197,25 @@ def test_a_mirror_is_made_once(stage: Stage, sessions: Sessions) -> None:
 
 
 # disable/writer: a writer in flight still finds the shadow; the next does without.
+def test_tables_of_one_name_synced_at_one_time_get_shadows_of_their_own(
+    stage: Stage, sessions: Sessions
+) -> None:
+    stage.table()
+    stage.run("CREATE SCHEMA other")
+    stage.run("CREATE TABLE other.metrics (id integer, at timestamptz, value integer)")
+    stage.run("SELECT lakets.create_chronotable('metrics', 'at', '1 day', 'other')")
+    first, second = sessions("first"), sessions("second")
+
+    first.begin()
+    first.run("SELECT lakets.enable_sync('metrics')")
+    second.start("SELECT lakets.enable_sync('metrics', 'other')")
+    second.wait_blocked_by(first)
+    first.commit()
+    second.finish()
+
+    assert stage.value("SELECT count(DISTINCT shadow_table_name) FROM lakets._chronotable_registry") == 2
+
+
 def test_a_mirror_is_dropped_when_its_writers_are_done(keyed: Stage, sessions: Sessions) -> None:
     writer, disabler = sessions("writer"), sessions("disabler")
     writer.begin()

@@ -261,6 +261,70 @@ def test_retention_waits_for_who_looks_at_the_metrics_with_nothing_in_its_hands(
     assert retention.finish() == [(4,)]
 
 
+# reader of a chunk by its own name/retention: such a reader may ask for the parent next, in the order
+# opposite to that of a drop; and a wait for it would be spent with the parent in hand, chunk after chunk.
+
+
+def test_a_chunk_read_by_its_own_name_stays_and_nobody_waits(
+    stage: Stage, feed: HandFeed, retention: Session, sessions: Callable[[str], Session]
+) -> None:
+    reader = sessions("reader")
+    reader.begin()
+    reader.run("SELECT * FROM metrics_20240102_000000")
+
+    assert retention.value(RETAIN) == 3
+    assert reader.value("SELECT count(*) FROM metrics") == 1
+
+    reader.commit()
+    assert retention.value(RETAIN) == 1
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "SELECT lakets.execute_retention('metrics', p_force => true)",
+        "SELECT lakets.drop_chunks('metrics', '1 day')",
+    ],
+)
+def test_a_drop_gives_up_at_once_when_all_it_could_drop_is_read_by_name(
+    stage: Stage,
+    retention: Session,
+    sessions: Callable[[str], Session],
+    raises: Callable[..., object],
+    call: str,
+) -> None:
+    stage.run("UPDATE lakets._chunk_metadata SET status = 'active'")
+    reader = sessions("reader")
+    reader.begin()
+    for day in range(1, 5):
+        reader.run(f"SELECT * FROM metrics_2024010{day}_000000")
+
+    with raises("55P03", match="is being used by other sessions"):  # type: ignore[attr-defined]
+        retention.run(call)
+
+    assert reader.value("SELECT count(*) FROM metrics") == 4
+    assert "dropped" not in stage.statuses().values()
+
+
+def test_a_drop_does_not_wait_for_a_reader_of_the_default_partition(
+    stage: Stage,
+    feed: HandFeed,
+    retention: Session,
+    sessions: Callable[[str], Session],
+    raises: Callable[..., object],
+) -> None:
+    reader = sessions("reader")
+    reader.begin()
+    reader.run("SELECT * FROM metrics_default")
+
+    with raises("55P03"):  # type: ignore[attr-defined]
+        retention.run(RETAIN)
+
+    assert reader.value("SELECT count(*) FROM metrics") == 4
+    reader.commit()
+    assert retention.value(RETAIN) == 4
+
+
 def test_second_retention_waits_and_finds_nothing_left(
     stage: Stage, feed: HandFeed, retention: Session, sessions: Callable[[str], Session]
 ) -> None:

@@ -375,6 +375,24 @@ def test_a_chunk_steps_aside_for_what_has_its_name(db: Sandbox, clash: str) -> N
     assert db.value("SELECT size_bytes FROM lakets.show_chunks('metrics') WHERE chunk_name = %s", chunk) > 0
 
 
+def test_chunks_that_start_in_one_second_are_told_apart(db: Sandbox) -> None:
+    table_id = db.chronotable(interval="1 second")
+    db.run(
+        "CREATE TABLE older PARTITION OF metrics"
+        " FOR VALUES FROM ('2024-01-01 00:00:00.3+00') TO ('2024-01-01 00:00:00.5+00')"
+    )
+    db.run(
+        "INSERT INTO lakets._chunk_metadata"
+        " (chronotable_id, chunk_name, relation_name, range_start, range_end) VALUES (%s, 'older', 'older', '2024-01-01 00:00:00.3+00', '2024-01-01 00:00:00.5+00')",
+        table_id,
+    )
+
+    made = db.value(ENSURE, table_id, "2024-01-01 00:00:00+00", "2024-01-01 00:00:02+00")
+
+    names = db.column("SELECT chunk_name FROM lakets._chunk_metadata WHERE range_end < '2024-12-31'")
+    assert (made, len(set(names))) == (3, 4)
+
+
 @pytest.mark.parametrize(
     "statement",
     ["INSERT INTO {} (ts) VALUES (now())", "UPDATE {} SET value = 1", "DELETE FROM {}", "TRUNCATE {}"],

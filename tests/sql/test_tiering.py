@@ -181,6 +181,21 @@ def test_what_another_cluster_proved_counts_for_nothing(stage: Stage, feed: Hand
     assert [*answers, stage.tier(1)] == [False, False, True]
 
 
+def test_changes_that_another_cluster_stamped_are_proved_anew(stage: Stage, feed: HandFeed) -> None:
+    # As after a restore: stamps from the future are in no snapshot, and would be unproved for good.
+    stage.run("UPDATE metrics SET value = 0 WHERE id = 1")
+    stage.run("UPDATE lakets._change_log SET xid = '8999999999'")
+    stage.run("UPDATE lakets._feed_proof SET proven = '9000000000:9000000000:', observed = NULL")
+
+    answers = []
+    for _ in range(4):
+        stage.run("SELECT * FROM lakets._get_chunks_to_tier('metrics')")
+        answers.append(stage.tier(1))
+        feed.flush()
+
+    assert (answers[0], answers[-1]) == (False, True)
+
+
 @pytest.mark.parametrize(
     "call", ["lakets.tier_chunk(%s)", "lakets.untier_chunk(%s)", "lakets.explain_durability(%s)"]
 )

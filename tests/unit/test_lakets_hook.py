@@ -102,6 +102,38 @@ def test_partition_makes_the_chunks_of_a_range(lab: Lab) -> None:
     ]
 
 
+def test_partition_tells_tables_apart_whose_dotted_names_are_spelt_alike(lab: Lab) -> None:
+    if lab.engine == "0.1":
+        pytest.skip("LakeTS 0.1.x refuses the second")
+    for schema, table in (("a", "b.c"), ("a.b", "c")):
+        lab.conn.execute(f'CREATE SCHEMA "{schema}"')
+        lab.conn.execute(f'CREATE TABLE "{schema}"."{table}" (at timestamptz)')
+        lab.conn.execute(
+            "SELECT lakets.create_chronotable(%s, 'at', '1 day', p_schema_name => %s)", [table, schema]
+        )
+
+    results = lab.hook().partition(future_count=5)
+
+    assert [(result.name, bool(result.created)) for result in results] == [("a.b.c", True)] * 2
+
+
+def test_partition_names_chunks_of_a_call_whose_answer_was_lost(
+    lab: Lab, week: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = lab.hook()
+    real = hook.ensure_partitions
+
+    def called_twice(*arguments: Any, **named: Any) -> int:
+        real(*arguments, **named)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(hook, "ensure_partitions", called_twice)
+
+    (result,) = hook.partition(["metrics"], **week)
+
+    assert len(result.created) == 7
+
+
 @pytest.fixture
 def week(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return the arguments that make seven chunks, and let a transaction make two."""
