@@ -14,6 +14,7 @@ import pytest
 
 from airflow_provider_lakets import __version__
 from airflow_provider_lakets.engine import install_script, migrations
+from tests.stage import FEED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -396,6 +397,107 @@ def test_rollups_become_equal_to_their_queries(upgraded: psycopg.Connection) -> 
         assert one(upgraded, same) == 0
 
 
+def test_pending_invalidations_are_refreshed(upgraded: psycopg.Connection) -> None:
+    kept = "(SELECT max(range_end) FROM lakets._chunk_metadata WHERE status = 'dropped')"
+    stale = f"SELECT count(*) FROM public._rollup_{{}} WHERE total = -1 AND bucket >= {kept}"
+    frozen = f"SELECT count(*) FROM public._rollup_hourly WHERE total = -1 AND bucket < {kept}"
+    before = one(upgraded, frozen)
+    assert min(before, *(one(upgraded, stale.format(name)) for name in ("hourly", "daily"))) > 0
+
+    upgraded.execute("SELECT lakets.refresh_rollup_cascade()")
+
+    assert [one(upgraded, stale.format(name)) for name in ("hourly", "daily")] == [0, 0]
+    assert one(upgraded, frozen) == before
+    assert one(upgraded, "SELECT count(*) FROM lakets._rollup_invalidation_log") == 0
+
+
+def test_a_synced_rollup_goes_on_being_mirrored(upgraded: psycopg.Connection) -> None:
+    table, shadow = "TABLE public._rollup_hourly", "TABLE lakets_cdf._shadow_rollup_hourly"
+    difference = f"({table} EXCEPT ALL {shadow}) UNION ALL ({shadow} EXCEPT ALL {table})"
+    before = upgraded.execute(shadow.encode()).fetchall()
+
+    upgraded.execute("INSERT INTO metrics VALUES (now() - interval '1 day', 'new', 100)")
+    upgraded.execute("DELETE FROM metrics WHERE device = 'd1' AND ts > now() - interval '3 days'")
+    upgraded.execute("SELECT lakets.refresh_rollup_cascade()")
+
+    assert upgraded.execute(difference.encode()).fetchall() == []
+    assert one(upgraded, f"SELECT count(*) FROM ({shadow}) AS s WHERE device = 'new'") == 1
+    assert upgraded.execute(shadow.encode()).fetchall() != before
+
+
+def test_two_tables_of_one_name_are_mirrored_each_to_its_own_shadow(upgraded: psycopg.Connection) -> None:
+    upgraded.execute("INSERT INTO metrics VALUES (now() - interval '1 day', 'new', 100)")
+    upgraded.execute("UPDATE plant.metrics SET value = -1 WHERE value = 100")
+    for schema in ("public", "plant"):
+        upgraded.execute("SELECT lakets.enable_sync('metrics', %s)", [schema])
+    upgraded.execute("DELETE FROM metrics WHERE device = 'd1'")
+    upgraded.execute("UPDATE plant.metrics SET value = -2 WHERE value < 3")
+
+    for table, shadow in (("metrics", "_shadow_metrics"), ("plant.metrics", "_shadow_plant_metrics")):
+        table, shadow = f"TABLE {table}", f"TABLE lakets_cdf.{shadow}"
+        difference = f"({table} EXCEPT ALL {shadow}) UNION ALL ({shadow} EXCEPT ALL {table})"
+        assert upgraded.execute(difference.encode()).fetchall() == []
+
+
+def tier_all(upgraded: psycopg.Connection, schema: str) -> None:
+    """Let a feed stream all shadows, once checked, and tier what is due of one table called metrics."""
+    upgraded.execute(FEED.encode())
+    upgraded.execute(
+        "SELECT lakets.enable_sync(table_name, schema_name) FROM lakets._chronotable_registry"
+        " WHERE sync_enabled"
+    )
+    upgraded.execute(
+        "INSERT INTO wal2delta.tables SELECT lakets._shadow_relation(shadow_table_name), 'STREAMING'"
+        " FROM lakets._chronotable_registry WHERE sync_enabled"
+    )
+    for _ in range(3):
+        upgraded.execute("UPDATE wal2delta.tables SET committed_lsn = pg_current_wal_insert_lsn()")
+        upgraded.execute(
+            "SELECT lakets.tier_chunk(chunk_name) FROM lakets._get_chunks_to_tier('metrics', %s)", [schema]
+        )
+
+
+def by_status(upgraded: psycopg.Connection, table_id: int, age: str) -> set[str]:
+    """Return in which states the chunks of a table are that ended so long ago."""
+    return {
+        status
+        for (status,) in upgraded.execute(
+            "SELECT status FROM lakets._chunk_metadata WHERE chronotable_id = %s"
+            " AND range_end <= now() - %s::interval",
+            [table_id, age],
+        )
+    }
+
+
+def test_tiered_retention_tiers_and_then_drops(upgraded: psycopg.Connection) -> None:
+    assert one(upgraded, "SELECT lakets.execute_retention('metrics')") == 0
+
+    tier_all(upgraded, "public")
+    upgraded.execute("SELECT lakets.refresh_rollup_cascade()")
+    assert by_status(upgraded, 1, "2 days") == {"tiered", "dropped"}
+    due = one(
+        upgraded,
+        "SELECT count(*) FROM lakets._chunk_metadata WHERE chronotable_id = 1 AND status = 'tiered'"
+        " AND range_end <= now() - interval '15 days'",
+    )
+
+    assert one(upgraded, "SELECT lakets.execute_retention('metrics')") == due > 2
+    assert by_status(upgraded, 1, "15 days") == {"dropped"}
+    assert one(upgraded, "SELECT count(*) FROM metrics WHERE ts < now() - interval '16 days'") == 0
+    assert one(upgraded, "SELECT min(ts) < now() - interval '14 days' FROM metrics")
+
+
+def test_what_has_a_tiering_policy_only_is_tiered_and_never_dropped(upgraded: psycopg.Connection) -> None:
+    held = one(upgraded, "SELECT count(*) FROM plant.metrics")
+
+    tier_all(upgraded, "plant")
+
+    assert by_status(upgraded, 2, "10 days") == {"tiered"}
+    assert one(upgraded, "SELECT lakets.execute_retention('metrics', 'plant')") == 0
+    assert by_status(upgraded, 2, "10 days") == {"tiered"}
+    assert one(upgraded, "SELECT count(*) FROM plant.metrics") == held
+
+
 def test_nothing_is_durable_until_the_old_shadow_is_checked(upgraded: psycopg.Connection) -> None:
     upgraded.execute(
         "CREATE SCHEMA wal2delta; CREATE TABLE wal2delta.tables AS SELECT"
@@ -425,10 +527,10 @@ def test_nothing_is_durable_until_the_old_shadow_is_checked(upgraded: psycopg.Co
 
 
 def test_retention_goes_on(upgraded: psycopg.Connection) -> None:
-    dropped = one(upgraded, "SELECT lakets.execute_retention('metrics', 'plant')")
+    dropped = one(upgraded, "SELECT lakets.execute_retention('scratch', 'plant')")
 
     assert dropped >= 3
-    assert one(upgraded, "SELECT count(*) FROM plant.metrics") < 40
+    assert one(upgraded, "SELECT count(*) FROM plant.scratch") < 40
 
 
 def test_a_view_on_an_old_function_goes_on_too(upgraded: psycopg.Connection) -> None:
