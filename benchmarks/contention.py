@@ -1,4 +1,4 @@
-"""What readers and writers feel while retention drops chunks under them."""
+"""What readers and writers of a table with all there is feel while retention drops chunks under them."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ def run(server: Server, scale: Scale) -> list[Figure]:
     runs: dict[str, list[Latencies]] = {"alone": [], "retention": []}
     with server.database("contention") as conn, tempfile.TemporaryDirectory() as folder:
         table_id = tables.chronotable(conn, "busy", TODAY, f"{TODAY} + interval '2 days'")
+        # Writes are mirrored, drops wait for the feed and for a RollUp: so it is where retention runs.
+        tables.track(conn, "busy", 1, tier_after="10 days")
         conn.execute("SELECT lakets.add_retention_policy('busy', '20 days')")
 
         def alone(_: int) -> float:
@@ -69,6 +71,8 @@ def run(server: Server, scale: Scale) -> list[Figure]:
                     dropped += batch
                     if not batch:
                         break
+                if not dropped:
+                    raise RuntimeError(f"Retention dropped no chunk of busy, contended {contended} time(s).")
                 runs["retention"].append(Latencies(load.result(), dropped, contended))
             return runs["retention"][-1].p99
 
@@ -107,7 +111,11 @@ def _figures(p99: dict[str, list[float]], runs: dict[str, list[Latencies]]) -> l
 
 
 def _add_expired(conn: psycopg.Connection, table_id: int, number: int, chunks: int) -> None:
-    """Add chunks that are past retention: older ones every round, as a range once dropped stays dropped."""
+    """
+    Add chunks that are past retention, absorbed and tiered.
+
+    Older ones every round, as a range once dropped stays dropped.
+    """
     first = f"{TODAY} - interval '{30 + (number + 1) * chunks} days'"
     conn.execute(
         f"SELECT lakets._ensure_partitions({table_id}, p_range_start => {first},"
@@ -117,6 +125,14 @@ def _add_expired(conn: psycopg.Connection, table_id: int, number: int, chunks: i
         f"INSERT INTO busy SELECT {first} + n * interval '1 day' / 100, 1, 1"
         f" FROM generate_series(0, {chunks * 100 - 1}) AS n"
     )
+    conn.execute("SELECT lakets.refresh_rollup('busy_hourly')")
+    # Twice: the first call begins to watch the feed, and the second sees that it has passed.
+    for _ in range(2):
+        tables.feed_catches_up(conn)
+        conn.execute("SELECT lakets.tier_chunk(chunk_name) FROM lakets._get_chunks_to_tier('busy')")
+    left = tables.scalar(conn, "SELECT count(*) FROM lakets._get_chunks_to_tier('busy')")
+    if left:
+        raise RuntimeError(f"{left} of {chunks} chunks of busy are not tiered.")
 
 
 def _load(server: Server, folder: Path, seconds: int) -> list[float]:

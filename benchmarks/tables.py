@@ -54,10 +54,10 @@ def chronotable(
     return table_id
 
 
-def track(conn: psycopg.Connection, name: str, rollups: int) -> None:
+def track(conn: psycopg.Connection, name: str, rollups: int, *, tier_after: str = "400 days") -> None:
     """Sync a ChronoTable, give it a tiering policy, and RollUps that never wait for their lag."""
     conn.execute(f"SELECT lakets.enable_sync('{name}')")
-    conn.execute(f"SELECT lakets.add_tiering_policy('{name}', '400 days')")
+    conn.execute(f"SELECT lakets.add_tiering_policy('{name}', '{tier_after}')")
     conn.execute(
         "INSERT INTO wal2delta.tables SELECT format('lakets_cdf.%I', reg.shadow_table_name)::regclass,"
         " 'STREAMING', pg_current_wal_insert_lsn(), now()"
