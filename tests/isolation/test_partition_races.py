@@ -10,7 +10,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.isolation.conftest import Session
+    from tests.isolation.conftest import Gate, Session
     from tests.stage import Stage
 
     Sessions = Callable[[str], Session]
@@ -19,6 +19,29 @@ RANGE = (
     "SELECT lakets._ensure_partitions(id, p_range_start => '2024-02-01+00', p_range_end => '2024-02-04+00')"
     " FROM lakets._chronotable_registry"
 )
+DROP = "SELECT lakets.drop_chronotable('metrics')"
+WRITE = "INSERT INTO metrics VALUES (100, '2024-01-01 01:00+00', 100)"
+READ = "SELECT count(*) FROM metrics"
+CANDIDATES = "SELECT count(*) FROM lakets._get_chunks_to_tier('metrics')"
+TIER = "SELECT lakets.tier_chunk('public.metrics_20240103_000000')"
+RETAIN = "SELECT lakets.execute_retention('metrics')"
+REFRESH = "SELECT lakets.refresh_rollup('hourly', true)"
+REFRESH_TOP = "SELECT lakets.refresh_rollup('daily', true)"
+
+# What there is of ChronoTables and RollUps, by kind or name.
+LEFT = """
+SELECT relname::text FROM pg_class
+ WHERE relnamespace::regnamespace::text IN ('public', 'lakets_cdf') AND relname ~ '(metrics|hourly|daily)'
+UNION ALL SELECT proname::text FROM pg_proc WHERE proname ~ '^_track_(rollup_)?[0-9]'
+UNION ALL SELECT chunk_name FROM lakets._chunk_metadata
+UNION ALL SELECT policy_type FROM lakets._policy_registry
+UNION ALL SELECT table_name FROM lakets._chronotable_registry
+UNION ALL SELECT name FROM lakets._rollup_registry
+UNION ALL SELECT 'dirty bucket' FROM lakets._rollup_invalidation_log
+UNION ALL SELECT 'logged change' FROM lakets._change_log
+UNION ALL SELECT 'proof' FROM lakets._feed_proof
+UNION ALL SELECT 'gap' FROM lakets._mirror_gap
+"""
 
 
 def count(stage: Stage, table: str = "metrics") -> int:
@@ -269,3 +292,173 @@ def test_a_key_added_while_a_conversion_waits_is_seen(stage: Stage, sessions: Se
 
     with pytest.raises(psycopg.errors.FeatureNotSupported, match="metrics_pkey"):
         converter.finish()
+
+
+# drop_chronotable/everybody: what hangs on the table goes with it, or stays with it.
+@pytest.fixture
+def laden(stage: Stage) -> None:
+    """Make a ChronoTable with all that can hang on one: shadows, a policy, a RollUp and one above it."""
+    stage.synced()
+    stage.rollup("hourly")
+    stage.rollup("daily", reads="hourly", every="1 day")
+    stage.run("SELECT lakets.enable_sync('hourly')")
+
+
+@pytest.mark.parametrize(
+    ("call", "end"),
+    [
+        pytest.param(WRITE, "COMMIT", id="write"),
+        pytest.param(READ, "COMMIT", id="read"),
+        pytest.param(RANGE, "COMMIT", id="partition"),
+        pytest.param(CANDIDATES, "COMMIT", id="candidates"),
+        pytest.param(TIER, "COMMIT", id="tier"),
+        pytest.param(RETAIN, "COMMIT", id="retain"),
+        pytest.param(REFRESH, "COMMIT", id="refresh"),
+        pytest.param(REFRESH_TOP, "COMMIT", id="refresh daily"),
+        pytest.param(WRITE, "ROLLBACK", id="write rolled back"),
+        pytest.param(RANGE, "ROLLBACK", id="partition rolled back"),
+        pytest.param(RETAIN, "ROLLBACK", id="retain rolled back"),
+    ],
+)
+def test_a_drop_waits_for_whoever_was_first_and_leaves_nothing(
+    stage: Stage, laden: None, sessions: Sessions, call: str, end: str
+) -> None:
+    other, dropper = sessions("other"), sessions("dropper")
+    other.begin()
+    other.run(call)
+
+    dropper.start(DROP)
+    dropper.wait_blocked_by(other)
+    other.run(end)
+    dropper.finish()
+
+    assert stage.column(LEFT) == []
+
+
+# drop/job in the middle: it has one lock, and will ask for the next.
+@pytest.mark.parametrize(
+    ("call", "function", "when", "result"),
+    [
+        (RANGE, "_lock_maintenance", "after", 3),
+        (RANGE, "_register_chunks", "before", 3),
+        (RETAIN, "_prove", "before", 4),
+        (RETAIN, "_prove", "after", 4),
+        (REFRESH_TOP, "_lock_sources", "before", True),
+        (REFRESH_TOP, "_note_refresh", "after", True),
+    ],
+    ids=["partition", "partition made", "retain", "retain proved", "refresh daily", "refresh daily done"],
+)
+def test_a_drop_waits_for_a_job_that_is_at_it(
+    stage: Stage,
+    laden: None,
+    sessions: Sessions,
+    gates: Callable[..., Gate],
+    call: str,
+    function: str,
+    when: str,
+    result: object,
+) -> None:
+    job, dropper = sessions("job"), sessions("dropper")
+    gate = gates(job, function, when)
+    job.start(call)
+    job.wait_blocked_by(gate)
+    dropper.start(DROP)
+    dropper.wait_blocked_by(job)
+    gate.open()
+
+    assert job.finish() == [(result,)]
+    dropper.finish()
+    assert stage.column(LEFT) == []
+
+
+# drop/writer in the middle: it has the table, and will have the shadow at the end of its statement.
+def test_a_drop_takes_the_table_before_its_shadow_as_writers_do(
+    stage: Stage, laden: None, sessions: Sessions, gates_at_rows: Callable[..., Gate]
+) -> None:
+    writer, dropper = sessions("writer"), sessions("dropper")
+    gate = gates_at_rows(writer, "metrics", "AFTER INSERT")
+    writer.start(WRITE)
+    writer.wait_blocked_by(gate)
+    dropper.start(DROP)
+    dropper.wait_blocked_by(writer)
+    gate.open()
+
+    writer.finish()
+    dropper.finish()
+    assert stage.column(LEFT) == []
+
+
+@pytest.mark.parametrize("call", [WRITE, READ, RANGE, RETAIN], ids=["write", "read", "partition", "retain"])
+def test_whoever_waits_for_a_drop_is_told_that_the_table_is_gone(
+    stage: Stage, laden: None, sessions: Sessions, call: str
+) -> None:
+    dropper, other = sessions("dropper"), sessions("other")
+    dropper.begin()
+    dropper.run(DROP)
+
+    other.start(call)
+    other.wait_blocked_by(dropper)
+    dropper.commit()
+
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        other.finish()
+    assert stage.column(LEFT) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "result"),
+    [(WRITE, []), (READ, [(4,)]), (RANGE, [(3,)]), (CANDIDATES, [(4,)]), (TIER, [(True,)]), (RETAIN, [(4,)])],
+    ids=["write", "read", "partition", "candidates", "tier", "retain"],
+)
+def test_whoever_waits_for_a_drop_that_is_rolled_back_goes_on(
+    stage: Stage, laden: None, sessions: Sessions, call: str, result: list[tuple[object]]
+) -> None:
+    dropper, other = sessions("dropper"), sessions("other")
+    dropper.begin()
+    dropper.run(DROP)
+
+    other.start(call)
+    other.wait_blocked_by(dropper)
+    dropper.rollback()
+
+    assert other.finish() == result
+
+
+# drop/refresh: a refresh waits for no other maintainer of its RollUp, so here they do not meet.
+@pytest.mark.parametrize("name", ["hourly", "daily"])
+def test_a_refresh_steps_aside_for_a_drop(stage: Stage, laden: None, sessions: Sessions, name: str) -> None:
+    dropper, refresher = sessions("dropper"), sessions("refresher")
+    call = f"SELECT lakets.refresh_rollup('{name}', true)"
+    dropper.begin()
+    dropper.run(DROP)
+
+    assert refresher.value(call) is False
+
+    dropper.rollback()
+    assert refresher.value(call) is True
+    dropper.run(DROP)
+    with pytest.raises(psycopg.errors.UndefinedObject, match=f"RollUp {name} does not exist"):
+        refresher.run(call)
+
+
+# drop/reader, writer behind it: the RollUps are gone by the time the drop meets the reader; they come back.
+def test_a_drop_steps_back_from_a_long_reader_and_leaves_all_as_it_was(
+    stage: Stage, laden: None, sessions: Sessions
+) -> None:
+    stage.set_lock_timeout("500ms", "drop_chronotable")
+    reader, dropper, writer = sessions("reader"), sessions("dropper"), sessions("writer")
+    before = stage.column(LEFT)
+    reader.begin()
+    reader.run(READ)
+
+    dropper.start(DROP)
+    dropper.wait_blocked_by(reader)
+    writer.start(WRITE)
+    writer.wait_blocked_by(dropper)
+
+    with pytest.raises(psycopg.errors.LockNotAvailable):
+        dropper.finish()
+    writer.finish()
+    assert sorted(stage.column(LEFT)) == sorted([*before, "logged change"])
+    stage.refresh("hourly")
+    assert stage.difference("hourly") == []
