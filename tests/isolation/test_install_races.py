@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_provider_lakets.engine import install_script
+from tests.isolation.conftest import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,10 @@ def script() -> str:
     head, found, rest = install_script().rpartition("COMMIT;")
     assert found
     assert not rest.strip()
-    return head
+    # A busy machine takes its time from step to step, and an install would step back meanwhile.
+    patience = "SET LOCAL lock_timeout = "
+    assert head.count(f"{patience}'2s'") == 1
+    return head.replace(f"{patience}'2s'", f"{patience}'{PATIENCE_SECONDS}s'")
 
 
 # install/install: both replace the same functions, which fails in Postgres unless one waits for the other.
@@ -66,35 +70,89 @@ def test_an_open_writer_goes_on_beside_an_install(stage: Stage, sessions: Sessio
     assert stage.difference("hourly") == []
 
 
-# install/job: an install does not pull the ground from under a job that is at it.
-@pytest.mark.parametrize(
-    "job",
-    [
-        "SELECT lakets.refresh_rollup('hourly', true)",
-        "SELECT lakets.execute_retention('metrics', p_max_chunks => 1)",
-        "SELECT lakets.tier_chunk('public.metrics_20240103_000000')",
-        "SELECT lakets._ensure_partitions(id, 1, 9) FROM lakets._chronotable_registry",
-    ],
-    ids=["refresh", "retain", "tier", "partition"],
+REFRESH = "SELECT lakets.refresh_rollup('hourly', true)"
+RETAIN = "SELECT lakets.execute_retention('metrics', p_max_chunks => 1)"
+TIER = "SELECT lakets.tier_chunk('public.metrics_20240103_000000')"
+CANDIDATES = "SELECT count(*) FROM lakets._get_chunks_to_tier('metrics')"
+PARTITION = (
+    "SELECT lakets._ensure_partitions(id, p_range_start => '2024-02-01+00', p_range_end => '2024-02-04+00')"
+    " FROM lakets._chronotable_registry"
 )
-def test_a_job_and_an_install_come_through_in_either_order(
-    stage: Stage, sessions: Sessions, script: str, job: str
-) -> None:
+
+
+@pytest.fixture
+def at_work(stage: Stage) -> None:
+    """Make what every job has something to do on."""
     feed = stage.synced()
     stage.rollup("hourly")
     stage.run("UPDATE metrics SET value = 7 WHERE id = 3")
     feed.flush()
+
+
+def check_all_is_well(stage: Stage) -> None:
+    """Change something and see that it arrives; what is mirrored of a dropped chunk stays."""
+    stage.run("UPDATE metrics SET value = 8 WHERE id = 4")
+    stage.run("DELETE FROM metrics WHERE id = 2")
+    stage.refresh("hourly")
+    assert stage.totals("hourly") == {"1 12": 1, "3 12": 7, "4 12": 8}
+    resident = (
+        "SELECT * FROM lakets_cdf._shadow_metrics AS s"
+        " WHERE NOT EXISTS (SELECT FROM lakets._chunk_metadata AS c WHERE c.status = 'dropped' AND s.at >= c.range_start AND s.at < c.range_end) ORDER BY id"
+    )
+    assert stage.run(resident) == stage.run("SELECT * FROM metrics ORDER BY id")
+
+
+# job/install: an install does not pull the ground from under a job that is at it. It waits for the table, or for
+# the proof row, which a job that first hears of the feed makes, too.
+@pytest.mark.parametrize(
+    ("job", "result"),
+    [(RETAIN, 1), (TIER, True), (CANDIDATES, 4), (PARTITION, 3)],
+    ids=["retain", "tier", "candidates", "partition"],
+)
+def test_an_install_waits_for_a_job_that_has_what_it_needs(
+    stage: Stage, at_work: None, sessions: Sessions, script: str, job: str, result: object
+) -> None:
     worker, installer = sessions("worker"), sessions("installer")
 
     worker.begin()
-    worker.run(job)
+    assert worker.value(job) == result
     installer.start(script)
+    installer.wait_blocked_by(worker)
     worker.commit()
     installer.finish()
-    worker.start(job)
     installer.commit()
 
-    assert worker.finish()
-    stage.refresh("hourly")
-    resident = "SELECT * FROM metrics EXCEPT SELECT * FROM lakets_cdf._shadow_metrics"
-    assert stage.run(resident) == []
+    check_all_is_well(stage)
+
+
+# job/install: a refresh has the RollUp, and its source in a mode that the install goes along with.
+def test_an_install_goes_on_beside_a_refresh(
+    stage: Stage, at_work: None, sessions: Sessions, script: str
+) -> None:
+    worker, installer = sessions("worker"), sessions("installer")
+
+    worker.begin()
+    assert worker.value(REFRESH) is True
+    assert installer.run(script) == [], "the refresh is open, so the install did not wait for it"
+    worker.commit()
+    installer.commit()
+
+    check_all_is_well(stage)
+
+
+# install/job: the job runs with the functions that were, and what it does is right for those that come.
+@pytest.mark.parametrize(
+    ("job", "result"),
+    [(REFRESH, True), (RETAIN, 1), (TIER, True), (CANDIDATES, 4), (PARTITION, 3)],
+    ids=["refresh", "retain", "tier", "candidates", "partition"],
+)
+def test_a_job_goes_on_beside_an_install(
+    stage: Stage, at_work: None, sessions: Sessions, script: str, job: str, result: object
+) -> None:
+    worker, installer = sessions("worker"), sessions("installer")
+
+    installer.run(script)
+    assert worker.value(job) == result, "the install is open, so the job did not wait for it"
+    installer.commit()
+
+    check_all_is_well(stage)
