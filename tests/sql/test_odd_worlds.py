@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from tests.stage import FEED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.sandbox import Sandbox
     from tests.stage import Stage
+
+
+# The feed has flushed all that every shadow ever gets.
+STREAM = """
+INSERT INTO wal2delta.tables
+SELECT ('lakets_cdf.' || quote_ident(shadow_table_name))::regclass, 'STREAMING', 'FFFFFFFF/0'
+  FROM lakets._chronotable_registry WHERE sync_enabled
+"""
 
 
 class World(NamedTuple):
@@ -23,6 +33,8 @@ class World(NamedTuple):
     value: str = "value"
     interval: str = "1 day"
     before: str = ""
+    first: str = "2024-02-25"
+    step: str = "1 day"
     rows: int = 20
 
 
@@ -36,6 +48,10 @@ WORLDS = {
     "months": World(interval="1 month"),
     "years": World("{at} date NOT NULL, {value} integer", interval="1 year"),
     "clocks-go-forward": World(before="SET timezone = 'America/New_York'"),
+    # Rows from 00:20 to 06:40 local time; the hour from 1 to 2 comes twice.
+    "clocks-go-back": World(
+        interval="1 hour", before="SET timezone = 'America/New_York'", first="2023-11-05", step="20 minutes"
+    ),
     "half-an-hour-off": World("{at} timestamp, {value} integer", before="SET timezone = 'Asia/Kolkata'"),
     "odd-date-style": World("{at} date, {value} integer", before="SET datestyle = 'German'"),
     "key": World(
@@ -96,9 +112,10 @@ def keeper(stage: Stage, request: pytest.FixtureRequest) -> Keeper:
     world = WORLDS[request.param]
     keeper = Keeper(stage, world)
     fill = (
-        "INSERT INTO {table} ({at}, {value}) SELECT '2024-02-25'::date + n, n FROM generate_series(1, %d) n"
+        "INSERT INTO {table} ({at}, {value})"
+        " SELECT '%s'::timestamptz + n * interval '%s', n FROM generate_series(1, %d) n"
     )
-    keeper.run(fill % world.rows)
+    keeper.run(fill % (world.first, world.step, world.rows))
     stage.run(
         "SELECT lakets.create_chronotable(%s, %s, %s::interval, %s)",
         world.table,
@@ -109,10 +126,7 @@ def keeper(stage: Stage, request: pytest.FixtureRequest) -> Keeper:
     keeper.named("enable_sync(%s, %s)")
     keeper.named("add_tiered_retention_policy(%s, '1 day', '2 days', %s)")
     stage.run(FEED)
-    stage.run(
-        "INSERT INTO wal2delta.tables SELECT ('lakets_cdf.' || quote_ident(shadow_table_name))::regclass,"
-        " 'STREAMING', 'FFFFFFFF/0' FROM lakets._chronotable_registry"
-    )
+    stage.run(STREAM)
     query = (
         "SELECT lakets.time_bucket('1 day', {at}) AS bucket, sum({value}) AS total FROM {table} GROUP BY 1"
     )
@@ -188,3 +202,229 @@ def test_rows_that_a_policy_hides_from_the_jobs_fail_the_job_instead_of_being_le
             db.run(f"SELECT lakets.{job}")
 
     assert db.value("SELECT sum(n) FROM public._rollup_daily") == 9
+
+
+JOBS = {
+    "ensure": "SELECT lakets._ensure_partitions(reg.id) FROM lakets._chronotable('metrics', '{0}') AS reg",
+    "tier": "SELECT lakets.tier_chunk(chunk_name) FROM lakets._get_chunks_to_tier('metrics', '{0}')",
+    "retain": "SELECT lakets.execute_retention('metrics', '{0}')",
+    "refresh": "SELECT lakets.refresh_rollup('of_{0}', true)",
+}
+
+
+@pytest.fixture
+def namesakes(stage: Stage) -> Stage:
+    """Make a table metrics in two schemas, each mirrored and rolled up, and with work for every job."""
+    stage.run("CREATE SCHEMA other")
+    for schema in ("public", "other"):
+        stage.run(f"CREATE TABLE {schema}.metrics (id integer, at timestamptz, value integer)")
+        stage.run(f"INSERT INTO {schema}.metrics VALUES (1, '2024-01-01', 1), (2, '2024-01-02', 2)")
+        stage.run("SELECT lakets.create_chronotable('metrics', 'at', '1 day', %s)", schema)
+        stage.run("SELECT lakets.enable_sync('metrics', %s)", schema)
+        stage.run("SELECT lakets.add_tiered_retention_policy('metrics', '1 day', '2 days', %s)", schema)
+        query = (
+            f"SELECT lakets.time_bucket('1 day', at) AS bucket, sum(value) FROM {schema}.metrics GROUP BY 1"
+        )
+        stage.rollup(f"of_{schema}", every="1 day", query=query)
+        # The first chunk may be dropped; the second is not absorbed yet, and a row waits for a third.
+        stage.run(f"UPDATE {schema}.metrics SET value = 20 WHERE id = 2")
+        stage.run(f"INSERT INTO {schema}.metrics VALUES (3, '2024-01-03', 3)")
+    stage.run(FEED)
+    stage.run(STREAM)
+    return stage
+
+
+def all_about(stage: Stage, schema: str) -> list[Any]:
+    """Return what there is of one of the two: rows, where they are, and what is kept of them."""
+    table_id, shadow = stage.run(
+        "SELECT id, shadow_table_name FROM lakets._chronotable_registry WHERE schema_name = %s", schema
+    )[0]
+    return [
+        stage.run(f"SELECT tableoid, * FROM {schema}.metrics ORDER BY at"),
+        stage.run(f'SELECT * FROM lakets_cdf."{shadow}" ORDER BY at'),
+        stage.run(f"SELECT * FROM _rollup_of_{schema} ORDER BY bucket"),
+        stage.run("SELECT * FROM lakets._chunk_metadata WHERE chronotable_id = %s ORDER BY id", table_id),
+        stage.run("SELECT * FROM lakets._policy_registry WHERE chronotable_id = %s", table_id),
+        stage.run("SELECT * FROM lakets._rollup_registry WHERE source_chronotable_id = %s", table_id),
+    ]
+
+
+@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize(("schema", "namesake"), [("public", "other"), ("other", "public")])
+def test_a_job_leaves_a_table_of_the_same_name_in_another_schema_alone(
+    namesakes: Stage, job: str, schema: str, namesake: str
+) -> None:
+    before = all_about(namesakes, schema), all_about(namesakes, namesake)
+
+    namesakes.run(JOBS[job].format(schema))
+
+    assert all_about(namesakes, namesake) == before[1]
+    assert all_about(namesakes, schema) != before[0]
+
+
+@pytest.mark.parametrize("names", [("t" * 62 + "a", "t" * 62 + "b"), ("rollup_hourly", "metrics")])
+def test_shadows_whose_names_would_be_one_are_kept_apart(db: Sandbox, names: tuple[str, str]) -> None:
+    for name in names:
+        db.chronotable("ts timestamptz, v integer", name=name, synced=True)
+    if "metrics" in names:
+        query = (
+            "SELECT lakets.time_bucket('1 hour', ts) AS bucket, sum(v) AS v FROM public.metrics GROUP BY 1"
+        )
+        db.run("SELECT lakets.create_rollup('hourly', %s, '1 hour'), lakets.enable_sync('hourly')", query)
+
+    for number, name in enumerate(names):
+        db.run(f"INSERT INTO \"{name}\" VALUES ('2024-01-01', %s), ('2024-01-01', 8)", number)
+        db.run(f'DELETE FROM "{name}" WHERE v = 8')
+    if "metrics" in names:
+        db.run("SELECT lakets.refresh_rollup('hourly', true)")
+        shadow = db.value("SELECT quote_ident(shadow_table_name) FROM lakets._rollup_registry")
+        assert db.run(f"SELECT v FROM lakets_cdf.{shadow}") == [(1,)]
+
+    assert [db.mirror_difference(name) for name in names] == [[], []]
+    assert [db.run(f"SELECT v FROM {db.shadow(name)}") for name in names] == [[(0,)], [(1,)]]
+    assert db.value("SELECT count(*) FROM lakets._mirror_gap") == 0
+
+
+def test_a_cascade_from_a_referenced_table_reaches_the_shadow_and_the_rollup(stage: Stage) -> None:
+    stage.run("CREATE TABLE devices (id integer PRIMARY KEY); INSERT INTO devices VALUES (1), (2)")
+    stage.table(days=[])
+    stage.run(
+        "ALTER TABLE metrics ADD device integer REFERENCES devices ON DELETE CASCADE ON UPDATE CASCADE;"
+        " SELECT lakets.enable_sync('metrics')"
+    )
+    for day in range(1, 7):
+        stage.run("INSERT INTO metrics VALUES (%s, %s, 1, %s)", day, stage.at(day), 1 + day % 2)
+    stage.rollup("hourly")
+
+    stage.run("DELETE FROM devices WHERE id = 1")
+    stage.run("UPDATE devices SET id = 7 WHERE id = 2")
+
+    left = [(day, 7) for day in (1, 3, 5)]
+    assert stage.run("SELECT id, device FROM metrics ORDER BY id") == left
+    assert stage.run("SELECT id, device FROM lakets_cdf._shadow_metrics ORDER BY id") == left
+    assert stage.value("SELECT count(*) FROM lakets._mirror_gap") == 0
+    stage.refresh("hourly")
+    assert stage.totals("hourly") == {"1 0": 1, "3 0": 1, "5 0": 1}
+
+
+@pytest.fixture
+def empty(stage: Stage) -> Stage:
+    """Make a table that was never written, with four old chunks and a feed that does not know its shadow."""
+    stage.table(rows=False)
+    stage.run("SELECT lakets.enable_sync('metrics')")
+    stage.run("SELECT lakets.add_tiered_retention_policy('metrics', '1 day', '2 days')")
+    stage.run(FEED)
+    return stage
+
+
+CANDIDATES = "SELECT chunk_name FROM lakets._get_chunks_to_tier('metrics')"
+RETAIN = "SELECT lakets.execute_retention('metrics')"
+
+
+def test_empty_old_chunks_are_tiered_and_dropped_while_the_feed_streams(empty: Stage) -> None:
+    empty.run(STREAM)
+
+    assert empty.column(CANDIDATES) == [empty.chunk(day) for day in range(1, 5)]
+    assert empty.tier(1)
+    assert empty.value(RETAIN) == 4
+
+
+def test_empty_old_chunks_stay_while_the_feed_has_no_row_of_the_shadow_and_the_report_says_so(
+    empty: Stage,
+) -> None:
+    assert empty.column(CANDIDATES) == []
+    assert not empty.tier(1)
+    assert empty.value(RETAIN) == 0
+    reasons = empty.column("SELECT DISTINCT blocked_by FROM lakets.retention_report('metrics')")
+    assert reasons == ["not durable: the change feed of _shadow_metrics is not streaming: NONE"]
+
+
+@pytest.mark.parametrize("kind", ["date", "timestamp", "timestamptz"])
+def test_rows_without_a_finite_time_outlast_retention(stage: Stage, kind: str) -> None:
+    stage.run(f"CREATE TABLE metrics (at {kind}, value integer)")
+    stage.run("SELECT lakets.create_chronotable('metrics', 'at', '1 day'), lakets.enable_sync('metrics')")
+    rows: list[tuple[str | None, int]] = [("-infinity", 1), ("infinity", 2), (None, 3), ("2024-01-01", 4)]
+    for row in rows:
+        stage.run("INSERT INTO metrics VALUES (%s, %s)", *row)
+    stage.rollup("daily", every="1 day")
+    stage.run("SELECT lakets._ensure_partitions(id) FROM lakets._chronotable_registry")
+    stage.run("SELECT lakets.add_tiered_retention_policy('metrics', '1 day', '2 days')")
+    stage.run(FEED)
+    stage.run(STREAM)
+
+    assert stage.tier(1)
+    assert stage.value(RETAIN) == 1
+
+    assert stage.column("SELECT value FROM metrics ORDER BY 1") == [1, 2, 3]
+    assert stage.column("SELECT value FROM lakets_cdf._shadow_metrics ORDER BY 1") == [1, 2, 3, 4]
+    assert stage.totals("daily") == {"1 0": 4}
+
+
+@pytest.fixture
+def policed(stage: Stage) -> Iterator[dict[str, str]]:
+    """Make a synced table of two tenants, of which a policy shows one, and its owner, jobs and writer."""
+    roles = {role: f"{role}_{stage.conn.info.dbname}" for role in ("owner", "jobs", "writer")}
+    owner, jobs, writer = roles.values()
+    stage.run(f"CREATE ROLE {owner}; CREATE ROLE {jobs}; CREATE ROLE {writer}; GRANT {owner} TO {jobs}")
+    try:
+        stage.run(f"GRANT USAGE, CREATE ON SCHEMA public, lakets, lakets_cdf TO {owner}")
+        stage.run(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO {owner}")
+        stage.run(FEED)
+        stage.run(f"SET ROLE {owner}")
+        stage.run("CREATE TABLE metrics (at timestamptz, tenant integer, PRIMARY KEY (at, tenant))")
+        stage.run("SELECT lakets.create_chronotable('metrics', 'at', '1 day')")
+        stage.run(
+            "INSERT INTO metrics SELECT '2024-01-01'::timestamptz + n * interval '6 hours', n % 2"
+            " FROM generate_series(0, 11) AS n"
+        )
+        stage.run(f"GRANT SELECT, INSERT, UPDATE, DELETE ON metrics TO {writer}")
+        stage.run("SELECT lakets.enable_sync('metrics')")
+        stage.run("SELECT lakets.add_tiered_retention_policy('metrics', '1 day', '2 days')")
+        stage.run(
+            "CREATE POLICY one_tenant ON metrics USING (tenant = 1);"
+            " ALTER TABLE metrics ENABLE ROW LEVEL SECURITY"
+        )
+        stage.run("RESET ROLE")
+        stage.run(STREAM)
+        yield roles
+    finally:
+        stage.run("RESET ROLE")
+        for role in roles.values():
+            stage.run(f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("mode", ["ENABLE", "FORCE"])
+def test_chunks_are_made_tiered_and_dropped_with_the_rows_that_a_policy_hides_from_the_jobs(
+    stage: Stage, policed: dict[str, str], mode: str
+) -> None:
+    stage.run(f"ALTER TABLE metrics {mode} ROW LEVEL SECURITY")
+    stage.run(f"SET ROLE {policed['jobs']}")
+    assert stage.value("SELECT count(*) FROM metrics") == (6 if mode == "FORCE" else 12)
+
+    stage.run("SELECT lakets._ensure_partitions(id) FROM lakets._chronotable_registry")
+    stage.run("RESET ROLE")
+    assert stage.value("SELECT count(*) FROM metrics_default") == 0
+    assert stage.value("SELECT count(*) FROM metrics_20240101_000000") == 4
+
+    stage.run(f"SET ROLE {policed['jobs']}")
+    assert [stage.tier(day) for day in (1, 2, 3)] == [True] * 3
+    assert stage.value(RETAIN) == 3
+    stage.run("RESET ROLE")
+    assert stage.value("SELECT count(*) FROM metrics") == 0
+    assert stage.value("SELECT count(*) FROM lakets_cdf._shadow_metrics") == 12
+
+
+def test_what_a_writer_does_under_a_policy_is_mirrored_and_no_more(
+    stage: Stage, policed: dict[str, str]
+) -> None:
+    stage.run(f"SET ROLE {policed['writer']}")
+
+    stage.run("UPDATE metrics SET at = at + interval '1 hour'")
+    stage.run("DELETE FROM metrics WHERE at > '2024-01-03'")
+    stage.run("INSERT INTO metrics VALUES ('2024-01-09', 1)")
+
+    stage.run("RESET ROLE")
+    held = stage.run("TABLE metrics ORDER BY at")
+    assert [len([row for row in held if row[1] == tenant]) for tenant in (0, 1)] == [6, 5]
+    assert stage.run("TABLE lakets_cdf._shadow_metrics ORDER BY at") == held
+    assert stage.value("SELECT count(*) FROM lakets._mirror_gap") == 0
