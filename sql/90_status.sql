@@ -63,13 +63,14 @@ AS $$
 $$;
 
 -- Rows kept outside every chunk: too early or late, of a range already dropped, infinite,
--- or without a time. They are never tiered nor dropped. The parent is locked first, as by every reader: who drops a
--- chunk locks parent, chunk, default partition, and must not be met half way.
+-- or without a time. They are never tiered nor dropped. Null where somebody has locked the table for long. The parent is
+-- locked first, as by every reader: who drops a chunk locks parent and partitions, and must not be met half way.
 CREATE OR REPLACE FUNCTION lakets._stray_rows(
     p_table lakets._chronotable_registry
 ) RETURNS bigint
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
 AS $$
 DECLARE
     v_relation regclass := to_regclass(format('%I.%I', p_table.schema_name, p_table.table_name));
@@ -81,6 +82,8 @@ BEGIN
         EXECUTE format('SELECT count(*) FROM %s', v_default) INTO v_rows;
     END IF;
     RETURN v_rows;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN NULL;
 END;
 $$;
 
@@ -89,7 +92,6 @@ CREATE OR REPLACE FUNCTION lakets.lakets_metrics()
     RETURNS TABLE (metric_name text, metric_value double precision, labels jsonb)
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
-    SET lock_timeout = '2s'
 AS $$
 BEGIN
     RETURN QUERY

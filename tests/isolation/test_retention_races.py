@@ -261,6 +261,23 @@ def test_retention_waits_for_who_looks_at_the_metrics_with_nothing_in_its_hands(
     assert retention.finish() == [(4,)]
 
 
+def test_metrics_of_other_tables_are_told_while_one_is_locked(
+    stage: Stage, feed: HandFeed, sessions: Callable[[str], Session]
+) -> None:
+    stage.table("events")
+    stage.set_lock_timeout("50ms", "_stray_rows")
+    owner, monitor = sessions("owner"), sessions("monitor")
+    owner.begin()
+    owner.run("LOCK TABLE ONLY metrics IN ACCESS EXCLUSIVE MODE")
+
+    told = monitor.run(
+        "SELECT labels ->> 'chronotable', metric_value FROM lakets.lakets_metrics()"
+        " WHERE metric_name = 'lakets_rows_outside_chunks' ORDER BY 1"
+    )
+
+    assert told == [("public.events", 0), ("public.metrics", None)]
+
+
 # reader of a chunk by its own name/retention: such a reader may ask for the parent next, in the order
 # opposite to that of a drop; and a wait for it would be spent with the parent in hand, chunk after chunk.
 

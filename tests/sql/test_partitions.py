@@ -383,7 +383,8 @@ def test_chunks_that_start_in_one_second_are_told_apart(db: Sandbox) -> None:
     )
     db.run(
         "INSERT INTO lakets._chunk_metadata"
-        " (chronotable_id, chunk_name, relation_name, range_start, range_end) VALUES (%s, 'older', 'older', '2024-01-01 00:00:00.3+00', '2024-01-01 00:00:00.5+00')",
+        " (chronotable_id, chunk_name, relation_name, range_start, range_end)"
+        " VALUES (%s, 'older', 'older', '2024-01-01 00:00:00.3+00', '2024-01-01 00:00:00.5+00')",
         table_id,
     )
 
