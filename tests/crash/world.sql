@@ -37,6 +37,7 @@ INSERT INTO wal2delta.tables
 SELECT to_regclass(format('lakets_cdf.%I', shadow_table_name)), 'STREAMING',
        CASE schema_name WHEN 'public' THEN 'FFFFFFFF/0' ELSE '0/0' END::pg_lsn
   FROM lakets._chronotable_registry WHERE sync_enabled;
+INSERT INTO wal2delta.tables VALUES ('lakets_cdf._trim_log'::regclass, 'STREAMING', 'FFFFFFFF/0');
 
 SELECT lakets.create_rollup(kind || '_' || tab, format(
            'SELECT lakets.time_bucket(%L, at) AS bucket, sum(value) AS total, count(*) AS n FROM %I GROUP BY 1', width, tab), width)
