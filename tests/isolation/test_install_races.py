@@ -97,13 +97,14 @@ def check_all_is_well(stage: Stage) -> None:
     assert stage.totals("hourly") == {"1 12": 1, "3 12": 7, "4 12": 8}
     resident = (
         "SELECT * FROM lakets_cdf._shadow_metrics AS s"
-        " WHERE NOT EXISTS (SELECT FROM lakets._chunk_metadata AS c WHERE c.status = 'dropped' AND s.at >= c.range_start AND s.at < c.range_end) ORDER BY id"
+        " WHERE NOT EXISTS (SELECT FROM lakets._chunk_metadata AS c WHERE c.status = 'dropped'"
+        " AND s.at >= c.range_start AND s.at < c.range_end) ORDER BY id"
     )
     assert stage.run(resident) == stage.run("SELECT * FROM metrics ORDER BY id")
 
 
-# job/install: an install does not pull the ground from under a job that is at it. It waits for the table, or for
-# the proof row, which a job that first hears of the feed makes, too.
+# job/install: an install does not pull the ground from under a job that is at it. It waits for the table, or
+# for the proof row, which a job that first hears of the feed makes, too.
 @pytest.mark.parametrize(
     ("job", "result"),
     [(RETAIN, 1), (TIER, True), (CANDIDATES, 4), (PARTITION, 3)],
