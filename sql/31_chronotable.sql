@@ -164,6 +164,22 @@ END;
 $$;
 
 -- Drop a ChronoTable with all that hangs on it: its RollUps and theirs, its shadow, policies and
+-- The RollUps that follow from a ChronoTable, highest first.
+CREATE OR REPLACE FUNCTION lakets._rollups_of(
+    p_chronotable_id integer
+) RETURNS text[]
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT dag.rollup_name
+          FROM lakets._build_rollup_dag(ARRAY(
+                   SELECT reg.id FROM lakets._rollup_registry AS reg WHERE reg.source_chronotable_id = p_chronotable_id)) AS dag
+         ORDER BY dag.refresh_order DESC, dag.rollup_id);
+END;
+$$;
+
 -- registry rows. What is in Unity Catalog stays there.
 CREATE OR REPLACE FUNCTION lakets.drop_chronotable(
     p_table_name  text,
@@ -176,18 +192,28 @@ AS $$
 DECLARE
     v_table    lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
     v_relation regclass := to_regclass(format('%I.%I', p_schema_name, p_table_name));
+    v_rollups  text[]   := lakets._rollups_of(v_table.id);
     v_rollup   text;
 BEGIN
-    -- Lock order: (1) advisory (lakets, relation), (2) RollUps, highest first, (3) the table with its partitions.
+    -- Lock order: (1) advisory (lakets, relation), (2) advisory (lakets, RollUp's table) of each, (3) proof row, which
+    -- tiering has before it looks at a partition, (4) parent, (5) RollUps, highest first, (6) partitions.
     IF v_relation IS NOT NULL THEN
         PERFORM lakets._lock_maintenance(v_relation);
     END IF;
-    FOR v_rollup IN
-        SELECT dag.rollup_name
-          FROM lakets._build_rollup_dag(ARRAY(
-                   SELECT reg.id FROM lakets._rollup_registry AS reg WHERE reg.source_chronotable_id = v_table.id)) AS dag
-         ORDER BY dag.refresh_order DESC
-    LOOP
+    FOREACH v_rollup IN ARRAY v_rollups LOOP
+        IF to_regclass(format('public.%I', '_rollup_' || v_rollup)) IS NOT NULL THEN
+            PERFORM lakets._lock_maintenance(lakets._rollup_relation(v_rollup));
+        END IF;
+    END LOOP;
+    PERFORM FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = v_table.id FOR UPDATE;
+    IF v_relation IS NOT NULL THEN
+        EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_relation);
+    END IF;
+    IF v_rollups <> lakets._rollups_of(v_table.id) THEN
+        RAISE EXCEPTION 'A RollUp of %.% was made or dropped meanwhile.', p_schema_name, p_table_name
+            USING ERRCODE = 'lock_not_available', HINT = 'Try again.';
+    END IF;
+    FOREACH v_rollup IN ARRAY v_rollups LOOP
         PERFORM lakets.drop_rollup(v_rollup);
     END LOOP;
     EXECUTE format('DROP TABLE IF EXISTS %I.%I', p_schema_name, p_table_name);

@@ -277,8 +277,8 @@ BEGIN
     -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) advisory on the shadow's name. No writer is in flight
     -- while the trigger functions change, so none misses the shadow.
     PERFORM lakets._lock_maintenance(v_relation);
-    EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
     p_table := lakets._chronotable(p_table.table_name, p_table.schema_name);  -- as it is under the lock
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
     v_shadow := lakets._shadow_relation(p_table.shadow_table_name);
     IF p_table.sync_enabled AND v_shadow IS NOT NULL THEN
         v_copied := lakets._repair_shadow(v_relation, v_shadow, p_table.time_column, v_evicted);
@@ -294,6 +294,11 @@ BEGIN
                SET proven = excluded.proven, observed = NULL, observed_lsn = NULL, fenced = false;
         PERFORM lakets._track_chronotable(p_table.id);
         EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM %3$s', v_shadow, v_list, v_relation);
+    END IF;
+    IF (SELECT cls.relrowsecurity FROM pg_class AS cls WHERE cls.oid = v_relation) THEN
+        RAISE WARNING 'The row level security of %.% does not hold for its shadow %: whoever may change the table can read all of that.',
+            p_table.schema_name, p_table.table_name, v_shadow
+            USING HINT = 'Give the shadow policies of its own, or let a role change the table that may see all of it.';
     END IF;
     INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) SELECT p_table.id, '-infinity', 'infinity' WHERE v_copied;
     PERFORM lakets._prepare_trimming(p_table);

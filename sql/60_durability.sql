@@ -195,9 +195,18 @@ BEGIN
     IF lakets._cdf_committed_lsn(p_table.shadow_table_name) IS NULL THEN
         RETURN NULL;
     END IF;
-    INSERT INTO lakets._feed_proof AS proof (chronotable_id) VALUES (p_table.id) ON CONFLICT DO NOTHING;
-    SELECT proof.* INTO STRICT v_proof
-      FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = p_table.id FOR UPDATE;
+    SELECT proof.* INTO v_proof FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = p_table.id FOR UPDATE;
+    IF NOT FOUND THEN
+        -- Not by the foreign key: who drops the table meanwhile should be told as such.
+        INSERT INTO lakets._feed_proof AS proof (chronotable_id)
+        SELECT reg.id FROM lakets._chronotable_registry AS reg WHERE reg.id = p_table.id FOR KEY SHARE
+            ON CONFLICT DO NOTHING;
+        SELECT proof.* INTO v_proof FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = p_table.id FOR UPDATE;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'ChronoTable %.% was dropped meanwhile.', p_table.schema_name, p_table.table_name
+                USING ERRCODE = 'undefined_table', HINT = 'lakets._chronotable_registry lists those that there are.';
+        END IF;
+    END IF;
 
     v_proven := lakets._proof_now(p_table);
     v_now := lakets._ended_now();

@@ -11,6 +11,16 @@ DECLARE
     v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
     v_shadow   regclass := lakets._shadow_relation(p_table.shadow_table_name);
 BEGIN
+    IF p_table.sync_enabled AND v_shadow IS NOT NULL AND EXISTS (
+        SELECT FROM lakets._chronotable_registry AS other
+         WHERE other.id < p_table.id AND other.sync_enabled AND lakets._shadow_relation(other.shadow_table_name) = v_shadow) THEN
+        -- What is proved of a shadow must be true of one table.
+        RAISE WARNING 'ChronoTable %.% shares the shadow % with another; it is mirrored no more.', p_table.schema_name, p_table.table_name, v_shadow
+            USING HINT = 'Call lakets.enable_sync for both: this one gets a shadow of its own. Until then none of its chunks is dropped.';
+        INSERT INTO lakets._mirror_gap (shadow) VALUES (v_shadow);
+        UPDATE lakets._chronotable_registry AS reg SET shadow_table_name = NULL WHERE reg.id = p_table.id;
+        v_shadow := NULL;
+    END IF;
     IF p_table.sync_enabled AND v_shadow IS NOT NULL AND lakets._shape(v_relation) <@ lakets._shape(v_shadow) THEN
         PERFORM lakets._dress_shadow(v_relation, v_shadow, p_table.time_column);
     END IF;

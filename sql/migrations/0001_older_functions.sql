@@ -3,10 +3,47 @@
 -- ours in their place), and so does every function; one that a view uses is set aside.
 DO $$
 DECLARE
+    v_patience interval := pg_catalog.current_setting('lock_timeout')::interval;
+    v_began    timestamptz;
+    v_tables   text[] := '{}';
+    v_table    text;
     v_trigger  record;
     v_function record;
     v_found    boolean := true;
 BEGIN
+    -- Every table is locked at once or none, and an attempt is over before deadlock_timeout: a writer of two tables who
+    -- meets the install halfway would wait longest, and so be the one whom Postgres ends.
+    IF pg_catalog.to_regclass('lakets._rollup_registry') IS NOT NULL THEN
+        EXECUTE $query$
+            SELECT coalesce(pg_catalog.array_agg(used.relation::text), '{}')
+              FROM (SELECT pg_catalog.to_regclass(pg_catalog.format('%I.%I', tab.schema_name, tab.table_name)) AS relation
+                      FROM lakets._chronotable_registry AS tab
+                    UNION
+                    SELECT pg_catalog.to_regclass(pg_catalog.format('public.%I', '_rollup_' || up.name))
+                      FROM lakets._rollup_registry AS up) AS used
+             WHERE used.relation IS NOT NULL $query$ INTO v_tables;
+    END IF;
+    v_patience := v_patience + (pg_catalog.clock_timestamp() - pg_catalog.now());
+    PERFORM pg_catalog.set_config('lock_timeout', '100ms', true);
+    LOOP
+        BEGIN
+            v_began := pg_catalog.clock_timestamp();
+            FOREACH v_table IN ARRAY v_tables LOOP
+                EXECUTE pg_catalog.format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_table);
+                IF pg_catalog.clock_timestamp() - v_began > interval '400 milliseconds' THEN
+                    RAISE lock_not_available;
+                END IF;
+            END LOOP;
+            EXIT;
+        EXCEPTION WHEN lock_not_available THEN
+            IF pg_catalog.clock_timestamp() - pg_catalog.now() > v_patience THEN
+                RAISE;
+            END IF;
+            PERFORM pg_catalog.pg_sleep(0.1);
+        END;
+    END LOOP;
+    PERFORM pg_catalog.set_config('lock_timeout', '2s', true);
+
     FOR v_trigger IN
         SELECT trg.tgname, trg.tgrelid::pg_catalog.regclass AS relation
           FROM pg_catalog.pg_trigger AS trg

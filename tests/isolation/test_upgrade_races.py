@@ -131,3 +131,22 @@ def test_a_writer_goes_on_with_01_when_the_install_is_given_up(
 
     assert stage.value("SELECT to_regclass('lakets.migration')") is None
     assert stage.run("SELECT value FROM lakets_cdf._shadow_metrics WHERE device = 'new'") == [(7,)]
+
+
+def test_a_writer_of_two_tables_is_not_ended_by_an_install(
+    stage: Stage, sessions: Sessions, script: str
+) -> None:
+    # The race: the install has one table and wants the other, the writer has that and wants the first.
+    writer, installer = sessions("writer"), sessions("installer")
+    writer.run("SET deadlock_timeout = '1s'")
+    for mine, other in (("plant.scratch", "metrics"), ("metrics", "plant.scratch")):
+        writer.begin()
+        writer.run(f"LOCK TABLE ONLY {mine} IN ROW EXCLUSIVE MODE")
+        installer.start(script)
+        installer.wait_blocked_by(writer)
+
+        writer.run(f"LOCK TABLE ONLY {other} IN ROW EXCLUSIVE MODE")
+
+        writer.commit()
+        installer.finish()
+        installer.rollback()

@@ -596,3 +596,33 @@ def test_a_database_moves_by_dump_and_restore(
     assert rows(empty_database, "TABLE metrics EXCEPT ALL TABLE lakets_cdf._shadow_metrics") == []
     assert value(empty_database, "SELECT count(*) FROM lakets_cdf._shadow_metrics") == 40
     assert rows(empty_database, "SELECT * FROM lakets._mirror_gap") == []
+
+
+def test_tables_that_share_a_shadow_get_one_each_and_lose_no_row(older: str) -> None:
+    # 0.1.x names shadows after tables, whatever their schema. What is proved of one is true of neither.
+    rows(
+        older,
+        """
+        CREATE SCHEMA other;
+        CREATE TABLE other.metrics (LIKE metrics);
+        SELECT lakets._ensure_partitions(
+            lakets.create_chronotable('metrics', 'ts', '1 day', 'other'),
+            p_range_start => now() - interval '12 days', p_range_end => now());
+        UPDATE lakets._chronotable_registry
+           SET sync_enabled = true, tiering_enabled = true, shadow_table_name = 'lakets_cdf._shadow_metrics'
+         WHERE schema_name = 'other';
+        INSERT INTO other.metrics VALUES (now() - interval '10 days', 'other', 5);
+        """,
+    )
+
+    warned = install(older)
+
+    assert [text for text in warned if "other.metrics shares the shadow" in text]
+    rows(older, "SELECT lakets.enable_sync('metrics'), lakets.enable_sync('metrics', 'other')")
+    shadows = rows(
+        older,
+        "SELECT shadow_table_name FROM lakets._chronotable_registry WHERE table_name = 'metrics' ORDER BY id",
+    )
+    assert len(set(shadows)) == len(shadows) == 3
+    assert value(older, f'SELECT device FROM lakets_cdf."{shadows[-1][0]}"') == "other"
+    assert value(older, "SELECT count(*) FROM lakets_cdf._shadow_metrics WHERE device = 'other'") == 0

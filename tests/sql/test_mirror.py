@@ -758,3 +758,15 @@ def test_any_history_of_writes_leaves_the_shadow_equal(
                 db.run(statement.format(*values))
             assert db.mirror_difference() == []
         assert missed(db) == 0
+
+
+def test_a_sync_warns_that_row_security_does_not_hold_for_the_shadow(db: Sandbox) -> None:
+    db.chronotable()
+    db.run("ALTER TABLE metrics ENABLE ROW LEVEL SECURITY")
+    warned: list[str] = []
+    db.conn.add_notice_handler(lambda notice: warned.append(str(notice.message_primary)))
+    db.run("SET LOCAL client_min_messages = warning")
+
+    db.run("SELECT lakets.enable_sync('metrics')")
+
+    assert [text for text in warned if "does not hold for its shadow lakets_cdf._shadow_metrics" in text]
