@@ -51,7 +51,10 @@ def main() -> None:
         "--scale", choices=SCALES, default="small", help="small: minutes; full: up to 10 M rows"
     )
     parser.add_argument(
-        "--only", choices=GROUPS, nargs="+", help="measure these groups; results.json is left alone"
+        "--only",
+        choices=GROUPS,
+        nargs="+",
+        help="measure these; other figures in results.json stay",
     )
     arguments = parser.parse_args()
     scale = SCALES[arguments.scale]
@@ -66,10 +69,9 @@ def main() -> None:
             console.print(f"Measured {name} in {time.monotonic() - started:.0f} s")
         version = server.version
     report.show(console, figures)
-    if not arguments.only:
-        report.write(figures, scale, version)
-        quote.main()
-        console.print(f"Every sample is in {report.RESULTS}")
+    report.write(figures, scale, version, whole=not arguments.only)
+    quote.main()
+    console.print(f"Every sample is in {report.RESULTS}")
 
 
 if __name__ == "__main__":

@@ -51,16 +51,27 @@ def show(console: Console, figures: Sequence[Figure]) -> None:
     console.print(f"Bars missed: {'; '.join(missed)}" if missed else "Every bar is met.")
 
 
-def write(figures: Sequence[Figure], scale: Scale, postgres: str) -> None:
-    """Write all samples and what they were measured on, instead of those of the scale's last run."""
+def write(figures: Sequence[Figure], scale: Scale, postgres: str, *, whole: bool) -> None:
+    """
+    Write all samples and what they were measured on.
+
+    :param figures: What was measured.
+    :param scale: On tables of which size.
+    :param postgres: The server and its version.
+    :param whole: Instead of all that was measured at this scale before; else of the same operations only.
+    """
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    measured = [_as_dict(figure) for figure in figures]
+    earlier = [] if whole else results.get(scale.name, {}).get("figures", [])
+    fresh = {(figure["group"], figure["operation"]): figure for figure in measured}
+    kept = [fresh.pop((figure["group"], figure["operation"]), figure) for figure in earlier]
     results[scale.name] = {
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "machine": _machine(),
         "load_average": round(os.getloadavg()[2], 1),  # over 15 minutes: the benchmark alone makes 1 to 2
         "postgres": postgres,
         "settings": SETTINGS,
-        "figures": [_as_dict(figure) for figure in figures],
+        "figures": [*kept, *fresh.values()],
     }
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")
 
