@@ -77,7 +77,11 @@ LOSSES = {
     "log, to write": Loss("REVOKE INSERT ON lakets._change_log FROM PUBLIC, owner_", "sync", "_change_log"),
     "log, to prune": Loss("REVOKE DELETE ON lakets._change_log FROM owner_", "remove a table", "_change_log"),
     "proof": Loss("REVOKE ALL ON lakets._feed_proof FROM owner_", "retain", "_feed_proof"),
-    "proof, to begin": Loss("REVOKE INSERT ON lakets._feed_proof FROM owner_", "tier", "_feed_proof"),
+    "proof, to begin": Loss(
+        "DELETE FROM lakets._feed_proof; REVOKE INSERT ON lakets._feed_proof FROM owner_",
+        "tier",
+        "_feed_proof",
+    ),
     "proof, to forget": Loss("REVOKE DELETE ON lakets._feed_proof FROM owner_", "unsync", "_feed_proof"),
     "trims": Loss("REVOKE SELECT ON lakets_cdf._trim_log FROM owner_", "ask to trim", "_trim_log"),
     "trims, to write": Loss("REVOKE INSERT ON lakets_cdf._trim_log FROM owner_", "ask to trim", "_trim_log"),
