@@ -38,7 +38,7 @@ class Figure:
     """
     One line of the table: the engine's samples beside those of its floor.
 
-    :param unit: ``ms`` (less is better) or ``/s`` (more is better).
+    :param unit: ``ms`` or ``floors`` (less is better), or ``/s`` (more is better).
     """
 
     group: str
