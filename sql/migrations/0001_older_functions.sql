@@ -3,7 +3,8 @@
 -- ours in their place), and so does every function; one that a view uses is set aside.
 DO $$
 DECLARE
-    v_patience interval := pg_catalog.current_setting('lock_timeout')::interval;
+    v_timeout  text := pg_catalog.current_setting('lock_timeout');
+    v_patience interval := v_timeout::interval;
     v_began    timestamptz;
     v_tables   text[] := '{}';
     v_table    text;
@@ -42,7 +43,7 @@ BEGIN
             PERFORM pg_catalog.pg_sleep(0.1);
         END;
     END LOOP;
-    PERFORM pg_catalog.set_config('lock_timeout', '2s', true);
+    PERFORM pg_catalog.set_config('lock_timeout', v_timeout, true);
 
     FOR v_trigger IN
         SELECT trg.tgname, trg.tgrelid::pg_catalog.regclass AS relation
