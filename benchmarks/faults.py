@@ -24,9 +24,9 @@ from typing import IO, TYPE_CHECKING, Any
 import psycopg
 from psycopg.conninfo import make_conninfo
 
-from airflow_provider_lakets.local import control
+from airflow_provider_lakets.local.api.faults import FaultName
 from airflow_provider_lakets.local.client import LocalServer
-from airflow_provider_lakets.local.faults import FaultName
+from airflow_provider_lakets.local.feed import control
 from benchmarks.document import fill
 
 if TYPE_CHECKING:

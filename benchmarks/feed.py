@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from airflow_provider_lakets.local import buffer, pgoutput, reader
-from airflow_provider_lakets.local.delta import History
-from airflow_provider_lakets.local.feed import Feed
-from airflow_provider_lakets.local.replication import ReplicationStream
+from airflow_provider_lakets.local.feed import buffer, pgoutput, reader
+from airflow_provider_lakets.local.feed.delta import History
+from airflow_provider_lakets.local.feed.feed import Feed
+from airflow_provider_lakets.local.feed.replication import ReplicationStream
 from benchmarks.measure import Figure
 
 if TYPE_CHECKING:

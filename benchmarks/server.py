@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from airflow_provider_lakets.engine import install_script
-from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import certifi
 
-from airflow_provider_lakets.local.authority import AUTHORITY_FILE
 from airflow_provider_lakets.local.demo import data
 from airflow_provider_lakets.local.demo.sql import ROLLUPS, create_table
+from airflow_provider_lakets.local.door.authority import AUTHORITY_FILE
 from airflow_provider_lakets.local.state import State
 
 if TYPE_CHECKING:

@@ -105,7 +105,7 @@ def fault(
 
     server = _server(folder)
 
-    from airflow_provider_lakets.local.faults import MEANINGS, FaultName
+    from airflow_provider_lakets.local.api.faults import MEANINGS, FaultName
 
     try:
         if clear:

@@ -7,10 +7,10 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_provider_lakets.local.postgres import DEFAULT_DATABASE, EmbeddedPostgres
+from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE, EmbeddedPostgres
 
 if TYPE_CHECKING:
-    from airflow_provider_lakets.local.workspace import Branch, Workspace
+    from airflow_provider_lakets.local.api.workspace import Branch, Workspace
 
 
 class Branches:

@@ -17,17 +17,17 @@ import psutil
 import psycopg
 
 from airflow_provider_lakets.exceptions import LakeTSError
-from airflow_provider_lakets.local.authority import client_context
-from airflow_provider_lakets.local.feed import DEFAULT_INTERVAL
-from airflow_provider_lakets.local.postgres import DEFAULT_DATABASE
+from airflow_provider_lakets.local.door.authority import client_context
+from airflow_provider_lakets.local.feed.feed import DEFAULT_INTERVAL
+from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE
 from airflow_provider_lakets.local.state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from airflow_provider_lakets.local.faults import FaultName
-    from airflow_provider_lakets.local.workspace import Principal
+    from airflow_provider_lakets.local.api.faults import FaultName
+    from airflow_provider_lakets.local.api.workspace import Principal
 
 _START_SECONDS = 90.0
 _STOP_SECONDS = 30.0
@@ -97,7 +97,7 @@ class LocalServer:
 
     def stop(self) -> None:
         """Stop it, and what one that was killed left running; if nothing runs, nothing happens."""
-        from airflow_provider_lakets.local.pg_process import is_alive, stop_abandoned_server
+        from airflow_provider_lakets.local.pg.process import is_alive, stop_abandoned_server
 
         ours, self._process = self._process, None
         if ours is not None:

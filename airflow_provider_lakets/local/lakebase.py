@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 from deltalake import DeltaTable
 from psycopg import sql
 
-from airflow_provider_lakets.local import control
-from airflow_provider_lakets.local.catalog import SCHEMA
-from airflow_provider_lakets.local.delta import history_path
-from airflow_provider_lakets.local.feed import DEFAULT_INTERVAL
-from airflow_provider_lakets.local.feed_process import FeedProcess
-from airflow_provider_lakets.local.postgres import DEFAULT_DATABASE, EmbeddedPostgres
-from airflow_provider_lakets.local.replay import present_rows
+from airflow_provider_lakets.local.feed import control
+from airflow_provider_lakets.local.feed.catalog import SCHEMA
+from airflow_provider_lakets.local.feed.delta import history_path
+from airflow_provider_lakets.local.feed.feed import DEFAULT_INTERVAL
+from airflow_provider_lakets.local.feed.process import FeedProcess
+from airflow_provider_lakets.local.feed.replay import present_rows
+from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE, EmbeddedPostgres
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -23,16 +23,16 @@ from typing import IO, TYPE_CHECKING, Any
 import uvicorn
 import uvloop
 
-from airflow_provider_lakets.local.admin import admin_routes
-from airflow_provider_lakets.local.authority import certificate, server_context
+from airflow_provider_lakets.local.api.admin import admin_routes
+from airflow_provider_lakets.local.api.control_plane import ControlPlane
+from airflow_provider_lakets.local.api.faults import Faults
+from airflow_provider_lakets.local.api.feeds import LocalFeeds
 from airflow_provider_lakets.local.branches import Branches
-from airflow_provider_lakets.local.control_plane import ControlPlane
-from airflow_provider_lakets.local.credentials import Issuer
-from airflow_provider_lakets.local.doorkeeper import LakebaseDoorkeeper
-from airflow_provider_lakets.local.faults import Faults
-from airflow_provider_lakets.local.feed import DEFAULT_INTERVAL
-from airflow_provider_lakets.local.feeds import LocalFeeds
-from airflow_provider_lakets.local.gateway import Gateway
+from airflow_provider_lakets.local.door.authority import certificate, server_context
+from airflow_provider_lakets.local.door.credentials import Issuer
+from airflow_provider_lakets.local.door.doorkeeper import LakebaseDoorkeeper
+from airflow_provider_lakets.local.door.gateway import Gateway
+from airflow_provider_lakets.local.feed.feed import DEFAULT_INTERVAL
 from airflow_provider_lakets.local.lakebase import LocalLakebase
 from airflow_provider_lakets.local.state import STATE_FILE, State
 from airflow_provider_lakets.local.world import World

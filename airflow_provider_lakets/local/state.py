@@ -8,7 +8,7 @@ import secrets
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from airflow_provider_lakets.local.workspace import Principal
+from airflow_provider_lakets.local.api.workspace import Principal
 
 if TYPE_CHECKING:
     from pathlib import Path

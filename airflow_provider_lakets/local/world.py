@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from airflow_provider_lakets.local.catalog import SCHEMA
-from airflow_provider_lakets.local.postgres import DEFAULT_DATABASE
-from airflow_provider_lakets.local.workspace import READ_ONLY, READ_WRITE, CdfConfig, Instance, Workspace
+from airflow_provider_lakets.local.api.workspace import READ_ONLY, READ_WRITE, CdfConfig, Instance, Workspace
+from airflow_provider_lakets.local.feed.catalog import SCHEMA
+from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE
 
 if TYPE_CHECKING:
     from airflow_provider_lakets.local.lakebase import LocalLakebase

@@ -16,7 +16,7 @@ from airflow_provider_lakets.hooks.lakets import LakeTSHook
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
 
 # Longer than any step should take: only a hang ends here.
 PATIENCE_SECONDS = 60

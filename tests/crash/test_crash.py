@@ -18,7 +18,7 @@ import pytest
 
 from airflow_provider_lakets.engine import install_script
 from airflow_provider_lakets.hooks import lakets
-from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
 from tests.crash.server import SETTINGS, Job, Server
 from tests.crash.state import difference, state
 

@@ -8,8 +8,8 @@ import psycopg
 from psycopg import sql
 
 if TYPE_CHECKING:
+    from airflow_provider_lakets.local.api.faults import FaultName
     from airflow_provider_lakets.local.client import LocalServer
-    from airflow_provider_lakets.local.faults import FaultName
     from airflow_provider_lakets.local.lakebase import LocalLakebase
 
 FLUSH_SECONDS = 60.0

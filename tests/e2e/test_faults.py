@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_lakets.local.faults import FaultName
+from airflow_provider_lakets.local.api.faults import FaultName
 from tests.e2e.airflow import wait_until
 from tests.e2e.lake import LONG
 

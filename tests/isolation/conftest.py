@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
-    from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
     from tests.stage import Stage
 
     Rows = list[tuple[Any, ...]]

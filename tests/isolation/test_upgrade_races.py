@@ -14,7 +14,7 @@ from tests.isolation.conftest import PATIENCE_SECONDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
     from tests.isolation.conftest import Session
     from tests.stage import Stage
 

@@ -15,8 +15,8 @@ import psutil
 import psycopg
 import pytest
 
-from airflow_provider_lakets.local.control import FeedNotCaughtUpError
-from airflow_provider_lakets.local.feed_process import FeedStartError
+from airflow_provider_lakets.local.feed.control import FeedNotCaughtUpError
+from airflow_provider_lakets.local.feed.process import FeedStartError
 from airflow_provider_lakets.local.lakebase import LocalLakebase
 from tests.conftest import POSTGRES_VERSION, THROWAWAY
 

@@ -14,8 +14,8 @@ import pytest
 import sqlglot
 from deltalake import DeltaTable
 
-from airflow_provider_lakets.local.delta import history_path
-from airflow_provider_lakets.local.feed import Feed
+from airflow_provider_lakets.local.feed.delta import history_path
+from airflow_provider_lakets.local.feed.feed import Feed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from tests.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from tests.stage import FEED
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
 
 HERE = Path(__file__).parent
 

@@ -16,7 +16,7 @@ from tests.sandbox import Sandbox
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
 
 SHAPES = {
     "key": "id int, ts timestamptz, v text, PRIMARY KEY (id, ts)",

@@ -14,7 +14,7 @@ from tests.stage import FEED
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
 
 JOBS = {
     "partition": "SELECT lakets._ensure_partitions(id, 1, 9) FROM lakets._chronotable_registry",

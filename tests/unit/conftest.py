@@ -19,7 +19,7 @@ from tests.control_plane import ControlPlane
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
 
 BY_PASSWORD = "by_password"
 

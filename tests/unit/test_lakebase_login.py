@@ -17,7 +17,7 @@ from airflow_provider_lakets.hooks.lakebase import LakebaseHook
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
     from tests.control_plane import ControlPlane
 
 PRIMARY = "projects/weather/branches/production/endpoints/primary"

@@ -10,7 +10,7 @@ from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import NotFound
 
 if TYPE_CHECKING:
-    from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
     from tests.control_plane import ControlPlane
 
 PRIMARY = "projects/weather/branches/production/endpoints/primary"

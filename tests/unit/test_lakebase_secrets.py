@@ -18,7 +18,7 @@ from tests.relay import Relay
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
 
 CLIENT_SECRET = "sentinel-of-the-client"
 PASSWORD = "sentinel-of-the-native-role"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Connection
 
-    from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
     from tests.control_plane import ControlPlane
 
 WHO = "SELECT current_user"

@@ -20,7 +20,7 @@ from airflow_provider_lakets.get_provider_info import get_provider_info
 from airflow_provider_lakets.hooks.lakebase import LakebaseHook
 
 if TYPE_CHECKING:
-    from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
     from tests.control_plane import ControlPlane
 
 # Airflow's own Connection model still looks hooks up the way that Airflow calls deprecated.

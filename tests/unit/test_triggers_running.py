@@ -25,7 +25,7 @@ from tests.relay import STARTING_UP, Relay, refusal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_lakets.local.postgres import EmbeddedPostgres
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
     from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
     from tests.control_plane import ControlPlane
     from tests.lab import Lab

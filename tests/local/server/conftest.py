@@ -10,8 +10,8 @@ import httpx
 import psycopg
 import pytest
 
-from airflow_provider_lakets.local import control
 from airflow_provider_lakets.local.client import LocalServer
+from airflow_provider_lakets.local.feed import control
 from tests.superuser import superuser
 
 if TYPE_CHECKING:

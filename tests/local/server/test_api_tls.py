@@ -14,9 +14,9 @@ import pytest
 from airflow.sdk import Connection
 
 from airflow_provider_lakets.hooks.lakebase import LakebaseHook
-from airflow_provider_lakets.local.authority import certificate, client_context
+from airflow_provider_lakets.local.api.faults import FaultName
 from airflow_provider_lakets.local.client import LocalServer, LocalServerError
-from airflow_provider_lakets.local.faults import FaultName
+from airflow_provider_lakets.local.door.authority import certificate, client_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,9 +14,9 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from airflow_provider_lakets.exceptions import LakebaseCredentialError, LakeTSError
 from airflow_provider_lakets.hooks.lakets import LakeTSHook
-from airflow_provider_lakets.local import control
+from airflow_provider_lakets.local.api.faults import FaultName
 from airflow_provider_lakets.local.client import LocalServerError
-from airflow_provider_lakets.local.faults import FaultName
+from airflow_provider_lakets.local.feed import control
 from tests.superuser import superuser
 
 if TYPE_CHECKING:

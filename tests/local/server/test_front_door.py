@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
-from airflow_provider_lakets.local.faults import FaultName
+from airflow_provider_lakets.local.api.faults import FaultName
 
 if TYPE_CHECKING:
     from collections.abc import Callable

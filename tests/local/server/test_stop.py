@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from airflow_provider_lakets.local.client import LocalServer
-from airflow_provider_lakets.local.feed_process import FeedProcess
+from airflow_provider_lakets.local.feed.process import FeedProcess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,7 +127,7 @@ def test_a_feed_that_hangs_holds_nothing_up(running: LocalServer) -> None:
 
 
 def test_somebody_who_hangs_with_another_server_holds_nothing_up(folder: Path, postgres_version: int) -> None:
-    from airflow_provider_lakets.local.pg_process import Server
+    from airflow_provider_lakets.local.pg.process import Server
 
     # The package's lock for the whole machine.
     with Server._lock, LocalServer(folder, version=postgres_version) as server:

@@ -23,7 +23,7 @@ from tests.demo import SMALL
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SAMPLES = Path(__file__).parents[2] / "dags"
+SAMPLES = Path(__file__).parents[3] / "dags"
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def starting(temp: Path) -> Iterator[subprocess.Popen[str]]:
         [sys.executable, "-u", "-c", script],
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=Path(__file__).parents[3],
         env={**os.environ, "TMPDIR": str(temp)},
     ) as demo:
         assert demo.stdout is not None

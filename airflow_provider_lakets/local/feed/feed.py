@@ -17,9 +17,9 @@ A history is append-only, and so:
 - A column keeps the Delta type it began with. A value that this cannot hold skips the table, as does a
   replica identity other than FULL; ``wal2delta_local.sync`` tells why. It is tried again when its definition
   changes and when the feed starts.
-- Generated columns are left out. Values: see :mod:`airflow_provider_lakets.local.values`.
+- Generated columns are left out. Values: see :mod:`airflow_provider_lakets.local.feed.values`.
 
-Run as a program: ``python -m airflow_provider_lakets.local.feed CONNINFO DELTA_DIR``.
+Run as a program: ``python -m airflow_provider_lakets.local.feed.feed CONNINFO DELTA_DIR``.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ from tenacity import (
     wait_exponential,
 )
 
-from airflow_provider_lakets.local.follower import DeliveryError, Flushed, Follower
-from airflow_provider_lakets.local.replication import SlotInUseError
+from airflow_provider_lakets.local.feed.follower import DeliveryError, Flushed, Follower
+from airflow_provider_lakets.local.feed.replication import SlotInUseError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -173,7 +173,7 @@ class Feed:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the feed until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(
-        prog="python -m airflow_provider_lakets.local.feed", description=main.__doc__
+        prog="python -m airflow_provider_lakets.local.feed.feed", description=main.__doc__
     )
     parser.add_argument("conninfo", help="the database, as a superuser")
     parser.add_argument("delta_dir", type=Path, help="the folder of the Delta tables")

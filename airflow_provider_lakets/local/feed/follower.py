@@ -16,20 +16,20 @@ from tenacity import (
 )
 
 from airflow_provider_lakets.exceptions import LakeTSError
-from airflow_provider_lakets.local import catalog
-from airflow_provider_lakets.local.catalog import PENDING, SKIPPED, SNAPSHOTTING, STREAMING, Catalog
-from airflow_provider_lakets.local.delta import History, history_path
-from airflow_provider_lakets.local.first_rows import read_first_rows
-from airflow_provider_lakets.local.reader import ChangeReader
-from airflow_provider_lakets.local.replication import ReplicationStream
-from airflow_provider_lakets.local.shadow import Shadow
-from airflow_provider_lakets.local.values import ConversionError
+from airflow_provider_lakets.local.feed import catalog
+from airflow_provider_lakets.local.feed.catalog import PENDING, SKIPPED, SNAPSHOTTING, STREAMING, Catalog
+from airflow_provider_lakets.local.feed.delta import History, history_path
+from airflow_provider_lakets.local.feed.first_rows import read_first_rows
+from airflow_provider_lakets.local.feed.reader import ChangeReader
+from airflow_provider_lakets.local.feed.replication import ReplicationStream
+from airflow_provider_lakets.local.feed.shadow import Shadow
+from airflow_provider_lakets.local.feed.values import ConversionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from airflow_provider_lakets.local.catalog import Watched
+    from airflow_provider_lakets.local.feed.catalog import Watched
 
 log = logging.getLogger(__name__)
 

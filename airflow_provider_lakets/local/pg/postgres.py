@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from airflow_provider_lakets.local.pg_process import Server
+    from airflow_provider_lakets.local.pg.process import Server
 
 DEFAULT_DATABASE = "databricks_postgres"
 
@@ -61,7 +61,7 @@ class EmbeddedPostgres:
 
     def start(self) -> EmbeddedPostgres:
         """Make the cluster when it is new, start the server and return once it accepts connections."""
-        from airflow_provider_lakets.local.pg_process import Server
+        from airflow_provider_lakets.local.pg.process import Server
 
         server = Server.of(self.data_dir, version=self.version)
         server.cleanup_mode = None if self.keep_running else "stop"

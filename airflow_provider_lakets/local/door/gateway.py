@@ -13,7 +13,7 @@ import ssl
 import struct
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-from airflow_provider_lakets.local import pgwire
+from airflow_provider_lakets.local.door import pgwire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from deltalake import DeltaTable
 
-from airflow_provider_lakets.local import buffer
-from airflow_provider_lakets.local.delta import history_path
+from airflow_provider_lakets.local.feed import buffer
+from airflow_provider_lakets.local.feed.delta import history_path
 
 if TYPE_CHECKING:
     from tests.local.conftest import Cdf

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from airflow_provider_lakets.exceptions import LakeTSError
-from airflow_provider_lakets.local import control
+from airflow_provider_lakets.local.feed import control
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,7 +81,7 @@ class FeedProcess:
         """
         self._forget()
         self._wait(conninfo, is_running=False)  # a killed one leaves its slot a moment later
-        command = [sys.executable, "-m", "airflow_provider_lakets.local.feed", conninfo, str(delta_dir)]
+        command = [sys.executable, "-m", "airflow_provider_lakets.local.feed.feed", conninfo, str(delta_dir)]
         command += ["--interval", str(interval), "--lock", str(self._lock_file)]
         if attached:
             command.append("--attached")

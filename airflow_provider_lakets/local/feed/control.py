@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from airflow_provider_lakets.exceptions import LakeTSError
-from airflow_provider_lakets.local.catalog import CHANNEL, ROUND_LOCK, SCHEMA
+from airflow_provider_lakets.local.feed.catalog import CHANNEL, ROUND_LOCK, SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from airflow_provider_lakets.local.credentials import CredentialRefusedError, looks_like_token
-from airflow_provider_lakets.local.faults import FaultName
-from airflow_provider_lakets.local.gateway import RefusedError, Server
-from airflow_provider_lakets.local.workspace import READ_ONLY
+from airflow_provider_lakets.local.api.faults import FaultName
+from airflow_provider_lakets.local.api.workspace import READ_ONLY
+from airflow_provider_lakets.local.door.credentials import CredentialRefusedError, looks_like_token
+from airflow_provider_lakets.local.door.gateway import RefusedError, Server
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from airflow_provider_lakets.local.api.faults import Faults
+    from airflow_provider_lakets.local.api.workspace import Endpoint, Workspace
     from airflow_provider_lakets.local.branches import Branches
-    from airflow_provider_lakets.local.credentials import Claims, Issuer
-    from airflow_provider_lakets.local.faults import Faults
-    from airflow_provider_lakets.local.workspace import Endpoint, Workspace
+    from airflow_provider_lakets.local.door.credentials import Claims, Issuer
 
 INVALID_PASSWORD = "28P01"  # noqa: S105 - Postgres' error code
 NOT_AUTHORIZED = "28000"

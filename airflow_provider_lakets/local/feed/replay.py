@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airflow_provider_lakets.local.delta import DELETE, UPDATE_PREIMAGE
+from airflow_provider_lakets.local.feed.delta import DELETE, UPDATE_PREIMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from airflow_provider_lakets.local.pgoutput import Begin, Change, Commit, Relation, Truncate, decode
-from airflow_provider_lakets.local.values import ConversionError
+from airflow_provider_lakets.local.feed.pgoutput import Begin, Change, Commit, Relation, Truncate, decode
+from airflow_provider_lakets.local.feed.values import ConversionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from airflow_provider_lakets.local.catalog import Catalog
-    from airflow_provider_lakets.local.replication import ReplicationStream
-    from airflow_provider_lakets.local.shadow import Shadow
+    from airflow_provider_lakets.local.feed.catalog import Catalog
+    from airflow_provider_lakets.local.feed.replication import ReplicationStream
+    from airflow_provider_lakets.local.feed.shadow import Shadow
 
 log = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_lakets.local.buffer import ChangeBuffer
-from airflow_provider_lakets.local.catalog import PENDING, SKIPPED, STREAMING, Visibility
-from airflow_provider_lakets.local.delta import UPDATE_POSTIMAGE, UPDATE_PREIMAGE, History, merged_fields
-from airflow_provider_lakets.local.values import ConversionError, arrow_type
+from airflow_provider_lakets.local.feed.buffer import ChangeBuffer
+from airflow_provider_lakets.local.feed.catalog import PENDING, SKIPPED, STREAMING, Visibility
+from airflow_provider_lakets.local.feed.delta import UPDATE_POSTIMAGE, UPDATE_PREIMAGE, History, merged_fields
+from airflow_provider_lakets.local.feed.values import ConversionError, arrow_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from airflow_provider_lakets.local.catalog import Catalog, Synced
-    from airflow_provider_lakets.local.pgoutput import Begin, Change, Column
+    from airflow_provider_lakets.local.feed.catalog import Catalog, Synced
+    from airflow_provider_lakets.local.feed.pgoutput import Begin, Change, Column
 
 
 class Shadow:

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from airflow_provider_lakets.local import catalog, control, delta, follower, replication
-from airflow_provider_lakets.local.delta import History, history_path
-from airflow_provider_lakets.local.feed import DeliveryError, Feed
+from airflow_provider_lakets.local.feed import catalog, control, delta, follower, replication
+from airflow_provider_lakets.local.feed.delta import History, history_path
+from airflow_provider_lakets.local.feed.feed import DeliveryError, Feed
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from airflow_provider_lakets.local.delta import METADATA_FIELDS
-from airflow_provider_lakets.local.values import ConversionError, to_array
+from airflow_provider_lakets.local.feed.delta import METADATA_FIELDS
+from airflow_provider_lakets.local.feed.values import ConversionError, to_array
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from airflow_provider_lakets.local.pgoutput import Begin
+    from airflow_provider_lakets.local.feed.pgoutput import Begin
 
 # A batch is converted when it is full: rows are held as Python objects until then.
 BATCH_ROWS = 20_000

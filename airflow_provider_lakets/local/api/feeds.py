@@ -10,16 +10,16 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from airflow_provider_lakets.local import control
-from airflow_provider_lakets.local.catalog import SCHEMA
-from airflow_provider_lakets.local.control_plane import ApiError
-from airflow_provider_lakets.local.faults import FaultName
+from airflow_provider_lakets.local.api.control_plane import ApiError
+from airflow_provider_lakets.local.api.faults import FaultName
+from airflow_provider_lakets.local.feed import control
+from airflow_provider_lakets.local.feed.catalog import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow_provider_lakets.local.api.workspace import CdfConfig, Database
     from airflow_provider_lakets.local.lakebase import LocalLakebase
-    from airflow_provider_lakets.local.workspace import CdfConfig, Database
 
 _STATUSES = """
 SELECT c.relname, t.status, t.committed_lsn::text, t.last_write_time

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
-from airflow_provider_lakets.local.values import ConversionError
+from airflow_provider_lakets.local.feed.values import ConversionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

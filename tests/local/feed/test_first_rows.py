@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from airflow_provider_lakets.local import catalog, first_rows, follower
-from airflow_provider_lakets.local.catalog import Catalog, Visibility
-from airflow_provider_lakets.local.delta import History
+from airflow_provider_lakets.local.feed import catalog, first_rows, follower
+from airflow_provider_lakets.local.feed.catalog import Catalog, Visibility
+from airflow_provider_lakets.local.feed.delta import History
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_provider_lakets.local import follower
-from airflow_provider_lakets.local.delta import History
-from airflow_provider_lakets.local.first_rows import read_first_rows
-from airflow_provider_lakets.local.replication import ReplicationStream
+from airflow_provider_lakets.local.feed import follower
+from airflow_provider_lakets.local.feed.delta import History
+from airflow_provider_lakets.local.feed.first_rows import read_first_rows
+from airflow_provider_lakets.local.feed.replication import ReplicationStream
 
 if TYPE_CHECKING:
     from tests.local.conftest import Cdf

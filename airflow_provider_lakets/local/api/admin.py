@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from fastapi import APIRouter, Depends, Request
 
-from airflow_provider_lakets.local.control_plane import ApiError
-from airflow_provider_lakets.local.faults import MOMENTARY, Fault, FaultName, Faults
+from airflow_provider_lakets.local.api.control_plane import ApiError
+from airflow_provider_lakets.local.api.faults import MOMENTARY, Fault, FaultName, Faults
 
 if TYPE_CHECKING:
-    from airflow_provider_lakets.local.feeds import LocalFeeds
-    from airflow_provider_lakets.local.gateway import Gateway
+    from airflow_provider_lakets.local.api.feeds import LocalFeeds
+    from airflow_provider_lakets.local.door.gateway import Gateway
     from airflow_provider_lakets.local.lakebase import LocalLakebase
 
 _END_SESSIONS = """

@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from airflow_provider_lakets.exceptions import LakeTSError
-from airflow_provider_lakets.local.pgoutput import EPOCH_OFFSET_US
+from airflow_provider_lakets.local.feed.pgoutput import EPOCH_OFFSET_US
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_lakets.local.values import ConversionError, arrow_type, to_array
+from airflow_provider_lakets.local.feed.values import ConversionError, arrow_type, to_array
 
 if TYPE_CHECKING:
     from tests.local.conftest import Cdf

@@ -11,18 +11,18 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
-from airflow_provider_lakets.local import catalog
-from airflow_provider_lakets.local.buffer import BATCH_BYTES, BATCH_ROWS, record_batch
-from airflow_provider_lakets.local.catalog import Visibility
-from airflow_provider_lakets.local.delta import INSERT, METADATA_FIELDS
-from airflow_provider_lakets.local.pgoutput import Begin
-from airflow_provider_lakets.local.values import ConversionError
+from airflow_provider_lakets.local.feed import catalog
+from airflow_provider_lakets.local.feed.buffer import BATCH_BYTES, BATCH_ROWS, record_batch
+from airflow_provider_lakets.local.feed.catalog import Visibility
+from airflow_provider_lakets.local.feed.delta import INSERT, METADATA_FIELDS
+from airflow_provider_lakets.local.feed.pgoutput import Begin
+from airflow_provider_lakets.local.feed.values import ConversionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_lakets.local.catalog import Catalog
-    from airflow_provider_lakets.local.shadow import Shadow
+    from airflow_provider_lakets.local.feed.catalog import Catalog
+    from airflow_provider_lakets.local.feed.shadow import Shadow
 
 log = logging.getLogger(__name__)
 

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 
-from airflow_provider_lakets.local.credentials import MAX_TTL, MIN_TTL, CredentialRefusedError, Issuer
-from airflow_provider_lakets.local.faults import FaultName, Faults
-from airflow_provider_lakets.local.workspace import CdfConfig
+from airflow_provider_lakets.local.api.faults import FaultName, Faults
+from airflow_provider_lakets.local.api.workspace import CdfConfig
+from airflow_provider_lakets.local.door.credentials import MAX_TTL, MIN_TTL, CredentialRefusedError, Issuer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from airflow_provider_lakets.local.workspace import Database, Workspace
+    from airflow_provider_lakets.local.api.workspace import Database, Workspace
 
 Answer = dict[str, Any]
 

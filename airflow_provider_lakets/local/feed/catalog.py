@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import psycopg
 from psycopg import sql
 
-from airflow_provider_lakets.local import queries
-from airflow_provider_lakets.local.pgoutput import Column
-from airflow_provider_lakets.local.replication import TEXT_SETTINGS
-from airflow_provider_lakets.local.values import FIRST_USER_OID
+from airflow_provider_lakets.local.feed import queries
+from airflow_provider_lakets.local.feed.pgoutput import Column
+from airflow_provider_lakets.local.feed.replication import TEXT_SETTINGS
+from airflow_provider_lakets.local.feed.values import FIRST_USER_OID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

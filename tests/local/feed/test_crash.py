@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_lakets.local import control
-from airflow_provider_lakets.local.catalog import Catalog
-from airflow_provider_lakets.local.delta import History
-from airflow_provider_lakets.local.replication import ReplicationStream
-from tests.local.test_feed_first_rows import writers
+from airflow_provider_lakets.local.feed import control
+from airflow_provider_lakets.local.feed.catalog import Catalog
+from airflow_provider_lakets.local.feed.delta import History
+from airflow_provider_lakets.local.feed.replication import ReplicationStream
+from tests.local.feed.test_first_rows import writers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,7 +129,13 @@ def test_a_crash_while_changes_are_streamed(
 
 @contextmanager
 def feed_process(cdf: Cdf, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "airflow_provider_lakets.local.feed", cdf.conninfo, str(cdf.delta_dir)]
+    command = [
+        sys.executable,
+        "-m",
+        "airflow_provider_lakets.local.feed.feed",
+        cdf.conninfo,
+        str(cdf.delta_dir),
+    ]
     with log.open("ab") as output:
         process = subprocess.Popen([*command, "--interval", "0.05"], stdout=output, stderr=output)
     try:

@@ -1,0 +1,3 @@
+"""The embedded Postgres server."""
+
+from __future__ import annotations
