@@ -88,8 +88,8 @@ def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Dataset 
     :param asset: The asset.
     :param lineage_context: The hook that met with it, if it was one of ours.
     """
-    from airflow_provider_lakets.hooks._lineage import dataset, rollup_table
     from airflow_provider_lakets.hooks.lakebase import LakebaseHook
+    from airflow_provider_lakets.lineage import dataset, rollup_table
 
     conn_id, kind, *names = parse(asset.uri)
     hook = lineage_context if isinstance(lineage_context, LakebaseHook) else LakebaseHook(conn_id)

@@ -15,10 +15,10 @@ from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.sdk import Connection
 
 from airflow_provider_lakets.exceptions import LakeTSError
-from airflow_provider_lakets.hooks._identity import NOT_DEFINED
-from airflow_provider_lakets.hooks._login import Login
-from airflow_provider_lakets.hooks._refusal import RETRY_POLICY
-from airflow_provider_lakets.hooks._settings import server_settings
+from airflow_provider_lakets.login.identity import NOT_DEFINED
+from airflow_provider_lakets.login.login import Login
+from airflow_provider_lakets.login.login_error import RETRY_POLICY
+from airflow_provider_lakets.login.settings import server_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable

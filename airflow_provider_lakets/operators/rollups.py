@@ -71,7 +71,7 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return what became of each RollUp, in the order it happened."""
-        from airflow_provider_lakets.hooks._lineage import note_refresh
+        from airflow_provider_lakets.lineage import note_refresh
 
         rollup = None if self.rollup in ("", "None") else self.rollup
         start, end = as_range(self.range_start, self.range_end)
@@ -95,7 +95,7 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
         """Return what the refreshed RollUps read, and how many rows were written into each."""
         from airflow.providers.openlineage.extractors import OperatorLineage
 
-        from airflow_provider_lakets.hooks._lineage import of_refresh
+        from airflow_provider_lakets.lineage import of_refresh
 
         return of_refresh(**self._lineage) if self._lineage else OperatorLineage()
 

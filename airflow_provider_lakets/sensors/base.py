@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_provider_lakets.hooks._watch import Waiting
     from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
+    from airflow_provider_lakets.triggers.watch import Waiting
 
 
 class LakeTSBaseSensor(LakeTSBaseOperator, BaseSensorOperator):
@@ -77,7 +77,7 @@ class LakeTSBaseSensor(LakeTSBaseOperator, BaseSensorOperator):
 
     def poke(self, context: Context) -> bool:
         """Look once."""
-        from airflow_provider_lakets.hooks._watch import look
+        from airflow_provider_lakets.triggers.watch import look
 
         with self.lakets(context) as hook:
             waiting = look(hook, self.trigger(deadline=deadline(self.timeout)).watch())

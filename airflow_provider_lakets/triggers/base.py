@@ -11,8 +11,8 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from airflow_provider_lakets.hooks._watch import Waiting, Watch
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
+    from airflow_provider_lakets.triggers.watch import Waiting, Watch
 
 REACHED, TIMED_OUT, FAILED = "reached", "timed_out", "failed"
 
@@ -100,8 +100,8 @@ class LakeTSBaseTrigger(BaseTrigger):
             await asyncio.sleep(min(left, self._pause(failures)))
 
     def _make_hook(self) -> LakeTSHook:
-        from airflow_provider_lakets.hooks._settings import application_name
         from airflow_provider_lakets.hooks.lakets import LakeTSHook
+        from airflow_provider_lakets.login.settings import application_name
 
         task = self.task_instance
         names = {
@@ -116,7 +116,7 @@ class LakeTSBaseTrigger(BaseTrigger):
         )
 
     async def _look(self, hook: LakeTSHook) -> Waiting:
-        from airflow_provider_lakets.hooks._watch import alook
+        from airflow_provider_lakets.triggers.watch import alook
 
         return await alook(hook, self.watch())
 

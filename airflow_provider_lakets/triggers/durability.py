@@ -9,7 +9,7 @@ from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_lakets.hooks._watch import Watch
+    from airflow_provider_lakets.triggers.watch import Watch
 
 
 class LakeTSDurabilityTrigger(LakeTSBaseTrigger):
@@ -33,6 +33,6 @@ class LakeTSDurabilityTrigger(LakeTSBaseTrigger):
 
     def watch(self) -> Watch:
         """Ask about the table, or else the chunks."""
-        from airflow_provider_lakets.hooks._watch import caught_up, durable
+        from airflow_provider_lakets.triggers.watch import caught_up, durable
 
         return caught_up(self.table) if self.table else durable(self.chunks or [])

@@ -9,7 +9,7 @@ from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_lakets.hooks._watch import Watch
+    from airflow_provider_lakets.triggers.watch import Watch
 
 
 class LakeTSRetentionTrigger(LakeTSBaseTrigger):
@@ -31,6 +31,6 @@ class LakeTSRetentionTrigger(LakeTSBaseTrigger):
 
     def watch(self) -> Watch:
         """Ask what still speaks against dropping them."""
-        from airflow_provider_lakets.hooks._watch import droppable
+        from airflow_provider_lakets.triggers.watch import droppable
 
         return droppable(self.table, self.chunks)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
 
 if TYPE_CHECKING:
-    from airflow_provider_lakets.hooks._watch import Watch
+    from airflow_provider_lakets.triggers.watch import Watch
 
 
 class LakeTSRollupFreshTrigger(LakeTSBaseTrigger):
@@ -33,6 +33,6 @@ class LakeTSRollupFreshTrigger(LakeTSBaseTrigger):
 
     def watch(self) -> Watch:
         """Ask how fresh it is."""
-        from airflow_provider_lakets.hooks._watch import fresh
+        from airflow_provider_lakets.triggers.watch import fresh
 
         return fresh(self.rollup, watermark=self.watermark, max_lag=self.max_lag)

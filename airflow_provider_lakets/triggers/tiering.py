@@ -9,7 +9,7 @@ from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_lakets.hooks._watch import Watch
+    from airflow_provider_lakets.triggers.watch import Watch
 
 
 class LakeTSTierTrigger(LakeTSBaseTrigger):
@@ -29,6 +29,6 @@ class LakeTSTierTrigger(LakeTSBaseTrigger):
 
     def watch(self) -> Watch:
         """Ask whether they are durable; LakeTS 0.1.x flags those that are."""
-        from airflow_provider_lakets.hooks._watch import durable
+        from airflow_provider_lakets.triggers.watch import durable
 
         return durable(self.chunks, may_flag=True)

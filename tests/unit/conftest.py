@@ -13,7 +13,7 @@ import pytest
 import tenacity
 from psycopg import sql
 
-from airflow_provider_lakets.hooks import _refusal, _rest
+from airflow_provider_lakets.login import login_error, rest
 from tests.control_plane import ControlPlane
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again without waiting."""
-    monkeypatch.setitem(_refusal.RETRY_POLICY, "wait", tenacity.wait_none())
-    monkeypatch.setattr(_rest, "_backoff", tenacity.wait_none())
+    monkeypatch.setitem(login_error.RETRY_POLICY, "wait", tenacity.wait_none())
+    monkeypatch.setattr(rest, "_backoff", tenacity.wait_none())
 
 
 @pytest.fixture(scope="session")

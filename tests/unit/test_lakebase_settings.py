@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_lakets.exceptions import LakebaseCredentialError
-from airflow_provider_lakets.hooks._rest import is_local, workspace_url
-from airflow_provider_lakets.hooks._settings import (
+from airflow_provider_lakets.login.rest import is_local, workspace_url
+from airflow_provider_lakets.login.settings import (
     application_name,
     forbid_clear_text,
     server_settings,

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 import airflow_provider_lakets
+from airflow_provider_lakets.get_provider_info import get_provider_info
 
 PACKAGE = Path(airflow_provider_lakets.__file__).parent
 MODULES = sorted(
-    f"{PACKAGE.name}.{path.parent.name}.{path.stem}"
-    for folder in ("operators", "sensors", "triggers")
-    for path in (PACKAGE / folder).glob("[!_]*.py")
+    module
+    for kind in ("operators", "sensors", "triggers")
+    for entry in get_provider_info()[kind]
+    for module in entry["python-modules"]
 )
 HEAVY = ("psycopg", "psycopg_pool", "databricks", "fastapi", "pandas", "deltalake", "pyarrow", "requests")
 BUDGET = 0.15  # seconds

@@ -16,7 +16,7 @@ from requests.auth import HTTPBasicAuth
 
 from airflow_provider_lakets import __version__
 from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakebaseCredentialError
-from airflow_provider_lakets.hooks._rest import RestError, blot, send, workspace_url
+from airflow_provider_lakets.login.rest import RestError, blot, send, workspace_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,12 +12,12 @@ from airflow_provider_lakets.exceptions import (
     LakebaseResolutionError,
     LakeTSError,
 )
-from airflow_provider_lakets.hooks._rest import Headers, RestError, send
+from airflow_provider_lakets.login.rest import Headers, RestError, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from airflow_provider_lakets.hooks._identity import Identity
+    from airflow_provider_lakets.login.identity import Identity
 
 
 class Workspace:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.exceptions import LakebaseCredentialError
-from airflow_provider_lakets.hooks._rest import is_local
+from airflow_provider_lakets.login.rest import is_local
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

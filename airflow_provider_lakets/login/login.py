@@ -8,18 +8,17 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.exceptions import LakebaseCredentialError
-from airflow_provider_lakets.hooks._endpoint import Endpoint, Resolver
-from airflow_provider_lakets.hooks._identity import find_host, find_identity
-from airflow_provider_lakets.hooks._page import project_page
-from airflow_provider_lakets.hooks._refusal import refusal
-from airflow_provider_lakets.hooks._settings import (
+from airflow_provider_lakets.login.endpoint import Endpoint, Resolver, project_page
+from airflow_provider_lakets.login.identity import find_host, find_identity
+from airflow_provider_lakets.login.login_error import refusal
+from airflow_provider_lakets.login.settings import (
     DEFAULT_LIMITS,
     SESSION,
     application_name,
     forbid_clear_text,
     sslmode,
 )
-from airflow_provider_lakets.hooks._workspace import Workspace
+from airflow_provider_lakets.login.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -6,15 +6,16 @@ import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
 
 from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakebaseResolutionError
-from airflow_provider_lakets.hooks._rest import RestError
-from airflow_provider_lakets.hooks._workspace import listed
+from airflow_provider_lakets.login.rest import RestError
+from airflow_provider_lakets.login.workspace import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from airflow_provider_lakets.hooks._workspace import Workspace
+    from airflow_provider_lakets.login.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ READ_WRITE = "ENDPOINT_TYPE_READ_WRITE"
 _PATH = re.compile(
     r"projects/(?P<project>[^/]+)(?:/branches/(?P<branch>[^/]+)(?:/endpoints/(?P<endpoint>[^/]+))?)?"
 )
+_PROJECT = re.compile(r"/?projects/([^/]+)")
 _HINT = (
     "Name a project, an endpoint (projects/<project>/branches/<branch>/endpoints/<endpoint>) or an instance "
     "in the extra of the connection, or set LAKETS_LAKEBASE_ENDPOINT."
@@ -188,3 +190,24 @@ class Resolver:
                 raise
             log.debug("Left out of the search: %s", err)
             return []
+
+
+def project_page(host: str | None, names: Mapping[str, str | None]) -> str | None:
+    """
+    Return the address of the page, or None when too little is named.
+
+    :param host: The workspace, as users write it.
+    :param names: ``instance``, or ``endpoint`` or ``project``: an id or a resource name.
+    """
+    if not host:
+        return None
+    parts = urlsplit(host if "://" in host else f"https://{host}")
+    # Rebuilt, so that nothing that somebody put before an @ gets into a link.
+    address = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
+    if instance := names.get("instance"):
+        return f"{address}/compute/database-instances/{quote(instance, safe='')}"
+    for name in (names.get("endpoint"), names.get("branch"), names.get("project")):
+        if match := _PROJECT.match(name or ""):
+            return f"{address}/lakebase/projects/{quote(match[1], safe='')}"
+    project = names.get("project")
+    return f"{address}/lakebase/projects/{quote(project, safe='')}" if project else None
