@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,17 +18,18 @@ from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.local.door.authority import client_context
 from airflow_provider_lakets.local.feed.feed import DEFAULT_INTERVAL
 from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE
+from airflow_provider_lakets.local.processes import end_process
 from airflow_provider_lakets.local.state import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from types import TracebackType
 
     from airflow_provider_lakets.local.api.faults import FaultName
     from airflow_provider_lakets.local.api.workspace import Principal
 
 _START_SECONDS = 90.0
-_STOP_SECONDS = 30.0
+_WAYS_TO_STOP = ((signal.SIGTERM, 30.0), (signal.SIGKILL, 30.0))  # the latter loses nothing either
 
 
 class LocalServerError(LakeTSError):
@@ -97,16 +96,15 @@ class LocalServer:
 
     def stop(self) -> None:
         """Stop it, and what one that was killed left running; if nothing runs, nothing happens."""
-        from airflow_provider_lakets.local.pg.process import is_alive, stop_abandoned_server
+        from airflow_provider_lakets.local.pg.process import stop_abandoned_server
 
         ours, self._process = self._process, None
         if ours is not None:
-            _end(ours.pid, lambda: ours.poll() is not None)
+            end_process(ours.pid, _WAYS_TO_STOP, lambda: ours.poll() is not None)
             if ours.stdin is not None:
                 ours.stdin.close()
         elif self.is_running:
-            pid = self.state.pid
-            _end(pid, lambda: not is_alive(pid))
+            end_process(self.state.pid, _WAYS_TO_STOP)
         for pid_file in (self.folder / "pg/postmaster.pid", *self.folder.glob("branches/*/postmaster.pid")):
             stop_abandoned_server(pid_file.parent)
 
@@ -243,14 +241,3 @@ class LocalServer:
     def _with_log(self, message: str) -> str:
         lines = self.log_file.read_text(errors="replace").splitlines()[-20:]
         return "\n".join([f"{message}; the end of {self.log_file}:", *lines])
-
-
-def _end(pid: int, is_over: Callable[[], bool]) -> None:
-    """Ask a process to end; kill it when that takes too long, which loses nothing."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + _STOP_SECONDS
-        if not is_over():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        while not is_over() and time.monotonic() < deadline:
-            time.sleep(0.02)

@@ -10,15 +10,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import signal
 import socket
 import sys
-import threading
+from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 import uvloop
@@ -34,6 +33,7 @@ from airflow_provider_lakets.local.door.doorkeeper import LakebaseDoorkeeper
 from airflow_provider_lakets.local.door.gateway import Gateway
 from airflow_provider_lakets.local.feed.feed import DEFAULT_INTERVAL
 from airflow_provider_lakets.local.lakebase import LocalLakebase
+from airflow_provider_lakets.local.processes import at_end_of_input, try_lock
 from airflow_provider_lakets.local.state import STATE_FILE, State
 from airflow_provider_lakets.local.world import World
 
@@ -74,7 +74,7 @@ async def serve(options: argparse.Namespace) -> None:
         port = await _listen(gateway, world.addresses(), options, state.port)
         feeds = LocalFeeds(lakebase)
         app = ControlPlane(world.workspace, url, issuer, faults, feeds).app()
-        app.include_router(admin_routes(state.admin_token, faults, gateway, feeds, lakebase))
+        app.include_router(admin_routes(state.admin_token, faults, feeds, lakebase, cut=gateway.cut))
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
         )
@@ -92,21 +92,13 @@ async def _have_it_alone(folder: Path, stack: contextlib.AsyncExitStack) -> None
     """Be the only server of a folder until the end; one that is about to stop is waited for."""
     lock = stack.enter_context((folder / "server.lock").open("a"))
     deadline = asyncio.get_running_loop().time() + _PREDECESSOR_SECONDS
-    while not _take(lock):
+    while not try_lock(lock):
         if State.load(folder).pid or asyncio.get_running_loop().time() > deadline:
             raise SystemExit(
                 f"A local Lakebase was asked for in {folder}, but one runs there. "
                 "Use that, or stop it: `lakets local down`."
             )
         await asyncio.sleep(0.05)
-
-
-def _take(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _hear_of_the_end(*, is_attached: bool) -> asyncio.Event:
@@ -116,8 +108,13 @@ def _hear_of_the_end(*, is_attached: bool) -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, told.set)
     if is_attached:
-        threading.Thread(target=_at_end_of_input, args=[loop, told], daemon=True).start()
+        at_end_of_input(partial(_tell, loop, told))
     return told
+
+
+def _tell(loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # the end was there before
+        loop.call_soon_threadsafe(told.set)
 
 
 async def _start(lakebase: LocalLakebase, told: asyncio.Event) -> bool:
@@ -155,13 +152,6 @@ async def _stop_serving(gateway: Gateway, branches: Branches, lakebase: LocalLak
     await asyncio.to_thread(branches.stop)
     await asyncio.to_thread(lakebase.stop)
     await gateway.close()
-
-
-def _at_end_of_input(loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> None:
-    while os.read(sys.stdin.fileno(), 1024):
-        pass
-    with contextlib.suppress(RuntimeError):  # the end was there before
-        loop.call_soon_threadsafe(told.set)
 
 
 def _url(host: str, port: int, *, is_tls: bool) -> str:

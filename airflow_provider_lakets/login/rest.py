@@ -54,6 +54,7 @@ class Headers(AuthBase):
         self.headers = headers
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add the headers to a request."""
         request.headers.update(self.headers)
         return request
 

@@ -13,9 +13,9 @@ from airflow_provider_lakets.local.api.control_plane import ApiError
 from airflow_provider_lakets.local.api.faults import MOMENTARY, Fault, FaultName, Faults
 
 if TYPE_CHECKING:
-    from airflow_provider_lakets.local.api.feeds import LocalFeeds
-    from airflow_provider_lakets.local.door.gateway import Gateway
-    from airflow_provider_lakets.local.lakebase import LocalLakebase
+    from collections.abc import Callable
+
+    from airflow_provider_lakets.local.api.feeds import FedDatabase, LocalFeeds
 
 _END_SESSIONS = """
 SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -24,9 +24,13 @@ SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
 
 
 def admin_routes(
-    token: str, faults: Faults, gateway: Gateway, feeds: LocalFeeds, lakebase: LocalLakebase
+    token: str, faults: Faults, feeds: LocalFeeds, lakebase: FedDatabase, *, cut: Callable[[], int]
 ) -> APIRouter:
-    """Return the routes; each asks for the token in the folder's state."""
+    """
+    Return the routes; each asks for the token in the folder's state.
+
+    :param cut: Cuts every session's connection, and returns how many there were.
+    """
 
     def check(request: Request) -> None:
         if not secrets.compare_digest(request.headers.get("x-lakets-admin", ""), token):
@@ -48,7 +52,7 @@ def admin_routes(
         asked = await request.json()
         fault = Fault(times=asked.get("times"), seconds=float(asked.get("seconds") or Fault.seconds))
         if name is FaultName.CUT:
-            return {"sessions": gateway.cut()}
+            return {"sessions": cut()}
         if name is FaultName.SHUTDOWN:
             return {"sessions": await asyncio.to_thread(_end_sessions, lakebase)}
         await asyncio.to_thread(feeds.disturb, name, fault.seconds)
@@ -67,7 +71,7 @@ def admin_routes(
     return router
 
 
-def _end_sessions(lakebase: LocalLakebase) -> int:
+def _end_sessions(lakebase: FedDatabase) -> int:
     with psycopg.connect(lakebase.conninfo(), autocommit=True) as conn:
         row = conn.execute(_END_SESSIONS).fetchone()
     return int(row[0]) if row else 0

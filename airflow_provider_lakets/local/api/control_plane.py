@@ -18,7 +18,6 @@ from fastapi.responses import JSONResponse
 
 from airflow_provider_lakets.local.api.faults import FaultName, Faults
 from airflow_provider_lakets.local.api.workspace import CdfConfig
-from airflow_provider_lakets.local.door.credentials import MAX_TTL, MIN_TTL, CredentialRefusedError, Issuer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +28,7 @@ Answer = dict[str, Any]
 
 WORKSPACE_ID = "1234567890123456"
 TOKEN_TTL = 3600
+MIN_TTL, MAX_TTL = 300, 3600  # seconds that a database credential lives
 DEFAULT_PAGE = 50
 _CDF_ID = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
@@ -60,6 +60,32 @@ class FeedControl(Protocol):
 
     async def statuses(self, database: Database, config: CdfConfig) -> list[Answer]:
         """Return how each table stands, as the REST API does."""
+
+
+class Claims(Protocol):
+    """Whom a token was issued to, and for what."""
+
+    @property
+    def identity(self) -> str:
+        """The application id or user name."""
+
+    @property
+    def audience(self) -> str:
+        """The endpoint, or the workspace's URL."""
+
+
+class Issuer(Protocol):
+    """Issues tokens and credentials, and checks them."""
+
+    def issue(self, identity: str, audience: str, ttl: int, **claims: Any) -> tuple[str, int]:
+        """Return a token and when it expires, in seconds since the epoch."""
+
+    def check(self, token: str) -> Claims:
+        """
+        Return what a live token says.
+
+        :raises ValueError: if it is none of ours, or has expired.
+        """
 
 
 class ControlPlane:
@@ -100,7 +126,7 @@ class ControlPlane:
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         try:
             claims = self.issuer.check(token)
-        except CredentialRefusedError as err:
+        except ValueError as err:
             raise ApiError(
                 401, "UNAUTHENTICATED", f"Credential was not sent or was of an unsupported type: {err}."
             ) from err

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psutil
 import psycopg
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_lakets.local.api.workspace import CdfConfig, Database
-    from airflow_provider_lakets.local.lakebase import LocalLakebase
 
 _STATUSES = """
 SELECT c.relname, t.status, t.committed_lsn::text, t.last_write_time
@@ -32,6 +31,30 @@ SELECT c.oid::regclass::text FROM pg_catalog.pg_class AS c
 """
 
 
+class FedDatabase(Protocol):
+    """The database of the default branch, and the feed that follows it."""
+
+    feed_interval: float
+
+    def conninfo(self) -> str:
+        """Return a libpq connection string, of a superuser."""
+
+    def start_feed(self) -> None:
+        """Start the feed at its interval."""
+
+    def stop_feed(self) -> None:
+        """Let the feed end its batch and stop."""
+
+    def pause_feed(self) -> None:
+        """Let the feed do nothing until it is resumed."""
+
+    def resume_feed(self) -> None:
+        """Let a paused feed go on."""
+
+    def feed_pid(self) -> int | None:
+        """Return the process id of the feed; None when there is none."""
+
+
 class LocalFeeds:
     """
     Starts, stops and describes the one feed there is: that of ``lakets_cdf`` in the default branch.
@@ -39,7 +62,7 @@ class LocalFeeds:
     :param lakebase: Runs the feed.
     """
 
-    def __init__(self, lakebase: LocalLakebase) -> None:
+    def __init__(self, lakebase: FedDatabase) -> None:
         self._lakebase = lakebase
         self._interval = lakebase.feed_interval
 

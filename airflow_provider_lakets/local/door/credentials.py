@@ -10,12 +10,10 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
-MIN_TTL = 300
-MAX_TTL = 3600
 _ALGORITHM = "ES256"
 
 
-class CredentialRefusedError(Exception):
+class CredentialRefusedError(ValueError):
     """A password that is no live credential; the message says why, and never holds the password."""
 
 

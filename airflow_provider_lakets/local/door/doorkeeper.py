@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import psycopg
 
@@ -19,13 +19,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_provider_lakets.local.api.faults import Faults
-    from airflow_provider_lakets.local.api.workspace import Endpoint, Workspace
-    from airflow_provider_lakets.local.branches import Branches
+    from airflow_provider_lakets.local.api.workspace import Branch, Endpoint, Workspace
     from airflow_provider_lakets.local.door.credentials import Claims, Issuer
 
 INVALID_PASSWORD = "28P01"  # noqa: S105 - Postgres' error code
 NOT_AUTHORIZED = "28000"
 STARTING = "57P03"
+
+
+class Servers(Protocol):
+    """The Postgres server of each branch."""
+
+    async def socket(self, branch: Branch) -> Path:
+        """Return the Unix socket of a branch's server, started if need be."""
+
+    def running(self) -> Sequence[Path]:
+        """Return the sockets of the servers that run."""
 
 
 class LakebaseDoorkeeper:
@@ -40,7 +49,7 @@ class LakebaseDoorkeeper:
     """
 
     def __init__(
-        self, workspace: Workspace, issuer: Issuer, faults: Faults, branches: Branches, default: Endpoint
+        self, workspace: Workspace, issuer: Issuer, faults: Faults, branches: Servers, default: Endpoint
     ) -> None:
         self._workspace = workspace
         self._issuer = issuer

@@ -13,8 +13,6 @@ import ssl
 import struct
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
-from airflow_provider_lakets.local.door import pgwire
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -22,6 +20,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _LOGIN_SECONDS = 60
+
+# The few messages of the Postgres protocol (version 3) that are exchanged before a session begins.
+_PROTOCOL_3 = 196608
+_SSL_REQUEST = 80877103
+_GSS_REQUEST = 80877104
+_CANCEL_REQUEST = 80877102
+
+_CLEARTEXT_PASSWORD = struct.pack("!cii", b"R", 8, 3)
+_STARTUP_LIMIT = 10_000  # bytes; the server's own
+_PASSWORD_LIMIT = 65_536
 
 
 class RefusedError(Exception):
@@ -204,7 +212,7 @@ class Gateway:
             if server is not None:
                 await client.ended.wait()
         except RefusedError as err:
-            client.transport.write(pgwire.fatal(err.sqlstate, str(err), err.hint))
+            client.transport.write(_fatal(err.sqlstate, str(err), err.hint))
         except (OSError, ssl.SSLError, struct.error, UnicodeDecodeError, asyncio.TimeoutError) as err:
             log.debug("A login came to nothing: %s", type(err).__name__)
         finally:
@@ -217,15 +225,15 @@ class Gateway:
         is_private = False
         while True:
             length, code = struct.unpack("!ii", await client.read(8))
-            if not 8 <= length <= pgwire.STARTUP_LIMIT:
+            if not 8 <= length <= _STARTUP_LIMIT:
                 raise RefusedError("08P01", "invalid length of startup packet")
             body = await client.read(length - 8)
-            if code == pgwire.SSL_REQUEST and not is_private:
+            if code == _SSL_REQUEST and not is_private:
                 host = await self._start_tls(client) or host
                 is_private = True
-            elif code == pgwire.GSS_REQUEST:
+            elif code == _GSS_REQUEST:
                 client.transport.write(b"N")
-            elif code == pgwire.CANCEL_REQUEST:
+            elif code == _CANCEL_REQUEST:
                 await self._cancel(body)
                 return None
             elif code >> 16 == 3:
@@ -236,7 +244,7 @@ class Gateway:
             raise RefusedError(
                 "28000", "This endpoint takes no connection without TLS.", "Set sslmode=require or stricter."
             )
-        return await self._admit(client, host, pgwire.parameters(body))
+        return await self._admit(client, host, _read_parameters(body))
 
     async def _start_tls(self, client: Channel) -> str | None:
         """Wrap the connection, and return the host name that the client asked for."""
@@ -254,16 +262,16 @@ class Gateway:
     async def _admit(self, client: Channel, host: str, parameters: dict[str, str]) -> Channel:
         role = parameters.get("user", "")
         await self._doorkeeper.knock(host)
-        client.transport.write(pgwire.CLEARTEXT_PASSWORD)
+        client.transport.write(_CLEARTEXT_PASSWORD)
         kind, length = struct.unpack("!ci", await client.read(5))
-        if kind != b"p" or not 4 < length <= pgwire.PASSWORD_LIMIT:
+        if kind != b"p" or not 4 < length <= _PASSWORD_LIMIT:
             raise RefusedError("08P01", "expected a password")
         password = (await client.read(length - 4)).rstrip(b"\0").decode()
         server = await self._doorkeeper.admit(host, role, password)
         if server.settings:
             parameters["options"] = f"{server.settings} {parameters.get('options', '')}".strip()
         backend = await self._open(server.socket)
-        backend.transport.write(pgwire.startup(parameters))
+        backend.transport.write(_startup(parameters))
         backend.join(client)
         client.join(backend)
         return backend
@@ -283,9 +291,33 @@ class Gateway:
         for socket in self._doorkeeper.servers():
             with contextlib.suppress(RefusedError):
                 backend = await self._open(socket)
-                backend.transport.write(struct.pack("!ii", 8 + len(body), pgwire.CANCEL_REQUEST) + body)
+                backend.transport.write(struct.pack("!ii", 8 + len(body), _CANCEL_REQUEST) + body)
                 await backend.ended.wait()
 
 
 def _remember_name(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
     connection.name_asked_for = name  # type: ignore[attr-defined]
+
+
+def _read_parameters(body: bytes) -> dict[str, str]:
+    """
+    Read the parameters of a startup message.
+
+    :param body: What follows length and protocol version: names and values, each ended by a zero byte.
+    """
+    names_and_values = body.rstrip(b"\0").split(b"\0")
+    text = [part.decode() for part in names_and_values]
+    return dict(zip(text[::2], text[1::2], strict=False))
+
+
+def _startup(parameters: dict[str, str]) -> bytes:
+    """Write a startup message."""
+    body = b"".join(f"{name}\0{value}\0".encode() for name, value in parameters.items()) + b"\0"
+    return struct.pack("!ii", len(body) + 8, _PROTOCOL_3) + body
+
+
+def _fatal(sqlstate: str, message: str, hint: str = "") -> bytes:
+    """Write an error that ends the session."""
+    fields = {"S": "FATAL", "V": "FATAL", "C": sqlstate, "M": message, "H": hint}
+    body = b"".join(f"{code}{value}\0".encode() for code, value in fields.items() if value) + b"\0"
+    return struct.pack("!ci", b"E", len(body) + 4) + body

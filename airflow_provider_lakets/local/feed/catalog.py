@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import psycopg
 from psycopg import sql
 
-from airflow_provider_lakets.local.feed import queries
 from airflow_provider_lakets.local.feed.pgoutput import Column
 from airflow_provider_lakets.local.feed.replication import TEXT_SETTINGS
 from airflow_provider_lakets.local.feed.values import FIRST_USER_OID
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SCHEMA, PUBLICATION = queries.SCHEMA, queries.PUBLICATION
+SCHEMA = "lakets_cdf"
+PUBLICATION = "wal2delta"
 CHANNEL = "wal2delta_local"
 
 PENDING, SNAPSHOTTING, STREAMING, SKIPPED = "PENDING", "SNAPSHOTTING", "STREAMING", "SKIPPED"
@@ -38,6 +38,77 @@ _OPTIONS = {
     "lock_timeout": "2s",
     "row_security": "off",
 }
+
+_WATCHED = f"""
+SELECT c.oid::bigint, c.relname, c.relreplident = 'f',
+       EXISTS (SELECT FROM pg_publication_rel AS r JOIN pg_publication AS p ON p.oid = r.prpubid
+                WHERE p.pubname = '{PUBLICATION}' AND r.prrelid = c.oid),
+       md5(string_agg(a.attname || ':' || a.atttypid || ':' || a.atttypmod, ',' ORDER BY a.attnum))
+  FROM pg_class AS c
+  JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  LEFT JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+ WHERE n.nspname = '{SCHEMA}' AND c.relkind = 'r' AND c.relpersistence = 'p' AND NOT c.relispartition
+ GROUP BY c.oid
+ ORDER BY c.oid
+"""  # noqa: S608 - constants only
+
+# Who may have written rows that are not yet committed. Prepared transactions count; they are "-1/...".
+_WRITERS = """
+SELECT DISTINCT l.virtualtransaction FROM pg_locks AS l
+ WHERE l.locktype = 'relation' AND l.granted AND l.relation = %s
+   AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+   AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+"""
+
+_COLUMNS = """
+SELECT a.attname, a.atttypid::bigint, a.atttypmod FROM pg_attribute AS a
+ WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+ ORDER BY a.attnum
+"""
+
+_DOMAIN_BASE = """
+WITH RECURSIVE chain (oid, typmod, depth) AS (
+    SELECT %(oid)s::oid, %(typmod)s::integer, 0
+    UNION ALL
+    SELECT t.typbasetype, CASE WHEN c.typmod < 0 THEN t.typtypmod ELSE c.typmod END, c.depth + 1
+      FROM chain AS c JOIN pg_type AS t ON t.oid = c.oid AND t.typtype = 'd'
+)
+SELECT chain.oid::bigint, chain.typmod FROM chain ORDER BY chain.depth DESC LIMIT 1
+"""
+
+_SET_STATUS = """
+INSERT INTO wal2delta.tables AS t (table_oid, status, committed_lsn, last_write_time)
+VALUES (%(oid)s, %(status)s, '0/0'::pg_lsn + %(committed_lsn)s::numeric,
+        CASE WHEN %(wrote)s THEN clock_timestamp() END)
+ON CONFLICT (table_oid) DO UPDATE SET
+    status = excluded.status,
+    committed_lsn = greatest(t.committed_lsn, excluded.committed_lsn),
+    last_write_time = coalesce(excluded.last_write_time, t.last_write_time)
+"""
+
+_SYNCED = """
+SELECT s.table_oid::bigint, s.shadow, (s.starts_at - '0/0')::bigint, (s.reading - '0/0')::bigint,
+       s.first_rows::text, s.is_empty, s.skipped_for, s.definition,
+       t.status, (t.committed_lsn - '0/0')::bigint
+  FROM wal2delta_local.sync AS s LEFT JOIN wal2delta.tables AS t USING (table_oid)
+"""
+
+_SAVE_FIRST_ROWS = """
+INSERT INTO wal2delta_local.sync (table_oid, shadow, starts_at, reading, first_rows, is_empty)
+VALUES (%(oid)s, %(shadow)s, '0/0'::pg_lsn + %(starts_at)s::numeric, '0/0'::pg_lsn + %(reading)s::numeric,
+        %(first_rows)s::pg_snapshot, %(is_empty)s)
+ON CONFLICT (table_oid) DO UPDATE SET
+    shadow = excluded.shadow, starts_at = excluded.starts_at, reading = excluded.reading,
+    first_rows = excluded.first_rows, is_empty = excluded.is_empty, skipped_for = NULL, definition = NULL
+"""
+
+_SAVE_SKIPPED = """
+INSERT INTO wal2delta_local.sync (table_oid, shadow, skipped_for, definition)
+VALUES (%(oid)s, %(shadow)s, %(reason)s, %(definition)s)
+ON CONFLICT (table_oid) DO UPDATE SET
+    shadow = excluded.shadow, starts_at = NULL, reading = NULL, first_rows = NULL, is_empty = false,
+    skipped_for = excluded.skipped_for, definition = excluded.definition
+"""
 
 
 class Watched(NamedTuple):
@@ -98,8 +169,7 @@ def table_name(shadow: str) -> sql.Identifier:
 def read_columns(conn: psycopg.Connection[tuple[object, ...]], oid: int) -> list[Column]:
     """Return the columns that the feed carries: generated ones are not streamed, so not read either."""
     return [
-        Column(str(name), int(str(kind)), int(str(mod)))
-        for name, kind, mod in conn.execute(queries.COLUMNS, [oid])
+        Column(str(name), int(str(kind)), int(str(mod))) for name, kind, mod in conn.execute(_COLUMNS, [oid])
     ]
 
 
@@ -214,15 +284,15 @@ class Catalog:
 
     def watched(self) -> list[Watched]:
         """Return the ordinary tables of the schema."""
-        return [Watched(*row) for row in self._conn.execute(queries.WATCHED).fetchall()]  # type: ignore[arg-type]
+        return [Watched(*row) for row in self._conn.execute(_WATCHED).fetchall()]  # type: ignore[arg-type]
 
     def synced(self) -> list[Synced]:
         """Return what former rounds wrote down."""
-        return [Synced(*row) for row in self._conn.execute(queries.SYNCED).fetchall()]  # type: ignore[arg-type]
+        return [Synced(*row) for row in self._conn.execute(_SYNCED).fetchall()]  # type: ignore[arg-type]
 
     def writers(self, oid: int) -> frozenset[str]:
         """Return the transactions that may have written to a table and are not over."""
-        return frozenset(str(row[0]) for row in self._conn.execute(queries.WRITERS, [oid]))
+        return frozenset(str(row[0]) for row in self._conn.execute(_WRITERS, [oid]))
 
     def quiet_lsn(self, oid: int) -> int | None:
         """
@@ -255,7 +325,7 @@ class Catalog:
         if column.type_oid < FIRST_USER_OID:
             return kind
         if kind not in self._domains:
-            oid, typmod = self._row(queries.DOMAIN_BASE, oid=column.type_oid, typmod=column.typmod)
+            oid, typmod = self._row(_DOMAIN_BASE, oid=column.type_oid, typmod=column.typmod)
             self._domains[kind] = int(str(oid)), int(str(typmod))
         return self._domains[kind]
 
@@ -271,12 +341,12 @@ class Catalog:
             "first_rows": first_rows,
             "is_empty": is_empty,
         }
-        self._conn.execute(queries.SAVE_FIRST_ROWS, parameters)
+        self._conn.execute(_SAVE_FIRST_ROWS, parameters)
 
     def save_skipped(self, oid: int, *, shadow: str, reason: str, definition: str | None) -> None:
         """Write down why a table is not followed."""
         parameters = {"oid": oid, "shadow": shadow, "reason": reason, "definition": definition}
-        self._conn.execute(queries.SAVE_SKIPPED, parameters)
+        self._conn.execute(_SAVE_SKIPPED, parameters)
 
     def forget(self, oid: int, *, is_gone: bool) -> None:
         """Begin anew with a table; one that is gone is no longer reported either."""
@@ -292,7 +362,7 @@ class Catalog:
     def set_status(self, oid: int, status: str, committed_lsn: int | None, *, wrote: bool) -> None:
         """Report on a table; its position never goes back."""
         self._conn.execute(
-            queries.SET_STATUS, {"oid": oid, "status": status, "committed_lsn": committed_lsn, "wrote": wrote}
+            _SET_STATUS, {"oid": oid, "status": status, "committed_lsn": committed_lsn, "wrote": wrote}
         )
 
     def wait(self, seconds: float) -> bool:

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -50,6 +49,7 @@ from tenacity import (
 
 from airflow_provider_lakets.local.feed.follower import DeliveryError, Flushed, Follower
 from airflow_provider_lakets.local.feed.replication import SlotInUseError
+from airflow_provider_lakets.local.processes import at_end_of_input, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -185,10 +185,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with contextlib.ExitStack() as stack:
         if options.lock:
             lock = stack.enter_context(options.lock.open("a+"))
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.error("Another feed holds %s", options.lock)  # noqa: TRY400 - the trace says nothing more
+            if not try_lock(lock):
+                log.error("Another feed holds %s", options.lock)
                 return 1
             lock.truncate(0)
             # Attached, it ends with its owner: nobody should join it once that is gone.
@@ -198,20 +196,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: feed.stop())
         if options.attached:
-            threading.Thread(target=_stop_at_end_of_input, args=[feed], daemon=True).start()
+            at_end_of_input(feed.stop)
         try:
             feed.run()
         except SlotInUseError as err:
             log.error("%s", err)  # noqa: TRY400 - the trace says nothing more
             return 1
     return 0
-
-
-def _stop_at_end_of_input(feed: Feed) -> None:
-    """Not outlive the process that started us, even when it is killed: then the pipe from it closes."""
-    while os.read(sys.stdin.fileno(), 1024):
-        pass
-    feed.stop()
 
 
 if __name__ == "__main__":

