@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_provider_lakets.local.demo.airflow_runs import AirflowClient
-from airflow_provider_lakets.local.demo.airflow_server import AirflowServer
+from airflow_provider_lakets.local.demo.airflow.runs import AirflowClient
+from airflow_provider_lakets.local.demo.airflow.server import AirflowServer
 from airflow_provider_lakets.local.demo.errors import DemoError
 
 if TYPE_CHECKING:

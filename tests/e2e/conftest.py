@@ -18,7 +18,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from airflow_provider_lakets.local.client import LocalServer
-from airflow_provider_lakets.local.demo.airflow_server import sample_dags
+from airflow_provider_lakets.local.demo.airflow.server import sample_dags
 from airflow_provider_lakets.local.lakebase import LocalLakebase
 from tests.e2e.airflow import Airflow
 from tests.e2e.lake import Lake

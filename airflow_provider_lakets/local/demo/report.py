@@ -10,14 +10,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from airflow_provider_lakets.local.demo import outcomes
+from airflow_provider_lakets.local.demo.airflow import outcomes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from rich.console import Console
 
-    from airflow_provider_lakets.local.demo.airflow_runs import DagRun
+    from airflow_provider_lakets.local.demo.airflow.runs import DagRun
     from airflow_provider_lakets.local.demo.audit import Audit
 
 _INDENT = "  "

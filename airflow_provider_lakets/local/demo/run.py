@@ -16,9 +16,10 @@ from rich.console import Console
 
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.local.client import LocalServer
-from airflow_provider_lakets.local.demo import data, kept, outcomes, picture, report
-from airflow_provider_lakets.local.demo.airflow_runs import AirflowClient, DagRun
-from airflow_provider_lakets.local.demo.airflow_server import AirflowServer, sample_dags
+from airflow_provider_lakets.local.demo import data, kept, picture, report
+from airflow_provider_lakets.local.demo.airflow import outcomes
+from airflow_provider_lakets.local.demo.airflow.runs import AirflowClient, DagRun
+from airflow_provider_lakets.local.demo.airflow.server import AirflowServer, sample_dags
 from airflow_provider_lakets.local.demo.audit import audit
 from airflow_provider_lakets.local.demo.lifecycle import YEAR, Lifecycle, Scale
 from airflow_provider_lakets.local.demo.progress import Steps

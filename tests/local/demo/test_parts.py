@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from airflow_provider_lakets.local.demo import data, outcomes, report
-from airflow_provider_lakets.local.demo.airflow_runs import DagRun, TaskRun
+from airflow_provider_lakets.local.demo import data, report
+from airflow_provider_lakets.local.demo.airflow import outcomes
+from airflow_provider_lakets.local.demo.airflow.runs import DagRun, TaskRun
 from airflow_provider_lakets.local.demo.compare import difference
 from airflow_provider_lakets.local.demo.picture import draw_bar
 from airflow_provider_lakets.local.demo.progress import Steps

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from airflow_provider_lakets.local.demo.airflow_server import READY_SECONDS, USER
+from airflow_provider_lakets.local.demo.airflow.server import READY_SECONDS, USER
 from airflow_provider_lakets.local.demo.errors import DemoError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from airflow_provider_lakets.local.demo.airflow_server import AirflowServer
+    from airflow_provider_lakets.local.demo.airflow.server import AirflowServer
 
 log = logging.getLogger(__name__)
 

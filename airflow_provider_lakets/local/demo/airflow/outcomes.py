@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from airflow_provider_lakets.local.demo.airflow_runs import DagRun
+    from airflow_provider_lakets.local.demo.airflow.runs import DagRun
 
 Result = dict[str, Any]
 

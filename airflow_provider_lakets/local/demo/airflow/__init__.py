@@ -1,0 +1,3 @@
+"""The Airflow that the demo runs the sample DAGs in."""
+
+from __future__ import annotations
