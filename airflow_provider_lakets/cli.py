@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -116,25 +116,12 @@ def _hook(conn_id: str, uri: str | None) -> LakeTSHook:
     """Return a hook for a connection, defined or given."""
     from airflow.sdk import Connection
 
+    from airflow_provider_lakets.compat import stored_connection
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
     if uri is not None:
         return LakeTSHook("--uri", connection=Connection.from_uri(uri, conn_id="--uri"))
-    return LakeTSHook(conn_id, connection=_stored(conn_id))
-
-
-def _stored(conn_id: str) -> Any:
-    """Return a connection that a hook would not find by itself; None leaves it to the hook."""
-    import airflow
-
-    if not airflow.__version__.startswith("3.1."):
-        return None
-    # There, hooks look into the metadata database in tasks only. What is wrong, the hook tells better.
-    with contextlib.suppress(Exception):
-        from airflow.models import Connection
-
-        return Connection.get_connection_from_secrets(conn_id)
-    return None
+    return LakeTSHook(conn_id, connection=stored_connection(conn_id))
 
 
 @contextlib.contextmanager

@@ -5,10 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-try:
-    from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
-except ImportError:  # Airflow before 3.3 has no such thing, and asks no task for one
-    RetryPolicy = object  # type: ignore[assignment,misc,unused-ignore]
+from airflow_provider_lakets.compat import RetryDecision, RetryPolicy
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

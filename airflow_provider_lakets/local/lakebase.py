@@ -15,10 +15,9 @@ from psycopg import sql
 
 from airflow_provider_lakets.local.feed import control
 from airflow_provider_lakets.local.feed.catalog import SCHEMA
-from airflow_provider_lakets.local.feed.delta import history_path
+from airflow_provider_lakets.local.feed.delta import history_path, present_rows
 from airflow_provider_lakets.local.feed.feed import DEFAULT_INTERVAL
 from airflow_provider_lakets.local.feed.process import FeedProcess
-from airflow_provider_lakets.local.feed.replay import present_rows
 from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE, EmbeddedPostgres
 
 if TYPE_CHECKING:

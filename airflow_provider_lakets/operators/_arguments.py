@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from airflow_provider_lakets.compat import fail
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
@@ -22,8 +24,6 @@ def as_bool(value: bool | str | None, name: str) -> bool:
     """
     text = str(value).strip().lower()
     if text not in _TRUE + _FALSE:
-        from airflow_provider_lakets.operators.base import fail
-
         fail(f"{name} must be true or false, not {value!r}.")
     return text in _TRUE
 
@@ -54,8 +54,6 @@ def as_range(
     if first is None and last is None:
         return None, None
     if first is None or last is None:
-        from airflow_provider_lakets.operators.base import fail
-
         fail(f"range_start and range_end go together; given are {first} and {last}.")
     return first, last
 

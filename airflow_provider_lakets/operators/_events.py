@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_lakets.compat import add_partitions
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
@@ -82,8 +84,7 @@ def tell(operator: BaseOperator, context: Context, alias: str, events: Sequence[
     for event in events:
         if outlet := outlets.pop(event.asset.uri, None):
             accessors[outlet].extra.update(event.extra)
-            if event.partitions and hasattr(accessors[outlet], "add_partitions"):  # not in Airflow 3.1
-                accessors[outlet].add_partitions([*event.partitions])
+            add_partitions(accessors[outlet], event.partitions)
         else:
             others.append(event)
     if others and context["ti"].map_index not in (None, -1) and _has_summary(operator):
@@ -128,11 +129,9 @@ def _joined(name: str, first: Any, second: Any) -> Any:
 
 
 def _has_summary(operator: BaseOperator) -> bool:
-    from airflow_provider_lakets.operators.summary import LakeTSSummaryOperator
-
     dag = operator.dag
     followers = (dag.get_task(task_id) for task_id in dag.get_task(operator.task_id).downstream_task_ids)
-    return any(isinstance(task, LakeTSSummaryOperator) for task in followers)
+    return any(getattr(task, "records_events_of_mapped_tasks", False) for task in followers)
 
 
 def _tell_through(alias: Any, events: Sequence[Event], log: Any) -> None:

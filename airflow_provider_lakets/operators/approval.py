@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 
+from airflow_provider_lakets.compat import answer_limit
 from airflow_provider_lakets.operators._arguments import as_bool, as_list
 from airflow_provider_lakets.operators.base import LakeTSJobOperator
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_lakets.hooks.results import PlanResult
-
-# Airflow 3.1 has but one time limit for a task, and it is that for the answer.
-_OWN_LIMIT = "response_timeout" in inspect.signature(HITLOperator.__init__).parameters
 
 
 class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
@@ -47,7 +44,7 @@ class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
         subject: str = "Drop chunks that are not proved durable in Unity Catalog?",
         **kwargs: Any,
     ) -> None:
-        kwargs["response_timeout" if _OWN_LIMIT else "execution_timeout"] = response_timeout
+        kwargs[answer_limit()] = response_timeout
         super().__init__(subject=subject, defaults=[self.REJECT], **kwargs)
         # Else the form of the answer would ask for the params of the DAG once more.
         self.params = type(self.params)()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
 
+from airflow_provider_lakets.compat import HAS_RETRY_POLICY, fail
 from airflow_provider_lakets.exceptions import PERMANENT, LakeTSPartialFailureError
 from airflow_provider_lakets.links import LakebaseProjectLink
 from airflow_provider_lakets.operators._arguments import as_bool
@@ -39,7 +40,7 @@ class LakeTSBaseOperator(BaseOperator):
         super().__init__(**kwargs)
         self.lakebase_conn_id = lakebase_conn_id
         self._hook: LakeTSHook | None = None
-        if getattr(self, "retry_policy", self) is None:  # Airflow before 3.3 has no such attribute
+        if HAS_RETRY_POLICY and self.retry_policy is None:
             self.retry_policy = LakeTSRetryPolicy()
 
     @contextlib.contextmanager
@@ -123,16 +124,6 @@ def _raise(problems: list[JobResult], *, of: int) -> NoReturn:
     if any(result.retryable for result in problems if result.outcome != "skipped"):
         raise LakeTSPartialFailureError(message)
     fail(message)
-
-
-def fail(message: str, cause: Exception | None = None) -> NoReturn:
-    """Fail the task without retry."""
-    try:
-        from airflow.sdk.exceptions import AirflowFailException
-    except ImportError:  # Airflow 3.1
-        from airflow.exceptions import AirflowFailException  # type: ignore[no-redef,unused-ignore]
-
-    raise AirflowFailException(message) from cause
 
 
 def _after_dash(detail: str | None) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lakets.deferral import raise_if_failed
 from airflow_provider_lakets.operators._arguments import as_bool
-from airflow_provider_lakets.operators._waiting import LakeTSWaitingOperator, raise_if_failed
+from airflow_provider_lakets.operators._waiting import LakeTSWaitingOperator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
+from airflow_provider_lakets.compat import AirflowSkipException, fail
 from airflow_provider_lakets.operators import _events
-from airflow_provider_lakets.operators._airflow import AirflowSkipException
-from airflow_provider_lakets.operators.base import fail
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,6 +40,9 @@ class LakeTSSummaryOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("given", "results")
     ui_color = "#cfe8f3"
+
+    # Mapped tasks look for this in the tasks behind them, and leave their asset events to one that has it.
+    records_events_of_mapped_tasks = True
 
     def __init__(self, *, given: Any, results: Any, trigger_rule: str = "all_done", **kwargs: Any) -> None:
         super().__init__(trigger_rule=trigger_rule, **kwargs)

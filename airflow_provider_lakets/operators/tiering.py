@@ -6,10 +6,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.assets import TIERED
+from airflow_provider_lakets.compat import conf
+from airflow_provider_lakets.deferral import raise_if_failed
 from airflow_provider_lakets.operators import _events
-from airflow_provider_lakets.operators._airflow import conf
 from airflow_provider_lakets.operators._arguments import as_list
-from airflow_provider_lakets.operators._waiting import LakeTSWaitingOperator, raise_if_failed
+from airflow_provider_lakets.operators._waiting import LakeTSWaitingOperator
 from airflow_provider_lakets.operators.base import LakeTSJobOperator
 
 if TYPE_CHECKING:

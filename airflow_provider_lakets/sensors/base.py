@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
 
-from airflow_provider_lakets.operators._airflow import AirflowSensorTimeout, AirflowSkipException
-from airflow_provider_lakets.operators._waiting import (
+from airflow_provider_lakets.compat import AirflowSensorTimeout, AirflowSkipException
+from airflow_provider_lakets.deferral import (
     GRACE,
     check_interval,
     deadline,

@@ -9,9 +9,8 @@ import psycopg
 import pytest
 from deltalake import DeltaTable
 
-from airflow_provider_lakets.local.feed.delta import METADATA_FIELDS, history_path
+from airflow_provider_lakets.local.feed.delta import METADATA_FIELDS, history_path, present_rows
 from airflow_provider_lakets.local.feed.feed import Feed
-from airflow_provider_lakets.local.feed.replay import present_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_provider_lakets.operators._waiting import this_try
+from airflow_provider_lakets.deferral import this_try
 from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
 from airflow_provider_lakets.operators.tiering import LakeTSTierOperator
 from airflow_provider_lakets.sensors.durability import LakeTSDurabilitySensor

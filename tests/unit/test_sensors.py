@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
-from airflow_provider_lakets.exceptions import LakeTSError
-from airflow_provider_lakets.operators._airflow import (
+from airflow_provider_lakets.compat import (
     AirflowSensorTimeout,
     AirflowSkipException,
     TaskDeferralTimeout,
 )
+from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
 from airflow_provider_lakets.operators.tiering import LakeTSTierOperator
 from airflow_provider_lakets.sensors.durability import LakeTSDurabilitySensor

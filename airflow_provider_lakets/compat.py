@@ -1,0 +1,92 @@
+"""What differs between Airflow 3.1 and 3.3, in one place."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from typing import TYPE_CHECKING, Any, NoReturn
+
+try:
+    from airflow.sdk.configuration import conf
+    from airflow.sdk.exceptions import (
+        AirflowFailException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+        TaskDeferralTimeout,
+    )
+except ImportError:  # Airflow 3.1
+    from airflow.configuration import conf  # type: ignore[assignment,unused-ignore]
+    from airflow.exceptions import (  # type: ignore[no-redef,unused-ignore]
+        AirflowFailException,
+        AirflowSensorTimeout,
+        AirflowSkipException,
+        TaskDeferralTimeout,
+    )
+
+try:
+    from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
+
+    HAS_RETRY_POLICY = True
+except ImportError:  # Airflow before 3.3 asks no task for one
+    RetryPolicy = object  # type: ignore[assignment,misc,unused-ignore]
+    HAS_RETRY_POLICY = False
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "HAS_RETRY_POLICY",
+    "AirflowFailException",
+    "AirflowSensorTimeout",
+    "AirflowSkipException",
+    "RetryDecision",
+    "RetryPolicy",
+    "TaskDeferralTimeout",
+    "add_partitions",
+    "answer_limit",
+    "conf",
+    "fail",
+    "stored_connection",
+]
+
+
+def fail(message: str, cause: Exception | None = None) -> NoReturn:
+    """Fail the task without retry."""
+    raise AirflowFailException(message) from cause
+
+
+def answer_limit() -> str:
+    """Return the argument that limits how long a human may take to answer: 3.1 has one limit for a task."""
+    from airflow.providers.standard.operators.hitl import HITLOperator
+
+    name = "response_timeout"
+    return name if name in inspect.signature(HITLOperator.__init__).parameters else "execution_timeout"
+
+
+def add_partitions(event: Any, partitions: Sequence[str]) -> None:
+    """
+    Give an asset event its partition keys; Airflow 3.1 has none.
+
+    :param event: What the task's outlet is recorded by.
+    :param partitions: The keys.
+    """
+    if partitions and hasattr(event, "add_partitions"):
+        event.add_partitions([*partitions])
+
+
+def stored_connection(conn_id: str) -> Any:
+    """
+    Return a connection that a hook would not find by itself outside a task; None leaves it to the hook.
+
+    :param conn_id: Its id.
+    """
+    import airflow
+
+    if not airflow.__version__.startswith("3.1."):
+        return None
+    # There, hooks look into the metadata database in tasks only. What is wrong, the hook tells better.
+    with contextlib.suppress(Exception):
+        from airflow.models import Connection
+
+        return Connection.get_connection_from_secrets(conn_id)
+    return None

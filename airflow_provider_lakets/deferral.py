@@ -1,0 +1,65 @@
+"""What operators and sensors share that wait in the triggerer."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lakets.compat import conf, fail
+from airflow_provider_lakets.exceptions import LakeTSError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow.sdk import Context
+
+# A trigger gives up by itself. What Airflow adds to that is for when no triggerer runs.
+GRACE = timedelta(minutes=5)
+
+
+def defer_by_default(deferrable: bool | None) -> bool:
+    """Return the choice, or else Airflow's ``[operators] default_deferrable``."""
+    if deferrable is None:
+        return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+    return deferrable
+
+
+def deadline(seconds: float) -> datetime:
+    """Return the instant so many seconds from now."""
+    return datetime.now(timezone.utc) + timedelta(seconds=seconds)
+
+
+def check_interval(poll_interval: float) -> float:
+    """Return an interval that does not keep the database busy."""
+    if poll_interval <= 0:
+        raise ValueError(f"poll_interval must be more than 0 seconds, not {poll_interval}")
+    return poll_interval
+
+
+def as_seconds(duration: timedelta | float) -> float:
+    """Take a number for seconds."""
+    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
+
+
+def this_try(context: Context) -> dict[str, Any]:
+    """Return what to defer with, so that :func:`is_of_this_try` can tell."""
+    return {"in_try": context["ti"].try_number}
+
+
+def is_of_this_try(arguments: dict[str, Any], context: Context) -> bool:
+    """
+    Tell whether what a task is resumed with was waited for in this try, and take that mark out.
+
+    Airflow 3.1 begins a retry where the try before was resumed, with the event that this had.
+    """
+    now: int = context["ti"].try_number
+    waited_in: int = arguments.pop("in_try", now)
+    return waited_in == now
+
+
+def raise_if_failed(event: Mapping[str, Any]) -> None:
+    """Fail the task, without retry where none helps, if the trigger met with an error."""
+    if event["status"] == "failed":
+        if not event["retryable"]:
+            fail(event["message"])
+        raise LakeTSError(event["message"])

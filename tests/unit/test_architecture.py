@@ -1,0 +1,148 @@
+"""The house: which room imports which, drawn from the code, with the imports inside functions."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import airflow_provider_lakets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGE = Path(airflow_provider_lakets.__file__).parent
+NAME = PACKAGE.name
+
+# From the ground up: what stands on one floor may be imported from there and from above.
+FLOORS = [
+    ["", "exceptions", "engine"],
+    ["login"],
+    ["hooks"],
+    ["compat", "assets", "lineage", "deferral", "retries", "links"],
+    ["triggers"],
+    ["operators", "sensors"],
+    ["jobs"],
+    ["get_provider_info"],
+]
+LOCAL_FLOORS = [
+    ["processes"],
+    ["pg"],
+    ["feed"],
+    ["api"],
+    ["door"],
+    ["branches", "client", "lakebase", "server", "state", "world"],
+    ["demo"],
+]
+# The command line stands beside the house, and is the only way into `local`.
+BESIDE = ["__main__", "cli", "commands", "local"]
+
+MOST_FILES = 14
+
+
+def modules() -> dict[str, Path]:
+    """Return each module, named from the package on ('' is the package), with its file."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield the modules of this package that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            candidates = [(name, node.module) for name in names]
+        elif isinstance(node, ast.Import):
+            candidates = [(alias.name, alias.name) for alias in node.names]
+        else:
+            continue
+        for name, module in candidates:
+            for one in (name, module):
+                inside = one.removeprefix(NAME).removeprefix(".")
+                if one.split(".")[0] == NAME and inside in MODULES:
+                    yield inside
+                    break
+
+
+GRAPH = {module: set(imports(path)) - {module} for module, path in MODULES.items()}
+
+
+def room(module: str) -> str:
+    """Return the package or the single module right below the top that a module belongs to."""
+    return module.split(".")[0]
+
+
+def wing(module: str) -> str | None:
+    """Return the same within `local`; None outside it, and for its own empty module."""
+    parts = module.split(".")
+    return parts[1] if parts[0] == "local" and len(parts) > 1 else None
+
+
+def storeys(floors: list[list[str]]) -> dict[str, int]:
+    return {name: number for number, names in enumerate(floors) for name in names}
+
+
+def test_the_graph_sees_imports_inside_functions_and_of_packages() -> None:
+    assert "local.demo" in GRAPH["cli"]
+    assert "hooks.lakets" in GRAPH["operators.base"]
+    assert "" in GRAPH["engine"]
+
+
+def test_no_circle_of_imports() -> None:
+    TopologicalSorter(GRAPH).prepare()
+
+
+def test_every_room_has_a_floor() -> None:
+    known = {*storeys(FLOORS), *BESIDE}
+
+    assert {room(module) for module in MODULES} == known
+    assert {found for module in MODULES if (found := wing(module))} == set(storeys(LOCAL_FLOORS))
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_nothing_from_above(module: str) -> None:
+    floors, local_floors = storeys(FLOORS), storeys(LOCAL_FLOORS)
+    upward = []
+    for other in GRAPH[module]:
+        if room(module) in floors and (room(other) in BESIDE or floors[room(other)] > floors[room(module)]):
+            upward.append(other)
+        here, there = wing(module), wing(other)
+        if here and there and local_floors[there] > local_floors[here]:
+            upward.append(other)
+
+    assert upward == []
+
+
+def test_only_the_command_line_imports_the_local_lakebase() -> None:
+    users = {room(module) for module in MODULES if any(room(other) == "local" for other in GRAPH[module])}
+
+    assert users == {"cli", "commands", "local"}
+
+
+def test_rooms_make_no_circle_either() -> None:
+    rooms: dict[str, set[str]] = {}
+    wings: dict[str, set[str]] = {}
+    for module, others in GRAPH.items():
+        rooms.setdefault(room(module), set()).update({room(other) for other in others} - {room(module)})
+        if here := wing(module):
+            found = {there for other in others if (there := wing(other))} - {here}
+            wings.setdefault(here, set()).update(found)
+
+    TopologicalSorter(rooms).prepare()
+    TopologicalSorter(wings).prepare()
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in MODULES.values()}), ids=str)
+def test_few_files_stand_side_by_side(folder: Path) -> None:
+    files = [path for path in folder.iterdir() if path.is_file() and path.name != "__init__.py"]
+
+    assert len(files) <= MOST_FILES
