@@ -1,4 +1,4 @@
-"""The stand-in for LakeTS 0.1.3 has the interface of LakeTS 0.1.3: else the tests of the upgrade prove nothing."""
+"""The stand-in for LakeTS 0.1.3 has its interface: else the tests of the upgrade prove nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 COLUMNS = """
     SELECT concat_ws(' ', cls.relname, att.attname, format_type(att.atttypid, att.atttypmod),
-                     CASE WHEN att.attnotnull THEN 'not null' END, 'default ' || pg_get_expr(def.adbin, def.adrelid))
+                     CASE WHEN att.attnotnull THEN 'not null' END,
+                     'default ' || pg_get_expr(def.adbin, def.adrelid))
       FROM pg_class AS cls
       JOIN pg_attribute AS att ON att.attrelid = cls.oid AND att.attnum > 0 AND NOT att.attisdropped
       LEFT JOIN pg_attrdef AS def ON def.adrelid = cls.oid AND def.adnum = att.attnum
@@ -31,7 +32,8 @@ CONSTRAINTS = """
     UNION
     SELECT cls.relname || ' UNIQUE ' || substring(pg_get_indexdef(idx.indexrelid) FROM '\\(.*\\)')
       FROM pg_index AS idx JOIN pg_class AS cls ON cls.oid = idx.indrelid
-     WHERE cls.relnamespace = 'lakets'::regnamespace AND idx.indisunique AND NOT idx.indisprimary AND cls.relname = %s
+     WHERE cls.relnamespace = 'lakets'::regnamespace AND cls.relname = %s
+       AND idx.indisunique AND NOT idx.indisprimary
 """
 
 
@@ -47,8 +49,8 @@ def stand_in(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection]:
 @pytest.mark.parametrize("line", FUNCTIONS_01, ids=lambda line: line.split("(")[0])
 def test_a_function_is_as_that_of_0_1_3(stand_in: psycopg.Connection, line: str) -> None:
     rows = stand_in.execute(
-        "SELECT format('%%s(%%s) -> %%s%%s%%s', proname, pg_get_function_arguments(oid), pg_get_function_result(oid),"
-        " CASE prokind WHEN 'a' THEN ' [aggregate]' END, CASE provolatile WHEN 'i' THEN ' immutable' END)"
+        "SELECT format('%%s(%%s) -> %%s%%s%%s', proname, pg_get_function_arguments(oid),"
+        " pg_get_function_result(oid), CASE prokind WHEN 'a' THEN ' [aggregate]' END, CASE provolatile WHEN 'i' THEN ' immutable' END)"
         " FROM pg_proc WHERE pronamespace = 'lakets'::regnamespace AND proname = %s",
         [line.split("(")[0]],
     ).fetchall()
@@ -83,7 +85,8 @@ def test_a_lived_in_0_1_3_has_its_triggers(stand_in: psycopg.Connection) -> None
         SET client_min_messages = error;
         CREATE TABLE public.m (ts timestamptz NOT NULL, device text, value float8);
         SELECT create_chronotable('m', 'ts'), enable_sync('m'), add_tiering_policy('m', '1 day'),
-               create_rollup('h', 'SELECT lakets.time_bucket(''1 hour'', ts) AS bucket FROM public.m GROUP BY 1', '1 hour', 'm'),
+               create_rollup('h', 'SELECT lakets.time_bucket(''1 hour'', ts) AS bucket FROM public.m GROUP BY 1',
+                             '1 hour', 'm'),
                enable_rollup_invalidation('h'), enable_lvc('m', '{device}', '{value}');
         """
     )
