@@ -14,7 +14,7 @@ LAKETS_01 = "\n".join(path.read_text() for path in sorted((_HERE / "lakets_01").
 FUNCTIONS_01 = (_HERE / "sql" / "interface_0_1_3.txt").read_text().splitlines()
 
 #: The tables, a line for each column and constraint.
-TABLES_01 = (_HERE / "sql" / "tables_0_1_3.txt").read_text().splitlines()
+TABLES_01 = (_HERE / "lakets_01" / "tables.txt").read_text().splitlines()
 
 _SHORT = {
     "timestamp with time zone": "timestamptz",

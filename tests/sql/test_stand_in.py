@@ -49,8 +49,9 @@ def stand_in(postgres: EmbeddedPostgres) -> Iterator[psycopg.Connection]:
 @pytest.mark.parametrize("line", FUNCTIONS_01, ids=lambda line: line.split("(")[0])
 def test_a_function_is_as_that_of_0_1_3(stand_in: psycopg.Connection, line: str) -> None:
     rows = stand_in.execute(
-        "SELECT format('%%s(%%s) -> %%s%%s%%s', proname, pg_get_function_arguments(oid),"
-        " pg_get_function_result(oid), CASE prokind WHEN 'a' THEN ' [aggregate]' END, CASE provolatile WHEN 'i' THEN ' immutable' END)"
+        "SELECT format('%%s(%%s) -> %%s%%s%%s', proname,"
+        " pg_get_function_arguments(oid), pg_get_function_result(oid),"
+        " CASE prokind WHEN 'a' THEN ' [aggregate]' END, CASE provolatile WHEN 'i' THEN ' immutable' END)"
         " FROM pg_proc WHERE pronamespace = 'lakets'::regnamespace AND proname = %s",
         [line.split("(")[0]],
     ).fetchall()
@@ -85,7 +86,7 @@ def test_a_lived_in_0_1_3_has_its_triggers(stand_in: psycopg.Connection) -> None
         SET client_min_messages = error;
         CREATE TABLE public.m (ts timestamptz NOT NULL, device text, value float8);
         SELECT create_chronotable('m', 'ts'), enable_sync('m'), add_tiering_policy('m', '1 day'),
-               create_rollup('h', 'SELECT lakets.time_bucket(''1 hour'', ts) AS bucket FROM public.m GROUP BY 1',
+               create_rollup('h', 'SELECT lakets.time_bucket(''1 hour'', ts) AS b FROM public.m GROUP BY 1',
                              '1 hour', 'm'),
                enable_rollup_invalidation('h'), enable_lvc('m', '{device}', '{value}');
         """
