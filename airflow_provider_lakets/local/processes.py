@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from typing import IO, TYPE_CHECKING
 
 import psutil
@@ -57,6 +58,11 @@ def try_lock(file: IO[str], *, shared: bool = False) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def open_log(path: Path) -> IO[bytes]:
+    """Open a log to append to; one that is new only its owner may read."""
+    return open(path, "ab", opener=partial(os.open, mode=0o600))
 
 
 def is_alive(pid: int) -> bool:

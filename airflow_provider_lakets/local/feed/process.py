@@ -14,7 +14,7 @@ import psutil
 
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.local.feed import control
-from airflow_provider_lakets.local.processes import end_process, try_lock
+from airflow_provider_lakets.local.processes import end_process, open_log, try_lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +82,7 @@ class FeedProcess:
         command += ["--interval", str(interval), "--lock", str(self._lock_file)]
         if attached:
             command.append("--attached")
-        with self.log_file.open("ab") as output:
+        with open_log(self.log_file) as output:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE if attached else subprocess.DEVNULL,

