@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
+# For files that only their owner may read.
+_private = partial(os.open, mode=0o600)
+
+
 class FileLock:
     """
     Exclude other processes, and other threads of this one; whoever comes second waits.
@@ -34,7 +38,7 @@ class FileLock:
     def __enter__(self) -> None:
         self._here.acquire()
         with contextlib.suppress(FileNotFoundError):  # whoever removed the folder leaves nothing to share
-            self._file = self._path.open("a")
+            self._file = open(self._path, "a", opener=_private)
             fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def __exit__(
@@ -62,7 +66,7 @@ def try_lock(file: IO[str], *, shared: bool = False) -> bool:
 
 def open_log(path: Path) -> IO[bytes]:
     """Open a log to append to; one that is new only its owner may read."""
-    return open(path, "ab", opener=partial(os.open, mode=0o600))
+    return open(path, "ab", opener=_private)
 
 
 def is_alive(pid: int) -> bool:

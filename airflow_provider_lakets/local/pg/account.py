@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _NAME = "pgserver"
 
-# The right to pass folders that are closed to others. Postgres looks for its programs with access(2), which heeds
-# that right only without the fix-up.
+# The right to pass folders that are closed to others. Postgres looks for its programs with access(2), which
+# heeds that right only without the fix-up.
 _PASS = ("--securebits=+no_setuid_fixup", "--inh-caps=+dac_override", "--ambient-caps=+dac_override")
 
 

