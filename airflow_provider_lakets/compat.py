@@ -28,7 +28,7 @@ try:
 
     HAS_RETRY_POLICY = True
 except ImportError:  # Airflow before 3.3 asks no task for one
-    RetryPolicy = object  # type: ignore[assignment,misc,unused-ignore]
+    RetryDecision = RetryPolicy = object  # type: ignore[assignment,misc,unused-ignore]
     HAS_RETRY_POLICY = False
 
 if TYPE_CHECKING:

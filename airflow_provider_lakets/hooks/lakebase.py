@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 import tenacity
 from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
-from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.sdk import Connection
 
 from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.hooks._psycopg import PsycopgHook, require_sqlalchemy_2
 from airflow_provider_lakets.login.identity import NOT_DEFINED
 from airflow_provider_lakets.login.login import Login
 from airflow_provider_lakets.login.login_error import RETRY_POLICY
@@ -40,7 +40,7 @@ POOLED_SECONDS = 45 * 60
 CANCEL_TIMEOUT = 5.0  # seconds; a task being killed has little time
 
 
-class LakebaseHook(PostgresHook):
+class LakebaseHook(PsycopgHook):
     """
     Connect to Databricks Lakebase Postgres; a :class:`PostgresHook` in everything else.
 
@@ -65,7 +65,7 @@ class LakebaseHook(PostgresHook):
     default_conn_name = "lakebase_default"
     conn_type = "lakebase"
     hook_name = "Databricks Lakebase"
-    ignored_extra_options = PostgresHook.ignored_extra_options | {
+    ignored_extra_options = PsycopgHook.ignored_extra_options | {
         # read by DbApiHook
         "dialect",
         "placeholder",
@@ -158,10 +158,11 @@ class LakebaseHook(PostgresHook):
 
     def get_sqlalchemy_engine(self, engine_kwargs: dict[str, Any] | None = None) -> Engine:
         """
-        Return an engine, on psycopg, that mints for each physical login.
+        Return an engine, on psycopg, that mints for each physical login; it needs SQLAlchemy 2.
 
         :param engine_kwargs: What :func:`sqlalchemy.create_engine` takes.
         """
+        require_sqlalchemy_2("An engine")
         options = {
             "creator": lambda: self._open(psycopg.Connection.connect),
             "pool_pre_ping": True,
@@ -171,7 +172,8 @@ class LakebaseHook(PostgresHook):
 
     @property
     def sqlalchemy_url(self) -> URL:
-        """The connection as a URL, host and role resolved; a password is in it only if it is a native one."""
+        """The connection as a URL for SQLAlchemy 2, host and role resolved; its password only if native."""
+        require_sqlalchemy_2("The URL of an engine")
         from sqlalchemy.engine import URL
 
         login = self._login.arguments()

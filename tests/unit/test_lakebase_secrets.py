@@ -13,6 +13,7 @@ from airflow.providers.databricks.hooks.databricks_base import BaseDatabricksHoo
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.hooks.lakebase import LakebaseHook
 from tests.control_plane import ControlPlane, Fault
+from tests.needs import SQLALCHEMY_2
 from tests.relay import Relay
 
 if TYPE_CHECKING:
@@ -204,10 +205,17 @@ def connect_from_a_pool(hook: LakebaseHook) -> None:
         pass
 
 
+def connect_from_an_engine(hook: LakebaseHook) -> object:
+    return hook.get_sqlalchemy_engine().connect()
+
+
 @pytest.mark.parametrize(
     "log_in",
-    [connect_asynchronously, connect_from_a_pool, lambda hook: hook.get_sqlalchemy_engine().connect()],
-    ids=["event loop", "pool", "engine"],
+    [
+        pytest.param(connect_asynchronously, id="event loop"),
+        pytest.param(connect_from_a_pool, id="pool"),
+        pytest.param(connect_from_an_engine, id="engine", marks=SQLALCHEMY_2),
+    ],
 )
 def test_refused_login_shows_no_secret_on_other_ways_either(
     scene: Scene,
@@ -244,9 +252,17 @@ def test_successful_login_leaves_no_secret_behind(
     caplog.set_level(logging.DEBUG)
     hook = LakebaseHook()
     hook.get_conn().close()
-    engine = hook.get_sqlalchemy_engine()
 
-    kept: list[Any] = [hook.connection, vars(hook.connection), hook.connection.get_uri(), engine, vars(hook)]
-    kept += [hook.get_uri(), hook.test_connection(), caplog.text, capfd.readouterr()]
+    kept: list[Any] = [hook.connection, vars(hook.connection), hook.connection.get_uri(), vars(hook)]
+    kept += [hook.test_connection(), caplog.text, capfd.readouterr()]
+
+    assert [secret for secret in scene.secrets() if secret in repr(kept)] == []
+
+
+@SQLALCHEMY_2
+def test_engine_and_its_url_hold_no_secret(scene: Scene) -> None:
+    hook = LakebaseHook()
+
+    kept = [hook.get_sqlalchemy_engine(), hook.get_uri(), vars(hook)]
 
     assert [secret for secret in scene.secrets() if secret in repr(kept)] == []

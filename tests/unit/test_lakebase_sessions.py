@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 from asgiref.sync import async_to_sync
-from sqlalchemy import text
 
 from airflow_provider_lakets.exceptions import (
     LakebaseConnectionError,
@@ -77,53 +76,6 @@ def test_pool_replaces_a_connection_that_the_server_cut(
 
         with pool.connection() as conn:
             assert conn.info.backend_pid != pid
-
-
-def test_engine_mints_for_each_physical_connection(hook: LakebaseHook, principal: ControlPlane) -> None:
-    engine = hook.get_sqlalchemy_engine()
-
-    with engine.connect() as first, engine.connect() as second:
-        users = [conn.execute(text(WHO)).scalar() for conn in (first, second)]
-    with engine.connect() as again:
-        again.execute(text(WHO))
-    engine.dispose()
-
-    assert users == [principal.client_id] * 2
-    assert len(set(principal.minted)) == 2
-
-
-def test_engine_recycles_well_before_an_hour_and_takes_arguments(hook: LakebaseHook) -> None:
-    engine = hook.get_sqlalchemy_engine({"pool_size": 3})
-
-    assert engine.pool._recycle == POOLED_SECONDS
-    assert engine.pool.size() == 3  # type: ignore[attr-defined]
-
-
-def test_uri_of_an_oauth_connection_holds_no_credential(hook: LakebaseHook, principal: ControlPlane) -> None:
-    uri = hook.get_uri()
-
-    assert uri.startswith(f"postgresql+psycopg://{principal.client_id}@/postgres?")
-    assert principal.minted == []
-
-
-def test_uri_of_a_native_connection_logs_in(define: Callable[..., None], postgres: EmbeddedPostgres) -> None:
-    uri = native(define, postgres, sslmode="disable").get_uri()
-
-    assert "postgres:unused@/postgres" in uri
-    with psycopg.connect(uri.replace("+psycopg", "")) as conn:
-        assert conn.execute(WHO).fetchone() == ("postgres",)
-
-
-def test_data_frame_comes_through_the_engine(
-    hook: LakebaseHook, principal: ControlPlane, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = hook.get_sqlalchemy_engine()
-    monkeypatch.setattr(hook, "get_sqlalchemy_engine", lambda: engine)  # to dispose of it: get_df does not
-
-    frame = hook.get_df("SELECT current_user AS who")
-    engine.dispose()
-
-    assert list(frame["who"]) == [principal.client_id]
 
 
 def test_event_loop_gets_an_autocommit_session(hook: LakebaseHook, principal: ControlPlane) -> None:
@@ -389,26 +341,6 @@ def test_cancel_ends_the_running_statement_without_a_login(
 
     assert isinstance(ended[0], psycopg.errors.QueryCanceled)
     assert len(principal.minted) == 1
-
-
-def test_rows_come_in_the_form_of_the_extra(define: Callable[..., None], postgres: EmbeddedPostgres) -> None:
-    hook = native(define, postgres, cursor="dictcursor")
-
-    assert hook.get_first("SELECT 1 AS one") == {"one": 1}
-
-
-def test_bulk_load_copies_a_file(
-    define: Callable[..., None], postgres: EmbeddedPostgres, tmp_path: Any
-) -> None:
-    hook = native(define, postgres)
-    (tmp_path / "rows.tsv").write_text("1\tsunny\n2\train\n")
-    hook.run("CREATE TABLE bulk (day int, sky text)", autocommit=True)
-
-    hook.bulk_load("bulk", str(tmp_path / "rows.tsv"))
-    found = hook.get_records("SELECT * FROM bulk ORDER BY day")
-    hook.run("DROP TABLE bulk", autocommit=True)
-
-    assert found == [(1, "sunny"), (2, "rain")]
 
 
 def test_test_connection_says_as_whom_and_to_what(hook: LakebaseHook, principal: ControlPlane) -> None:

@@ -1,0 +1,95 @@
+"""PostgresHook on psycopg 3, whatever SQLAlchemy is installed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+from psycopg.rows import dict_row, namedtuple_row
+from psycopg.types.json import Json
+
+from airflow_provider_lakets.exceptions import LakeTSError
+
+if TYPE_CHECKING:
+    import psycopg
+
+_ROWS = {"dictcursor": dict_row, "namedtuplecursor": namedtuple_row}
+_FROM_FILE = re.compile(r"\bFROM\s+STDIN\b", re.IGNORECASE)
+_BLOCK = 64 * 1024
+
+
+class PsycopgHook(PostgresHook):
+    """
+    Do with psycopg 3 what :class:`PostgresHook` does with psycopg 2 where SQLAlchemy is older than 2.0.
+
+    Airflow 3.1 pins SQLAlchemy 1.4.54. Sessions of Lakebase are psycopg 3 all the same; only SQLAlchemy's own
+    engine is not to be had there.
+    """
+
+    def copy_expert(self, sql: str, filename: str) -> None:
+        """
+        Copy between a table and a local file; a file that is missing is made and taken as empty.
+
+        :param sql: ``COPY ... FROM STDIN`` or ``COPY ... TO STDOUT``.
+        :param filename: The file to read or to write.
+        """
+        self.log.info("Running copy expert: %s, filename: %s", sql, filename)
+        path = Path(filename)
+        with self.get_conn() as conn, conn.cursor() as cursor:
+            if _FROM_FILE.search(sql):
+                path.touch()
+                with path.open("rb") as file, cursor.copy(sql) as copy:
+                    while block := file.read(_BLOCK):
+                        copy.write(block)
+            else:
+                with path.open("wb") as file, cursor.copy(sql) as copy:
+                    for data in copy:
+                        file.write(data)
+
+    def insert_rows(
+        self, *args: Any, executemany: bool = False, fast_executemany: bool = False, **kwargs: Any
+    ) -> None:
+        """
+        Insert rows; both ``executemany`` and ``fast_executemany`` send many at once.
+
+        :param args: As for :meth:`PostgresHook.insert_rows`.
+        :param executemany: Send the rows of one transaction together.
+        :param fast_executemany: The same: with psycopg 3 that is the fast way.
+        :param kwargs: As for :meth:`PostgresHook.insert_rows`.
+        """
+        many = executemany or fast_executemany
+        super().insert_rows(*args, executemany=many, **kwargs)  # type: ignore[no-untyped-call]  # there unannotated
+
+    def get_db_log_messages(self, conn: psycopg.Connection[Any]) -> None:
+        """Do nothing: each message was logged when it came (``enable_log_db_messages``)."""
+
+    def _get_cursor(self, raw_cursor: str) -> Any:
+        try:
+            return _ROWS[raw_cursor.casefold()]
+        except KeyError:
+            raise ValueError(
+                f"Connection {self.get_conn_id()!r}: there is no cursor {raw_cursor!r} with psycopg 3; "
+                f"set 'cursor' in the extra to one of {', '.join(_ROWS)}, or leave it out."
+            ) from None
+
+    @staticmethod
+    def _serialize_cell(cell: object, conn: Any | None = None) -> Any:
+        # As PostgresHook does with psycopg 3. With psycopg 2 it leaves lists alone, as arrays.
+        return Json(cell) if isinstance(cell, (dict, list)) else cell
+
+
+def require_sqlalchemy_2(asked_for: str) -> None:
+    """
+    Raise unless SQLAlchemy knows psycopg 3, which it does from 2.0 on.
+
+    :param asked_for: What needs it.
+    """
+    import sqlalchemy
+
+    if int(sqlalchemy.__version__.partition(".")[0]) < 2:
+        raise LakeTSError(
+            f"{asked_for} needs SQLAlchemy 2.0 or later, which can use psycopg 3; {sqlalchemy.__version__} "
+            "is installed. Upgrade SQLAlchemy, or use get_conn, get_records or get_pool, which need none."
+        )
