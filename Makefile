@@ -2,25 +2,31 @@
 # No package is taken as already built: pip builds in isolation, with the build tools that each package asks for.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
+# `make test PYTHON=python3.12` runs on that one; VENV=.venv-3.12 keeps the environment beside the usual one.
 PYTHON ?= python3
+# Part of the stamps' names: with another Python, the environment is made anew.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
-DEMO_STAMP := $(VENV)/.installed-demo
+DEMO_STAMP := $(VENV)/.installed-local-$(VERSION)
+TEST_STAMP := $(VENV)/.installed-test-$(VERSION)
+STAMP := $(VENV)/.installed-dev-$(VERSION)
 LOWEST := .venv-lowest
 LOWEST_STAMP := $(LOWEST)/.installed
+LOWEST_PYTHON ?= $(shell .ci/find-python 3.10)
 # Bytecode makes every start of Airflow about twice as fast.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-lowest e2e e2e-short compose-test lint format bench clean
+.PHONY: help demo test test-python test-lowest test-sdist e2e e2e-short compose-test lint format bench constraints \
+    constraints-lowest clean
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 # Make a virtual environment with one extra: $(call install,folder,constraints,extra). Lists packages as they arrive.
 define install
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or later is needed; $(PYTHON) is older: name another with PYTHON=...")'
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13) and "Python 3.10 to 3.13 is needed; $(PYTHON) is $(VERSION): name another with PYTHON=...")'
 	@echo "Setting up $(1) for '$(3)': two to five minutes the first time, most of it downloads"
-	@$(PYTHON) -m venv $(1)
+	@$(PYTHON) -m venv $(if $(wildcard $(1)/lib/python$(VERSION)),,--clear) $(1)
 	@$(1)/bin/pip install --progress-bar off --constraint $(2) --editable '.[$(3)]' \
 	    | sed -u -n -e 's/^Collecting /  /p' -e 's/^  Building wheel/  building/p' -e 's/^Installing collected.*/  installing/p'
 	@touch $@
@@ -29,12 +35,19 @@ endef
 $(DEMO_STAMP): pyproject.toml constraints.txt
 	$(call install,$(VENV),constraints.txt,local)
 
-$(STAMP): pyproject.toml constraints.txt
-	$(call install,$(VENV),constraints.txt,dev)
+$(TEST_STAMP): pyproject.toml constraints.txt
+	$(call install,$(VENV),constraints.txt,test)
 	@touch $(DEMO_STAMP)
 
+$(STAMP): pyproject.toml constraints.txt
+	$(call install,$(VENV),constraints.txt,dev)
+	@touch $(DEMO_STAMP) $(TEST_STAMP)
+
+# The lowest versions are those of the lowest Python. Without one, .ci/find-python has said so.
+$(LOWEST_STAMP): PYTHON = $(LOWEST_PYTHON)
+$(LOWEST_STAMP): VERSION = 3.10
 $(LOWEST_STAMP): pyproject.toml constraints-lowest.txt
-	$(call install,$(LOWEST),constraints-lowest.txt,dev)
+	$(call install,$(LOWEST),constraints-lowest.txt,test)
 
 demo: $(DEMO_STAMP)  ## run the LakeTS lifecycle on a local Lakebase with real data, through Airflow
 	$(BIN)/lakets demo
@@ -42,8 +55,17 @@ demo: $(DEMO_STAMP)  ## run the LakeTS lifecycle on a local Lakebase with real d
 test: $(STAMP)  ## run the tests
 	$(BIN)/pytest -n 2 -m "not slow"
 
-test-lowest: $(LOWEST_STAMP)  ## run the tests of hooks, operators and DAGs on the lowest supported Airflow
+test-python: $(TEST_STAMP)  ## run only the tests of hooks, operators and DAGs
+	$(BIN)/pytest -n 2 -m "not slow" tests/unit tests/dags
+
+test-lowest: $(LOWEST_STAMP)  ## the same on the lowest supported Airflow, packages and Python
 	$(LOWEST)/bin/pytest -n 2 -m "not slow" tests/unit tests/dags
+
+test-sdist: $(TEST_STAMP)  ## the same from the unpacked source distribution, in a folder of its own
+	@rm -rf build/sdist && mkdir -p build/sdist
+	$(BIN)/python -m hatchling build --target sdist --directory build/sdist
+	tar --extract --file build/sdist/*.tar.gz --directory build/sdist --strip-components 1
+	cd build/sdist && PYTHONPATH=$$PWD $(abspath $(BIN))/python -m pytest -n 2 -m "not slow" tests/unit tests/dags
 
 # AIRFLOW=3.3 or AIRFLOW=3.1 for one of them; SET=quick leaves out what takes minutes, SET=short takes a few.
 AIRFLOW ?= 3.3 3.1
@@ -69,5 +91,21 @@ format: $(STAMP)  ## let ruff put things right
 bench: $(STAMP)  ## measure the engine beside plain Postgres
 	$(BIN)/python -m benchmarks
 
+# Pins stay as they are where pyproject.toml allows; UPGRADE=--upgrade takes the newest of all.
+UV := .venv-uv/bin/uv
+RESOLVE := $(UV) pip compile pyproject.toml --quiet --python-version 3.10 --strip-extras --no-annotate
+constraints: $(UV)  ## resolve constraints.txt, for every supported Python
+	$(RESOLVE) --extra dev --universal $(UPGRADE) --custom-compile-command "make $@" --output-file $@.txt
+
+# Airflow 3.1.0 does not start with a newer structlog, though it allows it; a newer fastapi-cli would raise typer.
+constraints-lowest: $(UV)  ## resolve constraints-lowest.txt, the lower bounds of pyproject.toml on the lowest Python
+	@: > $@.txt
+	printf '%s\n' 'structlog<25.5' 'fastapi-cli<0.0.20' | $(RESOLVE) --constraint - --extra test \
+	    --resolution lowest-direct --custom-compile-command "make $@" --output-file $@.txt
+
+$(UV):
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/pip install --quiet uv
+
 clean:  ## remove what the targets made
-	rm -rf $(VENV) $(LOWEST) .lakets dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-* .lakets dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,12 +16,14 @@ def sql_dir() -> Path:
 
     :raises FileNotFoundError: if neither is there, which means a broken install.
     """
-    # The checkout first: an editable install may leave a stale copy inside the package.
-    for folder in (_PACKAGE.parent / "sql", _PACKAGE / "sql"):
-        if (folder / "migrations").is_dir():
-            return folder
+    if (inside := _PACKAGE / "sql").is_dir():
+        return inside
+    # Beside an installed package lie other packages, and one of them may be called sql.
+    beside = _PACKAGE.parent / "sql"
+    if (_PACKAGE.parent / "pyproject.toml").is_file() and beside.is_dir():
+        return beside
     raise FileNotFoundError(
-        f"The LakeTS SQL modules are missing: looked beside and inside {_PACKAGE}. "
+        f"The LakeTS SQL modules are missing: {inside} is not there, and {beside} is not that of a checkout. "
         "Reinstall airflow-provider-lakets."
     )
 
