@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from fastapi import APIRouter, Depends, Request
 
-from airflow_provider_lakets.local.api.control_plane import ApiError
 from airflow_provider_lakets.local.api.faults import MOMENTARY, Fault, FaultName, Faults
+from airflow_provider_lakets.local.api.requests import ApiError, body_of, number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ def admin_routes(
     """
 
     def check(request: Request) -> None:
-        if not secrets.compare_digest(request.headers.get("x-lakets-admin", ""), token):
+        if not secrets.compare_digest(request.headers.get("x-lakets-admin", "").encode(), token.encode()):
             raise ApiError(
                 403, "PERMISSION_DENIED", "The admin token is in lakebase.json of the Lakebase's folder."
             )
@@ -49,8 +49,11 @@ def admin_routes(
 
     @router.post("/faults/{name}")
     async def cause(name: FaultName, request: Request) -> dict[str, Any]:
-        asked = await request.json()
-        fault = Fault(times=asked.get("times"), seconds=float(asked.get("seconds") or Fault.seconds))
+        asked = await body_of(request)
+        times = number(asked, "times")
+        fault = Fault(
+            times=None if times is None else int(times), seconds=number(asked, "seconds") or Fault.seconds
+        )
         if name is FaultName.CUT:
             return {"sessions": cut()}
         if name is FaultName.SHUTDOWN:

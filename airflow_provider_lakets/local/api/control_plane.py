@@ -17,6 +17,17 @@ from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from airflow_provider_lakets.local.api.faults import FaultName, Faults
+from airflow_provider_lakets.local.api.requests import (
+    MAX_TTL,
+    Answer,
+    ApiError,
+    body_of,
+    invalid,
+    page_of,
+    text,
+    texts,
+    ttl,
+)
 from airflow_provider_lakets.local.api.workspace import CdfConfig
 
 if TYPE_CHECKING:
@@ -24,29 +35,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.local.api.workspace import Database, Workspace
 
-Answer = dict[str, Any]
-
 WORKSPACE_ID = "1234567890123456"
 TOKEN_TTL = 3600
-MIN_TTL, MAX_TTL = 300, 3600  # seconds that a database credential lives
-DEFAULT_PAGE = 50
 _CDF_ID = re.compile(r"[a-z][a-z0-9_]{0,62}")
-
-
-class ApiError(Exception):
-    """
-    An answer that is an error.
-
-    :param status: HTTP status.
-    :param code: Databricks' error code.
-    :param message: What was asked and what was found.
-    """
-
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.headers = headers
 
 
 class FeedControl(Protocol):
@@ -155,7 +146,7 @@ class ControlPlane:
             if client_id is None:
                 found = {"error": "invalid_client", "error_description": "Client authentication failed"}
                 return JSONResponse(found, status_code=401)
-            form = (await request.body()).decode()
+            form = (await request.body()).decode(errors="replace")
             if "grant_type=client_credentials" not in form:
                 return JSONResponse({"error": "unsupported_grant_type"}, status_code=400)
             access_token, _ = self.issuer.issue(client_id, self.url, TOKEN_TTL, scope="all-apis")
@@ -182,7 +173,9 @@ class ControlPlane:
         principal = self.workspace.principals.get(client_id)
         if kind != "Basic" or principal is None:
             return None
-        return client_id if secrets.compare_digest(secret, principal.client_secret) else None
+        return (
+            client_id if secrets.compare_digest(secret.encode(), principal.client_secret.encode()) else None
+        )
 
     def _projects(self) -> APIRouter:
         router = APIRouter(dependencies=[Depends(self.identity)])
@@ -221,11 +214,12 @@ class ControlPlane:
 
         @router.post("/credentials")
         async def generate(request: Request, identity: str = Depends(self.identity)) -> Answer:
-            asked = await request.json()
-            endpoint = self.workspace.endpoint(asked.get("endpoint") or "")
+            asked = await body_of(request)
+            name = text(asked, "endpoint")
+            endpoint = self.workspace.endpoint(name)
             if endpoint is None:
-                raise ApiError(404, "NOT_FOUND", f"Endpoint {asked.get('endpoint')!r} does not exist.")
-            token, expires = await self._mint(identity, endpoint.name, _ttl(asked))
+                raise ApiError(404, "NOT_FOUND", f"Endpoint {name!r} does not exist.")
+            token, expires = await self._mint(identity, endpoint.name, ttl(asked))
             return {"token": token, "expire_time": _instant(expires)}
 
         return router
@@ -256,9 +250,9 @@ class ControlPlane:
 
         @router.post("/credentials")
         async def generate(request: Request, identity: str = Depends(self.identity)) -> Answer:
-            names = (await request.json()).get("instance_names") or []
+            names = texts(await body_of(request), "instance_names")
             if len(names) != 1:
-                raise ApiError(400, "INVALID_PARAMETER_VALUE", f"instance_names takes one name, not {names}.")
+                raise invalid(f"instance_names takes one name, not {len(names)}.")
             instance = _find(instances, names[0], "Database instance")
             token, expires = await self._mint(identity, instance.endpoint.name, MAX_TTL)
             return {"token": token, "expiration_time": _instant(expires)}
@@ -283,7 +277,7 @@ class ControlPlane:
         @router.post(base)
         async def create(p: str, b: str, d: str, request: Request) -> Answer:
             parent = database(p, b, d)
-            config = _new_config(parent, await request.json(), request.query_params.get("cdf_config_id"))
+            config = _new_config(parent, await body_of(request), request.query_params.get("cdf_config_id"))
             await self.feeds.start(parent, config)
             parent.cdf_configs[config.name] = config
             return self._done(config.name, config.answer())
@@ -310,7 +304,7 @@ class ControlPlane:
         async def list_statuses(p: str, b: str, d: str, c: str, request: Request) -> Answer:
             parent = database(p, b, d)
             config = _find(parent.cdf_configs, f"{parent.name}/cdf-configs/{c}")
-            return _cut(request, "cdf_statuses", await self.feeds.statuses(parent, config))
+            return page_of(request, "cdf_statuses", await self.feeds.statuses(parent, config))
 
         @router.get(base + "/{c}/cdf-statuses/{s}")
         async def get_status(p: str, b: str, d: str, c: str, s: str) -> Answer:
@@ -329,34 +323,16 @@ class ControlPlane:
 
 
 def _new_config(database: Database, asked: Answer, config_id: str | None) -> CdfConfig:
-    missing = [key for key in ("catalog", "schema", "postgres_schema") if not asked.get(key)]
-    if missing:
-        raise ApiError(400, "INVALID_PARAMETER_VALUE", f"The change feed lacks {', '.join(missing)}.")
-    config_id = config_id or asked["postgres_schema"]
+    wanted = {key: text(asked, key) for key in ("catalog", "schema", "postgres_schema")}
+    if missing := [key for key, value in wanted.items() if not value]:
+        raise invalid(f"The change feed lacks {', '.join(missing)}.")
+    config_id = config_id or wanted["postgres_schema"]
     if not _CDF_ID.fullmatch(config_id):
-        raise ApiError(
-            400, "INVALID_PARAMETER_VALUE", f"{config_id!r} is no id of a change feed: {_CDF_ID.pattern}"
-        )
+        raise invalid(f"{config_id!r} is no id of a change feed: {_CDF_ID.pattern}")
     name = f"{database.name}/cdf-configs/{config_id}"
     if name in database.cdf_configs:
         raise ApiError(409, "ALREADY_EXISTS", f"{name!r} exists already.")
-    return CdfConfig(name, asked["catalog"], asked["schema"], asked["postgres_schema"])
-
-
-def _ttl(asked: Answer) -> int:
-    """Read how long a credential shall live, from ``ttl`` ('600s') or ``expire_time``."""
-    try:
-        if asked.get("expire_time"):
-            until = datetime.fromisoformat(asked["expire_time"].replace("Z", "+00:00"))
-            ttl = (until - datetime.now(timezone.utc)).total_seconds()
-        else:
-            ttl = float(str(asked.get("ttl") or f"{MAX_TTL}s").removesuffix("s"))
-    except ValueError as err:
-        raise ApiError(400, "INVALID_PARAMETER_VALUE", f"Not a time to live: {err}.") from err
-    if not MIN_TTL <= round(ttl) <= MAX_TTL:
-        message = f"A credential lives {MIN_TTL} to {MAX_TTL} seconds, not {ttl:g}."
-        raise ApiError(400, "INVALID_PARAMETER_VALUE", message)
-    return round(ttl)
+    return CdfConfig(name, **wanted)
 
 
 def _children(branch: Any, kind: str) -> dict[str, Any]:
@@ -372,20 +348,7 @@ def _find(things: dict[str, Any], name: str, kind: str = "Resource") -> Any:
 
 
 def _page(request: Request, key: str, things: Iterable[Any]) -> Answer:
-    return _cut(request, key, [thing.answer() for thing in things])
-
-
-def _cut(request: Request, key: str, answers: list[Answer]) -> Answer:
-    """Return a page of a list."""
-    try:
-        size = int(request.query_params.get("page_size") or DEFAULT_PAGE)
-        start = int(request.query_params.get("page_token") or 0)
-    except ValueError as err:
-        raise ApiError(400, "INVALID_PARAMETER_VALUE", f"Not a page: {err}.") from err
-    page: Answer = {key: answers[start : start + size]}
-    if start + size < len(answers):
-        page["next_page_token"] = str(start + size)
-    return page
+    return page_of(request, key, [thing.answer() for thing in things])
 
 
 def _instant(seconds: int) -> str:

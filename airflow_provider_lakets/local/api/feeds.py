@@ -10,8 +10,8 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from airflow_provider_lakets.local.api.control_plane import ApiError
 from airflow_provider_lakets.local.api.faults import FaultName
+from airflow_provider_lakets.local.api.requests import ApiError
 from airflow_provider_lakets.local.feed import control
 from airflow_provider_lakets.local.feed.catalog import SCHEMA
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
 import struct
 from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -30,6 +30,7 @@ _CANCEL_REQUEST = 80877102
 _CLEARTEXT_PASSWORD = struct.pack("!cii", b"R", 8, 3)
 _STARTUP_LIMIT = 10_000  # bytes; the server's own
 _PASSWORD_LIMIT = 65_536
+_HELD_LIMIT = 2 * _PASSWORD_LIMIT  # of what nobody has read: more is no login
 
 
 class RefusedError(Exception):
@@ -96,6 +97,9 @@ class Channel(asyncio.Protocol):
         """Pass on, or hold until somebody reads."""
         if self._peer is not None:
             self._peer.transport.write(data)
+        elif len(self._held) + len(data) > _HELD_LIMIT:
+            self._held.clear()
+            self.transport.abort()
         else:
             self._held += data
             self._news.set()
@@ -213,7 +217,7 @@ class Gateway:
                 await client.ended.wait()
         except RefusedError as err:
             client.transport.write(_fatal(err.sqlstate, str(err), err.hint))
-        except (OSError, ssl.SSLError, struct.error, UnicodeDecodeError, asyncio.TimeoutError) as err:
+        except Exception as err:  # whatever a stranger sends or stops sending ends his connection only
             log.debug("A login came to nothing: %s", type(err).__name__)
         finally:
             self._sessions.discard(client)
@@ -269,7 +273,8 @@ class Gateway:
         password = (await client.read(length - 4)).rstrip(b"\0").decode()
         server = await self._doorkeeper.admit(host, role, password)
         if server.settings:
-            parameters["options"] = f"{server.settings} {parameters.get('options', '')}".strip()
+            # Of settings that are there twice the server takes the last.
+            parameters["options"] = f"{parameters.get('options', '')} {server.settings}".strip()
         backend = await self._open(server.socket)
         backend.transport.write(_startup(parameters))
         backend.join(client)

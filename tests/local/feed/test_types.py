@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 UTC = timezone.utc
 FIRST, LAST = datetime(1, 1, 1), datetime(9999, 12, 31, 23, 59, 59, 999999)
 
+# What str.splitlines takes for the end of a line, beside the newline.
+LINE_ENDS = "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+
 # (type, literal, type in Delta, value in Delta)
 VALUES = [
     ("smallint", "-32768", pa.int16(), -32768),
@@ -40,6 +43,7 @@ VALUES = [
     ("boolean", "true", pa.bool_(), True),
     ("text", "a\tb\\N\n\U0001f986", pa.string(), "a\tb\\N\n\U0001f986"),
     ("text", "", pa.string(), ""),
+    *(("text", f"a{end}b", pa.string(), f"a{end}b") for end in LINE_ENDS),
     ("varchar(5)", "abc", pa.string(), "abc"),
     ("char(5)", "abc", pa.string(), "abc  "),
     ("uuid", "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", pa.string(), "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11"),

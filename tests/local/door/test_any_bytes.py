@@ -1,0 +1,139 @@
+"""Whatever comes before a login, and whenever it breaks off, ends that connection and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_lakets.local.door.authority import certificate, client_context, server_context
+from airflow_provider_lakets.local.door.gateway import Gateway, RefusedError
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Sequence
+    from pathlib import Path
+
+SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+MANY = 10_000
+
+
+class Nobody:
+    """Admits nobody, and fails in ways of its own."""
+
+    async def knock(self, host: str) -> None: ...
+
+    async def admit(self, host: str, role: str, password: str) -> Any:
+        if role == "broken":
+            raise KeyError(role)
+        raise RefusedError("28P01", "no")
+
+    def servers(self) -> Sequence[Path]:
+        return []
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    return server_context(certificate(tmp_path_factory.mktemp("authority"), ["127.0.0.1"]))
+
+
+async def send(tls: ssl.SSLContext, attempts: Sequence[Sequence[bytes]], *, read: bool) -> list[Any]:
+    """Make connections, one after the other; return what the loop had to report, and the last answer."""
+    troubles: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
+    gateway = Gateway(Nobody(), tls)
+    port = await gateway.listen(["127.0.0.1"], 0)
+    for pieces in attempts:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0)
+            if read:
+                writer.write_eof()
+                await asyncio.wait_for(reader.read(), 5)
+        except ConnectionError:
+            pass
+        finally:
+            writer.transport.abort()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(SSL_REQUEST)
+    answer = await asyncio.wait_for(reader.readexactly(1), 5)
+    writer.transport.abort()
+    await gateway.close()
+    gc.collect()  # a task whose error nobody has seen says so when it is collected
+    await asyncio.sleep(0)
+    return [*troubles, answer]
+
+
+def startup(**parameters: str) -> bytes:
+    body = struct.pack("!i", 196608)
+    body += b"".join(f"{name}\0{value}\0".encode() for name, value in parameters.items()) + b"\0"
+    return struct.pack("!i", len(body) + 4) + body
+
+
+PIECES = (
+    st.binary(max_size=60)
+    | st.sampled_from([SSL_REQUEST, struct.pack("!ii", 8, 80877104), startup(user="a"), b"\x16\x03\x01\x02"])
+    | st.tuples(st.integers(-(2**31), 2**31 - 1), st.integers(-(2**31), 2**31 - 1)).map(
+        lambda pair: struct.pack("!ii", *pair)
+    )
+)
+
+
+@given(attempts=st.lists(st.lists(PIECES, max_size=4), min_size=1, max_size=5), read=st.booleans())
+@example(attempts=[[SSL_REQUEST]], read=False)
+@example(attempts=[[SSL_REQUEST, b"\x16\x03\x01"]], read=False)
+@example(attempts=[[]], read=False)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_packet_brings_the_door_down(tls: ssl.SSLContext, attempts: list[list[bytes]], read: bool) -> None:
+    assert asyncio.run(send(tls, attempts, read=read)) == [b"S"]
+
+
+@pytest.mark.slow
+@given(attempts=st.lists(st.lists(PIECES, max_size=6), min_size=1, max_size=5), read=st.booleans())
+@settings(max_examples=MANY, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_ten_thousand_do_not_either(tls: ssl.SSLContext, attempts: list[list[bytes]], read: bool) -> None:
+    assert asyncio.run(send(tls, attempts, read=read)) == [b"S"]
+
+
+class Slow(Nobody):
+    """Keeps everybody waiting."""
+
+    async def knock(self, host: str) -> None:
+        await asyncio.sleep(60)
+
+
+def flood(port: int, authority: Path) -> int:
+    """Log in halfway, and send on and on while the door is busy; return how much it took."""
+    context = client_context(authority)
+    with socket.create_connection(("127.0.0.1", port)) as plain:
+        plain.sendall(SSL_REQUEST)
+        plain.recv(1)
+        with context.wrap_socket(plain, server_hostname="127.0.0.1") as private:
+            private.sendall(startup(user="a"))
+            sent = 0
+            with contextlib.suppress(OSError):
+                while sent < 64 * 1024 * 1024:
+                    private.sendall(b"x" * 65_536)
+                    sent += 65_536
+            return sent
+
+
+def test_a_flood_before_the_login_is_cut_off(tmp_path: Path) -> None:
+    async def run() -> int:
+        gateway = Gateway(Slow(), server_context(certificate(tmp_path, ["127.0.0.1"])))
+        port = await gateway.listen(["127.0.0.1"], 0)
+        taken = await asyncio.to_thread(flood, port, tmp_path)
+        await gateway.close()
+        return taken
+
+    assert asyncio.run(run()) < 16 * 1024 * 1024
