@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
     from airflow.providers.common.compat.openlineage.facet import Dataset
-    from airflow.sdk import Asset
+    from airflow.sdk import Asset, AssetAlias
 
 log = logging.getLogger(__name__)
 
 SCHEME = "lakets"
 DEFAULT_CONN_ID = "lakebase_default"
 
-# Whichever RollUp was refreshed, whichever table has newly tiered chunks: names of asset aliases.
+# Names of the asset aliases of lakebase_default; those of another connection have its id behind them.
 ROLLUPS = "lakets-rollups"
 TIERED = "lakets-tiered"
 
@@ -53,6 +53,24 @@ def tiered_asset(table: str, *, lakebase_conn_id: str = DEFAULT_CONN_ID, **optio
     """
     schema, _, name = table.rpartition(".")
     return _asset(lakebase_conn_id, ["tiered", schema or "public", name], options)
+
+
+def rollup_alias(lakebase_conn_id: str = DEFAULT_CONN_ID) -> AssetAlias:
+    """
+    Return the alias of all RollUps of a connection: it has an event whenever one of them was changed.
+
+    :param lakebase_conn_id: The connection of type ``lakebase`` by which they are refreshed.
+    """
+    return _alias(ROLLUPS, lakebase_conn_id)
+
+
+def tiered_alias(lakebase_conn_id: str = DEFAULT_CONN_ID) -> AssetAlias:
+    """
+    Return the alias of all ChronoTables of a connection: it has an event whenever one has new tiered chunks.
+
+    :param lakebase_conn_id: The connection of type ``lakebase`` by which they are tiered.
+    """
+    return _alias(TIERED, lakebase_conn_id)
 
 
 def create_asset(*, rollup: str | None = None, table: str | None = None, **options: Any) -> Asset:
@@ -109,4 +127,16 @@ def _asset(conn_id: str, names: list[str], options: dict[str, Any]) -> Asset:
     if "name" in options or "uri" in options:
         raise ValueError("an asset of LakeTS has its URI for its name: under another it has no events")
     path = "/".join(quote(part, safe="") for part in (conn_id, *names))
-    return Asset(uri=f"{SCHEME}://{path}", **options)
+    return Asset(uri=f"{SCHEME}://{path}", **{"group": _group(conn_id), **options})
+
+
+def _alias(name: str, conn_id: str) -> AssetAlias:
+    from airflow.sdk import AssetAlias
+
+    suffix = "" if conn_id == DEFAULT_CONN_ID else f"-{quote(conn_id, safe='')}"
+    return AssetAlias(f"{name}{suffix}", group=_group(conn_id))
+
+
+def _group(conn_id: str) -> str:
+    """Return the group of the assets of a connection, by which Airflow's list of assets can be read."""
+    return f"{SCHEME}-{quote(conn_id, safe='')}"

@@ -31,6 +31,8 @@ except ImportError:  # Airflow before 3.3 asks no task for one
     RetryDecision = RetryPolicy = object  # type: ignore[assignment,misc,unused-ignore]
     HAS_RETRY_POLICY = False
 
+from airflow_provider_lakets.exceptions import wrapped
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -50,9 +52,9 @@ __all__ = [
 ]
 
 
-def fail(message: str, cause: Exception | None = None) -> NoReturn:
-    """Fail the task without retry."""
-    raise AirflowFailException(message) from cause
+def fail(message: str) -> NoReturn:
+    """Fail the task without retry; the message is all that Airflow shows, on short lines."""
+    raise AirflowFailException(wrapped(message)) from None
 
 
 def answer_limit() -> str:

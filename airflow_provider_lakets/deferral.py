@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.compat import conf, fail
-from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.exceptions import LakeTSError, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,4 +62,4 @@ def raise_if_failed(event: Mapping[str, Any]) -> None:
     if event["status"] == "failed":
         if not event["retryable"]:
             fail(event["message"])
-        raise LakeTSError(event["message"])
+        raise LakeTSError(wrapped(event["message"]))

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+
+# Airflow's log view shows about so many characters without scrolling.
+WIDTH = 96
+
 
 class LakeTSError(Exception):
     """Anything this provider raises of its own accord derives from this."""
@@ -47,3 +53,16 @@ PERMANENT = (
     LakeTSNotInstalledError,
     LakeTSPrivilegeError,
 )
+
+
+def wrapped(message: str) -> str:
+    """Return a message with a line for each sentence, and no line longer than a log view shows."""
+    return "\n".join(
+        piece
+        for line in message.splitlines()
+        for sentence in ([line] if len(line) <= WIDTH else re.split(r"(?<=[.;?!]) (?=\S)", line))
+        for piece in textwrap.wrap(
+            sentence, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+        or [""]
+    )

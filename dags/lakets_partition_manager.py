@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 from airflow.timetables.interval import CronDataIntervalTimetable
 
+from airflow_provider_lakets.jobs import form
 from airflow_provider_lakets.operators.partitions import LakeTSPartitionOperator
 
 with DAG(
@@ -24,12 +25,7 @@ with DAG(
     tags=["lakets"],
     doc_md=__doc__,
     render_template_as_native_obj=True,
-    params={
-        "tables": Param([], type="array", items={"type": "string"}, description="schema.table; none: all"),
-        "start": Param(None, type=["null", "string"], format="date-time", description="Chunks from ..."),
-        "end": Param(None, type=["null", "string"], format="date-time", description="... to"),
-        "dry_run": Param(False, type="boolean", description="Tell what would happen; change nothing"),
-    },
+    params=form.params("tables", "start", "end", "dry_run"),
     default_args={
         "retries": 3,
         "retry_delay": timedelta(minutes=1),
@@ -39,11 +35,11 @@ with DAG(
 ):
     LakeTSPartitionOperator(
         task_id="ensure_partitions",
-        tables="{{ params.tables or none }}",
+        tables=form.TABLES,
         past_count=1,
         future_count=3,
         max_active_tis_per_dag=1,  # the runs of a backfill take turns
-        range_start="{{ data_interval_start if dag_run.run_type == 'backfill' else params.start }}",
-        range_end="{{ data_interval_end if dag_run.run_type == 'backfill' else params.end }}",
-        dry_run="{{ params.dry_run }}",
+        range_start=form.RANGE_START,
+        range_end=form.RANGE_END,
+        dry_run=form.DRY_RUN,
     )

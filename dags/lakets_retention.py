@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 
+from airflow_provider_lakets.jobs import form
 from airflow_provider_lakets.operators.approval import LakeTSForceApprovalOperator
 from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
 from airflow_provider_lakets.operators.summary import LakeTSSummaryOperator
@@ -26,11 +27,7 @@ with DAG(
     tags=["lakets"],
     doc_md=__doc__,
     render_template_as_native_obj=True,
-    params={
-        "tables": Param([], type="array", items={"type": "string"}, description="schema.table; none: all"),
-        "force": Param(False, type="boolean", description="Drop what is not proved durable, once approved"),
-        "dry_run": Param(False, type="boolean", description="Tell what would happen; change nothing"),
-    },
+    params=form.params("tables", "force", "dry_run"),
     default_args={
         "retries": 3,
         "retry_delay": timedelta(minutes=1),
@@ -38,24 +35,29 @@ with DAG(
         "pool": "default_pool",  # or one of your own, to bound the load on Lakebase
     },
 ):
-    tables = LakeTSTablesOperator(task_id="tables", tables="{{ params.tables or none }}", policy="retention")
+    tables = LakeTSTablesOperator(
+        task_id="tables",
+        tables=form.TABLES,
+        policy="retention",
+        max_batches=100,  # with more than 100 tables a mapped task has several
+    )
 
     # Asks for approval when force is on, and only then; a rejection leaves no table to go on with.
     approved = LakeTSForceApprovalOperator(
         task_id="approve_force",
         tables=tables.output,
-        force="{{ params.force }}",
-        dry_run="{{ params.dry_run }}",
+        force=form.FORCE,
+        dry_run=form.DRY_RUN,
     )
 
-    # One mapped task a table, named after it; skipped when no table has a retention policy.
+    # One mapped task a table, or a batch of them; skipped when no table has a retention policy.
     drop = LakeTSRetentionOperator.partial(
         task_id="drop_expired",
         retry_exponential_backoff=False,  # in a mapped task it ends the scheduler of Airflow 3.1.0
         max_active_tis_per_dagrun=4,
-        map_index_template="{{ task.table }}",
-        force="{{ params.force }}",
-        dry_run="{{ params.dry_run }}",
+        map_index_template="{{ task.label }}",
+        force=form.FORCE,
+        dry_run=form.DRY_RUN,
     ).expand(table=approved.output)
 
     # How many were dropped, deferred and why; fails when anything failed.

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 from airflow.timetables.interval import CronDataIntervalTimetable
 
+from airflow_provider_lakets.jobs import form
 from airflow_provider_lakets.operators.rollups import LakeTSRollupRefreshOperator
 
 with DAG(
@@ -25,12 +26,7 @@ with DAG(
     tags=["lakets"],
     doc_md=__doc__,
     render_template_as_native_obj=True,
-    params={
-        "rollup": Param(None, type=["null", "string"], description="This one and all it reads; none: all"),
-        "start": Param(None, type=["null", "string"], format="date-time", description="Buckets from ..."),
-        "end": Param(None, type=["null", "string"], format="date-time", description="... to"),
-        "dry_run": Param(False, type="boolean", description="Tell what would happen; change nothing"),
-    },
+    params=form.params("rollup", "start", "end", "dry_run"),
     default_args={
         "retries": 3,
         "retry_delay": timedelta(minutes=1),
@@ -40,10 +36,10 @@ with DAG(
 ):
     LakeTSRollupRefreshOperator(
         task_id="refresh",
-        rollup="{{ params.rollup }}",
+        rollup=form.ROLLUP,
         parallelism=4,
         max_active_tis_per_dag=1,  # the runs of a backfill take turns
-        range_start="{{ data_interval_start if dag_run.run_type == 'backfill' else params.start }}",
-        range_end="{{ data_interval_end if dag_run.run_type == 'backfill' else params.end }}",
-        dry_run="{{ params.dry_run }}",
+        range_start=form.RANGE_START,
+        range_end=form.RANGE_END,
+        dry_run=form.DRY_RUN,
     )

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 
+from airflow_provider_lakets.jobs import form
 from airflow_provider_lakets.operators.summary import LakeTSSummaryOperator
 from airflow_provider_lakets.operators.tiering import LakeTSTierCandidatesOperator, LakeTSTierOperator
 
@@ -23,10 +24,7 @@ with DAG(
     tags=["lakets"],
     doc_md=__doc__,
     render_template_as_native_obj=True,
-    params={
-        "tables": Param([], type="array", items={"type": "string"}, description="schema.table; none: all"),
-        "dry_run": Param(False, type="boolean", description="Tell what would happen; change nothing"),
-    },
+    params=form.params("tables", "dry_run"),
     default_args={
         "retries": 3,
         "retry_delay": timedelta(minutes=1),
@@ -36,17 +34,17 @@ with DAG(
 ):
     candidates = LakeTSTierCandidatesOperator(
         task_id="candidates",
-        tables="{{ params.tables or none }}",
+        tables=form.TABLES,
         batch_size=20,
         max_batches=100,  # with more than 2,000 candidates the batches grow
-        dry_run="{{ params.dry_run }}",
+        dry_run=form.DRY_RUN,
     )
 
     # One mapped task a batch, named after its chunks; skipped when no chunk is due.
     tier = LakeTSTierOperator.partial(
         task_id="tier",
         retry_exponential_backoff=False,  # in a mapped task it ends the scheduler of Airflow 3.1.0
-        dry_run="{{ params.dry_run }}",
+        dry_run=form.DRY_RUN,
         max_active_tis_per_dagrun=4,
         map_index_template="{{ task.label }}",
     ).expand(chunks=candidates.output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Row = dict[str, Any]
 
+# As long as the functions of LakeTS that take locks; what only reads must not queue longer either.
+LOCK_TIMEOUT = "2s"
+
 
 class LakeTSCalls(LakebaseHook):
     """
@@ -34,10 +37,17 @@ class LakeTSCalls(LakebaseHook):
     retries. That is safe because every LakeTS job can be run twice.
 
     :param tries: How often a call is made at most.
+    :param lock_timeout: Longest a statement may wait for a lock; by default 2 seconds.
     """
 
-    def __init__(self, *args: Any, tries: int = 4, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        *args: Any,
+        tries: int = 4,
+        lock_timeout: timedelta | str | None = LOCK_TIMEOUT,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, lock_timeout=lock_timeout, **kwargs)
         self._tries = tries
         self._sessions = Sessions(self._open_session)
         self._arguments: dict[str, set[str]] | None = None
@@ -83,7 +93,8 @@ class LakeTSCalls(LakebaseHook):
     def _query(
         self, query: str | sql.Composed, parameters: Row | None = None, *, doing: str, repeatable: bool = True
     ) -> list[Row]:
-        """Run a query in a session and return its rows as dicts."""
+        """Run a query in a session and return its rows as dicts; an instant without a zone is UTC."""
+        parameters = parameters and {name: as_utc(value) for name, value in parameters.items()}
 
         def fetch(conn: psycopg.Connection[Any]) -> list[Row]:
             with conn.cursor(row_factory=dict_row) as cursor:
@@ -124,6 +135,13 @@ class LakeTSCalls(LakebaseHook):
             self._arguments = known
         names = self._arguments.get(function)
         return names is not None and (argument is None or argument in names)
+
+
+def as_utc(value: Any) -> Any:
+    """Return a value, with the zone that an instant without one means: not that of the session."""
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return value.replace(tzinfo=timezone.utc)
+    return value
 
 
 def _brief(value: Any) -> str:

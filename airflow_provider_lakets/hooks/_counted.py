@@ -40,6 +40,12 @@ SELECT tab.schema_name || '.' || tab.table_name AS table_name, count(*) AS chunk
  GROUP BY 1 ORDER BY 1
 """
 
+DROPPED = """
+SELECT sum(chunk.size_bytes)::bigint AS bytes, min(chunk.range_start) AS range_start,
+       max(chunk.range_end) AS range_end
+  FROM lakets._chunk_metadata AS chunk WHERE chunk.chunk_name = ANY (%(chunks)s)
+"""
+
 TIER = """
 SELECT ran.tiered, coalesce(chunk.was_tiered, false) AS was_tiered
   FROM (SELECT %(chunk)s::text AS name,
@@ -104,3 +110,11 @@ def tier(hook: LakeTSContract, chunk: str, since: datetime | None = None) -> tup
 def tiered_by_table(hook: LakeTSContract, chunks: Collection[str]) -> list[dict[str, Any]]:
     """Return how many chunks, rows (estimated) and bytes of each table these are, and where they start."""
     return hook._query(TIERED, {"chunks": list(chunks)}, doing="Counting what was tiered")
+
+
+def dropped(hook: LakeTSContract, chunks: Collection[str]) -> dict[str, Any]:
+    """Return how many bytes dropped chunks took, as far as LakeTS noted it, and the range that they span."""
+    if not chunks:
+        return {}
+    (row,) = hook._query(DROPPED, {"chunks": list(chunks)}, doing="Counting what was dropped")
+    return row

@@ -21,6 +21,11 @@ SELECT chunk.chunk_name, chunk.status, tab.sync_enabled OR pol.policy_type = 'ti
  ORDER BY chunk.range_start
 """
 
+STANDING = """
+SELECT chunk.chunk_name FROM lakets._chunk_metadata AS chunk
+ WHERE chunk.chronotable_id = %(id)s AND chunk.status <> 'dropped' ORDER BY chunk.range_start
+"""
+
 TABLE_OF = """
 SELECT tab.schema_name, tab.table_name
   FROM lakets._chunk_metadata AS chunk
@@ -40,6 +45,17 @@ def why_not_tiered(hook: LakeTSContract, chunk: str) -> str:
             lag = "" if feed.cdf_lag_bytes is None else f", {feed.cdf_lag_bytes} bytes behind"
             return f"its writes are not proved flushed to Unity Catalog; the feed is {feed.cdf_status}{lag}"
     return "its writes are not proved flushed to Unity Catalog"
+
+
+def standing(hook: LakeTSContract, table: ChronoTable) -> list[str]:
+    """
+    Return the names of the chunks that are in Lakebase, oldest first.
+
+    Only the names, of the registry: ``show_chunks`` opens each partition for its size, which waits for locks
+    and leaves an entry for each in the session's caches.
+    """
+    rows = hook._query(STANDING, {"id": table.id}, doing=f"Listing the chunks of {table.name}")
+    return [row["chunk_name"] for row in rows]
 
 
 def why_not_dropped(hook: LakeTSContract, table: ChronoTable) -> list[DeferredChunk]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_lakets.exceptions import LakeTSArgumentError, LakeTSError, LakeTSNotInstalledError
 from airflow_provider_lakets.hooks._contract import LakeTSContract, record
@@ -25,8 +25,12 @@ SELECT tab.id, tab.schema_name, tab.table_name, tab.time_column, tab.chunk_inter
        ARRAY(SELECT pol.policy_type FROM lakets._policy_registry AS pol
               WHERE pol.chronotable_id = tab.id AND pol.enabled ORDER BY pol.policy_type) AS policies
   FROM lakets._chronotable_registry AS tab
+ WHERE %(names)s::text[] IS NULL OR tab.schema_name || '.' || tab.table_name = ANY (%(names)s)
  ORDER BY tab.schema_name, tab.table_name
 """
+
+# An error need not name a whole fleet.
+LISTED = 20
 
 ROLLUPS = """
 SELECT rol.name, rol.bucket_interval, rol.refresh_lag, rol.watermark, rol.last_refreshed_at,
@@ -53,21 +57,24 @@ class LakeTSInventory(LakeTSContract):
         :param names: Only these, as ``schema.table``, or ``table`` for one in schema public.
         :param policy: Only those with such a policy: ``tiering`` or ``retention``; tiered retention is both.
         """
-        rows = self._query(TABLES, doing="Listing the ChronoTables")
-        tables = [record(ChronoTable, row) for row in rows]
-        if names is not None:
-            tables = [self._find(tables, name) for name in names]
+        if names is None:
+            tables = self._tables(None)
+        else:
+            names = list(names)
+            known = {table.name: table for table in self._tables([*names, *map("public.{}".format, names)])}
+            tables = [known.get(name) or known.get(f"public.{name}") or self._unknown(name) for name in names]
         wanted = {policy, "tiered_retention"}
         return [table for table in tables if policy is None or wanted & {*table.policies}]
 
-    def _find(self, tables: list[ChronoTable], name: str) -> ChronoTable:
-        for table in tables:
-            if table.name in (name, f"public.{name}"):
-                return table
+    def _tables(self, names: list[str] | None) -> list[ChronoTable]:
+        rows = self._query(TABLES, {"names": names}, doing="Listing the ChronoTables")
+        return [record(ChronoTable, row) for row in rows]
+
+    def _unknown(self, name: str) -> NoReturn:
         raise LakeTSArgumentError(
             f"{name!r} is no ChronoTable over connection {self.get_conn_id()!r}; there are: "
-            f"{_listed(table.name for table in tables)}. Name it schema.table, or make it one with "
-            "lakets.create_chronotable."
+            f"{_listed(table.name for table in self._tables(None))}. Name it schema.table, or make it one "
+            "with lakets.create_chronotable."
         )
 
     def rollups(self) -> list[Rollup]:
@@ -139,4 +146,5 @@ class LakeTSInventory(LakeTSContract):
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names) or "none"
+    first, more = (all_names := list(names))[:LISTED], len(all_names) - LISTED
+    return ", ".join([*first, *([f"and {more} more"] if more > 0 else [])]) or "none"

@@ -110,6 +110,21 @@ class LakeTSPlanning(LakeTSInventory):
             (result,) = each(PlanResult, [(found.name, partial(self._plan_retention_of, found, force=force))])
             return result
 
+    def plan_retentions(self, tables: Iterable[str], *, force: bool = False) -> list[PlanResult]:
+        """
+        Tell the same of several ChronoTables.
+
+        :param tables: The ChronoTables.
+        :param force: Whether what is not proved durable would be dropped as well.
+        """
+        names = list(tables)
+        if len(names) == 1:
+            return [self.plan_retention(names[0], force=force)]
+        with self.session():
+            return each(
+                PlanResult, [(name, partial(self.plan_retention, name, force=force)) for name in names]
+            )
+
     def _plan_retention_of(self, table: ChronoTable, *, force: bool) -> PlanResult:
         past = past_retention(self, table)
         planned = [chunk.chunk for chunk in past if force or chunk.due]

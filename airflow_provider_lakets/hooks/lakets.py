@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.hooks import _counted as counted
+from airflow_provider_lakets.hooks._calls import as_utc
 from airflow_provider_lakets.hooks._cascade import run_cascade, with_dependencies
-from airflow_provider_lakets.hooks._deferred import why_not_dropped, why_not_refreshed, why_not_tiered
-from airflow_provider_lakets.hooks._outcomes import attempt, each
+from airflow_provider_lakets.hooks._deferred import (
+    standing,
+    why_not_dropped,
+    why_not_refreshed,
+    why_not_tiered,
+)
+from airflow_provider_lakets.hooks._outcomes import GENERAL, attempt, each, failure, not_tried
 from airflow_provider_lakets.hooks._planning import (
     LakeTSPlanning,
     buckets_of_range,
@@ -132,17 +138,51 @@ class LakeTSHook(LakeTSPlanning):
         """
         with self.session():
             (found,) = self.chronotables([table])
-            before = self._standing(found)
-            trimmed: list[int] = []
-            # Earlier batches are committed when a later one fails: what they did is told all the same.
-            result, go_on = attempt(
-                RetentionResult, found.name, partial(self._drop_all, found, trimmed, force=force)
-            )
-            if not go_on:
-                return result
-            after = set(self._standing(found))
-            dropped = [chunk for chunk in before if chunk not in after]
-            deferred = why_not_dropped(self, found)
+            result, _ = self._retain(found, force=force)
+            return result
+
+    def retain_all(self, tables: Iterable[str], *, force: bool = False) -> list[RetentionResult]:
+        """
+        Do the same for several ChronoTables; one that fails does not stop the others.
+
+        :param tables: The ChronoTables.
+        :param force: Drop even what is not proved durable in Unity Catalog.
+        """
+        names = list(tables)
+        if len(names) == 1:
+            return [self.retain(names[0], force=force)]
+        results: list[RetentionResult] = []
+        broken_by = None
+        with self.session():
+            for name in names:
+                if broken_by is None:
+                    result, go_on = self._retain_named(name, force=force)
+                    broken_by = None if go_on else name
+                else:
+                    result = not_tried(RetentionResult, name, broken_by)
+                results.append(result)
+        return results
+
+    def _retain_named(self, name: str, *, force: bool) -> tuple[RetentionResult, bool]:
+        try:
+            (found,) = self.chronotables([name])
+            return self._retain(found, force=force)
+        except LakeTSError as err:
+            return RetentionResult(name, **failure(err)), not isinstance(err, GENERAL)
+
+    def _retain(self, table: ChronoTable, *, force: bool) -> tuple[RetentionResult, bool]:
+        """Return what became of a table, and whether to go on with the next."""
+        before = standing(self, table)
+        trimmed: list[int] = []
+        # Earlier batches are committed when a later one fails: what they did is told all the same.
+        result, go_on = attempt(
+            RetentionResult, table.name, partial(self._drop_all, table, trimmed, force=force)
+        )
+        if not go_on:
+            return result, False
+        after = set(standing(self, table))
+        dropped = [chunk for chunk in before if chunk not in after]
+        deferred = why_not_dropped(self, table)
         outcome = "dropped" if dropped else "deferred" if deferred else "trimmed" if trimmed else "unchanged"
         return dataclasses.replace(
             result,
@@ -150,11 +190,8 @@ class LakeTSHook(LakeTSPlanning):
             dropped=dropped,
             deferred=deferred,
             trimmed=sum(trimmed),
-        )
-
-    def _standing(self, table: ChronoTable) -> list[str]:
-        chunks = self.show_chunks(table.table_name, schema_name=table.schema_name)
-        return [chunk.chunk_name for chunk in chunks]
+            **counted.dropped(self, dropped),
+        ), True
 
     def _drop_all(self, table: ChronoTable, trimmed: list[int], *, force: bool) -> RetentionResult:
         """Drop, then trim, each batch in a transaction of its own, where the installed LakeTS can."""
@@ -194,6 +231,7 @@ class LakeTSHook(LakeTSPlanning):
             raise ValueError(f"parallelism must be 1 or more, not {parallelism}")
         if (start is None) != (end is None):
             raise ValueError("start and end go together: give both, or neither")
+        start, end, since = (as_utc(instant) for instant in (start, end, since))
         with self.session():
             refresh = partial(self._refresh_one, force=force)
             if start is not None and end is not None:

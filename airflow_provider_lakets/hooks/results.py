@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def _json(value: Any) -> Any:
@@ -16,6 +19,12 @@ def _json(value: Any) -> Any:
     if isinstance(value, list):
         return [_json(item) for item in value]
     return value
+
+
+def _joined(how: Callable[[list[Any]], Any], *values: Any) -> Any:
+    """Join the values that are known, if any is."""
+    known = [value for value in values if value is not None]
+    return how(known) if known else None
 
 
 @dataclass(frozen=True)
@@ -146,11 +155,39 @@ class RetentionResult(JobResult):
     One ChronoTable: ``dropped``, ``deferred`` (due, but none could be dropped), ``trimmed`` or ``unchanged``.
 
     ``trimmed`` counts the rows removed from the shadow: of chunks that this run dropped, or an earlier one.
+    ``bytes`` is what the dropped chunks took, as far as it is known, ``range_start`` and ``range_end`` the
+    range that they span.
     """
 
     dropped: list[str] = field(default_factory=list)
     deferred: list[DeferredChunk] = field(default_factory=list)
     trimmed: int = 0
+    bytes: int | None = None
+    range_start: datetime | None = None
+    range_end: datetime | None = None
+
+    @classmethod
+    def restored(cls, plain: dict[str, Any]) -> RetentionResult:
+        """Make a result again of its plain form."""
+        instants = {
+            name: datetime.fromisoformat(plain[name])
+            for name in ("range_start", "range_end")
+            if plain.get(name)
+        }
+        deferred = [DeferredChunk(**one) for one in plain["deferred"]]
+        return cls(**{**plain, **instants, "deferred": deferred})
+
+    def after(self, earlier: RetentionResult) -> RetentionResult:
+        """Return this result with what an earlier one of the same table had done."""
+        return replace(
+            self,
+            outcome="dropped" if earlier.dropped and self.ok else self.outcome,
+            dropped=[*earlier.dropped, *self.dropped],
+            trimmed=earlier.trimmed + self.trimmed,
+            bytes=_joined(sum, earlier.bytes, self.bytes),
+            range_start=_joined(min, earlier.range_start, self.range_start),
+            range_end=_joined(max, earlier.range_end, self.range_end),
+        )
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 from airflow.timetables.interval import CronDataIntervalTimetable
 
+from airflow_provider_lakets.jobs import form
 from airflow_provider_lakets.jobs.options import (
     JOBS,
     RETRIES,
     JobOptions,
     check_id,
     check_jobs,
+    check_pool,
     check_tables,
 )
 from airflow_provider_lakets.jobs.tasks import MAKERS
@@ -38,11 +40,34 @@ _WHAT = {
 
 _RANGED = ("partition_manager", "rollup_refresh")
 
+# What a manual run can be asked for.
+_FIELDS = {
+    "partition_manager": ("tables", "start", "end", "dry_run"),
+    "rollup_refresh": ("rollup", "start", "end", "dry_run"),
+    "tiering": ("tables", "dry_run"),
+    "retention": ("tables", "force", "dry_run"),
+}
+
+# Which option a field of the form is for, and the template that reads it.
+_READS = {
+    "tables": ("tables", form.TABLES),
+    "rollup": ("rollup", form.ROLLUP),
+    "start": ("range_start", form.RANGE_START),
+    "end": ("range_end", form.RANGE_END),
+    "force": ("force", form.FORCE),
+    "dry_run": ("dry_run", form.DRY_RUN),
+}
+
+
+# What a default_args would set in vain.
+_NO_DEFAULTS = ("trigger_rule", "max_active_tis_per_dagrun", "max_active_tis_per_dag", "dry_run", "force")
+_CHOICES = ("tables", "rollup", "batch_size", "max_batches", "max_active_tis", "parallelism")
+
 
 def lakets_dags(
     prefix: str = "lakets",
     *,
-    lakebase_conn_id: str = "lakebase_default",
+    lakebase_conn_id: str | None = None,
     jobs: Collection[str] = JOBS,
     schedules: Mapping[str, Any] | None = None,
     tables: Sequence[str] | None = None,
@@ -68,7 +93,7 @@ def lakets_dags(
         lakets_dags("flights", lakebase_conn_id="lakebase_flights", schedules={"tiering": "30 1 * * *"})
 
     :param prefix: What the ids of the DAGs begin with: another for each project.
-    :param lakebase_conn_id: The connection of type ``lakebase``.
+    :param lakebase_conn_id: The connection of type ``lakebase``; by default ``lakebase_default``.
     :param jobs: Which jobs, out of :data:`~airflow_provider_lakets.jobs.options.JOBS`.
     :param schedules: Another schedule by job: a cron expression in UTC, whatever else Airflow takes for a
         schedule, or None for none.
@@ -76,7 +101,7 @@ def lakets_dags(
     :param rollup: The RollUp that is refreshed, with all that it reads, unless a run is told another.
     :param pool: The pool of all tasks, which bounds the load on Lakebase; it must exist.
     :param batch_size: How many chunks one mapped task of tiering should flag.
-    :param max_batches: How many such tasks there may be in one run; the batches grow instead.
+    :param max_batches: How many mapped tasks there may be in one run; the batches grow instead.
     :param max_active_tis: How many mapped tasks of a job run at a time.
     :param parallelism: How many RollUps to refresh at a time.
     :param deferrable: Whether tiering and retention wait in the triggerer for the change feed.
@@ -89,8 +114,11 @@ def lakets_dags(
     chosen = check_jobs(jobs)
     if schedules:
         check_jobs(schedules, "the keys of schedules")
-    if not isinstance(pool, str) or not pool:
-        raise ValueError(f"pool must be the name of a pool, not {pool!r}")
+    check_pool(pool)
+    misplaced = [name for name in default_args or () if name in (*_NO_DEFAULTS, *_CHOICES)]
+    if misplaced:
+        where = "the jobs set it" if misplaced[0] in _NO_DEFAULTS else "it is an argument of lakets_dags"
+        raise ValueError(f"default_args must not have {misplaced[0]!r}: {where}")
     options: dict[str, Any] = {
         "lakebase_conn_id": lakebase_conn_id,
         "batch_size": batch_size,
@@ -108,12 +136,12 @@ def lakets_dags(
             catchup=False,
             max_active_runs=1,
             tags=sorted({"lakets", prefix, *tags}),
-            doc_md=_doc(job, lakebase_conn_id, tables),
+            doc_md=_doc(job, lakebase_conn_id or (default_args or {}).get("lakebase_conn_id"), tables),
             render_template_as_native_obj=True,
-            params=_params(job, tables=list(tables or []), rollup=rollup),
+            params=form.params(*_FIELDS[job], tables=tables or (), rollup=rollup),
             default_args={**RETRIES, "pool": pool, **(default_args or {})},
         ) as dags[job]:
-            MAKERS[job](JobOptions(**{**options, **_from_params(job)}))
+            MAKERS[job](JobOptions(**{**options, **_from_params(job)}), "all_success")
     return dags
 
 
@@ -124,41 +152,11 @@ def _schedule(job: str, schedule: Any) -> Any:
     return schedule
 
 
-def _params(job: str, *, tables: list[str], rollup: str | None) -> dict[str, Param]:
-    params: dict[str, Param] = {}
-    if job == "rollup_refresh":
-        text = "This one and all it reads; none: all"
-        params["rollup"] = Param(rollup, type=["null", "string"], description=text)
-    else:
-        text = "schema.table; none: all"
-        params["tables"] = Param(tables, type="array", items={"type": "string"}, description=text)
-    if job in _RANGED:
-        for name, text in (("start", "From ..."), ("end", "... to")):
-            params[name] = Param(None, type=["null", "string"], format="date-time", description=text)
-    if job == "retention":
-        text = "Drop what is not proved durable, once approved"
-        params["force"] = Param(False, type="boolean", description=text)
-    text = "Tell what would happen; change nothing"
-    params["dry_run"] = Param(False, type="boolean", description=text)
-    return params
-
-
 def _from_params(job: str) -> dict[str, str]:
     """Return the templates that read the params of a run, and the data interval of a backfilled one."""
-    templates = {"dry_run": "{{ params.dry_run }}"}
-    if job == "rollup_refresh":
-        templates["rollup"] = "{{ params.rollup }}"
-    else:
-        templates["tables"] = "{{ params.tables or none }}"
-    if job in _RANGED:
-        for end in ("start", "end"):
-            value = f"data_interval_{end} if dag_run.run_type == 'backfill' else params.{end}"
-            templates[f"range_{end}"] = f"{{{{ {value} }}}}"
-    if job == "retention":
-        templates["force"] = "{{ params.force }}"
-    return templates
+    return dict(_READS[field] for field in _FIELDS[job])
 
 
-def _doc(job: str, lakebase_conn_id: str, tables: Sequence[str] | None) -> str:
+def _doc(job: str, lakebase_conn_id: str | None, tables: Sequence[str] | None) -> str:
     which = ", ".join(f"`{table}`" for table in tables) if tables else "all"
-    return f"{_WHAT[job]}\n\nConnection: `{lakebase_conn_id}`. ChronoTables: {which}."
+    return f"{_WHAT[job]}\n\nConnection: `{lakebase_conn_id or 'lakebase_default'}`. ChronoTables: {which}."

@@ -13,20 +13,24 @@ from airflow_provider_lakets.jobs.options import (
     JobOptions,
     check_id,
     check_jobs,
+    check_pool,
     check_unknown,
 )
 from airflow_provider_lakets.jobs.tasks import MAKERS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
+
+# A job runs after one that had nothing to do, and was skipped, but not after one that failed.
+HOLDS_BACK = "none_failed"
 
 
 def lakets_task_group(
     group_id: str = "lakets",
     *,
     jobs: Collection[str] = JOBS,
-    pool: str = "default_pool",
-    default_args: dict[str, Any] | None = None,
+    pool: str | None = None,
+    default_args: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> TaskGroup:
     """
@@ -34,6 +38,10 @@ def lakets_task_group(
 
     Chunks are made, RollUps refreshed, cold chunks flagged, expired ones dropped. A job that fails holds back
     those after it, one with nothing to do does not.
+
+    What is not given here comes from the ``default_args`` of the group, of the groups around it and of the
+    DAG; retries that none of them sets are as in the sample DAGs. A ``trigger_rule`` there is that of the
+    first task: the others have the rules of their jobs.
 
     :param group_id: Of the group; the ids of its tasks begin with it.
     :param jobs: Which jobs, out of :data:`~airflow_provider_lakets.jobs.options.JOBS`.
@@ -43,15 +51,24 @@ def lakets_task_group(
     """
     check_id("group_id", group_id)
     chosen = check_jobs(jobs)
-    known = [one.name for one in fields(JobOptions) if one.name != "operator_arguments"]
+    known = [one.name for one in fields(JobOptions)]
     check_unknown(options, known, "lakets_task_group")
-    arguments = {**RETRIES, **(default_args or {}), "pool": pool}
-    settings = JobOptions(**options, operator_arguments=arguments)
+    own: dict[str, Any] = dict(default_args or {})
+    if pool is not None:
+        check_pool(pool)
+        own["pool"] = pool
     with TaskGroup(group_id, tooltip="The lifecycle of LakeTS time-series tables") as group:
+        group.default_args |= own
+        inherited = {**group.dag.default_args, **group.default_args}
+        group.default_args |= {name: value for name, value in RETRIES.items() if name not in inherited}
+        if "max_active_tis_per_dagrun" in inherited:
+            options.setdefault("max_active_tis", inherited["max_active_tis_per_dagrun"])
+        settings = JobOptions(**{**{name: inherited[name] for name in known if name in inherited}, **options})
+        rule = inherited.get("trigger_rule", HOLDS_BACK)
         last = None
         for job in chosen:
             with TaskGroup(job):
-                first, end = MAKERS[job](settings, trigger_rule="none_failed")
+                first, end = MAKERS[job](settings, rule if last is None else HOLDS_BACK)
             if last is not None:
                 last >> first
             last = end

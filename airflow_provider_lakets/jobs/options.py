@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -25,22 +25,21 @@ _ID = re.compile(r"[\w.-]+")
 @dataclass(frozen=True)
 class JobOptions:
     """
-    What the tasks of all jobs are told.
+    What the tasks of all jobs are told; what is None is left to ``default_args``, or else to the operators.
 
     :param lakebase_conn_id: The connection of type ``lakebase``.
     :param tables: ChronoTables as ``schema.table``; None means all.
     :param rollup: Only this RollUp and all that it reads; None means every one.
     :param batch_size: How many chunks one mapped task of tiering should flag.
-    :param max_batches: How many such tasks there may be in one run.
+    :param max_batches: How many mapped tasks of tiering and of retention there may be in one run.
     :param parallelism: How many RollUps to refresh at a time.
     :param max_active_tis: How many mapped tasks of one job run at a time.
     :param deferrable: Whether tiering and retention wait in the triggerer for the change feed.
     :param dry_run: Tell what would happen, and change nothing.
     :param force: Whether retention drops what is not proved durable, once somebody has approved that.
-    :param operator_arguments: What else all tasks get: ``pool``, ``retries`` and so on.
     """
 
-    lakebase_conn_id: str = "lakebase_default"
+    lakebase_conn_id: str | None = None
     tables: Sequence[str] | str | None = None
     rollup: str | None = None
     batch_size: int = 20
@@ -48,14 +47,18 @@ class JobOptions:
     parallelism: int = 4
     max_active_tis: int = 4
     deferrable: bool | None = None
-    dry_run: bool | str = False
-    force: bool | str = False
+    dry_run: bool | str | None = None
+    force: bool | str | None = None
     range_start: str | None = None
     range_end: str | None = None
-    operator_arguments: dict[str, Any] = field(default_factory=dict)
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """Return those of the options that are not left to others, by name."""
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def __post_init__(self) -> None:
-        check_id("lakebase_conn_id", self.lakebase_conn_id)
+        if self.lakebase_conn_id is not None:
+            check_id("lakebase_conn_id", self.lakebase_conn_id)
         for name in ("batch_size", "max_batches", "parallelism", "max_active_tis"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -88,6 +91,12 @@ def check_jobs(jobs: Collection[str], what: str = "jobs") -> tuple[str, ...]:
         found = f"{unknown[0]!r}" if unknown else "none"
         raise ValueError(f"{what} must be some of {', '.join(JOBS)}; found {found}")
     return tuple(job for job in JOBS if job in chosen)
+
+
+def check_pool(pool: object) -> None:
+    """Refuse what is no name of a pool."""
+    if not isinstance(pool, str) or not pool.strip():
+        raise ValueError(f"pool must be the name of a pool, not {pool!r}")
 
 
 def check_unknown(given: Iterable[str], known: Iterable[str], of: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow.sdk import TriggerRule
+
 from airflow_provider_lakets.operators.approval import LakeTSForceApprovalOperator
 from airflow_provider_lakets.operators.partitions import LakeTSPartitionOperator
 from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
@@ -23,95 +25,85 @@ if TYPE_CHECKING:
     Ends = tuple[BaseOperator, BaseOperator]
 
 
-def partition_manager(options: JobOptions, **first: Any) -> Ends:
+# What the operators of all jobs take.
+SHARED = ("lakebase_conn_id", "dry_run")
+
+# The rules within a job are its own: with another, from default_args say, it would go on after a failure,
+# or its summary would not see one.
+WITHIN, LAST = TriggerRule.ALL_SUCCESS, TriggerRule.ALL_DONE
+
+
+def partition_manager(options: JobOptions, rule: str) -> Ends:
     """Make the task that makes chunks."""
     task = LakeTSPartitionOperator(
         task_id="ensure_partitions",
-        tables=options.tables,
-        range_start=options.range_start,
-        range_end=options.range_end,
+        trigger_rule=rule,
         max_active_tis_per_dag=1,  # the runs of a backfill take turns
-        **_shared(options),
-        **first,
+        **options.given("tables", "range_start", "range_end", *SHARED),
     )
     return task, task
 
 
-def rollup_refresh(options: JobOptions, **first: Any) -> Ends:
+def rollup_refresh(options: JobOptions, rule: str) -> Ends:
     """Make the task that refreshes RollUps."""
     task = LakeTSRollupRefreshOperator(
         task_id="refresh",
-        rollup=options.rollup,
-        parallelism=options.parallelism,
-        range_start=options.range_start,
-        range_end=options.range_end,
+        trigger_rule=rule,
         max_active_tis_per_dag=1,  # the runs of a backfill take turns
-        **_shared(options),
-        **first,
+        **options.given("rollup", "parallelism", "range_start", "range_end", *SHARED),
     )
     return task, task
 
 
-def tiering(options: JobOptions, **first: Any) -> Ends:
+def tiering(options: JobOptions, rule: str) -> Ends:
     """Make the tasks that find cold chunks, flag them batch by batch, and sum up."""
     candidates = LakeTSTierCandidatesOperator(
         task_id="candidates",
-        tables=options.tables,
-        batch_size=options.batch_size,
-        max_batches=options.max_batches,
-        **_shared(options),
-        **first,
+        trigger_rule=rule,
+        **options.given("tables", "batch_size", "max_batches", *SHARED),
     )
     tier = LakeTSTierOperator.partial(
         task_id="tier",
-        deferrable=options.deferrable,
         map_index_template="{{ task.label }}",
         **_mapped(options),
+        **options.given("deferrable", *SHARED),
     ).expand(chunks=candidates.output)
     summary = LakeTSSummaryOperator(
-        task_id="summary", given=candidates.output, results=tier.output, **options.operator_arguments
+        task_id="summary", trigger_rule=LAST, given=candidates.output, results=tier.output
     )
     return candidates, summary
 
 
-def retention(options: JobOptions, **first: Any) -> Ends:
+def retention(options: JobOptions, rule: str) -> Ends:
     """Make the tasks that list tables, ask before force, drop table by table, and sum up."""
     tables = LakeTSTablesOperator(
         task_id="tables",
-        tables=options.tables,
+        trigger_rule=rule,
         policy="retention",
-        lakebase_conn_id=options.lakebase_conn_id,
-        **options.operator_arguments,
-        **first,
+        **options.given("tables", "max_batches", "lakebase_conn_id"),
     )
     approved = LakeTSForceApprovalOperator(
-        task_id="approve_force", tables=tables.output, force=options.force, **_shared(options)
+        task_id="approve_force",
+        trigger_rule=WITHIN,
+        tables=tables.output,
+        **options.given("force", *SHARED),
     )
     drop = LakeTSRetentionOperator.partial(
         task_id="drop_expired",
-        force=options.force,
-        deferrable=options.deferrable,
-        map_index_template="{{ task.table }}",
+        map_index_template="{{ task.label }}",
         **_mapped(options),
+        **options.given("force", "deferrable", *SHARED),
     ).expand(table=approved.output)
     summary = LakeTSSummaryOperator(
-        task_id="summary", given=approved.output, results=drop.output, **options.operator_arguments
+        task_id="summary", trigger_rule=LAST, given=approved.output, results=drop.output
     )
     return tables, summary
-
-
-def _shared(options: JobOptions) -> dict[str, Any]:
-    return {
-        "lakebase_conn_id": options.lakebase_conn_id,
-        "dry_run": options.dry_run,
-        **options.operator_arguments,
-    }
 
 
 def _mapped(options: JobOptions) -> dict[str, Any]:
     return {
         "max_active_tis_per_dagrun": options.max_active_tis,
-        **_shared(options),
+        "trigger_rule": WITHIN,
         "retry_exponential_backoff": False,  # in a mapped task it ends the scheduler of Airflow 3.1.0
     }
 

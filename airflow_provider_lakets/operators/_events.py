@@ -5,15 +5,17 @@ from __future__ import annotations
 from datetime import timedelta, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_provider_lakets.assets import DEFAULT_CONN_ID
 from airflow_provider_lakets.compat import add_partitions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
-    from airflow.sdk import Asset, BaseOperator, Context
+    from airflow.sdk import Asset, AssetAlias, BaseOperator, Context
 
     from airflow_provider_lakets.hooks.results import RefreshResult
+    from airflow_provider_lakets.operators.base import LakeTSBaseOperator
 
 # What Airflow's partition mappers read unless they are told otherwise; an instant of UTC.
 PARTITION_KEY = "%Y-%m-%dT%H:%M:%S"
@@ -42,12 +44,45 @@ class Event(NamedTuple):
     partitions: Sequence[str] = ()
 
 
-def tell_through(operator: BaseOperator, alias: str) -> None:
-    """Have a task tell of assets that are known only when it runs, through an alias."""
-    from airflow.sdk import AssetAlias
+def add_alias(operator: BaseOperator, alias: AssetAlias) -> None:
+    """Let a task have events of assets that are known only when it runs, through an alias."""
+    if all(getattr(outlet, "name", None) != alias.name for outlet in operator.outlets):
+        operator.outlets = [*operator.outlets, alias]
 
-    if all(getattr(outlet, "name", None) != alias for outlet in operator.outlets):
-        operator.outlets = [*operator.outlets, AssetAlias(alias)]
+
+def declare_alias(operator: LakeTSBaseOperator, kind: Callable[[str], AssetAlias]) -> None:
+    """
+    Add the alias of the operator's connection when the DAG is parsed, so that Airflow's graphs show it.
+
+    :param operator: The operator; where its connection is a template, the alias is added when it runs.
+    :param kind: Makes the alias of a connection.
+    """
+    if _is_known(operator.lakebase_conn_id):
+        add_alias(operator, kind(operator.lakebase_conn_id))
+
+
+def declare_aliases_of(operator: BaseOperator, results: Any) -> None:
+    """
+    Add the alias through which the mapped tasks before an operator leave their events to it.
+
+    :param operator: The operator.
+    :param results: The results of the mapped tasks.
+    """
+    mapped = getattr(results, "operator", None)
+    kind = getattr(getattr(mapped, "operator_class", type(mapped)), "asset_alias", None)
+    if mapped is None or kind is None:
+        return
+    inherited = [mapped.dag, mapped.task_group]
+    arguments: dict[str, Any] = {"lakebase_conn_id": DEFAULT_CONN_ID}
+    for one in inherited:
+        arguments.update(getattr(one, "default_args", None) or {})
+    arguments.update(getattr(mapped, "partial_kwargs", None) or vars(mapped))
+    if _is_known(arguments["lakebase_conn_id"]):
+        add_alias(operator, kind(arguments["lakebase_conn_id"]))
+
+
+def _is_known(conn_id: object) -> bool:
+    return isinstance(conn_id, str) and bool(conn_id) and "{{" not in conn_id
 
 
 def check_partitioned(operator: BaseOperator) -> None:
@@ -60,20 +95,21 @@ def check_partitioned(operator: BaseOperator) -> None:
         )
 
 
-def tell(operator: BaseOperator, context: Context, alias: str, events: Sequence[Event]) -> None:
+def tell(operator: BaseOperator, context: Context, alias: AssetAlias, events: Sequence[Event]) -> None:
     """
     Record an event for each asset: its own where the DAG's author made it an outlet, else through the alias.
 
     An outlet that is an asset of ours gets no event, as others would, when nothing happened to it. Airflow
     takes the events over when the task succeeds.
 
-    :param alias: The one given to :func:`tell_through`.
+    :param alias: That of the connection.
     :param events: The assets that were changed.
     """
-    from airflow.sdk import Asset, AssetAlias
+    from airflow.sdk import Asset
 
     from airflow_provider_lakets.assets import SCHEME
 
+    add_alias(operator, alias)
     accessors = context["outlet_events"]
     outlets = {
         outlet.uri: outlet
@@ -88,15 +124,20 @@ def tell(operator: BaseOperator, context: Context, alias: str, events: Sequence[
         else:
             others.append(event)
     if others and context["ti"].map_index not in (None, -1) and _has_summary(operator):
-        left = [{"alias": alias, "uri": event.asset.uri, "extra": event.extra} for event in others]
+        left = [{"alias": alias.name, "uri": event.asset.uri, "extra": event.extra} for event in others]
         context["ti"].xcom_push(key=LEFT, value=left)
     else:
-        _tell_through(accessors[AssetAlias(alias)], others, operator.log)
+        _tell_through(accessors[alias], others, operator.log)
     if outlets:
         operator.log.info("No asset event for %s: nothing new", ", ".join(outlets))
         operator.outlets = [
             outlet for outlet in operator.outlets if not (isinstance(outlet, Asset) and outlet.uri in outlets)
         ]
+
+
+def what_is_left(operator: BaseOperator, context: Context) -> list[dict[str, Any]]:
+    """Return what the events of the mapped tasks before this one tell, one for each asset."""
+    return [extra for _, extra in _left(operator, context)]
 
 
 def tell_what_is_left(operator: BaseOperator, context: Context) -> None:
@@ -108,15 +149,20 @@ def tell_what_is_left(operator: BaseOperator, context: Context) -> None:
     """
     from airflow.sdk import Asset, AssetAlias
 
+    left = _left(operator, context)
+    for alias in sorted({alias for (alias, _), _ in left}):
+        add_alias(operator, AssetAlias(alias))
+        events = [Event(Asset(uri), extra) for (through, uri), extra in left if through == alias]
+        _tell_through(context["outlet_events"][AssetAlias(alias)], events, operator.log)
+
+
+def _left(operator: BaseOperator, context: Context) -> list[tuple[tuple[str, str], dict[str, Any]]]:
     pulled = context["ti"].xcom_pull(task_ids=sorted(operator.upstream_task_ids), key=LEFT)
     merged: dict[tuple[str, str], dict[str, Any]] = {}
     for left in (one for task in pulled or () for one in task or ()):
         extra = merged.setdefault((left["alias"], left["uri"]), {})
         extra.update({name: _joined(name, extra.get(name), value) for name, value in left["extra"].items()})
-    for alias in sorted({alias for alias, _ in merged}):
-        tell_through(operator, alias)
-        events = [Event(Asset(uri), extra) for (through, uri), extra in merged.items() if through == alias]
-        _tell_through(context["outlet_events"][AssetAlias(alias)], events, operator.log)
+    return [*merged.items()]
 
 
 def _joined(name: str, first: Any, second: Any) -> Any:

@@ -15,7 +15,7 @@ from airflow_provider_lakets.deferral import (
     is_of_this_try,
     this_try,
 )
-from airflow_provider_lakets.exceptions import LakeTSPartialFailureError
+from airflow_provider_lakets.exceptions import LakeTSPartialFailureError, wrapped
 from airflow_provider_lakets.operators.base import LakeTSJobOperator
 
 if TYPE_CHECKING:
@@ -111,4 +111,4 @@ class LakeTSWaitingOperator(LakeTSJobOperator):
         if event["status"] == "timed_out":
             fail(f"Waited {patience} in vain: {what}")
         # What was waited for came, and went again before it could be used: worth another try.
-        raise LakeTSPartialFailureError(f"Waited, but too much has happened meanwhile: {what}")
+        raise LakeTSPartialFailureError(wrapped(f"Waited, but too much has happened meanwhile: {what}"))

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 
 from airflow_provider_lakets.compat import answer_limit
-from airflow_provider_lakets.operators._arguments import as_bool, as_list
-from airflow_provider_lakets.operators.base import LakeTSJobOperator
+from airflow_provider_lakets.operators._arguments import as_batches, as_bool, flat
+from airflow_provider_lakets.operators._batches import range_in_words, rows_in_words, size_in_words
+from airflow_provider_lakets.operators.base import LakeTSJobOperator, raise_problems
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow.sdk import Context
 
-    from airflow_provider_lakets.hooks.results import PlanResult
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+    from airflow_provider_lakets.hooks.results import Chunk, PlanResult
+
+# A question is read by a human: of more tables, and more chunks of a table, it gives the number.
+TABLES_SHOWN = 20
+CHUNKS_SHOWN = 10
 
 
 class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
     """
     Ask before retention by force, which drops chunks that are not proved durable: their data may be lost.
 
-    The question, under *Required Actions* in Airflow, lists for each table what would be lost. Returns the
-    tables to go on with, to map over: all of them when approved, none when rejected or not answered in time.
-    Without ``force``, and in a dry run, nobody is asked.
+    The question, under *Required Actions* in Airflow, lists for each table what would be lost: chunks with
+    their range, rows and size, and why they are unsafe. Returns the tables to go on with, to map over: all of
+    them when approved, none when rejected or not answered in time. Without ``force``, and in a dry run,
+    nobody is asked.
 
-    :param tables: The ChronoTables, as ``LakeTSTablesOperator`` returns them. (templated)
+    :param tables: The ChronoTables, as ``LakeTSTablesOperator`` returns them; an empty list is returned
+        as it is. (templated)
     :param force: Whether force is asked for. (templated)
     :param response_timeout: How long to wait for the answer; then it is a rejection.
     :param dry_run: Whether nothing will be dropped anyway. (templated)
@@ -50,39 +58,76 @@ class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
         self.params = type(self.params)()
         self.tables = tables
         self.force = force
+        self._patience = response_timeout
 
-    def execute(self, context: Context) -> list[str]:
+    def execute(self, context: Context) -> list[str | list[str]]:
         """Return the tables at once when nothing is forced; else write the question, and wait."""
-        tables = as_list(self.tables) or []
-        if not tables or self.is_dry_run or not as_bool(self.force, "force"):
+        tables, force = as_batches(self.tables, "tables"), as_bool(self.force, "force")
+        if not tables or self.is_dry_run or not force:
             return tables
         with self.lakets(context) as hook:
-            self.body = _question([(hook.plan_retention(table, force=False), table) for table in tables])
+            plans = hook.plan_retentions(flat(tables), force=False)
+            raise_problems(plans)
+            self.body = self._question(hook, plans)
         # Gives the worker up; goes on in execute_complete.
-        approved: list[str] = ApprovalOperator.execute(self, context)
+        approved: list[str | list[str]] = ApprovalOperator.execute(self, context)
         return approved
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> list[str]:
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> list[str | list[str]]:
         """Return the tables when approved, else none."""
         answer = HITLOperator.execute_complete(self, context, event)
         if self.APPROVE in answer["chosen_options"]:
             self.log.warning("Approved: chunks will be dropped that are not proved durable")
-            return as_list(self.tables) or []
+            return as_batches(self.tables, "tables")
         self.log.info("Rejected: nothing will be dropped")
         return []
 
+    def _question(self, hook: LakeTSHook, plans: Sequence[PlanResult]) -> str:
+        """Return, in Markdown, what force would drop; the tables with the most unsafe chunks come first."""
+        until = datetime.now(timezone.utc) + self._patience
+        total = sum(len(plan.planned) + len(plan.deferred) for plan in plans)
+        unsafe = sum(len(plan.deferred) for plan in plans)
+        lines = [
+            "Retention by force drops every chunk past its table's retention, whatever stands against it: "
+            f"{total} chunk(s) of {len(plans)} table(s), **{unsafe} of them unsafe**.",
+            "",
+            f"Connection: `{self.lakebase_conn_id}`. Without an answer by {until:%Y-%m-%d %H:%M} UTC nothing "
+            "is dropped.",
+            "",
+        ]
+        ordered = sorted(plans, key=lambda plan: -len(plan.deferred))
+        for plan in ordered[:TABLES_SHOWN]:
+            lines += _lines_of(plan, _chunks_of(plan, hook))
+        if ordered[TABLES_SHOWN:]:
+            lines.append(f"- and {len(ordered) - TABLES_SHOWN} more table(s)")
+        return "\n".join(lines)
 
-def _question(plans: list[tuple[PlanResult, str]]) -> str:
-    """Return, in Markdown, what force would drop."""
-    lines = [
-        "Retention by force drops every chunk past its table's retention, whatever stands against it.",
-        "",
-    ]
-    for plan, table in plans:
-        kept = len(plan.deferred)
-        lines.append(
-            f"- `{table}`: {kept + len(plan.planned)} chunk(s) would be dropped, **{kept} of them unsafe**"
-        )
-        reasons = sorted({stays.reason for stays in plan.deferred})
-        lines += [f"    - {reason}" for reason in reasons[:5]]
-    return "\n".join(lines)
+
+def _unsafe(plan: PlanResult) -> dict[str, str]:
+    return {stays.chunk: stays.reason for stays in plan.deferred}
+
+
+def _chunks_of(plan: PlanResult, hook: LakeTSHook) -> list[Chunk]:
+    (table,) = hook.chronotables([plan.name])
+    chunks = hook.show_chunks(table.table_name, schema_name=table.schema_name)
+    named = {*plan.planned, *_unsafe(plan)}
+    return [chunk for chunk in chunks if chunk.chunk_name in named]
+
+
+def _lines_of(plan: PlanResult, chunks: Sequence[Chunk]) -> list[str]:
+    """Return a list item for a table, with its unsafe chunks, and then the others, below it."""
+    unsafe = _unsafe(plan)
+    count = len(unsafe) + len(plan.planned)
+    lines = [f"- `{plan.name}`: {count} chunk(s) would be dropped, **{len(unsafe)} of them unsafe**"]
+    ordered = sorted(chunks, key=lambda chunk: (chunk.chunk_name not in unsafe, chunk.range_start))
+    for chunk in ordered[:CHUNKS_SHOWN]:
+        what = [
+            range_in_words(chunk.range_start, chunk.range_end),
+            rows_in_words(chunk.row_count),
+            size_in_words(chunk.size_bytes),
+        ]
+        why = unsafe.get(chunk.chunk_name, "safe")
+        lines.append(f"    - `{chunk.chunk_name}`: {', '.join(what)}; {why}")
+    if ordered[CHUNKS_SHOWN:]:
+        lines.append(f"    - and {len(ordered) - CHUNKS_SHOWN} more chunk(s)")
+    return lines

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
 from airflow_provider_lakets.compat import HAS_RETRY_POLICY, fail
-from airflow_provider_lakets.exceptions import PERMANENT, LakeTSPartialFailureError
+from airflow_provider_lakets.exceptions import (
+    PERMANENT,
+    LakeTSError,
+    LakeTSPartialFailureError,
+    wrapped,
+)
 from airflow_provider_lakets.links import LakebaseProjectLink
-from airflow_provider_lakets.operators._arguments import as_bool
+from airflow_provider_lakets.operators._arguments import ALL, LEFT_OUT, as_bool, as_name
 from airflow_provider_lakets.retries import LakeTSRetryPolicy
 
 if TYPE_CHECKING:
@@ -20,6 +25,10 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
     from airflow_provider_lakets.hooks.results import JobResult, PlanResult
+
+
+# A log is read from the top.
+PROBLEMS_SHOWN = 20
 
 
 class LakeTSBaseOperator(BaseOperator):
@@ -45,23 +54,49 @@ class LakeTSBaseOperator(BaseOperator):
 
     @contextlib.contextmanager
     def lakets(self, context: Context) -> Iterator[LakeTSHook]:
-        """Log in once for the whole block; an error that no retry cures fails the task for good."""
+        """
+        Log in once for the whole block; an error that no retry cures fails the task for good.
+
+        An error of ours says what to do in its message, on short lines, so Airflow shows nothing else. Where
+        it came from is logged at debug level.
+        """
         from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
 
         from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
         # Only here: the default of a constructor does not reach a mapped task.
         context["map_index_template"] = context.get("map_index_template") or self.mapped_name
-        self._hook = LakeTSHook(self.lakebase_conn_id)
+        self._hook = LakeTSHook(as_name(self.lakebase_conn_id, "lakebase_conn_id"))
         try:
             with self._hook.session():
                 yield self._hook
         except (AirflowNotFoundException, *PERMANENT) as err:
-            fail(str(err), err)
+            self.log.debug("Where the error came from", exc_info=True)
+            fail(str(err))
+        except LakeTSError as err:
+            self.log.debug("Where the error came from", exc_info=True)
+            raise type(err)(wrapped(str(err))) from None
+
+    def is_left_out(self, argument: object) -> bool:
+        """
+        Tell whether the author left an argument out, or gave None for it.
+
+        In a mapped task None is no such choice: it is what the task before made of it.
+        """
+        mapped = getattr(self, "_BaseOperator__from_mapped", False)
+        return argument is LEFT_OUT or (argument is None and not mapped)
+
+    def or_all(self, argument: Any) -> Any:
+        """Return an argument, or what stands for all where the author left it out."""
+        return ALL if self.is_left_out(argument) else argument
 
     def project_page(self) -> str | None:
         """Return the address for the link to the Lakebase project, empty if unknown; None before a login."""
         return self._hook and (self._hook.project_page() or "")
+
+    def shaped(self, results: list[dict[str, Any]]) -> Any:
+        """Return the results in the form that the task returns."""
+        return results
 
     def report(self, context: Context, results: Sequence[JobResult]) -> list[dict[str, Any]]:
         """
@@ -70,13 +105,12 @@ class LakeTSBaseOperator(BaseOperator):
         It is tried again, unless every failure is one that would only come back.
         """
         for result in results:
-            level = "info" if result.ok else "warning"
-            getattr(self.log, level)("%s: %s%s", result.name, result.outcome, _after_dash(result.detail))
+            if result.ok:  # what went wrong is in the error
+                self.log.info("%s: %s%s", result.name, result.outcome, _after_dash(result.detail))
         plain = [result.as_dict() for result in results]
-        problems = [result for result in results if not result.ok]
-        if problems:
-            context["ti"].xcom_push(key="return_value", value=plain)
-            _raise(problems, of=len(results))
+        if not all(result.ok for result in results):
+            context["ti"].xcom_push(key="return_value", value=self.shaped(plain))
+        raise_problems(results)
         return plain
 
     def on_kill(self) -> None:
@@ -103,7 +137,7 @@ class LakeTSJobOperator(LakeTSBaseOperator):
     @property
     def is_dry_run(self) -> bool:
         """Whether nothing is to be changed."""
-        return as_bool(self.dry_run, "dry_run")  # type: ignore[arg-type]
+        return as_bool(self.dry_run, "dry_run")
 
     def report_plans(self, context: Context, plans: Sequence[PlanResult]) -> list[dict[str, Any]]:
         """Return what would happen, for XCom; fail the task where that cannot be told."""
@@ -116,10 +150,16 @@ class LakeTSJobOperator(LakeTSBaseOperator):
         return self.report(context, plans)
 
 
-def _raise(problems: list[JobResult], *, of: int) -> NoReturn:
-    """Fail the task with the list of what went wrong."""
-    lines = [f"{result.name}: {result.outcome}{_after_dash(result.detail)}" for result in problems]
-    message = "\n".join([f"{len(problems)} of {of} went wrong; all that could be done is done.", *lines])
+def raise_problems(results: Sequence[JobResult]) -> None:
+    """Fail the task with the list of what went wrong, if anything did."""
+    problems = [result for result in results if not result.ok]
+    if not problems:
+        return
+    lines = [f"{one.name}: {one.outcome}{_after_dash(one.detail)}" for one in problems[:PROBLEMS_SHOWN]]
+    if problems[PROBLEMS_SHOWN:]:
+        lines.append(f"... and {len(problems) - PROBLEMS_SHOWN} more: see the result of the task (XCom).")
+    counts = f"{len(problems)} of {len(results)} went wrong; all that could be done is done."
+    message = wrapped("\n".join([counts, *lines]))
     # What was skipped was skipped because of another in the list: that one decides.
     if any(result.retryable for result in problems if result.outcome != "skipped"):
         raise LakeTSPartialFailureError(message)

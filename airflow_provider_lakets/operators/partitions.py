@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.operators._arguments import as_list, as_range, check_range
+from airflow_provider_lakets.operators._arguments import LEFT_OUT, as_names_or_all, as_range, check_range
 from airflow_provider_lakets.operators.base import LakeTSJobOperator
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ class LakeTSPartitionOperator(LakeTSJobOperator):
     Returns a dict for each ChronoTable: ``name``, ``outcome`` (created, unchanged, contended, failed),
     ``created`` (the new chunks), ``detail``. A second run finds nothing to do.
 
-    :param tables: ChronoTables as ``schema.table``; None means all. (templated)
+    :param tables: ChronoTables as ``schema.table``; ``*``, or left out: all. (templated)
     :param past_count: How many chunks to have before the current one.
     :param future_count: How many chunks to have after the current one.
-    :param range_start: Make the chunks from this instant on instead; text without a zone is UTC, and empty
-        text is no range. (templated)
+    :param range_start: Make the chunks from this instant on instead; without a zone it is UTC, and ``*`` is
+        no range. (templated)
     :param range_end: ... up to this instant. (templated)
     :param dry_run: Tell what would be created, in ``planned`` instead of ``created``. (templated)
     """
@@ -42,27 +42,27 @@ class LakeTSPartitionOperator(LakeTSJobOperator):
     def __init__(
         self,
         *,
-        tables: str | Sequence[str] | None = None,
+        tables: str | Sequence[str] | None = LEFT_OUT,
         past_count: int = 1,
         future_count: int = 3,
-        range_start: datetime | str | None = None,
-        range_end: datetime | str | None = None,
+        range_start: datetime | str | None = LEFT_OUT,
+        range_end: datetime | str | None = LEFT_OUT,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         for name, value in (("past_count", past_count), ("future_count", future_count)):
             if value < 0:
                 raise ValueError(f"{name} must be 0 or more, not {value}")
-        check_range(range_start, range_end)
-        self.tables = tables
+        self.tables = self.or_all(tables)
         self.past_count = past_count
         self.future_count = future_count
-        self.range_start = range_start
-        self.range_end = range_end
+        self.range_start = self.or_all(range_start)
+        self.range_end = self.or_all(range_end)
+        check_range(self.range_start, self.range_end)
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return what was created for each table."""
-        tables = as_list(self.tables)
+        tables = as_names_or_all(self.tables, "tables")
         start, end = as_range(self.range_start, self.range_end)
         arguments: dict[str, Any] = {
             "past_count": self.past_count,

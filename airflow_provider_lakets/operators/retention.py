@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.deferral import raise_if_failed
-from airflow_provider_lakets.operators._arguments import as_bool
+from airflow_provider_lakets.operators._arguments import LEFT_OUT, as_bool, as_name, as_names, names_in
+from airflow_provider_lakets.operators._batches import label_of_names
 from airflow_provider_lakets.operators._waiting import LakeTSWaitingOperator
 
 if TYPE_CHECKING:
@@ -19,19 +19,20 @@ if TYPE_CHECKING:
 
 class LakeTSRetentionOperator(LakeTSWaitingOperator):
     """
-    Drop the chunks of one ChronoTable that are past its retention from Lakebase.
+    Drop the chunks of a ChronoTable, or of several, that are past its retention from Lakebase.
 
     A synced table loses only what is proved durable in Unity Catalog, where nothing is ever deleted.
     Returns a dict: ``name``, ``outcome`` (dropped, deferred, trimmed, unchanged, contended, failed),
     ``dropped`` (chunks), ``deferred`` (chunks past retention that stay, with the reason), ``trimmed`` (how
-    many rows of dropped chunks were removed from the shadow, where the policy asks for it), ``detail``.
+    many rows of dropped chunks were removed from the shadow, where the policy asks for it), ``detail``. Of
+    several tables it returns a list of such dicts; one that fails does not stop the others.
 
     With ``deferrable`` the task waits, in the triggerer, until what keeps chunks from being dropped has gone:
     the change feed has flushed them, each RollUp has absorbed them. Then it drops them. What is deferred even
     then is reported, and is no failure unless asked.
 
-    :param table: The ChronoTable as ``schema.table``. (templated)
-    :param schema: Its schema, when ``table`` is the bare name. (templated)
+    :param table: The ChronoTable as ``schema.table``, or a list of them. (templated)
+    :param schema: The schema, when ``table`` is a bare name. (templated)
     :param force: Drop even what is not proved durable: data may be lost for good. (templated)
     :param dry_run: Tell what would be dropped, in ``planned`` instead of ``dropped``. (templated)
     :param deferrable: Whether to wait; by default ``[operators] default_deferrable``.
@@ -41,60 +42,90 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
     """
 
     template_fields: Sequence[str] = ("table", "schema", "force", "dry_run", "lakebase_conn_id")
-    mapped_name = "{{ task.table }}"
+    mapped_name = "{{ task.label }}"
     would = "drop"
 
     def __init__(
-        self, *, table: str, schema: str | None = None, force: bool | str = False, **kwargs: Any
+        self,
+        *,
+        table: str | Sequence[str],
+        schema: str | None = LEFT_OUT,
+        force: bool | str = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._has_schema = not self.is_left_out(schema)
         self.table = table
-        self.schema = schema
+        self.schema = schema if self._has_schema else None
         self.force = force
 
     @property
-    def name(self) -> str:
-        """The ChronoTable as the hook takes it."""
-        return f"{self.schema}.{self.table}" if self.schema else self.table
+    def names(self) -> list[str]:
+        """The ChronoTables as the hook takes them."""
+        names = as_names(self.table, "table")
+        if not self._has_schema:
+            return names
+        schema = as_name(self.schema, "schema")
+        return [f"{schema}.{name}" for name in names]
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    @property
+    def label(self) -> str:
+        """The tables in a few words."""
+        try:
+            return label_of_names(names_in(self.table, "table"))
+        except ValueError:  # the task fails for it
+            return "nothing"
+
+    def execute(self, context: Context) -> Any:
         """Return what was dropped and what was deferred."""
-        force = as_bool(self.force, "force")
+        force, names = as_bool(self.force, "force"), self.names
         with self.lakets(context) as hook:
             if self.is_dry_run:
-                (plan,) = self.report_plans(context, [hook.plan_retention(self.name, force=force)])
-                return plan
-            result = hook.retain(self.name, force=force)
-        self._log(result)
-        if self.deferrable and result.ok and result.deferred:
+                plans = hook.plan_retentions(names, force=force)
+                return self.shaped(self.report_plans(context, plans))
+            results = hook.retain_all(names, force=force)
+        self._log(results)
+        waiting = {one.name: [stays.chunk for stays in one.deferred] for one in results if one.deferred}
+        # What a retry may cure comes first: the retry will wait.
+        if self.deferrable and waiting and all(one.ok or not one.retryable for one in results):
             from airflow_provider_lakets.triggers.retention import LakeTSRetentionTrigger
 
-            chunks = [stays.chunk for stays in result.deferred]
-            so_far = result.as_dict()
-            self.wait(context, LakeTSRetentionTrigger, so_far=so_far, table=self.name, chunks=chunks)
-        (plain,) = self.report(context, [result])
-        return plain
+            (table, chunks), *others = waiting.items()
+            so_far = self.shaped([one.as_dict() for one in results])
+            where = {"table": table, "chunks": chunks, "others": dict(others)}
+            self.wait(context, LakeTSRetentionTrigger, so_far=so_far, **where)
+        return self.shaped(self.report(context, results))
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Drop what was deferred, and return what was dropped before and after the wait."""
-        raise_if_failed(event)
-        before = self.so_far(context)
-        with self.lakets(context) as hook:
-            result = hook.retain(self.name, force=as_bool(self.force, "force"))
-        self._log(result)
-        dropped = [*before["dropped"], *result.dropped]
-        outcome = "dropped" if dropped and result.ok else result.outcome
-        trimmed = before.get("trimmed", 0) + result.trimmed
-        result = dataclasses.replace(result, dropped=dropped, outcome=outcome, trimmed=trimmed)
-        (plain,) = self.report(context, [result])
-        left = [f"{stays.chunk}: {stays.reason}" for stays in result.deferred]
-        self.check_deferred(context, event, plain, left)
-        return plain
+        from airflow_provider_lakets.hooks.results import RetentionResult
 
-    def _log(self, result: RetentionResult) -> None:
-        for chunk in result.dropped:
-            self.log.info("Dropped %s", chunk)
-        for stays in result.deferred:
-            self.log.info("Deferred %s: %s", stays.chunk, stays.reason)
-        if result.trimmed:
-            self.log.info("Removed %s row(s) of dropped chunks from the shadow", result.trimmed)
+        raise_if_failed(event)
+        so_far = self.so_far(context)
+        plain = [so_far] if isinstance(so_far, dict) else so_far
+        before = {one["name"]: RetentionResult.restored(one) for one in plain}
+        waited = [name for name, result in before.items() if result.deferred]
+        with self.lakets(context) as hook:
+            done = hook.retain_all(waited, force=as_bool(self.force, "force"))
+        self._log(done)
+        after = {result.name: result.after(before[result.name]) for result in done}
+        results = [after.get(name, result) for name, result in before.items()]
+        reported = self.shaped(self.report(context, results))
+        left = [f"{stays.chunk}: {stays.reason}" for result in results for stays in result.deferred]
+        self.check_deferred(context, event, reported, left)
+        return reported
+
+    def shaped(self, results: list[dict[str, Any]]) -> Any:
+        """Return the result of one table as it is, those of a list of tables as a list."""
+        return results[0] if isinstance(self.table, (str, int)) else results
+
+    def _log(self, results: Sequence[RetentionResult]) -> None:
+        for result in results:
+            for chunk in result.dropped:
+                self.log.info("Dropped %s", chunk)
+            for stays in result.deferred:
+                self.log.info("Deferred %s: %s", stays.chunk, stays.reason)
+            if result.trimmed:
+                self.log.info(
+                    "Removed %s row(s) of dropped chunks of %s from the shadow", result.trimmed, result.name
+                )

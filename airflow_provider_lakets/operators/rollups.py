@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.assets import ROLLUPS
+from airflow_provider_lakets.assets import rollup_alias
 from airflow_provider_lakets.operators import _events
-from airflow_provider_lakets.operators._arguments import as_bool, as_range, check_range
+from airflow_provider_lakets.operators._arguments import (
+    ALL,
+    LEFT_OUT,
+    as_bool,
+    as_name,
+    as_range,
+    check_range,
+)
 from airflow_provider_lakets.operators.base import LakeTSJobOperator
 
 if TYPE_CHECKING:
@@ -28,11 +35,11 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
     Each RollUp that was changed gets an asset event, see :func:`airflow_provider_lakets.assets.rollup_asset`;
     OpenLineage, where its provider is installed, is told what was read and written.
 
-    :param rollup: Refresh only this one and all that it reads; None means every RollUp. (templated)
+    :param rollup: Refresh only this one and all that it reads; ``*``, or left out: every RollUp. (templated)
     :param parallelism: How many to refresh at a time, each in a session of its own.
     :param force: Refresh although a RollUp's ``refresh_lag`` has not passed. (templated)
     :param range_start: Aggregate each bucket from this instant on again, whether or not it changed and
-        whatever the ``refresh_lag``; text without a zone is UTC, and empty text is no range. (templated)
+        whatever the ``refresh_lag``; without a zone it is UTC, and ``*`` is no range. (templated)
     :param range_end: ... up to this instant. Buckets whose source is dropped keep their value. (templated)
     :param dry_run: Tell what would be refreshed, in which order. (templated)
     """
@@ -46,39 +53,40 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
         "lakebase_conn_id",
     )
     would = "refresh"
+    asset_alias = staticmethod(rollup_alias)
 
     def __init__(
         self,
         *,
-        rollup: str | None = None,
+        rollup: str | None = LEFT_OUT,
         parallelism: int = 4,
         force: bool | str = False,
-        range_start: datetime | str | None = None,
-        range_end: datetime | str | None = None,
+        range_start: datetime | str | None = LEFT_OUT,
+        range_end: datetime | str | None = LEFT_OUT,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if parallelism < 1:
             raise ValueError(f"parallelism must be 1 or more, not {parallelism}")
-        check_range(range_start, range_end)
-        self.rollup = rollup
+        self.rollup = self.or_all(rollup)
         self.parallelism = parallelism
         self.force = force
-        self.range_start = range_start
-        self.range_end = range_end
+        self.range_start = self.or_all(range_start)
+        self.range_end = self.or_all(range_end)
+        check_range(self.range_start, self.range_end)
         self._lineage: dict[str, Any] | None = None
-        _events.tell_through(self, ROLLUPS)
+        _events.declare_alias(self, rollup_alias)
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return what became of each RollUp, in the order it happened."""
         from airflow_provider_lakets.lineage import note_refresh
 
-        rollup = None if self.rollup in ("", "None") else self.rollup
+        rollup = None if self.rollup == ALL else as_name(self.rollup, "rollup")
         start, end = as_range(self.range_start, self.range_end)
         what: dict[str, Any] = {"force": as_bool(self.force, "force"), "start": start, "end": end}
         with self.lakets(context) as hook:
             if self.is_dry_run:
-                _events.tell(self, context, ROLLUPS, [])
+                _events.tell(self, context, rollup_alias(self.lakebase_conn_id), [])
                 return self.report_plans(context, hook.plan_refresh(rollup, **what))
             results = hook.refresh(
                 rollup,
@@ -88,7 +96,8 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
             )
             self._lineage = note_refresh(hook, results)
         plain = self.report(context, results)
-        _events.tell(self, context, ROLLUPS, _events.refreshed(results, self.lakebase_conn_id))
+        events = _events.refreshed(results, self.lakebase_conn_id)
+        _events.tell(self, context, rollup_alias(self.lakebase_conn_id), events)
         return plain
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
 from airflow_provider_lakets.compat import AirflowSkipException, fail
 from airflow_provider_lakets.operators import _events
+from airflow_provider_lakets.operators._arguments import as_batches, flat
+from airflow_provider_lakets.operators._batches import range_in_words, size_in_words, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 PROBLEMS = ("failed", "contended", "skipped", "lost")
 NAMED = 20  # so many chunks are named for each reason
+TABLES_SHOWN = 50  # so many tables have a line in the log
 
 
 class LakeTSSummaryOperator(BaseOperator):
@@ -48,20 +52,24 @@ class LakeTSSummaryOperator(BaseOperator):
         super().__init__(trigger_rule=trigger_rule, **kwargs)
         self.given = given
         self.results = results
+        # Declared when the DAG is parsed, so that Airflow's graph of an asset shows who has its events.
+        _events.declare_aliases_of(self, results)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the counts and the reasons, or fail with them."""
         if self.given is None:
             fail("The task that finds what there is to do ended without a result: see there.")
-        given = set(_flat(self.given))
+        given = flat(as_batches(self.given, "given"))
         if not given:
             raise AirflowSkipException("There was nothing to do.")
-        results = list(_dicts(self.results))
-        lost = given - {result["name"] for result in results}
+        results = _of_given(given, _dicts(self.results))
+        named = {result["name"] for result in results}
+        lost = [name for name in sorted({*given}) if not named & _written(name)]
         ends = [end for result in results for end in _ends(result)]
-        ends += [(name, "lost", "its task ended without a result") for name in sorted(lost)]
+        ends += [(name, "lost", "its task ended without a result") for name in lost]
         summary = _summed(ends)
-        self._tell(summary)
+        for line in [*_lines_of_tables(results, _events.what_is_left(self, context)), *_lines(summary)]:
+            self.log.info("%s", line)
         # A task may fail although all that it did went well: it waited in vain, or was killed.
         failed = self._failed(context)
         if failed or any(summary["counts"].get(problem) for problem in PROBLEMS):
@@ -81,19 +89,25 @@ class LakeTSSummaryOperator(BaseOperator):
         )
         return count
 
-    def _tell(self, summary: Mapping[str, Any]) -> None:
-        self.log.info("%s", ", ".join(f"{count} {outcome}" for outcome, count in summary["counts"].items()))
-        for line in _lines(summary):
-            self.log.info("%s", line)
+
+def _written(name: str) -> set[str]:
+    """Return how a result may name a thing that was given: a table in schema public needs no schema."""
+    return {name, f"public.{name}"}
 
 
-def _flat(given: Iterable[Any]) -> Iterator[str]:
-    """Yield names out of names or batches of names."""
-    for one in given:
-        if isinstance(one, str):
-            yield one
-        else:
-            yield from _flat(one)
+def _of_given(given: Sequence[str], results: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """
+    Return the results of what was given, one for each.
+
+    When a run is cleared there may be fewer mapped tasks than before. Airflow marks the others as removed,
+    but keeps their results, behind those of the tasks that there still are.
+    """
+    wanted = {written for name in given for written in _written(name)}
+    first: dict[str, Mapping[str, Any]] = {}
+    for result in results:
+        if result["name"] in wanted:
+            first.setdefault(result["name"], result)
+    return list(first.values())
 
 
 def _dicts(results: Any) -> Iterator[Mapping[str, Any]]:
@@ -138,6 +152,29 @@ def _lines(summary: Mapping[str, Any]) -> list[str]:
         f"{why['count']} {why['outcome']}: {why['reason']} ({_some(why['names'], why['count'])})"
         for why in summary["reasons"]
     ]
+
+
+def _lines_of_tables(results: Iterable[Mapping[str, Any]], events: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each table: what was done to how many chunks, their bytes and their range."""
+    counts: dict[str, Counter[str]] = {}
+    facts: dict[str, Mapping[str, Any]] = {event["table"]: event for event in events if "table" in event}
+    for result in results:
+        is_table = any(result.get(kind) is not None for kind in ("dropped", "planned", "created"))
+        is_table = is_table and result["name"] not in (result.get("planned") or ())
+        table = result["name"] if is_table else table_of(result["name"])
+        counts.setdefault(table, Counter()).update(outcome for _, outcome, _ in _ends(result))
+        if result.get("range_start"):
+            facts[table] = result
+    lines = []
+    for table, ends in sorted(counts.items())[:TABLES_SHOWN]:
+        line = f"{table}: {', '.join(f'{count} {outcome}' for outcome, count in ends.items())}"
+        if fact := facts.get(table):
+            start, end = (datetime.fromisoformat(fact[name]) for name in ("range_start", "range_end"))
+            line += f" ({size_in_words(fact['bytes'])}, {range_in_words(start, end)})"
+        lines.append(line)
+    if len(counts) > TABLES_SHOWN:
+        lines.append(f"and {len(counts) - TABLES_SHOWN} more table(s)")
+    return lines
 
 
 def _some(names: Sequence[str], count: int) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.operators._arguments import as_list
+from airflow_provider_lakets.operators._arguments import LEFT_OUT, as_names_or_all
+from airflow_provider_lakets.operators._batches import batches, check_count, most_tasks
 from airflow_provider_lakets.operators.base import LakeTSBaseOperator
 
 if TYPE_CHECKING:
@@ -17,26 +18,40 @@ class LakeTSTablesOperator(LakeTSBaseOperator):
     """
     List the ChronoTables, as ``schema.table``, to map over; with none, a task mapped over them is skipped.
 
-    :param tables: Only these; None means all. (templated)
+    Where there are more tables than tasks may be mapped, it returns batches of them, lists, instead.
+
+    :param tables: Only these; ``*``, or left out: all. (templated)
     :param policy: Only those with such a policy: ``tiering`` or ``retention``; tiered retention is both.
+    :param max_batches: How many mapped tasks there may be; never more than ``[core] max_map_length``.
     """
 
     template_fields: Sequence[str] = ("tables", "lakebase_conn_id")
 
     def __init__(
-        self, *, tables: str | Sequence[str] | None = None, policy: str | None = None, **kwargs: Any
+        self,
+        *,
+        tables: str | Sequence[str] | None = LEFT_OUT,
+        policy: str | None = None,
+        max_batches: int | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if policy not in (None, "tiering", "retention"):
             raise ValueError(f"policy must be 'tiering', 'retention' or None, not {policy!r}")
-        self.tables = tables
+        check_count("max_batches", max_batches)
+        self.max_batches = max_batches
+        self.tables = self.or_all(tables)
         self.policy = policy
 
-    def execute(self, context: Context) -> list[str]:
-        """Return their names."""
-        wanted = as_list(self.tables)
+    def execute(self, context: Context) -> list[str] | list[list[str]]:
+        """Return their names, or batches of names."""
+        wanted = as_names_or_all(self.tables, "tables")
         with self.lakets(context) as hook:
             found = [table.name for table in hook.chronotables(wanted, policy=self.policy)]
         if wanted is not None and len(found) < len(wanted):
             self.log.warning("Not all of these have a %s policy: %s", self.policy, ", ".join(wanted))
-        return found
+        if len(found) <= (most := most_tasks(self.max_batches)):
+            return found
+        grouped = batches(found, size=1, most=most)
+        self.log.info("Found %d tables, in %d batches", len(found), len(grouped))
+        return grouped

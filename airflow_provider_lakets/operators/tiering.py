@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.assets import TIERED
-from airflow_provider_lakets.compat import conf
+from airflow_provider_lakets.assets import tiered_alias
 from airflow_provider_lakets.deferral import raise_if_failed
 from airflow_provider_lakets.operators import _events
-from airflow_provider_lakets.operators._arguments import as_list
+from airflow_provider_lakets.operators._arguments import LEFT_OUT, as_names, as_names_or_all, names_in
+from airflow_provider_lakets.operators._batches import batches, check_count, label_of_chunks, most_tasks
 from airflow_provider_lakets.operators._waiting import LakeTSWaitingOperator
 from airflow_provider_lakets.operators.base import LakeTSJobOperator
 
@@ -29,7 +28,8 @@ class LakeTSTierCandidatesOperator(LakeTSJobOperator):
     Returns a list of lists of chunk names, oldest first; with none due it is empty, and a task mapped over
     it is skipped. The batches grow where there would otherwise be more than Airflow maps over.
 
-    :param tables: ChronoTables as ``schema.table``; None means all with a tiering policy. (templated)
+    :param tables: ChronoTables as ``schema.table``; ``*``, or left out: all with a tiering
+        policy. (templated)
     :param batch_size: How many chunks one mapped task should flag.
     :param max_batches: How many mapped tasks there may be; never more than ``[core] max_map_length``.
     :param dry_run: Leave not even a note of the look, as LakeTS else does. (templated)
@@ -40,30 +40,27 @@ class LakeTSTierCandidatesOperator(LakeTSJobOperator):
     def __init__(
         self,
         *,
-        tables: str | Sequence[str] | None = None,
+        tables: str | Sequence[str] | None = LEFT_OUT,
         batch_size: int = 20,
         max_batches: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value in (("batch_size", batch_size), ("max_batches", max_batches)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be 1 or more, not {value}")
-        self.tables = tables
+        check_count("batch_size", batch_size)
+        check_count("max_batches", max_batches)
+        self.tables = self.or_all(tables)
         self.batch_size = batch_size
         self.max_batches = max_batches
 
     def execute(self, context: Context) -> list[list[str]]:
         """Return the batches."""
+        tables = as_names_or_all(self.tables, "tables")
         with self.lakets(context) as hook:
             look = hook.plan_candidates if self.is_dry_run else hook.tier_candidates
-            chunks = [candidate.chunk_name for candidate in look(as_list(self.tables))]
-        limit = conf.getint("core", "max_map_length")
-        most = min(self.max_batches or limit, limit)
-        size = max(self.batch_size, math.ceil(len(chunks) / most))
-        batches = [chunks[start : start + size] for start in range(0, len(chunks), size)]
-        self.log.info("Found %d chunk(s) to tier, in %d batch(es)", len(chunks), len(batches))
-        return batches
+            chunks = [candidate.chunk_name for candidate in look(tables)]
+        found = batches(chunks, size=self.batch_size, most=most_tasks(self.max_batches))
+        self.log.info("Found %d chunk(s) to tier, in %d batch(es)", len(chunks), len(found))
+        return found
 
 
 class LakeTSTierOperator(LakeTSWaitingOperator):
@@ -90,6 +87,7 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
 
     template_fields: Sequence[str] = ("chunks", "dry_run", "lakebase_conn_id")
     mapped_name = "{{ task.label }}"
+    asset_alias = staticmethod(tiered_alias)
     would = "flag"
 
     def __init__(
@@ -105,21 +103,24 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
         self.partitioned = partitioned
         if partitioned:
             _events.check_partitioned(self)
-        _events.tell_through(self, TIERED)
+        _events.declare_alias(self, tiered_alias)
 
     @property
     def label(self) -> str:
         """The chunks in a few words."""
-        first, *others = as_list(self.chunks) or ["nothing"]
-        return f"{first} and {len(others)} more" if others else first
+        try:
+            return label_of_chunks(names_in(self.chunks, "chunks"))
+        except ValueError:  # the task fails for it
+            return "nothing"
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return what became of each chunk."""
+        chunks = as_names(self.chunks, "chunks")
         with self.lakets(context) as hook:
             if self.is_dry_run:
-                _events.tell(self, context, TIERED, [])
-                return self.report_plans(context, hook.plan_tiering(as_list(self.chunks) or []))
-            results = hook.tier(as_list(self.chunks) or [], since=_events.started_before(context))
+                _events.tell(self, context, tiered_alias(self.lakebase_conn_id), [])
+                return self.report_plans(context, hook.plan_tiering(chunks))
+            results = hook.tier(chunks, since=_events.started_before(context))
             events = self._events(hook, results)
         waiting = [result.name for result in results if result.outcome == "deferred"]
         # What a retry may cure comes first: the retry will wait.
@@ -130,7 +131,7 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
             self.log.info("Flagged %d chunk(s); waiting for %d", len(results) - len(waiting), len(waiting))
             self.wait(context, LakeTSTierTrigger, so_far=so_far, chunks=waiting)
         plain = self.report(context, results)
-        _events.tell(self, context, TIERED, events)
+        _events.tell(self, context, tiered_alias(self.lakebase_conn_id), events)
         return plain
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -147,7 +148,7 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
         plain = self.report(context, results)
         left = [f"{result.name}: {result.detail}" for result in results if result.outcome == "deferred"]
         self.check_deferred(context, event, plain, left)
-        _events.tell(self, context, TIERED, events)
+        _events.tell(self, context, tiered_alias(self.lakebase_conn_id), events)
         return plain
 
     def _events(self, hook: LakeTSHook, results: Sequence[TierResult]) -> list[_events.Event]:

@@ -17,6 +17,7 @@ from airflow_provider_lakets.deferral import (
     raise_if_failed,
     this_try,
 )
+from airflow_provider_lakets.exceptions import wrapped
 from airflow_provider_lakets.operators.base import LakeTSBaseOperator
 
 if TYPE_CHECKING:
@@ -97,4 +98,4 @@ class LakeTSBaseSensor(LakeTSBaseOperator, BaseSensorOperator):
             waiting: Waiting = event.get("waiting") or {}
             reasons = [f"{name}: {reason}" for name, reason in waiting.items()]
             found = "\n".join([*reasons, *filter(None, [event.get("message")])])
-            raise AirflowSensorTimeout(f"Waited {timedelta(seconds=self.timeout)} in vain.\n{found}")
+            raise AirflowSensorTimeout(wrapped(f"Waited {timedelta(seconds=self.timeout)} in vain.\n{found}"))

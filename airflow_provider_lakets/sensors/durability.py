@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.operators._arguments import as_list
+from airflow_provider_lakets.operators._arguments import LEFT_OUT, as_name, as_names
 from airflow_provider_lakets.sensors.base import LakeTSBaseSensor
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ class LakeTSDurabilitySensor(LakeTSBaseSensor):
     where writers never pause, wait for chunks that they have left behind. LakeTS 0.1.x tells it of a chunk
     only once it is tiered, or its whole table is flushed.
 
+    A template that renders to nothing fails the task for good.
+
     :param table: The ChronoTable as ``schema.table``, or ``table`` for one in schema public. (templated)
     :param chunks: Instead: the names of chunks, or one. (templated)
     :param deferrable: Whether to wait in the triggerer; by default ``[operators] default_deferrable``.
@@ -29,16 +31,23 @@ class LakeTSDurabilitySensor(LakeTSBaseSensor):
     template_fields: Sequence[str] = ("table", "chunks", "lakebase_conn_id")
 
     def __init__(
-        self, *, table: str | None = None, chunks: str | Sequence[str] | None = None, **kwargs: Any
+        self,
+        *,
+        table: str | None = LEFT_OUT,
+        chunks: str | Sequence[str] | None = LEFT_OUT,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if (table is None) == (chunks is None):
+        self._by_table = not self.is_left_out(table)
+        if self._by_table != self.is_left_out(chunks):
             raise ValueError("give table or chunks: one of them, and not both")
-        self.table = table
-        self.chunks = chunks
+        self.table = table if self._by_table else None
+        self.chunks = None if self._by_table else chunks
 
     def trigger(self, **wait: Any) -> LakeTSBaseTrigger:
         """Return what to wait for."""
         from airflow_provider_lakets.triggers.durability import LakeTSDurabilityTrigger
 
-        return LakeTSDurabilityTrigger(table=self.table, chunks=as_list(self.chunks), **wait)
+        if self._by_table:
+            return LakeTSDurabilityTrigger(table=as_name(self.table, "table"), **wait)
+        return LakeTSDurabilityTrigger(chunks=as_names(self.chunks, "chunks"), **wait)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.exceptions import LakeTSArgumentError
+from airflow_provider_lakets.operators._arguments import LEFT_OUT, as_instant, as_interval, as_name
 from airflow_provider_lakets.sensors.base import LakeTSBaseSensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime, timedelta
 
     from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
 
@@ -21,8 +21,10 @@ class LakeTSRollupFreshSensor(LakeTSBaseSensor):
     The watermark is the start of the newest bucket that is materialised: it moves when newer rows come. The
     lag is the time since the last refresh, whether or not that found anything new.
 
+    A template that renders to nothing fails the task for good, also where the other bound is met.
+
     :param rollup: Its name. (templated)
-    :param watermark: The instant to be reached; text without a zone is UTC. (templated)
+    :param watermark: The instant to be reached; without a zone it is UTC. (templated)
     :param max_lag: How long ago the last refresh may be: a timedelta, or a Postgres interval such as
         '30 minutes'. (templated)
     :param deferrable: Whether to wait in the triggerer; by default ``[operators] default_deferrable``.
@@ -34,38 +36,26 @@ class LakeTSRollupFreshSensor(LakeTSBaseSensor):
         self,
         *,
         rollup: str,
-        watermark: datetime | str | None = None,
-        max_lag: timedelta | str | None = None,
+        watermark: datetime | str | None = LEFT_OUT,
+        max_lag: timedelta | str | None = LEFT_OUT,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if watermark is None and max_lag is None:
+        self._has_watermark = not self.is_left_out(watermark)
+        self._has_max_lag = not self.is_left_out(max_lag)
+        if not (self._has_watermark or self._has_max_lag):
             raise ValueError("give watermark or max_lag, or both")
         self.rollup = rollup
-        self.watermark = watermark
-        self.max_lag = max_lag
+        self.watermark = watermark if self._has_watermark else None
+        self.max_lag = max_lag if self._has_max_lag else None
 
     def trigger(self, **wait: Any) -> LakeTSBaseTrigger:
-        """Return what to wait for."""
+        """Return what to wait for; the watermark in a form that means the same in every session."""
         from airflow_provider_lakets.triggers.rollups import LakeTSRollupFreshTrigger
 
-        lag = self.max_lag
-        if isinstance(lag, timedelta):
-            lag = f"{lag.total_seconds()} seconds"
         return LakeTSRollupFreshTrigger(
-            rollup=self.rollup, watermark=self._instant(), max_lag=lag or None, **wait
+            rollup=as_name(self.rollup, "rollup"),
+            watermark=as_instant(self.watermark, "watermark").isoformat() if self._has_watermark else None,
+            max_lag=as_interval(self.max_lag, "max_lag") if self._has_max_lag else None,
+            **wait,
         )
-
-    def _instant(self) -> str | None:
-        """Return the watermark in a form that means the same in every session."""
-        from airflow.sdk.timezone import parse
-
-        value = self.watermark
-        if isinstance(value, str):
-            if value in ("", "None"):  # of a template, such as data_interval_end in a run without one
-                raise LakeTSArgumentError(
-                    f"The watermark for RollUp {self.rollup!r} was rendered to {value!r}: this run has no "
-                    "such instant."
-                )
-            value = parse(value, timezone="UTC")
-        return None if value is None else value.isoformat()

@@ -35,4 +35,4 @@ class LakeTSDurabilityTrigger(LakeTSBaseTrigger):
         """Ask about the table, or else the chunks."""
         from airflow_provider_lakets.triggers.watch import caught_up, durable
 
-        return caught_up(self.table) if self.table else durable(self.chunks or [])
+        return caught_up(self.table) if self.table is not None else durable(self.chunks or [])

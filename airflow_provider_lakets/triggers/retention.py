@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from airflow_provider_lakets.triggers.watch import Watch
 
@@ -18,19 +18,28 @@ class LakeTSRetentionTrigger(LakeTSBaseTrigger):
 
     :param table: Their ChronoTable as ``schema.table``.
     :param chunks: Their names.
+    :param others: The chunks of further ChronoTables, by table.
     """
 
-    def __init__(self, *, table: str, chunks: Sequence[str], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        table: str,
+        chunks: Sequence[str],
+        others: Mapping[str, Sequence[str]] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.table = table
         self.chunks = list(chunks)
+        self.others = {name: list(those) for name, those in (others or {}).items()}
 
     def arguments(self) -> dict[str, Any]:
-        """Return the table and the chunks."""
-        return {"table": self.table, "chunks": self.chunks}
+        """Return the table and the chunks, and those of other tables."""
+        return {"table": self.table, "chunks": self.chunks, "others": self.others}
 
     def watch(self) -> Watch:
         """Ask what still speaks against dropping them."""
-        from airflow_provider_lakets.triggers.watch import droppable
+        from airflow_provider_lakets.triggers.watch import all_droppable
 
-        return droppable(self.table, self.chunks)
+        return all_droppable({self.table: self.chunks, **self.others})

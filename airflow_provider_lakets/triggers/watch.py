@@ -20,7 +20,7 @@ from airflow_provider_lakets.hooks._deferred import DUE
 from airflow_provider_lakets.hooks._errors import translate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
@@ -141,6 +141,8 @@ def durable(chunks: Sequence[str], *, may_flag: bool = False) -> Watch:
     :param chunks: Their names.
     :param may_flag: Whether LakeTS 0.1.x, which proves a chunk only in flagging it, may do that.
     """
+    if not chunks:
+        raise LakeTSArgumentError("No chunk is named: there is nothing to wait for. Name chunks, or a table.")
     (found,) = yield _function("lakets.explain_durability(text)")
     doing = f"Asking whether {len(chunks)} chunk(s) are durable, from {next(iter(chunks), None)} on"
     if found["there"]:
@@ -275,6 +277,18 @@ def droppable(table: str, chunks: Sequence[str]) -> Watch:
     return waiting
 
 
+def all_droppable(tables: Mapping[str, Sequence[str]]) -> Watch:
+    """
+    Wait until nothing speaks against dropping chunks of several tables.
+
+    :param tables: The chunks that matter, by ChronoTable.
+    """
+    waiting: Waiting = {}
+    for table, chunks in tables.items():
+        waiting |= yield from droppable(table, chunks)
+    return waiting
+
+
 ROLLUP = """
 SELECT rol.watermark::text AS watermark, rol.last_refreshed_at::text AS refreshed_at,
        coalesce(rol.watermark >= %(watermark)s::timestamptz, %(watermark)s::text IS NULL) AS reached,
@@ -291,6 +305,10 @@ def fresh(rollup: str, *, watermark: str | None = None, max_lag: str | None = No
     :param watermark: The instant that its newest bucket must have reached.
     :param max_lag: How long ago its last refresh may be, as a Postgres interval.
     """
+    if not (watermark or max_lag):
+        raise LakeTSArgumentError(
+            f"There is no bound for RollUp {rollup!r} to reach. Give a watermark, a max_lag, or both."
+        )
     asked = {"rollup": rollup, "watermark": watermark, "max_lag": max_lag}
     rows = yield Question(ROLLUP, asked, doing=f"Asking how fresh RollUp {rollup} is")
     if not rows:

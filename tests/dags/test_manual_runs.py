@@ -72,6 +72,84 @@ def test_a_rollup_may_be_named(samples: dict[str, DAG], run: RunDag, lab: Lab) -
     assert [one["name"] for one in done.result("refresh")] == ["hourly"]
 
 
+# What the trigger form sends for an empty field
+
+
+@pytest.mark.parametrize("tables", [None, [], [""], ["  ", ""]], ids=repr)
+def test_no_table_in_the_form_is_all_tables(
+    samples: dict[str, DAG], run: RunDag, lab: Lab, tables: Any
+) -> None:
+    for name in ("flights", "weather"):
+        lab.synced(name, days=8)
+
+    partitions = run(samples["lakets_partition_manager"], tables=tables)
+    candidates = run(samples["lakets_tiering"], tables=tables)
+    retention = run(samples["lakets_retention"], tables=tables)
+
+    both = ["public.flights", "public.weather"]
+    assert [one["name"] for one in partitions.result("ensure_partitions")] == both
+    assert candidates.state == "success"
+    assert retention.names["drop_expired"] == both
+
+
+def test_an_empty_line_in_the_form_is_no_table(samples: dict[str, DAG], run: RunDag, lab: Lab) -> None:
+    for name in ("flights", "weather"):
+        lab.synced(name, days=8)
+
+    done = run(samples["lakets_retention"], tables=["public.weather ", ""])
+
+    assert done.names["drop_expired"] == ["public.weather"]
+
+
+@pytest.mark.parametrize("rollup", [None, "", " "], ids=repr)
+def test_no_rollup_in_the_form_is_every_rollup(
+    samples: dict[str, DAG], run: RunDag, lab: Lab, rollup: str | None
+) -> None:
+    lab.table("metrics", days=2)
+    lab.rollup("hourly")
+    lab.rollup("apart")
+
+    done = run(samples["lakets_rollup_refresh"], rollup=rollup)
+
+    assert {one["name"] for one in done.result("refresh")} == {"hourly", "apart"}
+
+
+@pytest.mark.parametrize("name", ["2024", "1e3", "007", "True", "it's"])
+def test_a_rollup_may_be_called_like_a_number_or_anything_else(
+    samples: dict[str, DAG], run: RunDag, lab: Lab, name: str
+) -> None:
+    lab.table("metrics", days=2)
+    lab.rollup(name)
+    lab.rollup("apart")
+
+    done = run(samples["lakets_rollup_refresh"], rollup=name)
+
+    assert [one["name"] for one in done.result("refresh")] == [name]
+
+
+def test_switches_that_are_sent_as_null_are_off(samples: dict[str, DAG], run: RunDag, lab: Lab) -> None:
+    lab.table("metrics", days=8)
+    lab.conn.execute("SELECT lakets.add_retention_policy('metrics', '4 days')")
+
+    done = run(samples["lakets_retention"], force=None, dry_run=None)
+
+    assert done.result("drop_expired")["outcome"] == "dropped"
+
+
+@pytest.mark.parametrize(
+    "job", ["lakets_partition_manager", "lakets_tiering", "lakets_retention", "lakets_rollup_refresh"]
+)
+def test_every_field_of_the_form_has_a_title_and_none_is_marked_as_required(
+    samples: dict[str, DAG], job: str
+) -> None:
+    dag: Any = samples[job]
+    params = [dag.params.get_param(name) for name in dag.params]
+
+    schemas = [param.schema for param in params]
+    assert all(schema["title"] and schema["section"] and "null" in schema["type"] for schema in schemas)
+    assert all("null" not in str(param.description) for param in params)
+
+
 # Dry runs
 
 
@@ -196,6 +274,41 @@ def test_force_is_asked_about_with_what_would_be_lost_and_then_drops_it(
     (question,) = human.asked
     assert "`public.metrics`: 4 chunk(s) would be dropped, **4 of them unsafe**" in question
     assert "not durable: " in question
+    first, *_ = lab.old_chunks()
+    (line,) = [line for line in question.splitlines() if f"`{first}`" in line]
+    assert " to 2" in line
+    assert "kB" in line
+    assert "row" in line
+    assert "Connection: `lakebase_default`. Without an answer by 2" in question
+
+
+def test_the_question_is_bounded_and_begins_with_what_is_unsafe(
+    samples: dict[str, DAG], run: RunDag, lab: Lab, human: Human
+) -> None:
+    lab.table("a_safe", days=30)
+    lab.conn.execute("SELECT lakets.add_retention_policy('a_safe', '4 days')")
+    lab.synced(days=8)
+
+    run(samples["lakets_retention"], force=True)
+
+    (question,) = human.asked
+    lines = question.splitlines()
+    unsafe, safe = (lines.index(line) for line in lines if line.startswith("- `public."))
+    assert "metrics" in lines[unsafe]
+    assert len(lines[safe:]) == 12  # the table, ten chunks, and how many more
+    assert lines[-1].endswith("more chunk(s)")
+
+
+def test_nobody_is_asked_where_it_is_not_known_what_would_be_dropped(
+    samples: dict[str, DAG], run: RunDag, lab: Lab, human: Human
+) -> None:
+    lab.synced(days=8)
+    lab.conn.execute("DROP FUNCTION lakets._retention_gap CASCADE")
+    samples["lakets_retention"].get_task("approve_force").retries = 0
+
+    done = run(samples["lakets_retention"], force=True)
+
+    assert (done.states["approve_force"], human.asked) == ("failed", [])
 
 
 @pytest.mark.parametrize("human", ["Reject"], indirect=True)

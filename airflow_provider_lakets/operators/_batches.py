@@ -1,0 +1,88 @@
+"""Batches to map over, and short words for what is in them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+from airflow_provider_lakets.compat import conf
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CHUNK = re.compile(r"_\d{8}_\d{6}$")
+
+# Airflow keeps 250 characters of a mapped task's name.
+NAMED_TABLES = 3
+
+
+def check_count(name: str, value: int | None) -> None:
+    """Refuse, when the DAG is parsed, a bound that leaves no room for one."""
+    if value is not None and value < 1:
+        raise ValueError(f"{name} must be 1 or more, not {value}")
+
+
+def most_tasks(max_batches: int | None) -> int:
+    """Return how many tasks may be mapped: as many as the author allows, and Airflow."""
+    limit: int = conf.getint("core", "max_map_length")
+    return min(max_batches or limit, limit)
+
+
+def batches(names: Sequence[str], *, size: int, most: int) -> list[list[str]]:
+    """
+    Cut names into batches.
+
+    :param names: The names.
+    :param size: How many names a batch should hold; more, where there would be too many batches.
+    :param most: How many batches there may be.
+    """
+    size = max(size, math.ceil(len(names) / most))
+    return [list(names[start : start + size]) for start in range(0, len(names), size)]
+
+
+def label_of_names(names: Sequence[str]) -> str:
+    """Return names in a few words."""
+    first, *others = names
+    return f"{first} and {len(others)} more" if others else first
+
+
+def label_of_chunks(chunks: Sequence[str]) -> str:
+    """Return chunks in a few words: those of several tables are counted by table."""
+    counts = Counter(table_of(chunk) for chunk in chunks)
+    if len(counts) == 1 or not all(_CHUNK.search(chunk) for chunk in chunks):
+        return label_of_names(chunks)
+    shown = [f"{table}: {count} chunk(s)" for table, count in list(counts.items())[:NAMED_TABLES]]
+    more = [f"and {len(counts) - NAMED_TABLES} more table(s)"] if len(counts) > NAMED_TABLES else []
+    return ", ".join([*shown, *more])
+
+
+def table_of(chunk: str) -> str:
+    """Return the table of a chunk, which is called after it: ``schema.table_YYYYMMDD_HHMMSS``."""
+    return _CHUNK.sub("", chunk)
+
+
+def rows_in_words(count: int | None) -> str:
+    """Return a number of rows; Postgres estimates it, and knows none before the first ANALYZE."""
+    return "rows not counted yet" if count is None else f"about {count:,} row(s)"
+
+
+def size_in_words(size: int | None) -> str:
+    """Return a number of bytes in the unit that makes it short."""
+    if size is None:
+        return "size unknown"
+    amount, units = float(size), ["bytes", "kB", "MB", "GB", "TB"]
+    while amount >= 1024 and len(units) > 1:
+        amount, units = amount / 1024, units[1:]
+    return f"{amount:.0f} {units[0]}" if units[0] == "bytes" else f"{amount:.1f} {units[0]}"
+
+
+def range_in_words(start: datetime | None, end: datetime | None) -> str:
+    """Return a range in UTC."""
+    first, last = (
+        "?" if instant is None else f"{instant.astimezone(timezone.utc):%Y-%m-%d %H:%M}"
+        for instant in (start, end)
+    )
+    return f"{first} to {last} UTC"
