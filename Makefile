@@ -17,7 +17,7 @@ LOWEST_PYTHON ?= $(shell .ci/find-python 3.10)
 # Bytecode makes every start of Airflow about twice as fast.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-python test-lowest test-sdist e2e e2e-short compose-test lint format bench constraints \
+.PHONY: help demo test test-python test-postgres test-lowest test-sdist e2e e2e-short compose-test lint format bench constraints \
     constraints-lowest clean
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -58,7 +58,11 @@ test: $(STAMP)  ## run the tests
 test-python: $(TEST_STAMP)  ## run only the tests of hooks, operators and DAGs
 	$(BIN)/pytest -n 2 -m "not slow" tests/unit tests/dags
 
-test-lowest: $(LOWEST_STAMP)  ## the same on the lowest supported Airflow, packages and Python
+POSTGRES ?= 17
+test-postgres: $(TEST_STAMP)  ## run the tests of the SQL engine on another Postgres: POSTGRES=17 or 18
+	LAKETS_TEST_POSTGRES=$(POSTGRES) $(BIN)/pytest -n 2 -m "not slow" tests/sql
+
+test-lowest: $(LOWEST_STAMP)  ## run the tests of hooks, operators and DAGs on the lowest supported Airflow, packages and Python
 	$(LOWEST)/bin/pytest -n 2 -m "not slow" tests/unit tests/dags
 
 test-sdist: $(TEST_STAMP)  ## the same from the unpacked source distribution, in a folder of its own
