@@ -1,58 +1,131 @@
--- What a RollUp is: its query, the column that holds the bucket, the grid its buckets lie on, and the same
--- query limited to a range of source times, so that a refresh costs what changed and not what there is.
+-- What a RollUp is, as its query says. The definition in its registry row:
+--
+--     {"steps":   from the time of the data to the label of its bucket (78_bucket_steps.sql),
+--      "times":   the same from the time column of each source that the query reads,
+--      "source":  whether the ChronoTable is one of these,
+--      "limited": whether window_query reads a range of source times only,
+--      "reads":   the columns that the query reads, [{"relation", "column", "type", "number"}],
+--      "writes":  the columns of the RollUp's table that it writes, the same}
 
--- A query with every name qualified, so that it means the same under any search_path. Checks that it parses.
-CREATE OR REPLACE FUNCTION lakets._qualified_query(
-    p_query       text,
-    p_search_path text,
-    OUT query     text,
-    OUT relations oid[],  -- each as often as the query names it
-    OUT columns   name[],
-    OUT types     oid[]
+-- The relations whose rows make up a RollUp, with the column that holds their time, and how that follows from the time
+-- of the data.
+CREATE OR REPLACE FUNCTION lakets._rollup_sources(
+    p_chronotable_id integer,
+    p_depends_on     integer[]
+) RETURNS TABLE (relation regclass, time_column text, steps jsonb)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT lakets._relation(tab.schema_name, tab.table_name), tab.time_column, '[]'::jsonb
+          FROM lakets._chronotable_registry AS tab WHERE tab.id = p_chronotable_id
+        UNION ALL
+        SELECT lakets._rollup_relation(up.name), up.bucket_column, up.definition -> 'steps'
+          FROM lakets._rollup_registry AS up WHERE up.id = ANY (p_depends_on);
+END;
+$$;
+
+-- Find out what a query is: its bucket column and the first part of its definition. Raises when no column is a bucket
+-- of its own source rows only.
+CREATE OR REPLACE FUNCTION lakets._define_rollup(
+    p_name            text,
+    p_tree            jsonb,
+    p_returns         jsonb,
+    p_relations       oid[],
+    p_chronotable_id  integer,
+    p_depends_on      integer[],
+    p_bucket_interval interval,
+    p_preferred       text DEFAULT 'bucket',
+    OUT bucket_column text,
+    OUT definition    jsonb
 )
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_view  text := format('lakets.%I', '_definition_' || pg_current_xact_id());
-    v_query text := regexp_replace(p_query, '[\s;]+$', '');
+    v_bases   jsonb;
+    v_sources oid[];
+    v_columns jsonb;
+    v_width   interval;
 BEGIN
-    PERFORM set_config('search_path', p_search_path, true);
-    EXECUTE format('CREATE VIEW %s AS %s', v_view, v_query);
-    PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
-    query := regexp_replace(pg_get_viewdef(v_view::regclass, false), ';\s*$', '');
-    SELECT array_agg(named.found[1]::oid) INTO relations
-      FROM pg_rewrite AS rule
-     CROSS JOIN LATERAL regexp_matches(rule.ev_action::text, ':rtekind 0 :relid (\d+)', 'g') AS named (found)
-     WHERE rule.ev_class = v_view::regclass;
-    SELECT array_agg(att.attname ORDER BY att.attnum), array_agg(att.atttypid ORDER BY att.attnum) INTO columns, types
-      FROM pg_attribute AS att WHERE att.attrelid = v_view::regclass AND att.attnum > 0;
-    EXECUTE format('DROP VIEW %s', v_view);
+    SELECT array_agg(src.relation), jsonb_object_agg(src.relation::oid, jsonb_build_object('tracked', true, 'columns', (
+               SELECT jsonb_agg(CASE WHEN att.attname = src.time_column AND src.steps IS NOT NULL
+                                     THEN jsonb_build_object('steps', src.steps, 'nullable', false) END ORDER BY att.attnum)
+                 FROM pg_attribute AS att WHERE att.attrelid = src.relation AND att.attnum > 0)))
+      INTO v_sources, v_bases
+      FROM lakets._rollup_sources(p_chronotable_id, p_depends_on) AS src;
+    PERFORM lakets._check_relations(p_name, p_relations, v_sources);
+
+    v_columns := lakets._query_labels(p_tree, v_bases) -> 'columns';
+    SELECT ret ->> 'column', label -> 'steps', width INTO bucket_column, definition, v_width
+      FROM jsonb_array_elements(p_returns) WITH ORDINALITY AS r (ret, position)
+     CROSS JOIN LATERAL (SELECT v_columns -> (position - 1)::integer AS label) AS l
+     CROSS JOIN LATERAL (SELECT lakets._bucket_width(label -> 'steps') AS width) AS w
+     WHERE ret ->> 'type' ~ '^(timestamp.*[^]]|date)$' AND label ->> 'nullable' = 'false'
+     ORDER BY coalesce(width <= p_bucket_interval, true) DESC, ret ->> 'column' = p_preferred DESC, width = p_bucket_interval DESC, width DESC, position
+     LIMIT 1;
+    IF NOT FOUND THEN
+        PERFORM lakets._refuse_query(p_name, p_returns, v_columns);
+    ELSIF v_width > p_bucket_interval THEN
+        RAISE EXCEPTION 'The buckets of RollUp % are longer than %: its column % holds buckets of %.',
+            p_name, p_bucket_interval, bucket_column, v_width
+            USING ERRCODE = 'invalid_parameter_value', HINT = format('Create it with p_bucket_interval => %L.', v_width);
+    END IF;
+    definition := jsonb_build_object(
+        'steps', definition,
+        'times', (SELECT jsonb_agg(DISTINCT lakets._steps_between(src.steps, definition))
+                    FROM lakets._rollup_sources(p_chronotable_id, p_depends_on) AS src WHERE src.relation::oid = ANY (p_relations)),
+        'source', EXISTS (SELECT FROM lakets._rollup_sources(p_chronotable_id, '{}') AS src WHERE src.relation::oid = ANY (p_relations)),
+        'reads', lakets._columns_read(p_tree));
 END;
 $$;
 
--- The output column that holds the bucket: "bucket", or else the first of a time type.
-CREATE OR REPLACE FUNCTION lakets._bucket_column(
+-- Say why no column of a query is its bucket.
+CREATE OR REPLACE FUNCTION lakets._refuse_query(
     p_name    text,
-    p_columns name[],
-    p_types   oid[]
-) RETURNS text
+    p_returns jsonb,
+    p_columns jsonb
+) RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_column text := (
-        SELECT col FROM unnest(p_columns, p_types) WITH ORDINALITY AS u (col, type, position)
-         WHERE type IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)
-         ORDER BY col <> 'bucket', position LIMIT 1);
+    v_reasons text := (
+        SELECT string_agg(format('%s: %s', ret ->> 'column', coalesce(p_columns -> (position - 1)::integer ->> 'why', 'an outer join makes rows without it')),
+                          '; ' ORDER BY position)
+          FROM jsonb_array_elements(p_returns) WITH ORDINALITY AS r (ret, position) WHERE ret ->> 'type' ~ '^(timestamp.*[^]]|date)$');
 BEGIN
-    IF v_column IS NULL THEN
+    IF v_reasons IS NULL THEN
         RAISE EXCEPTION 'The query of RollUp % returns no bucket: none of its columns (%) is a timestamptz, timestamp or date.',
-            p_name, array_to_string(p_columns, ', ')
+            p_name, (SELECT string_agg(ret ->> 'column', ', ') FROM jsonb_array_elements(p_returns) AS ret)
             USING ERRCODE = 'invalid_parameter_value',
                   HINT = 'Select lakets.time_bucket(interval, time_column) AS bucket and group by it.';
     END IF;
-    RETURN v_column;
+    RAISE EXCEPTION 'The query of RollUp % has no bucket column whose rows depend on the source rows of their own bucket only (%).', p_name, v_reasons
+        USING ERRCODE = 'invalid_parameter_value',
+              HINT = 'Make the bucket of the source''s time column by lakets.time_bucket, date_trunc or date_bin, with constants. Group by it, and join,'
+                     ' PARTITION BY and DISTINCT ON it as well. What looks at other buckets belongs in a query that reads the RollUp.';
+END;
+$$;
+
+-- The columns that a query reads, with their types.
+CREATE OR REPLACE FUNCTION lakets._columns_read(
+    p_tree jsonb
+) RETURNS jsonb
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT jsonb_agg(jsonb_build_object('relation', att.attrelid::regclass, 'column', att.attname,
+                                            'type', format_type(att.atttypid, att.atttypmod), 'number', att.attnum))
+          FROM pg_attribute AS att
+         WHERE att.attnum > 0 AND NOT att.attisdropped AND (att.attrelid, att.attnum) IN (
+               SELECT (info ->> 'relid')::oid, CASE WHEN bit = '7' THEN every.attnum ELSE bit::integer - 7 END
+                 FROM jsonb_path_query(p_tree, '$.**.rteperminfos[*]') AS info
+                CROSS JOIN jsonb_array_elements_text((info -> 'selectedCols') - 0) AS bit  -- attribute numbers from -7 on
+                 LEFT JOIN pg_attribute AS every ON bit = '7' AND every.attrelid = (info ->> 'relid')::oid));
 END;
 $$;
 
@@ -68,6 +141,7 @@ CREATE OR REPLACE FUNCTION lakets._limit_relation(
 ) RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
+    SET quote_all_identifiers = off
 AS $$
 DECLARE
     v_schema text := (SELECT nsp.nspname FROM pg_class AS cls JOIN pg_namespace AS nsp ON nsp.oid = cls.relnamespace WHERE cls.oid = p_relation);
@@ -88,27 +162,11 @@ BEGIN
 END;
 $$;
 
--- The relations whose rows make up a RollUp, with the column that holds their time.
-CREATE OR REPLACE FUNCTION lakets._rollup_sources(
-    p_chronotable_id integer,
-    p_depends_on     integer[]
-) RETURNS TABLE (relation regclass, time_column text)
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN QUERY
-        SELECT lakets._relation(tab.schema_name, tab.table_name), tab.time_column
-          FROM lakets._chronotable_registry AS tab WHERE tab.id = p_chronotable_id
-        UNION ALL
-        SELECT lakets._rollup_relation(up.name), up.bucket_column
-          FROM lakets._rollup_registry AS up WHERE up.id = ANY (p_depends_on);
-END;
-$$;
-
--- Is it a query of $1 and $2 that Postgres can read?
-CREATE OR REPLACE FUNCTION lakets._is_syntax(
-    p_query text
+-- Can the rows of this query of $1 and $2 be put into a table with these columns?
+CREATE OR REPLACE FUNCTION lakets._fits_table(
+    p_query    text,
+    p_relation regclass,
+    p_columns  text
 ) RETURNS boolean
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -117,19 +175,23 @@ BEGIN
     IF p_query IS NULL THEN
         RETURN false;
     END IF;
-    EXECUTE 'EXPLAIN ' || p_query USING '-infinity'::timestamptz, 'infinity'::timestamptz;
+    EXECUTE format('EXPLAIN INSERT INTO %s (%s) %s', p_relation, p_columns, p_query) USING '-infinity'::timestamptz, 'infinity'::timestamptz;
     RETURN true;
-EXCEPTION WHEN syntax_error THEN
+EXCEPTION WHEN syntax_error_or_access_rule_violation THEN  -- a rewritten name, a row of the table's own type, a system column
+    IF SQLSTATE = '42501' THEN
+        RAISE;
+    END IF;
     RETURN false;
 END;
 $$;
 
--- A query limited to source times in [$1, $2). Where its text defies that, the whole query with its buckets
--- filtered: right, but each refresh then costs as much as the table is large, so it is said aloud.
+-- A query limited to source times in [$1, $2); null where its text defies that: then each refresh reads the whole
+-- query, which is right, but costs as much as the table is large, so a warning says so.
 CREATE OR REPLACE FUNCTION lakets._window_query(
     p_name           text,
     p_query          text,
-    p_bucket_column  text,
+    p_relations      oid[],
+    p_returns        jsonb,
     p_chronotable_id integer,
     p_depends_on     integer[]
 ) RETURNS text
@@ -137,159 +199,141 @@ CREATE OR REPLACE FUNCTION lakets._window_query(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_query     text  := p_query;
-    v_relations oid[] := (SELECT qualified.relations FROM lakets._qualified_query(p_query, 'pg_catalog, pg_temp') AS qualified);
-    v_source    record;
+    v_query  text := p_query;
+    v_source record;
 BEGIN
     FOR v_source IN
         SELECT src.relation, src.time_column, lakets._column_type(src.relation, src.time_column) AS time_type
           FROM lakets._rollup_sources(p_chronotable_id, p_depends_on) AS src
-         WHERE src.relation::oid = ANY (v_relations)
+         WHERE src.relation::oid = ANY (p_relations)
     LOOP
-        v_query := lakets._limit_relation(v_query, v_source.relation, v_relations, format(
+        v_query := lakets._limit_relation(v_query, v_source.relation, p_relations, format(
             'lakets_source.%1$I >= %2$s AND lakets_source.%1$I < %3$s', v_source.time_column,
             lakets._comparable('$1', v_source.time_type), lakets._comparable('$2', v_source.time_type)));
     END LOOP;
-    IF NOT lakets._is_syntax(v_query) THEN
-        RAISE WARNING 'The query of RollUp % cannot be limited to a range of times: each refresh will read all of its source.', p_name
-            USING HINT = 'Name the source directly in FROM or JOIN.';
-        v_query := format('SELECT whole.* FROM (%1$s) AS whole WHERE whole.%2$I >= $1 AND whole.%2$I < $2', p_query, p_bucket_column);
+    IF lakets._fits_table(v_query, lakets._rollup_relation(p_name), lakets._column_list(p_returns)) THEN
+        RETURN v_query;
     END IF;
-    RETURN v_query;
+    RAISE WARNING 'The query of RollUp % cannot be limited to a range of times: each refresh will read all of its source.', p_name
+        USING HINT = 'Name the source directly in FROM or JOIN, and its columns rather than its whole row.';
+    RETURN NULL;
 END;
 $$;
 
--- The start of the bucket that an instant falls into, on the RollUp's own grid. In plpgsql, as what follows: called
--- for row after row, it plans time_bucket once a session, where an SQL function would plan it at each call.
-CREATE OR REPLACE FUNCTION lakets._bucket_of(
-    p_rollup lakets._rollup_registry,
-    p_at     timestamptz
-) RETURNS timestamptz
+-- The columns of a definition's "returns", as SQL text.
+CREATE OR REPLACE FUNCTION lakets._column_list(
+    p_returns jsonb
+) RETURNS text
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN lakets.time_bucket(p_rollup.bucket_interval, p_at, coalesce(p_rollup.bucket_origin, '2000-01-01 00:00:00+00'));
+    RETURN (SELECT string_agg(quote_ident(ret ->> 'column'), ', ' ORDER BY position)
+              FROM jsonb_array_elements(p_returns) WITH ORDINALITY AS r (ret, position));
 END;
 $$;
 
--- How much longer than its interval a bucket can be when buckets are uneven: a local day may have 25 hours, and a
--- local month may begin on another day in UTC.
-CREATE OR REPLACE FUNCTION lakets._longest_bucket(
-    p_rollup lakets._rollup_registry
-) RETURNS interval
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN p_rollup.bucket_interval
-        + CASE WHEN lakets._months(p_rollup.bucket_interval) > 0 THEN interval '4 days' ELSE interval '2 hours' END;
-END;
-$$;
-
--- The end of the bucket that starts at p_start; where buckets are uneven, an instant by which it is surely over.
-CREATE OR REPLACE FUNCTION lakets._bucket_end(
-    p_rollup lakets._rollup_registry,
-    p_start  timestamptz
-) RETURNS timestamptz
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF NOT p_rollup.on_grid THEN
-        RETURN lakets._shift(p_start, lakets._longest_bucket(p_rollup));
-    ELSIF lakets._months(p_rollup.bucket_interval) > 0 THEN
-        -- Months counted from a 31st start on the last day of shorter ones: one interval on may be too early.
-        RETURN lakets._bucket_of(p_rollup, lakets._shift(p_start, lakets._longest_bucket(p_rollup)));
-    END IF;
-    RETURN lakets._shift(p_start, p_rollup.bucket_interval);
-END;
-$$;
-
--- The starts of the buckets that source times in [p_from, p_to] may fall into, as a range.
-CREATE OR REPLACE FUNCTION lakets._buckets_of(
-    p_rollup lakets._rollup_registry,
-    p_from   timestamptz,
-    p_to     timestamptz
-) RETURNS tstzrange
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF p_rollup.on_grid THEN
-        RETURN tstzrange(lakets._bucket_of(p_rollup, p_from), lakets._bucket_end(p_rollup, lakets._bucket_of(p_rollup, p_to)));
-    END IF;
-    RETURN tstzrange(lakets._shift(p_from, lakets._longest_bucket(p_rollup), -1), p_to + interval '1 microsecond');
-END;
-$$;
-
--- Note where the grid lies: counted from the first bucket there is. A RollUp still empty is looked at again
--- when it has rows.
-CREATE OR REPLACE FUNCTION lakets._learn_grid(
-    p_rollup lakets._rollup_registry
+-- Store what the query of a RollUp is, and return its row. The RollUp's table must have the columns that it returns.
+CREATE OR REPLACE FUNCTION lakets._store_definition(
+    p_rollup    lakets._rollup_registry,
+    p_query     text,
+    p_tree      jsonb,
+    p_relations oid[],
+    p_returns   jsonb
 ) RETURNS lakets._rollup_registry
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_relation regclass := lakets._rollup_relation(p_rollup.name);
-    v_bucket   text := lakets._as_instant(quote_ident(p_rollup.bucket_column),
-                                          lakets._column_type(v_relation, p_rollup.bucket_column));
+    v_found    record;
+    v_limited  text;
 BEGIN
-    EXECUTE format('SELECT min(%1$s) FROM %2$s WHERE isfinite(%1$s)', v_bucket, v_relation) INTO p_rollup.bucket_origin;
-    EXECUTE format('SELECT NOT EXISTS (SELECT FROM %1$s WHERE lakets.time_bucket($1, %2$s, $2) <> %2$s)', v_relation, v_bucket)
-       INTO p_rollup.on_grid USING p_rollup.bucket_interval, p_rollup.bucket_origin;
+    SELECT * INTO v_found
+      FROM lakets._define_rollup(p_rollup.name, p_tree, p_returns, p_relations, p_rollup.source_chronotable_id, p_rollup.depends_on,
+                                 p_rollup.bucket_interval, coalesce(p_rollup.bucket_column, 'bucket'));
+    v_limited := lakets._window_query(p_rollup.name, p_query, p_relations, p_returns, p_rollup.source_chronotable_id, p_rollup.depends_on);
     UPDATE lakets._rollup_registry AS reg
-       SET bucket_origin = p_rollup.bucket_origin, on_grid = p_rollup.on_grid WHERE reg.id = p_rollup.id;
-    PERFORM lakets._check_newest_buckets(p_rollup);
+       SET query_text = p_query,
+           window_query = coalesce(v_limited, p_query),
+           bucket_column = v_found.bucket_column,
+           definition = v_found.definition || jsonb_build_object('limited', v_limited IS NOT NULL, 'writes', (
+               SELECT jsonb_agg(ret || jsonb_build_object('relation', v_relation, 'number', att.attnum) ORDER BY position)
+                 FROM jsonb_array_elements(p_returns) WITH ORDINALITY AS r (ret, position)
+                 JOIN pg_attribute AS att ON att.attrelid = v_relation AND att.attname = ret ->> 'column' AND NOT att.attisdropped))
+     WHERE reg.id = p_rollup.id
+    RETURNING reg.* INTO p_rollup;
     RETURN p_rollup;
 END;
 $$;
 
--- Refuse a bucket that is longer than it was said to be: recomputing it from so short a stretch of source would
--- lose the rest. Tells by the rows of so many buckets after that of p_at.
-CREATE OR REPLACE FUNCTION lakets._check_bucket_length(
-    p_rollup lakets._rollup_registry,
-    p_at     timestamptz,
-    p_count  integer
-) RETURNS void
+-- Look at a RollUp's stored query again. Whatever changed since, it is not known what the RollUp has absorbed.
+CREATE OR REPLACE FUNCTION lakets._redefine_rollup(
+    p_rollup      lakets._rollup_registry,
+    p_search_path text
+) RETURNS lakets._rollup_registry
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
+    SET datestyle = 'ISO, MDY'
+    SET intervalstyle = 'postgres'
     SET timezone = 'UTC'
 AS $$
 DECLARE
-    v_type   regtype := lakets._column_type(lakets._rollup_relation(p_rollup.name), p_rollup.bucket_column);
-    v_from   timestamptz := lakets._bucket_end(p_rollup, p_at);
-    v_bucket timestamptz;
+    v_relation regclass := lakets._rollup_relation(p_rollup.name);
+    v_query    record;
+    v_misfit   record;
 BEGIN
-    EXECUTE format('SELECT min(%s) FROM (%s) AS fresh', lakets._as_instant(format('fresh.%I', p_rollup.bucket_column), v_type),
-                   p_rollup.window_query)
-       INTO v_bucket USING v_from, lakets._shift(v_from, p_rollup.bucket_interval, p_count);
-    IF v_bucket <= p_at THEN
-        RAISE EXCEPTION 'The buckets of RollUp % are longer than %: the one of % goes on after %.',
-            p_rollup.name, p_rollup.bucket_interval, v_bucket, v_from
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Create it with p_bucket_interval as long as the buckets of its query.';
+    SELECT * INTO v_query FROM lakets._read_query(p_rollup.name, p_rollup.query_text, p_search_path);
+    SELECT ret ->> 'column' AS name, ret ->> 'type' AS wanted, format_type(att.atttypid, att.atttypmod) AS is_type INTO v_misfit
+      FROM jsonb_array_elements(v_query.returns) AS ret
+      LEFT JOIN pg_attribute AS att ON att.attrelid = v_relation AND att.attname = ret ->> 'column' AND NOT att.attisdropped
+     WHERE format_type(att.atttypid, att.atttypmod) IS DISTINCT FROM ret ->> 'type' LIMIT 1;
+    IF v_misfit.is_type IS NOT NULL THEN
+        RAISE EXCEPTION 'Column % of % is %, but the query of RollUp % now returns %.', v_misfit.name, v_relation, v_misfit.is_type, p_rollup.name, v_misfit.wanted
+            USING ERRCODE = 'datatype_mismatch',
+                  HINT = format('ALTER TABLE %s ALTER COLUMN %I TYPE %s, and refresh it: what is resident is then aggregated again.', v_relation, v_misfit.name, v_misfit.wanted);
+    ELSIF v_misfit.name IS NOT NULL THEN
+        RAISE EXCEPTION '% has no column %, which the query of RollUp % returns.', v_relation, v_misfit.name, p_rollup.name
+            USING ERRCODE = 'undefined_column',
+                  HINT = format('ALTER TABLE %s ADD COLUMN %I %s, and refresh it: what is resident is then aggregated again.', v_relation, v_misfit.name, v_misfit.wanted);
     END IF;
+    p_rollup := lakets._store_definition(p_rollup, v_query.query, v_query.tree, v_query.relations, v_query.returns);
+    UPDATE lakets._rollup_registry AS reg 
+       SET absorbed = NULL, watermark = CASE WHEN reg.track_changes THEN reg.watermark END
+     WHERE reg.id = p_rollup.id
+    RETURNING reg.* INTO p_rollup;
+    RETURN p_rollup;
 END;
 $$;
 
--- The same for the newest buckets that there are.
-CREATE OR REPLACE FUNCTION lakets._check_newest_buckets(
+-- A RollUp as it is to be refreshed: looked at again if a column that its query reads, or that its table has, is no
+-- longer the one it was.
+CREATE OR REPLACE FUNCTION lakets._current_definition(
     p_rollup lakets._rollup_registry
-) RETURNS void
+) RETURNS lakets._rollup_registry
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_relation regclass := lakets._rollup_relation(p_rollup.name);
-    v_type     regtype  := lakets._column_type(v_relation, p_rollup.bucket_column);
-    v_bucket   timestamptz := 'infinity';
+    v_changed record;
 BEGIN
-    FOR i IN 1 .. 3 LOOP
-        EXECUTE format('SELECT %s FROM %s WHERE %I < %s', lakets._as_instant(format('max(%I)', p_rollup.bucket_column), v_type),
-                       v_relation, p_rollup.bucket_column, lakets._comparable('$1', v_type)) INTO v_bucket USING v_bucket;
-        EXIT WHEN v_bucket IS NULL;
-        PERFORM lakets._check_bucket_length(p_rollup, v_bucket, 25);  -- a day's rows tell when hours were said
-    END LOOP;
+    PERFORM lakets._check_stored_query(p_rollup.name, p_rollup.query_text);
+    IF p_rollup.definition IS NULL THEN
+        RETURN lakets._redefine_rollup(p_rollup, 'public, lakets');
+    END IF;
+    PERFORM lakets._check_stored_query(p_rollup.name, p_rollup.window_query);
+    SELECT col.*, att.attname IS NULL AS is_gone INTO v_changed
+      FROM jsonb_to_recordset((p_rollup.definition -> 'reads') || (p_rollup.definition -> 'writes'))
+           AS col (relation text, "column" name, type text, number smallint)
+      LEFT JOIN pg_attribute AS att ON att.attrelid = to_regclass(col.relation) AND att.attname = col."column" AND NOT att.attisdropped
+     WHERE att.attnum IS DISTINCT FROM col.number OR format_type(att.atttypid, att.atttypmod) <> col.type
+     LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN p_rollup;
+    ELSIF v_changed.is_gone AND to_regclass(v_changed.relation) IS DISTINCT FROM lakets._rollup_relation(p_rollup.name) THEN
+        RAISE EXCEPTION 'Column % of %, which the query of RollUp % reads, is not there any more.', v_changed."column", v_changed.relation, p_rollup.name
+            USING ERRCODE = 'undefined_column', HINT = 'Give the table or the column its name back, or drop the RollUp and create it again.';
+    END IF;
+    RETURN lakets._redefine_rollup(p_rollup, 'pg_catalog, pg_temp');
 END;
 $$;

@@ -5,49 +5,55 @@
 -- statement, the source: a change it reads of is in the rows it reads, and one that commits in between is
 -- still unseen by the stored snapshot, so it is found by the next refresh. Nobody waits for anybody.
 
--- Replace the buckets in a window by what the query says now. Raises LT001 when a bucket turns out not to lie on
--- the RollUp's grid; the caller then takes the RollUp for uneven.
+-- Replace the buckets in a window of labels by what the query says now. A row without a bucket, or of a bucket that its
+-- source rows do not belong to, stops it: the query is not what it was found to be.
 CREATE OR REPLACE FUNCTION lakets._recompute(
     p_rollup lakets._rollup_registry,
     p_window tstzrange
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
-    SET timezone = 'UTC'  -- buckets must not depend on who refreshes
-    SET row_security = off  -- nor must their rows: a policy that hides some is an error here
+    SET timezone = 'UTC'  -- rows must not depend on who refreshes
+    SET datestyle = 'ISO, MDY'
+    SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1
+    SET row_security = off  -- nor may a policy hide some: it is an error here
 AS $$
 DECLARE
-    v_relation regclass    := lakets._rollup_relation(p_rollup.name);
-    v_type     regtype     := lakets._column_type(v_relation, p_rollup.bucket_column);
-    v_bucket   text        := lakets._as_instant(format('fresh.%I', p_rollup.bucket_column), v_type);
     -- The earliest instant there is: infinite times belong to no bucket.
-    v_from     timestamptz := greatest(lower(p_window), '4714-11-24 00:00:00+00 BC');
-    v_to       timestamptz := upper(p_window);
-    v_grid     text;
-    v_off_grid boolean;
+    v_earliest constant timestamptz := '4714-11-24 00:00:00+00 BC';
+    v_relation regclass  := lakets._rollup_relation(p_rollup.name);
+    v_type     regtype   := lakets._column_type(v_relation, p_rollup.bucket_column);
+    v_bucket   text      := format('fresh.%I', p_rollup.bucket_column);
+    v_columns  text      := lakets._column_list(p_rollup.definition -> 'writes');
+    v_times    tstzrange := lakets._window_times(p_rollup, p_window);
+    v_labels   tstzrange;  -- of all that is read
+    v_query    text;
+    v_strays   bigint;
 BEGIN
     EXECUTE format('DELETE FROM %1$s AS old WHERE old.%2$I >= %3$s AND old.%2$I < %4$s', v_relation, p_rollup.bucket_column,
-                   lakets._comparable('$1', v_type), lakets._comparable('$2', v_type)) USING v_from, v_to;
-    IF NOT p_rollup.on_grid OR p_rollup.bucket_origin IS NULL OR lower(p_window) = '-infinity' THEN
-        -- Read beyond the window, so that its last buckets are whole, and keep the window's buckets only.
-        EXECUTE format('INSERT INTO %1$s SELECT fresh.* FROM (%2$s) AS fresh WHERE %3$s >= $3 AND %3$s < $4',
-                       v_relation, p_rollup.window_query, v_bucket)
-          USING v_from, CASE WHEN p_rollup.on_grid THEN v_to ELSE lakets._bucket_end(p_rollup, v_to) END, v_from, v_to;
-        IF NOT p_rollup.on_grid AND isfinite(lower(p_window)) AND isfinite(v_to) THEN
-            PERFORM lakets._check_bucket_length(p_rollup, v_from, 1);
-            PERFORM lakets._check_bucket_length(p_rollup, v_to, 1);
-        END IF;
-        RETURN;
+                   lakets._comparable('$1', v_type), lakets._comparable('$2', v_type))
+      USING greatest(lower(p_window), v_earliest), upper(p_window);
+    IF lakets._is_exact(p_rollup) THEN
+        v_query := 'WITH fresh AS (INSERT INTO %1$s (%2$s) %3$s RETURNING %4$s) '
+                   'SELECT count(*) FROM fresh WHERE (%5$s >= %6$s AND %5$s < %7$s) IS NOT TRUE';
+    ELSE
+        -- More source rows are read than those of the window: what is in other buckets is incomplete, and left out.
+        v_labels := lakets._window_labels(p_rollup, v_times);
+        v_query := 'WITH fresh AS MATERIALIZED (%3$s), '
+                   'kept AS (INSERT INTO %1$s (%2$s) SELECT fresh.* FROM fresh WHERE %5$s >= %6$s AND %5$s < %7$s) '
+                   'SELECT count(*) FROM fresh WHERE (%5$s >= %8$s AND %5$s < %9$s) IS NOT TRUE';
     END IF;
-    -- What time_bucket comes to but for months, without the half a millisecond that it takes to plan.
-    v_grid := CASE WHEN lakets._months(p_rollup.bucket_interval) = 0 THEN 'date_bin' ELSE 'lakets.time_bucket' END;
-    EXECUTE format('WITH fresh AS (INSERT INTO %1$s SELECT fresh.* FROM (%2$s) AS fresh RETURNING %4$I) '
-                   'SELECT bool_or(%3$s < $1 OR %3$s >= $2 OR %5$s($3, %3$s, $4) <> %3$s) FROM fresh',
-                   v_relation, p_rollup.window_query, v_bucket, p_rollup.bucket_column, v_grid)
-       INTO v_off_grid USING v_from, v_to, p_rollup.bucket_interval, p_rollup.bucket_origin;
-    IF v_off_grid THEN
-        RAISE EXCEPTION 'The buckets of RollUp % do not lie on a grid of %.', p_rollup.name, p_rollup.bucket_interval
-            USING ERRCODE = 'LT001';
+    EXECUTE format(v_query, v_relation, v_columns, p_rollup.window_query, quote_ident(p_rollup.bucket_column), v_bucket,
+                   lakets._comparable('$3', v_type), lakets._comparable('$4', v_type),
+                   lakets._comparable('$5', v_type), lakets._comparable('$6', v_type))
+       INTO v_strays
+      USING greatest(lower(v_times), v_earliest), upper(v_times), greatest(lower(p_window), v_earliest), upper(p_window),
+            lower(v_labels), upper(v_labels);
+    IF v_strays > 0 AND (p_rollup.definition ->> 'limited')::boolean THEN
+        RAISE EXCEPTION 'The query of RollUp % gives % rows that are in no bucket of the source rows from % to %.',
+            p_rollup.name, v_strays, lower(v_times), upper(v_times)
+            USING ERRCODE = 'data_exception', HINT = 'Nothing was changed. Each row must be in the bucket of its source rows: correct the query, and create the RollUp again.';
     END IF;
 END;
 $$;
@@ -65,7 +71,8 @@ DECLARE
     v_marked tstzmultirange;
 BEGIN
     IF p_rollup.track_changes THEN
-        SELECT range_agg(lakets._buckets_of(p_rollup, touched.min_time, touched.max_time)) INTO v_logged
+        SELECT range_agg(lakets._labels_of(p_rollup.definition -> 'steps', tstzrange(touched.min_time, touched.max_time + interval '1 microsecond')))
+          INTO v_logged
           FROM (SELECT min(log.min_time) AS min_time, max(log.max_time) AS max_time  -- by hour, to be few
                   FROM lakets._change_log AS log
                  WHERE log.chronotable_id = p_rollup.source_chronotable_id AND log.min_time IS NOT NULL
@@ -80,13 +87,10 @@ BEGIN
     WITH taken AS (
         DELETE FROM lakets._rollup_invalidation_log AS log WHERE log.rollup_id = p_rollup.id RETURNING log.bucket_start
     )
-    SELECT range_agg(CASE WHEN isfinite(taken.bucket_start)
-               THEN lakets._buckets_of(p_rollup, taken.bucket_start,
-                        lakets._shift(taken.bucket_start, p_rollup.bucket_interval) - interval '1 microsecond')
-               ELSE tstzrange('-infinity', 'infinity') END) INTO v_marked
+    SELECT range_agg(lakets._marked_labels(p_rollup, taken.bucket_start)) INTO v_marked
       FROM (SELECT DISTINCT entry.bucket_start FROM taken AS entry) AS taken;
 
-    IF p_rollup.bucket_origin IS NULL AND (v_logged IS NOT NULL OR v_marked IS NOT NULL) OR lakets._must_reload(p_rollup) THEN
+    IF lakets._must_reload(p_rollup) THEN
         RETURN tstzmultirange(tstzrange('-infinity', 'infinity'));
     END IF;
     RETURN coalesce(v_logged, '{}') + coalesce(v_marked, '{}');
@@ -107,100 +111,6 @@ BEGIN
 END;
 $$;
 
--- Few windows rather than many: keep the 63 widest gaps, and close the others.
-CREATE OR REPLACE FUNCTION lakets._join_neighbours(
-    p_dirty tstzmultirange
-) RETURNS tstzmultirange
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF (SELECT count(*) FROM unnest(p_dirty)) <= 64 THEN
-        RETURN p_dirty;
-    END IF;
-    RETURN (
-        WITH part AS (
-            SELECT w, lower(w) - lag(upper(w)) OVER (ORDER BY w) AS gap FROM unnest(p_dirty) AS w
-        ), ranked AS (
-            SELECT part.w, row_number() OVER (ORDER BY part.gap DESC NULLS FIRST) <= 64 AS is_first FROM part
-        ), grouped AS (
-            SELECT ranked.w, count(*) FILTER (WHERE ranked.is_first) OVER (ORDER BY ranked.w) AS number FROM ranked
-        ), joined AS (
-            SELECT range_merge(range_agg(grouped.w)) AS w FROM grouped GROUP BY grouped.number
-        )
-        SELECT range_agg(joined.w) FROM joined);
-END;
-$$;
-
--- The starts of the buckets that have a part in [p_from, p_to), as a range. Where buckets are uneven, the
--- one that is in course at p_from is looked up.
-CREATE OR REPLACE FUNCTION lakets._buckets_within(
-    p_rollup lakets._rollup_registry,
-    p_from   timestamptz,
-    p_to     timestamptz
-) RETURNS tstzrange
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    v_relation regclass  := lakets._rollup_relation(p_rollup.name);
-    v_type     regtype   := lakets._column_type(v_relation, p_rollup.bucket_column);
-    v_buckets  tstzrange := lakets._buckets_of(p_rollup, p_from, p_to - interval '1 microsecond');
-    v_first    timestamptz;
-BEGIN
-    IF p_rollup.on_grid THEN
-        RETURN v_buckets;
-    END IF;
-    EXECUTE format('SELECT %s FROM %s WHERE %I <= %s', lakets._as_instant(format('max(%I)', p_rollup.bucket_column), v_type),
-                   v_relation, p_rollup.bucket_column, lakets._comparable('$1', v_type)) INTO v_first USING p_from;
-    RETURN tstzrange(greatest(v_first, lower(v_buckets)), upper(v_buckets));
-END;
-$$;
-
--- The buckets among p_dirty that must keep their value, since part of their source is dropped from Lakebase.
-CREATE OR REPLACE FUNCTION lakets._frozen_buckets(
-    p_rollup lakets._rollup_registry,
-    p_dirty  tstzmultirange
-) RETURNS tstzmultirange
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    v_to timestamptz := lakets._bucket_end(p_rollup, upper(p_dirty));
-BEGIN
-    RETURN (
-        SELECT coalesce(range_agg(lakets._buckets_within(p_rollup, lower(gone), upper(gone))), '{}')
-          FROM (SELECT range_agg(tstzrange(chunk.range_start, chunk.range_end)) AS ranges
-                  FROM lakets._chunk_metadata AS chunk
-                 WHERE chunk.chronotable_id = p_rollup.source_chronotable_id AND chunk.status = 'dropped'
-                   AND chunk.range_end > lower(p_dirty) AND chunk.range_start < v_to) AS dropped,
-               unnest(dropped.ranges) AS gone);
-END;
-$$;
-
--- Instants one bucket apart that cover [p_from, p_to); -infinity stands for all there is.
-CREATE OR REPLACE FUNCTION lakets._bucket_starts(
-    p_rollup lakets._rollup_registry,
-    p_from   timestamptz,
-    p_to     timestamptz
-) RETURNS SETOF timestamptz
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    v_at timestamptz := CASE WHEN p_rollup.on_grid THEN lakets._bucket_of(p_rollup, p_from) ELSE p_from END;
-BEGIN
-    IF NOT isfinite(p_from) OR NOT isfinite(p_to) THEN
-        RETURN NEXT '-infinity'::timestamptz;
-        RETURN;
-    END IF;
-    WHILE v_at < p_to LOOP
-        RETURN NEXT v_at;
-        v_at := CASE WHEN p_rollup.on_grid THEN lakets._bucket_end(p_rollup, v_at) ELSE lakets._shift(v_at, p_rollup.bucket_interval) END;
-    END LOOP;
-END;
-$$;
-
 -- What was recomputed here is dirty for the RollUps that read this one.
 CREATE OR REPLACE FUNCTION lakets._invalidate_dependants(
     p_rollup  lakets._rollup_registry,
@@ -216,11 +126,13 @@ BEGIN
               FROM lakets._rollup_registry AS reg WHERE p_rollup.id = ANY (reg.depends_on)
              ORDER BY reg.id FOR KEY SHARE) AS dep  -- one that is being dropped is waited for, and then passed over
      CROSS JOIN unnest(p_windows) AS w
-     CROSS JOIN LATERAL lakets._bucket_starts(dep, lower(w), upper(w)) AS mark (bucket_start);
+     CROSS JOIN LATERAL lakets._bucket_marks(dep, coalesce(
+           lakets._labels_of(lakets._steps_between(p_rollup.definition -> 'steps', dep.definition -> 'steps'), w),
+           tstzrange('-infinity', 'infinity'))) AS mark (bucket_start);
 END;
 $$;
 
--- Recompute windows; should the grid turn out uneven, note that and recompute everything that may be.
+-- Recompute what is dirty and wholly resident, and return it.
 CREATE OR REPLACE FUNCTION lakets._recompute_all(
     p_rollup lakets._rollup_registry,
     p_dirty  tstzmultirange
@@ -237,11 +149,6 @@ BEGIN
         PERFORM lakets._recompute(p_rollup, v_window);
     END LOOP;
     RETURN v_windows;
-EXCEPTION WHEN SQLSTATE 'LT001' THEN
-    p_rollup.on_grid := false;
-    UPDATE lakets._rollup_registry AS reg SET on_grid = false WHERE reg.id = p_rollup.id;
-    PERFORM lakets._check_newest_buckets(p_rollup);
-    RETURN lakets._recompute_all(p_rollup, tstzmultirange(tstzrange('-infinity', 'infinity')));
 END;
 $$;
 
@@ -271,14 +178,12 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM lakets._lock_sources(v_rollup.source_chronotable_id, v_rollup.depends_on);
+    v_rollup := lakets._current_definition(v_rollup);
 
     v_now := lakets._ended_now();
     v_windows := lakets._take_dirty_buckets(v_rollup);
     IF NOT isempty(v_windows) THEN
         v_windows := lakets._recompute_all(v_rollup, v_windows);
-        IF v_rollup.bucket_origin IS NULL THEN
-            PERFORM lakets._learn_grid(v_rollup);
-        END IF;
         PERFORM lakets._invalidate_dependants(v_rollup, v_windows);
     END IF;
     PERFORM lakets._note_refresh(v_rollup, v_now);
@@ -320,9 +225,9 @@ CREATE OR REPLACE FUNCTION lakets._has_absorbed(
 AS $$
 BEGIN
     IF NOT p_rollup.track_changes THEN
-        RETURN coalesce(p_rollup.watermark >= p_to, false);
+        RETURN coalesce(p_rollup.watermark >= upper(lakets._labels_of(p_rollup.definition -> 'steps', tstzrange(p_from, p_to))), false);
     END IF;
-    RETURN NOT lakets._must_reload(p_rollup)
+    RETURN p_rollup.definition IS NOT NULL AND NOT lakets._must_reload(p_rollup)
        AND NOT EXISTS (
            SELECT FROM lakets._change_log AS log
             WHERE log.chronotable_id = p_rollup.source_chronotable_id
@@ -331,8 +236,8 @@ BEGIN
               AND log.min_time < p_to AND log.max_time >= p_from)
        AND NOT EXISTS (
            SELECT FROM lakets._rollup_invalidation_log AS mark
-            WHERE mark.rollup_id = p_rollup.id AND mark.bucket_start < p_to
-              AND (NOT isfinite(mark.bucket_start) OR lakets._bucket_end(p_rollup, mark.bucket_start) > p_from));
+            WHERE mark.rollup_id = p_rollup.id
+              AND lakets._marked_labels(p_rollup, mark.bucket_start) && lakets._labels_of(p_rollup.definition -> 'steps', tstzrange(p_from, p_to)));
 END;
 $$;
 

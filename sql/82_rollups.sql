@@ -89,7 +89,6 @@ AS $$
 DECLARE
     v_query   record;
     v_source  record;
-    v_bucket  text;
     v_rollup  lakets._rollup_registry;
 BEGIN
     -- Lock order: (1) advisory on the name, (2) advisory on the change log, against pruning what the snapshot below
@@ -98,9 +97,8 @@ BEGIN
     PERFORM lakets._require_read_committed();
     PERFORM pg_advisory_xact_lock(hashtext('lakets rollup'), hashtext(p_name));
     PERFORM lakets._check_new_rollup(p_name, p_bucket_interval);
-    SELECT * INTO v_query FROM lakets._qualified_query(p_query, p_search_path);
+    SELECT * INTO v_query FROM lakets._read_query(p_name, p_query, p_search_path);
     SELECT * INTO v_source FROM lakets._resolve_sources(p_name, v_query.relations, p_source_table, p_source_schema, p_depends_on);
-    v_bucket := lakets._bucket_column(p_name, v_query.columns, v_query.types);
 
     PERFORM pg_advisory_xact_lock_shared(hashtext('lakets change log'), v_source.chronotable_id);
     PERFORM lakets._lock_maintenance(lakets._rollup_relation(up.name))
@@ -108,18 +106,16 @@ BEGIN
     PERFORM lakets._lock_sources(v_source.chronotable_id, v_source.depends_on);
 
     EXECUTE format('CREATE TABLE public.%I AS SELECT * FROM (%s) AS fresh WITH NO DATA', '_rollup_' || p_name, v_query.query);
-    EXECUTE format('CREATE INDEX ON public.%I (%I)', '_rollup_' || p_name, v_bucket);
     INSERT INTO lakets._rollup_registry AS reg (
-        name, source_chronotable_id, rollup_table, bucket_interval, query_text, bucket_column, source_time_column,
-        depends_on, absorbed, window_query)
-    SELECT p_name, v_source.chronotable_id, '_rollup_' || p_name, p_bucket_interval, v_query.query, v_bucket,
+        name, source_chronotable_id, rollup_table, bucket_interval, query_text, source_time_column, depends_on, absorbed)
+    SELECT p_name, v_source.chronotable_id, '_rollup_' || p_name, p_bucket_interval, v_query.query,
            (SELECT src.time_column FROM lakets._rollup_sources(v_source.chronotable_id, v_source.depends_on) AS src LIMIT 1),
-           v_source.depends_on, lakets._ended_now(),
-           lakets._window_query(p_name, v_query.query, v_bucket, v_source.chronotable_id, v_source.depends_on)
+           v_source.depends_on, lakets._ended_now()
     RETURNING reg.* INTO v_rollup;
+    v_rollup := lakets._store_definition(v_rollup, v_query.query, v_query.tree, v_query.relations, v_query.returns);
+    EXECUTE format('CREATE INDEX ON public.%I (%I)', '_rollup_' || p_name, v_rollup.bucket_column);
 
     PERFORM lakets._recompute(v_rollup, tstzrange('-infinity', 'infinity'));
-    PERFORM lakets._learn_grid(v_rollup);
     PERFORM lakets._note_refresh(v_rollup, v_rollup.absorbed);
     -- The first load is not a refresh: the first refresh need not wait for refresh_lag.
     UPDATE lakets._rollup_registry AS reg SET last_refreshed_at = NULL WHERE reg.id = v_rollup.id;
@@ -190,50 +186,6 @@ AS $$
     SELECT reg.watermark FROM lakets._rollup_registry AS reg WHERE reg.name = p_name;
 $$;
 
--- Make public._rollup_rt_<name>: the RollUp, and above its watermark what p_raw_query says of the source now.
-CREATE OR REPLACE FUNCTION lakets._create_rollup_view(
-    p_name        text,
-    p_raw_query   text,
-    p_search_path text
-) RETURNS void
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-    SET search_path = pg_catalog, pg_temp
-    SET lock_timeout = '2s'
-AS $$
-DECLARE
-    v_rollup lakets._rollup_registry := lakets._rollup(p_name);
-    v_type   regtype := lakets._column_type(lakets._rollup_relation(p_name), v_rollup.bucket_column);
-    v_list   text := (SELECT string_agg(quote_ident(col), ', ') FROM unnest(lakets._columns(lakets._rollup_relation(p_name))) AS col);
-    v_mark   text := format('coalesce(lakets._rollup_watermark(%L), ''-infinity'')', p_name);
-    v_live   text;
-    v_named  oid[];
-    v_source record;
-BEGIN
-    SELECT qualified.query, qualified.relations INTO v_live, v_named FROM lakets._qualified_query(p_raw_query, p_search_path) AS qualified;
-    FOR v_source IN SELECT src.* FROM lakets._rollup_sources(v_rollup.source_chronotable_id, v_rollup.depends_on) AS src LOOP
-        -- Buckets above the watermark hold no row before it: this is what lets old chunks be pruned.
-        v_live := coalesce(lakets._limit_relation(v_live, v_source.relation, v_named, format(
-            'lakets_source.%I >= %s', v_source.time_column,
-            lakets._comparable(v_mark, lakets._column_type(v_source.relation, v_source.time_column)))), v_live);
-    END LOOP;
-    EXECUTE format('CREATE OR REPLACE VIEW public.%1$I AS SELECT %2$s FROM public.%3$I WHERE %4$I <= %5$s '
-                   'UNION ALL SELECT %2$s FROM (%6$s) AS live WHERE live.%4$I > %5$s',
-                   '_rollup_rt_' || p_name, v_list, '_rollup_' || p_name, v_rollup.bucket_column,
-                   lakets._comparable(v_mark, v_type), v_live);
-    UPDATE lakets._rollup_registry AS reg SET realtime_view = '_rollup_rt_' || p_name WHERE reg.id = v_rollup.id;
-END;
-$$;
-
--- The same, read under the caller's search_path: so no SET clause.
-CREATE OR REPLACE FUNCTION lakets.create_rollup_view(
-    p_name      text,
-    p_raw_query text
-) RETURNS void
-    LANGUAGE sql VOLATILE PARALLEL UNSAFE
-AS $$
-    SELECT lakets._create_rollup_view(p_name, p_raw_query, pg_catalog.current_setting('search_path'));
-$$;
-
 -- Track changes of the source for a RollUp. Coming from without, it re-aggregates once all that is resident.
 CREATE OR REPLACE FUNCTION lakets.enable_rollup_invalidation(
     p_rollup_name text
@@ -289,11 +241,10 @@ BEGIN
         RAISE EXCEPTION 'The range from % to % marks no bucket.', coalesce(p_from::text, 'null'), coalesce(p_to::text, 'null')
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Give a finite start and a later finite end.';
     END IF;
-    v_dirty := tstzmultirange(lakets._buckets_of(v_rollup, p_from, p_to - interval '1 microsecond'));
+    v_dirty := tstzmultirange(lakets._labels_of(v_rollup.definition -> 'steps', tstzrange(p_from, p_to)));
     v_dirty := v_dirty - lakets._frozen_buckets(v_rollup, v_dirty);
     INSERT INTO lakets._rollup_invalidation_log (rollup_id, bucket_start)
-    SELECT v_rollup.id, mark
-      FROM unnest(v_dirty) AS w, lakets._bucket_starts(v_rollup, lower(w), upper(w)) AS mark;
+    SELECT v_rollup.id, mark FROM unnest(v_dirty) AS w, lakets._bucket_marks(v_rollup, w) AS mark;
     GET DIAGNOSTICS v_count = ROW_COUNT;
     RETURN v_count;
 END;
@@ -322,6 +273,7 @@ BEGIN
             USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Drop them first.';
     END IF;
     EXECUTE format('DROP VIEW IF EXISTS public.%I', '_rollup_rt_' || p_name);
+    EXECUTE format('DROP FUNCTION IF EXISTS lakets.%I()', '_rollup_live_' || v_rollup.id);
     EXECUTE format('DROP TABLE IF EXISTS public.%I', '_rollup_' || p_name);
     PERFORM lakets._drop_mirror('rollup', v_rollup.id, v_rollup.shadow_table_name);
     DELETE FROM lakets._rollup_registry AS reg WHERE reg.id = v_rollup.id;

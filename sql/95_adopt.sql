@@ -40,7 +40,7 @@ DECLARE
     v_relation regclass := lakets._rollup_relation(p_rollup.name);
     v_shadow   regclass := lakets._shadow_relation(p_rollup.shadow_table_name);
 BEGIN
-    IF p_rollup.window_query IS NULL THEN
+    IF p_rollup.definition IS NULL THEN
         PERFORM lakets._adopt_query(p_rollup);
         p_rollup := lakets._rollup(p_rollup.name);
     END IF;
@@ -51,27 +51,18 @@ BEGIN
 END;
 $$;
 
--- Qualify the query of a RollUp of 0.1.x, which was meant under the usual search_path. One that no longer runs
--- is told, not raised: it must not keep the rest from being installed, and fails again at its refresh.
+-- Look at the query of an older RollUp, which was meant under the usual search_path. One that cannot be kept right is
+-- reported, not raised: it must not keep the rest from being installed, and its refresh fails in the same way.
 CREATE OR REPLACE FUNCTION lakets._adopt_query(
     p_rollup lakets._rollup_registry
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    v_query record;
 BEGIN
-    SELECT qualified.* INTO v_query FROM lakets._qualified_query(p_rollup.query_text, 'public, lakets') AS qualified;
-    p_rollup.bucket_column := coalesce(p_rollup.bucket_column, lakets._bucket_column(p_rollup.name, v_query.columns, v_query.types));
-    UPDATE lakets._rollup_registry AS reg
-       SET query_text = v_query.query,
-           bucket_column = p_rollup.bucket_column,
-           window_query = lakets._window_query(p_rollup.name, v_query.query, p_rollup.bucket_column,
-                                               p_rollup.source_chronotable_id, p_rollup.depends_on)
-     WHERE reg.id = p_rollup.id;
-EXCEPTION WHEN OTHERS THEN
-    RAISE WARNING 'The query of RollUp % cannot be read: %', p_rollup.name, SQLERRM
-        USING ERRCODE = SQLSTATE, HINT = 'Drop the RollUp and create it again with a query that runs.';
+    PERFORM lakets._redefine_rollup(p_rollup, 'public, lakets');
+EXCEPTION WHEN OTHERS THEN  -- a user's query can fail in any way; each RollUp stands alone
+    RAISE WARNING 'RollUp % can no longer be refreshed: %', p_rollup.name, SQLERRM
+        USING ERRCODE = SQLSTATE, HINT = 'Drop the RollUp and create it again with a query that can be kept right.';
 END;
 $$;

@@ -315,7 +315,7 @@ CREATE_STEPS = [
     ("_window_query", "before"),
     ("_recompute", "before"),
     ("_recompute", "after"),
-    ("_learn_grid", "before"),
+    ("_store_definition", "after"),
     ("_note_refresh", "after"),
 ]
 AT_EACH_STEP_OF_CREATION = pytest.mark.parametrize(

@@ -35,7 +35,8 @@ JOBS_AFTER_01 = {
     "_chunk_metadata": JOBS["partition"],
     "_policy_registry": "SELECT lakets.add_retention_policy('other', '2 days')",
     "_rollup_invalidation_log": "SELECT lakets.invalidate_rollup_range('daily', '2024-01-02', '2024-01-03')",
-    "_rollup_registry": "SELECT lakets.create_rollup('again', query_text) FROM lakets._rollup_registry",
+    "_rollup_registry": "SELECT lakets.create_rollup('again', query_text, bucket_interval)"
+    " FROM lakets._rollup_registry",
     "_chronotable_registry": "SELECT lakets.create_chronotable('new', 'ts')",
 }
 EVERY_JOB = {**JOBS, **JOBS_AFTER_01}

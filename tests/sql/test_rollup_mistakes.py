@@ -55,7 +55,7 @@ def scene(stage: Stage) -> Stage:
         (("new", HOURS, "1 hour", None, [4711]), "42704", "RollUp id 4711"),
         (("new", "SELECT * FROM nowhere", "1 hour", None, []), "42P01", "nowhere"),
         (("new", "SELEC 1", "1 hour", None, []), "42601", "syntax error"),
-        (("new", "INSERT INTO metrics VALUES (1)", "1 hour", None, []), "42601", "syntax error"),
+        (("new", "INSERT INTO metrics VALUES (1)", "1 hour", None, []), "22023", "is not one SELECT"),
     ],
 )
 def test_rollup_that_cannot_be_is_refused(

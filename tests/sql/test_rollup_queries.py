@@ -55,6 +55,45 @@ QUERIES = {
     " FROM metrics m GROUP BY 1",
     "window of one bucket": "SELECT DISTINCT HOUR(m) AS bucket, first_value(value) OVER"
     " (PARTITION BY HOUR(m) ORDER BY at, id, value) AS f FROM metrics m",
+    "top two of a bucket": "SELECT bucket, id, value FROM (SELECT HOUR(m) AS bucket, id, value,"
+    " row_number() OVER (PARTITION BY HOUR(m) ORDER BY value DESC, id) AS place FROM metrics m) AS s"
+    " WHERE place <= 2",
+    "top two by lateral": "SELECT b.bucket, t.value FROM (SELECT DISTINCT HOUR(m) AS bucket FROM metrics m)"
+    " AS b CROSS JOIN LATERAL (SELECT n.value FROM metrics n WHERE HOUR(n) = b.bucket"
+    " ORDER BY n.value DESC, n.id LIMIT 2) AS t",
+    "share of the bucket": "SELECT HOUR(m) AS bucket, id, count(*) * 100 / sum(count(*))"
+    " OVER (PARTITION BY HOUR(m)) AS share FROM metrics m GROUP BY 1, 2",
+    "newest of a device and bucket": "SELECT DISTINCT ON (id, HOUR(m)) id, HOUR(m) AS bucket, value"
+    " FROM metrics m ORDER BY id, HOUR(m), at DESC, value",
+    "joined on the bucket": "SELECT a.bucket, a.t, b.n FROM (SELECT HOUR(m) AS bucket, sum(value) AS t"
+    " FROM metrics m GROUP BY 1) AS a JOIN (SELECT HOUR(m) AS bucket, count(*) AS n FROM metrics m"
+    " WHERE value > 50 GROUP BY 1) AS b USING (bucket)",
+    "left joined on the bucket": "SELECT a.bucket, a.t, b.n FROM (SELECT HOUR(m) AS bucket, sum(value) AS t"
+    " FROM metrics m GROUP BY 1) AS a LEFT JOIN (SELECT HOUR(m) AS bucket, count(*) AS n FROM metrics m"
+    " WHERE value > 50 GROUP BY 1) AS b USING (bucket)",
+    "fully joined on the bucket": "SELECT bucket, a.t, b.n FROM (SELECT HOUR(m) AS bucket, sum(value) AS t"
+    " FROM metrics m WHERE id < 3 GROUP BY 1) AS a FULL JOIN (SELECT HOUR(m) AS bucket, count(*) AS n"
+    " FROM metrics m WHERE id > 2 GROUP BY 1) AS b USING (bucket)",
+    "subquery on the bucket": "SELECT HOUR(m) AS bucket, id, value - (SELECT min(n.value) FROM metrics n"
+    " WHERE HOUR(n) = HOUR(m)) AS above FROM metrics m",
+    "exists in the bucket": "SELECT HOUR(m) AS bucket, count(*) AS n FROM metrics m WHERE EXISTS"
+    " (SELECT FROM metrics o WHERE HOUR(o) = HOUR(m) AND o.id = 1) GROUP BY 1",
+    "bucket in some": "SELECT HOUR(m) AS bucket, count(*) AS n FROM metrics m WHERE HOUR(m) IN"
+    " (SELECT HOUR(o) FROM metrics o WHERE o.value % 3 = 0) GROUP BY 1",
+    "days and hours": "SELECT date_trunc('day', m.at) AS day, HOUR(m) AS hour, max(m.at) AS last, count(*)"
+    " FROM metrics m GROUP BY 1, 2",
+    "grouping sets of devices": "SELECT HOUR(m) AS bucket, id, sum(value) AS t FROM metrics m"
+    " GROUP BY HOUR(m), ROLLUP (id)",
+    "grouping sets with the bucket": "SELECT HOUR(m) AS bucket, id, sum(value) AS t FROM metrics m"
+    " GROUP BY GROUPING SETS ((1, 2), (1))",
+    "series beside each row": "SELECT HOUR(m) AS bucket, s.n, count(*) AS c"
+    " FROM metrics m CROSS JOIN generate_series(1, 2) AS s (n) GROUP BY 1, 2",
+    "except": "SELECT HOUR(m) AS bucket, id FROM metrics m EXCEPT SELECT HOUR(m), id FROM metrics m"
+    " WHERE value % 2 = 0",
+    "row as json": "SELECT HOUR(m) AS bucket, count(DISTINCT to_jsonb(m)) AS n FROM metrics m GROUP BY 1",
+    "nested CTEs": "WITH h AS (SELECT HOUR(m) AS hour, id, sum(value) AS t FROM metrics m GROUP BY 1, 2),"
+    " d AS (SELECT hour, max(t) AS top FROM h GROUP BY hour) SELECT h.hour AS bucket, h.id FROM h"
+    " JOIN d ON d.hour = h.hour AND d.top = h.t",
     "semicolon": "SELECT HOUR(m) AS bucket, sum(value) AS t FROM metrics m GROUP BY 1 ; \n",
     "comment": "SELECT HOUR(m) AS bucket /* of public.metrics */, sum(value) AS t"
     " FROM metrics m -- from metrics\n GROUP BY 1",
@@ -64,7 +103,10 @@ DEFIANT = {
     "literal": "SELECT HOUR(m) AS bucket, max('in public.metrics ' || value) AS t FROM metrics m GROUP BY 1",
     "row type": "SELECT HOUR(m) AS bucket, sum((ROW(m.id, m.at, m.value)::public.metrics).value) AS t"
     " FROM metrics m GROUP BY 1",
-    "sample": "SELECT HOUR(m) AS bucket, sum(value) AS t FROM metrics m TABLESAMPLE SYSTEM (100) GROUP BY 1",
+    "array of rows": "SELECT HOUR(m) AS bucket, array_agg(m ORDER BY id, value) AS a"
+    " FROM metrics m GROUP BY 1",
+    "last row": "SELECT HOUR(m) AS bucket, (lakets.last(m, at)).value AS v FROM metrics m GROUP BY 1",
+    "system column": "SELECT HOUR(m) AS bucket, count(DISTINCT m.tableoid) AS n FROM metrics m GROUP BY 1",
 }
 
 

@@ -1,0 +1,303 @@
+-- How a bucket's label follows from the time of its source rows: a list of steps, each of which keeps the order of
+-- times (but where clocks are set back). Times and labels are instants; those without a zone are read as UTC.
+--
+--     ["bin", width, origin]      down to a multiple of so many microseconds, counted from 2000-01-01 plus origin
+--     ["months", count, origin]   down to the start of so many months, counted from an instant (microseconds since 2000)
+--     ["part", unit, zone]        date_trunc of an hour or less in a zone
+--     ["shift", months, us]       later by so much
+--     ["zone", name]              from UTC to a zone's local time
+--     ["unzone", name]            from a zone's local time to UTC
+--
+-- So labels of changed times can be computed, and the times that have a label, whatever the zone.
+
+-- Steps as one would write them by hand: what has no effect is left out, so that the same label has the same steps.
+CREATE OR REPLACE FUNCTION lakets._simple_steps(
+    p_steps jsonb
+) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_result jsonb := '[]';
+    v_step   jsonb;
+    v_last   jsonb;
+BEGIN
+    FOR v_step IN SELECT step FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS s (step, position) ORDER BY position LOOP
+        v_last := v_result -> -1;
+        -- Hours, then days: days.
+        WHILE lakets._is_coarser(v_step, v_last) LOOP
+            v_result := v_result - -1;
+            v_last := v_result -> -1;
+        END LOOP;
+        IF v_step ->> 0 = 'shift' AND v_last ->> 0 = 'shift' THEN
+            v_result := v_result - -1;
+            v_step := jsonb_build_array('shift', (v_step ->> 1)::bigint + (v_last ->> 1)::bigint,
+                                        (v_step ->> 2)::bigint + (v_last ->> 2)::bigint);
+            v_last := v_result -> -1;
+        END IF;
+        IF v_step = '["shift", 0, 0]' OR v_step = v_last OR lakets._is_coarser(v_last, v_step) THEN
+            CONTINUE;
+        ELSIF v_step ->> 0 = 'zone' AND v_last = jsonb_build_array('unzone', v_step -> 1) THEN
+            v_result := v_result - -1;
+        ELSE
+            v_result := v_result || jsonb_build_array(v_step);
+        END IF;
+    END LOOP;
+    RETURN v_result;
+END;
+$$;
+
+-- Does each bucket of p_step consist of whole buckets of p_finer?
+CREATE OR REPLACE FUNCTION lakets._is_coarser(
+    p_step  jsonb,
+    p_finer jsonb
+) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_day constant bigint := 86400000000;
+BEGIN
+    RETURN coalesce(CASE p_step ->> 0 || ' of ' || (p_finer ->> 0)
+        WHEN 'bin of bin' THEN (p_step ->> 1)::bigint % (p_finer ->> 1)::bigint = 0
+                               AND ((p_step ->> 2)::bigint - (p_finer ->> 2)::bigint) % (p_finer ->> 1)::bigint = 0
+        WHEN 'months of bin' THEN v_day % (p_finer ->> 1)::bigint = 0
+                                  AND ((p_step ->> 2)::bigint - (p_finer ->> 2)::bigint) % (p_finer ->> 1)::bigint = 0
+        WHEN 'months of months' THEN (p_step ->> 1)::bigint % (p_finer ->> 1)::bigint = 0 AND p_step -> 2 = p_finer -> 2
+        ELSE false END, false);
+END;
+$$;
+
+-- The steps that lead from a label of p_from to the label of p_to; null when the one does not determine the other.
+CREATE OR REPLACE FUNCTION lakets._steps_between(
+    p_from jsonb,
+    p_to   jsonb
+) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_rest jsonb := p_to;
+BEGIN
+    LOOP
+        IF lakets._simple_steps(p_from || v_rest) = p_to THEN
+            RETURN v_rest;
+        END IF;
+        EXIT WHEN v_rest = '[]' OR v_rest -> 0 IS DISTINCT FROM p_from -> (jsonb_array_length(p_to) - jsonb_array_length(v_rest));
+        v_rest := v_rest - 0;
+    END LOOP;
+    RETURN NULL;
+END;
+$$;
+
+-- Do labels mean times of a clock that can be set back, so that the times of a label are known by a margin only?
+CREATE OR REPLACE FUNCTION lakets._has_margin(
+    p_steps jsonb
+) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM jsonb_array_elements(p_steps) AS step
+                    WHERE step ->> 0 IN ('zone', 'unzone', 'part') OR step ->> 0 = 'shift' AND step ->> 1 <> '0');
+END;
+$$;
+
+-- The width of the buckets by their label, a month taken as 31 days; null when each instant is its own label.
+CREATE OR REPLACE FUNCTION lakets._bucket_width(
+    p_steps jsonb
+) RETURNS interval
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT max(CASE step ->> 0 WHEN 'bin' THEN justify_hours((step ->> 1)::bigint * interval '1 microsecond')
+                                   WHEN 'months' THEN make_interval(months => (step ->> 1)::integer)
+                                   WHEN 'part' THEN ('1 ' || (step ->> 1))::interval END)
+          FROM jsonb_array_elements(p_steps) AS step);
+END;
+$$;
+
+-- How far a zone's clock is ahead of UTC at an instant (a timestamp in UTC).
+CREATE OR REPLACE FUNCTION lakets._zone_offset(
+    p_zone text,
+    p_at   timestamp
+) RETURNS interval
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (p_at AT TIME ZONE 'UTC' AT TIME ZONE p_zone) - p_at;
+END;
+$$;
+
+-- When the clock of a zone is set within a stretch of a day, to the second; null when it is not.
+CREATE OR REPLACE FUNCTION lakets._clock_change(
+    p_zone text,
+    p_from timestamp,
+    p_to   timestamp
+) RETURNS timestamp
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_before timestamp := date_trunc('second', p_from);
+    v_after  timestamp := p_to;
+    v_middle timestamp;
+    v_offset interval  := lakets._zone_offset(p_zone, p_from);
+BEGIN
+    IF v_offset = lakets._zone_offset(p_zone, p_to) THEN
+        RETURN NULL;
+    END IF;
+    WHILE v_after - v_before > interval '1 second' LOOP
+        v_middle := date_trunc('second', v_before + (v_after - v_before) / 2);
+        IF lakets._zone_offset(p_zone, v_middle) = v_offset THEN
+            v_before := v_middle;
+        ELSE
+            v_after := v_middle;
+        END IF;
+    END LOOP;
+    RETURN v_after;
+END;
+$$;
+
+-- The start of the bucket of a time, for a step that makes buckets; p_next: of the bucket after it.
+CREATE OR REPLACE FUNCTION lakets._step_start(
+    p_step jsonb,
+    p_at   timestamp,
+    p_next boolean
+) RETURNS timestamp
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_epoch  constant timestamp := '2000-01-01';
+    v_width  interval;
+    v_origin timestamp;
+BEGIN
+    CASE p_step ->> 0
+        WHEN 'bin' THEN
+            v_width := (p_step ->> 1)::bigint * interval '1 microsecond';
+            RETURN date_bin(v_width, p_at, v_epoch + (p_step ->> 2)::bigint * interval '1 microsecond')
+                + CASE WHEN p_next THEN v_width ELSE interval '0' END;
+        WHEN 'months' THEN
+            v_width := make_interval(months => (p_step ->> 1)::integer);
+            v_origin := v_epoch + (p_step ->> 2)::bigint * interval '1 microsecond';
+            p_at := lakets.time_bucket(v_width, p_at, v_origin);
+            -- Months counted from a 31st start on the last day of shorter ones: one interval on may be too early.
+            RETURN CASE WHEN p_next THEN lakets.time_bucket(v_width, p_at + v_width + interval '4 days', v_origin) ELSE p_at END;
+        WHEN 'part' THEN
+            RETURN (date_trunc(p_step ->> 1, p_at AT TIME ZONE 'UTC', p_step ->> 2) AT TIME ZONE 'UTC')
+                + CASE WHEN p_next THEN ('1 ' || (p_step ->> 1))::interval ELSE interval '0' END;
+    END CASE;
+END;
+$$;
+
+-- The labels of times, as a range [first, start of the bucket after the last).
+CREATE OR REPLACE FUNCTION lakets._labels_of(
+    p_steps jsonb,
+    p_times tstzrange
+) RETURNS tstzrange
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+    SET timezone = 'UTC'
+AS $$
+DECLARE
+    v_from   timestamp := coalesce(lower(p_times), '-infinity');
+    v_to     timestamp := coalesce(upper(p_times), 'infinity');
+    v_step   jsonb;
+    v_change timestamp;
+    v_last   timestamp;
+BEGIN
+    IF isempty(p_times) THEN
+        RETURN p_times;
+    END IF;
+    FOR v_step IN SELECT step FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS s (step, position) ORDER BY position LOOP
+        CASE v_step ->> 0
+            WHEN 'shift' THEN
+                v_from := v_from + make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
+                v_to := v_to + make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
+            WHEN 'zone' THEN
+                v_last := v_to;
+                -- A clock set back shows times for a second time: the first may be before, the last after the end.
+                IF isfinite(v_to) THEN
+                    v_change := lakets._clock_change(v_step ->> 1, greatest(v_from, v_to - interval '1 day'), v_to);
+                    v_to := greatest(v_to + lakets._zone_offset(v_step ->> 1, v_to - interval '1 microsecond'),
+                                     v_change + lakets._zone_offset(v_step ->> 1, v_change - interval '1 second'));
+                END IF;
+                IF isfinite(v_from) THEN
+                    v_change := lakets._clock_change(v_step ->> 1, v_from, least(v_last, v_from + interval '1 day'));
+                    v_from := least(v_from + lakets._zone_offset(v_step ->> 1, v_from),
+                                    v_change + lakets._zone_offset(v_step ->> 1, v_change));
+                END IF;
+            WHEN 'unzone' THEN
+                v_from := v_from AT TIME ZONE (v_step ->> 1) AT TIME ZONE 'UTC';
+                v_to := v_to AT TIME ZONE (v_step ->> 1) AT TIME ZONE 'UTC';
+            ELSE
+                IF isfinite(v_from) THEN
+                    v_from := lakets._step_start(v_step, v_from, false);
+                END IF;
+                IF isfinite(v_to) THEN
+                    v_to := lakets._step_start(v_step, v_to - interval '1 microsecond', true);
+                END IF;
+        END CASE;
+    END LOOP;
+    RETURN tstzrange(v_from AT TIME ZONE 'UTC', v_to AT TIME ZONE 'UTC');
+END;
+$$;
+
+-- Times among which are all that have a label in a range. Just those, unless the steps have a margin.
+CREATE OR REPLACE FUNCTION lakets._times_of(
+    p_steps  jsonb,
+    p_labels tstzrange
+) RETURNS tstzrange
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+    SET timezone = 'UTC'
+AS $$
+DECLARE
+    v_from  timestamp := coalesce(lower(p_labels), '-infinity');
+    v_to    timestamp := coalesce(upper(p_labels), 'infinity');
+    v_step  jsonb;
+    v_day   constant interval := '1 day';
+    v_shift interval;
+    v_slack interval;
+BEGIN
+    IF isempty(p_labels) THEN
+        RETURN p_labels;
+    END IF;
+    FOR v_step IN SELECT step FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS s (step, position) ORDER BY position DESC LOOP
+        CASE v_step ->> 0
+            WHEN 'shift' THEN
+                v_shift := make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
+                v_slack := CASE WHEN v_step ->> 1 = '0' THEN '0' ELSE '4 days' END;
+                v_from := v_from - v_shift - v_slack;
+                v_to := v_to - v_shift + v_slack;
+            WHEN 'zone' THEN
+                IF isfinite(v_from) THEN
+                    v_from := v_from - greatest(lakets._zone_offset(v_step ->> 1, v_from - v_day), lakets._zone_offset(v_step ->> 1, v_from + v_day));
+                END IF;
+                IF isfinite(v_to) THEN
+                    v_to := v_to - least(lakets._zone_offset(v_step ->> 1, v_to - v_day), lakets._zone_offset(v_step ->> 1, v_to + v_day));
+                END IF;
+            WHEN 'unzone' THEN
+                IF isfinite(v_from) THEN
+                    v_from := v_from + least(lakets._zone_offset(v_step ->> 1, v_from - v_day), lakets._zone_offset(v_step ->> 1, v_from + v_day));
+                END IF;
+                IF isfinite(v_to) THEN
+                    v_to := v_to + greatest(lakets._zone_offset(v_step ->> 1, v_to - v_day), lakets._zone_offset(v_step ->> 1, v_to + v_day));
+                END IF;
+            ELSE
+                -- A label is a bucket's start: the first one not before v_from, and all before the first not before v_to.
+                IF isfinite(v_from) AND v_step ->> 0 <> 'part' THEN
+                    v_from := lakets._step_start(v_step, v_from - interval '1 microsecond', true);
+                END IF;
+                IF isfinite(v_to) THEN
+                    v_to := lakets._step_start(v_step, v_to - interval '1 microsecond', true);
+                END IF;
+        END CASE;
+    END LOOP;
+    RETURN CASE WHEN v_from < v_to THEN tstzrange(v_from AT TIME ZONE 'UTC', v_to AT TIME ZONE 'UTC') ELSE 'empty' END;
+END;
+$$;

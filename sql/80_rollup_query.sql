@@ -1,0 +1,187 @@
+-- A RollUp's query: read once, as one statement that means the same in every session, and checked for all that would
+-- change its rows without the source changing.
+
+-- Refuse what is not one query.
+CREATE OR REPLACE FUNCTION lakets._check_one_query(
+    p_name        text,
+    p_query       text,
+    p_search_path text
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_cursor refcursor;
+BEGIN
+    IF coalesce(p_query, '') ~ '^[\s;]*$' THEN
+        RAISE invalid_cursor_definition;
+    END IF;
+    PERFORM set_config('search_path', p_search_path, true);
+    OPEN v_cursor FOR EXECUTE p_query;  -- Postgres opens a cursor for one query only, and reads nothing yet
+    CLOSE v_cursor;
+EXCEPTION WHEN invalid_cursor_definition THEN
+    RAISE EXCEPTION 'The query of RollUp % is not one SELECT.', p_name
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass a single SELECT statement that changes nothing.';
+END;
+$$;
+
+-- Refuse a stored query that somebody made into several statements: outside of literals and names, what we stored has
+-- no semicolon, comment or dollar quote.
+CREATE OR REPLACE FUNCTION lakets._check_stored_query(
+    p_name  text,
+    p_query text
+) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF regexp_replace(p_query, '(?<![\w$])[eE]''(?:[^''\\]|\\.|'''')*''|''(?:[^'']|'''')*''|"(?:[^"]|"")*"', '', 'g') ~ ';|--|/\*|\$(?!\d)|''|"' THEN
+        RAISE EXCEPTION 'The stored query of RollUp % is not one SELECT: lakets._rollup_registry was changed by hand.', p_name
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Drop the RollUp and create it again.';
+    END IF;
+END;
+$$;
+
+-- A view's query as text that means the same in every session.
+CREATE OR REPLACE FUNCTION lakets._view_query(
+    p_view regclass
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+    SET datestyle = 'ISO, YMD'
+    SET intervalstyle = 'postgres'
+    SET timezone = 'UTC'
+    SET extra_float_digits = 1
+    SET quote_all_identifiers = off
+AS $$
+BEGIN
+    RETURN regexp_replace(pg_get_viewdef(p_view, false), ';\s*$', '');
+END;
+$$;
+
+-- Read a query under a search_path: its text with every name qualified, its tree, the relations it names (each as often
+-- as it names it), its columns with their types, and whether settings of a session could change its result.
+CREATE OR REPLACE FUNCTION lakets._read_query(
+    p_name        text,
+    p_query       text,
+    p_search_path text,
+    OUT query      text,
+    OUT tree       jsonb,
+    OUT relations  oid[],
+    OUT returns    jsonb,
+    OUT is_settled boolean
+)
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_view  text := format('lakets.%I', '_definition_' || pg_current_xact_id());
+    v_query text := regexp_replace(p_query, '[\s;]+$', '');
+    v_tree  text;
+BEGIN
+    PERFORM lakets._check_one_query(p_name, v_query, p_search_path);
+    PERFORM set_config('search_path', p_search_path, true);
+    EXECUTE format('CREATE VIEW %s AS %s', v_view, v_query);
+    PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+    query := lakets._view_query(v_view::regclass);
+    SELECT rule.ev_action::text INTO v_tree FROM pg_rewrite AS rule WHERE rule.ev_class = v_view::regclass;
+    SELECT jsonb_agg(jsonb_build_object('column', att.attname, 'type', format_type(att.atttypid, att.atttypmod)) ORDER BY att.attnum)
+      INTO returns FROM pg_attribute AS att WHERE att.attrelid = v_view::regclass AND att.attnum > 0;
+    EXECUTE format('DROP VIEW %s', v_view);
+
+    relations := ARRAY(SELECT hit[1]::oid FROM regexp_matches(v_tree, ':rtekind 0 :relid (\d+)', 'g') AS hit);
+    is_settled := lakets._check_functions(p_name, v_tree);
+    tree := lakets._query_tree(v_tree);
+EXCEPTION WHEN feature_not_supported THEN  -- SELECT INTO, or a statement in WITH that changes something
+    RAISE EXCEPTION 'The query of RollUp % is not one SELECT that changes nothing: %.', p_name, SQLERRM
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass a single SELECT statement without INTO and without INSERT, UPDATE or DELETE in WITH.';
+END;
+$$;
+
+-- Refuse what gives other rows, or other values, while the source stays as it is. Returns false when settings of a
+-- session (its time zone, how it writes dates) could change the result; a refresh fixes these.
+CREATE OR REPLACE FUNCTION lakets._check_functions(
+    p_name text,
+    p_tree text  -- as the catalog has it
+) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_hint text := 'Leave it out of the query and ask for it when you read the RollUp.';
+    v_what text;
+    v_used oid[] := ARRAY(SELECT DISTINCT hit[1]::oid FROM regexp_matches(p_tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS hit);
+BEGIN
+    v_used := v_used || ARRAY(SELECT unnest(ARRAY[agg.aggtransfn, agg.aggfinalfn, agg.aggcombinefn])::oid  -- what own aggregates are made of
+                                FROM pg_aggregate AS agg WHERE agg.aggfnoid = ANY (v_used) AND agg.aggfnoid >= 16384);
+    IF p_tree LIKE '%:hasForUpdate true%' THEN
+        v_what := 'it locks rows (FOR UPDATE or FOR SHARE)';
+        v_hint := 'Leave the locking clause out.';
+    ELSIF p_tree LIKE '%:tablesample {%' THEN
+        v_what := 'it reads a sample (TABLESAMPLE)';
+        v_hint := 'Read the whole table, or keep rows by a condition on their values.';
+    ELSIF p_tree LIKE '%{SQLVALUEFUNCTION%' THEN
+        v_what := 'it asks for the current time or user';
+    ELSE
+        SELECT CASE WHEN fn.provolatile = 'v' THEN format('function %s is volatile: its result changes from call to call', fn.oid::regprocedure)
+                    WHEN fn.pronamespace = 'pg_catalog'::regnamespace THEN format('the result of function %s depends on when, where and by whom it is called', fn.oid::regprocedure)
+                    ELSE format('function %s is STABLE: it may read tables', fn.oid::regprocedure) END,
+               CASE WHEN fn.pronamespace <> 'pg_catalog'::regnamespace
+                    THEN 'If its result depends on its arguments only, declare it IMMUTABLE; else leave it out of the query.' ELSE v_hint END
+          INTO v_what, v_hint
+          FROM pg_proc AS fn
+         WHERE fn.oid = ANY (v_used) AND fn.prokind <> 'a' AND (
+               fn.provolatile = 'v' OR fn.provolatile = 's' AND (
+               fn.pronamespace <> 'pg_catalog'::regnamespace
+               OR fn.proname = 'age' AND fn.pronargs = 1
+               OR fn.proname ~ '^(now|(transaction|statement)_timestamp|current_.*|session_user|getdatabaseencoding|version|pg_.*|has_.*_privilege|inet_(client|server)_.*|txid_.*|(obj|col|shobj)_description|to_reg.*|row_security_active|(query|table|schema|database|cursor)_to_.*xml.*|.*_is_visible)$'))
+         ORDER BY fn.oid LIMIT 1;
+    END IF;
+    IF v_what IS NOT NULL THEN
+        RAISE EXCEPTION 'The query of RollUp % cannot be kept up to date: %.', p_name, v_what
+            USING ERRCODE = 'invalid_parameter_value', HINT = v_hint;
+    END IF;
+    RETURN p_tree NOT LIKE '%{COERCEVIAIO%'
+       AND NOT EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = ANY (v_used) AND fn.provolatile = 's');
+END;
+$$;
+
+-- Refuse a query that reads a source in a way that cannot be followed, and warn of tables whose changes nobody tracks.
+CREATE OR REPLACE FUNCTION lakets._check_relations(
+    p_name      text,
+    p_relations oid[],
+    p_sources   oid[]
+) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_others oid[] := ARRAY(SELECT DISTINCT named FROM unnest(p_relations) AS named WHERE named <> ALL (p_sources));
+    v_around record;
+BEGIN
+    WITH RECURSIVE reached (named, relation) AS (
+        SELECT other, other FROM unnest(v_others) AS other
+        UNION
+        SELECT reached.named, next.relation
+          FROM reached
+         CROSS JOIN LATERAL (
+               SELECT dep.refobjid  -- what a view reads
+                 FROM pg_rewrite AS rule
+                 JOIN pg_depend AS dep ON dep.classid = 'pg_rewrite'::regclass AND dep.objid = rule.oid AND dep.refclassid = 'pg_class'::regclass
+                WHERE rule.ev_class = reached.relation
+                UNION ALL
+               SELECT inh.inhparent FROM pg_inherits AS inh WHERE inh.inhrelid = reached.relation) AS next (relation)
+    )
+    SELECT reached.named::regclass AS relation, reached.relation::regclass AS source INTO v_around
+      FROM reached WHERE reached.relation = ANY (p_sources) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'The query of RollUp % reads rows of % by way of %.', p_name, v_around.source, v_around.relation
+            USING ERRCODE = 'invalid_parameter_value', HINT = format('Name %s itself in the query.', v_around.source);
+    END IF;
+    IF v_others <> '{}' THEN
+        RAISE WARNING 'Changes of % are not tracked: RollUp % takes them in only where its source changes too.',
+            (SELECT string_agg(other::regclass::text, ', ' ORDER BY other::regclass::text) FROM unnest(v_others) AS other), p_name
+            USING HINT = format('After such a change call lakets.invalidate_rollup_range(%L, <from>, <to>) and refresh it.', p_name);
+    END IF;
+END;
+$$;

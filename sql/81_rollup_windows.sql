@@ -1,0 +1,137 @@
+-- The buckets of a RollUp as ranges of their labels: which ones a change touches, and which source rows they are made of.
+
+-- The source times that the buckets in a window of labels are made of, over all sources that the query reads.
+CREATE OR REPLACE FUNCTION lakets._window_times(
+    p_rollup lakets._rollup_registry,
+    p_window tstzrange
+) RETURNS tstzrange
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT range_merge(range_agg(CASE WHEN jsonb_typeof(steps) = 'array' THEN lakets._times_of(steps, p_window)
+                                          ELSE tstzrange('-infinity', 'infinity') END))
+          FROM jsonb_array_elements(p_rollup.definition -> 'times') AS steps);
+END;
+$$;
+
+-- The labels of source times, over all sources that the query reads.
+CREATE OR REPLACE FUNCTION lakets._window_labels(
+    p_rollup lakets._rollup_registry,
+    p_times  tstzrange
+) RETURNS tstzrange
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT range_merge(range_agg(CASE WHEN jsonb_typeof(steps) = 'array' THEN lakets._labels_of(steps, p_times)
+                                          ELSE tstzrange('-infinity', 'infinity') END))
+          FROM jsonb_array_elements(p_rollup.definition -> 'times') AS steps);
+END;
+$$;
+
+-- Are the source times of a window just those whose buckets are in it?
+CREATE OR REPLACE FUNCTION lakets._is_exact(
+    p_rollup lakets._rollup_registry
+) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (p_rollup.definition ->> 'limited')::boolean AND jsonb_array_length(p_rollup.definition -> 'times') = 1
+       AND NOT lakets._has_margin(p_rollup.definition -> 'times' -> 0);
+END;
+$$;
+
+-- The labels that a mark in the invalidation log stands for: from that of its bucket, for one interval; infinite: all.
+CREATE OR REPLACE FUNCTION lakets._marked_labels(
+    p_rollup lakets._rollup_registry,
+    p_mark   timestamptz
+) RETURNS tstzrange
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_last jsonb := p_rollup.definition -> 'steps' -> -1;
+BEGIN
+    IF NOT isfinite(p_mark) THEN
+        RETURN tstzrange('-infinity', 'infinity');
+    END IF;
+    RETURN tstzrange(CASE WHEN v_last ->> 0 IN ('bin', 'months')
+                          THEN lakets._step_start(v_last, p_mark AT TIME ZONE 'UTC', false) AT TIME ZONE 'UTC' ELSE p_mark END,
+                     lakets._shift(p_mark, p_rollup.bucket_interval));
+END;
+$$;
+
+-- Marks that stand for the labels in [p_from, p_to); -infinity stands for all there are.
+CREATE OR REPLACE FUNCTION lakets._bucket_marks(
+    p_rollup lakets._rollup_registry,
+    p_labels tstzrange
+) RETURNS SETOF timestamptz
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_at timestamptz := lower(p_labels);
+BEGIN
+    IF NOT isfinite(lower(p_labels)) OR NOT isfinite(upper(p_labels)) THEN
+        RETURN NEXT '-infinity'::timestamptz;
+        RETURN;
+    END IF;
+    WHILE v_at < upper(p_labels) LOOP
+        RETURN NEXT v_at;
+        v_at := lakets._shift(v_at, p_rollup.bucket_interval);
+    END LOOP;
+END;
+$$;
+
+-- Few windows rather than many: keep the 63 widest gaps, and close the others.
+CREATE OR REPLACE FUNCTION lakets._join_neighbours(
+    p_dirty tstzmultirange
+) RETURNS tstzmultirange
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF (SELECT count(*) FROM unnest(p_dirty)) <= 64 THEN
+        RETURN p_dirty;
+    END IF;
+    RETURN (
+        WITH part AS (
+            SELECT w, lower(w) - lag(upper(w)) OVER (ORDER BY w) AS gap FROM unnest(p_dirty) AS w
+        ), ranked AS (
+            SELECT part.w, row_number() OVER (ORDER BY part.gap DESC NULLS FIRST) <= 64 AS is_first FROM part
+        ), grouped AS (
+            SELECT ranked.w, count(*) FILTER (WHERE ranked.is_first) OVER (ORDER BY ranked.w) AS number FROM ranked
+        ), joined AS (
+            SELECT range_merge(range_agg(grouped.w)) AS w FROM grouped GROUP BY grouped.number
+        )
+        SELECT range_agg(joined.w) FROM joined);
+END;
+$$;
+
+-- The buckets among p_dirty that must keep their value, since part of their source is dropped from Lakebase.
+CREATE OR REPLACE FUNCTION lakets._frozen_buckets(
+    p_rollup lakets._rollup_registry,
+    p_dirty  tstzmultirange
+) RETURNS tstzmultirange
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_times tstzrange := lakets._times_of(p_rollup.definition -> 'steps', range_merge(p_dirty));
+BEGIN
+    IF NOT (p_rollup.definition ->> 'source')::boolean THEN
+        RETURN '{}';
+    END IF;
+    RETURN (
+        SELECT coalesce(range_agg(lakets._labels_of(p_rollup.definition -> 'steps', gone)), '{}')
+          FROM (SELECT range_agg(tstzrange(chunk.range_start, chunk.range_end)) AS ranges
+                  FROM lakets._chunk_metadata AS chunk
+                 WHERE chunk.chronotable_id = p_rollup.source_chronotable_id AND chunk.status = 'dropped'
+                   AND chunk.range_end > lower(v_times) AND chunk.range_start < upper(v_times)) AS dropped,
+               unnest(dropped.ranges) AS gone);
+END;
+$$;

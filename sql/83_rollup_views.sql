@@ -1,0 +1,105 @@
+-- The view of a RollUp that shows live rows above its watermark.
+
+-- The source time from which rows can be in buckets above a RollUp's watermark.
+CREATE OR REPLACE FUNCTION lakets._live_from(
+    p_name  text,
+    p_steps jsonb  -- from the source's time column to the label
+) RETURNS timestamptz
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN coalesce(lower(lakets._times_of(p_steps, tstzrange(lakets._rollup_watermark(p_name) + interval '1 microsecond', NULL))), '-infinity');
+END;
+$$;
+
+-- The live part of the view: the query limited to source rows above the watermark. Raises when its buckets are not those
+-- of the RollUp.
+CREATE OR REPLACE FUNCTION lakets._live_query(
+    p_rollup    lakets._rollup_registry,
+    p_query     text,
+    p_tree      jsonb,
+    p_relations oid[],
+    p_returns   jsonb
+) RETURNS text
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- The query may read the table itself where the RollUp reads another RollUp.
+    v_table    integer   := coalesce(p_rollup.source_chronotable_id, (
+        SELECT min(reg.id) FROM lakets._chronotable_registry AS reg
+         WHERE to_regclass(format('%I.%I', reg.schema_name, reg.table_name))::oid = ANY (p_relations)));
+    v_rollups  integer[] := ARRAY(SELECT reg.id FROM lakets._rollup_registry AS reg
+                                   WHERE to_regclass(format('public.%I', '_rollup_' || reg.name))::oid = ANY (p_relations));
+    v_found    record;
+    v_source   record;
+    v_limited  text;
+BEGIN
+    SELECT * INTO v_found
+      FROM lakets._define_rollup(p_rollup.name, p_tree, p_returns, p_relations, v_table, v_rollups, p_rollup.bucket_interval, p_rollup.bucket_column);
+    IF v_found.bucket_column <> p_rollup.bucket_column OR v_found.definition -> 'steps' <> p_rollup.definition -> 'steps' THEN
+        RAISE EXCEPTION 'The view of RollUp % must have its buckets in column %, as the RollUp has; the query has others.', p_rollup.name, p_rollup.bucket_column
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Make the bucket as the query of the RollUp does.';
+    END IF;
+    FOR v_source IN SELECT src.* FROM lakets._rollup_sources(v_table, v_rollups) AS src WHERE src.relation::oid = ANY (p_relations) LOOP
+        -- This is what lets old chunks be pruned.
+        v_limited := lakets._limit_relation(p_query, v_source.relation, p_relations, format(
+            'lakets_source.%I >= %s', v_source.time_column,
+            lakets._comparable(format('lakets._live_from(%L, %L)', p_rollup.name, lakets._steps_between(v_source.steps, v_found.definition -> 'steps')),
+                               lakets._column_type(v_source.relation, v_source.time_column))));
+        p_query := coalesce(v_limited, p_query);
+    END LOOP;
+    RETURN p_query;
+END;
+$$;
+
+-- Make public._rollup_rt_<name>: the RollUp, and above its watermark what p_raw_query says of the source now. A query
+-- whose result depends on settings of the session is wrapped in a function that fixes these, as a refresh does.
+CREATE OR REPLACE FUNCTION lakets._create_rollup_view(
+    p_name        text,
+    p_raw_query   text,
+    p_search_path text
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+DECLARE
+    v_rollup lakets._rollup_registry := lakets._current_definition(lakets._rollup(p_name));
+    v_type   regtype := lakets._column_type(lakets._rollup_relation(p_name), v_rollup.bucket_column);
+    v_list   text := lakets._column_list(v_rollup.definition -> 'writes');
+    v_mark   text := lakets._comparable(format('coalesce(lakets._rollup_watermark(%L), ''-infinity'')', p_name), v_type);
+    v_query  record;
+    v_live   text;
+BEGIN
+    SELECT * INTO v_query FROM lakets._read_query(p_name, p_raw_query, p_search_path);
+    v_live := lakets._live_query(v_rollup, v_query.query, v_query.tree, v_query.relations, v_query.returns);
+    IF NOT v_query.is_settled THEN
+        EXECUTE format('DROP VIEW IF EXISTS public.%I', '_rollup_rt_' || p_name);
+        EXECUTE format('DROP FUNCTION IF EXISTS lakets.%I()', '_rollup_live_' || v_rollup.id);
+        EXECUTE format('CREATE FUNCTION lakets.%I() RETURNS TABLE (%s) LANGUAGE sql STABLE PARALLEL SAFE'
+                       ' SET search_path = pg_catalog, pg_temp SET timezone = ''UTC'' SET datestyle = ''ISO, MDY'''
+                       ' SET intervalstyle = ''postgres'' SET extra_float_digits = 1 AS %L',
+                       '_rollup_live_' || v_rollup.id,
+                       (SELECT string_agg(format('%I %s', ret ->> 'column', ret ->> 'type'), ', ' ORDER BY position)
+                          FROM jsonb_array_elements(v_query.returns) WITH ORDINALITY AS r (ret, position)), v_live);
+        v_live := format('SELECT * FROM lakets.%I()', '_rollup_live_' || v_rollup.id);
+    END IF;
+    EXECUTE format('CREATE OR REPLACE VIEW public.%1$I AS SELECT %2$s FROM public.%3$I WHERE %4$I <= %5$s '
+                   'UNION ALL SELECT %2$s FROM (%6$s) AS live WHERE live.%4$I > %5$s AND isfinite(live.%4$I)',
+                   '_rollup_rt_' || p_name, v_list, '_rollup_' || p_name, v_rollup.bucket_column, v_mark, v_live);
+    UPDATE lakets._rollup_registry AS reg SET realtime_view = '_rollup_rt_' || p_name WHERE reg.id = v_rollup.id;
+END;
+$$;
+
+-- The same, read under the caller's search_path: so no SET clause.
+CREATE OR REPLACE FUNCTION lakets.create_rollup_view(
+    p_name      text,
+    p_raw_query text
+) RETURNS void
+    LANGUAGE sql VOLATILE PARALLEL UNSAFE
+AS $$
+    SELECT lakets._create_rollup_view(p_name, p_raw_query, pg_catalog.current_setting('search_path'));
+$$;
+

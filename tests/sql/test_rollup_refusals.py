@@ -1,0 +1,314 @@
+"""What a RollUp cannot keep right is refused at creation, with or without rows, and says why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.sandbox import Sandbox
+    from tests.stage import Stage
+
+OTHERS = "rows depend on the source rows of their own bucket only"
+HOUR = "lakets.time_bucket('1 hour', at)"
+HOURS = f"SELECT {HOUR} AS bucket, sum(value) AS v, count(*) AS n FROM metrics GROUP BY 1"
+
+# Query, and what the error says of it.
+REFUSED = {
+    "grouping without a bucket": (
+        f"SELECT {HOUR} AS bucket, count(*) FROM metrics GROUP BY ROLLUP (1)",
+        "GROUPING SETS, ROLLUP or CUBE",
+    ),
+    "cube": (f"SELECT {HOUR} AS bucket, id, count(*) FROM metrics GROUP BY CUBE (1, 2)", "GROUPING SETS"),
+    "right join": (
+        f"SELECT {HOUR} AS bucket, name FROM metrics RIGHT JOIN device USING (id) GROUP BY 1, 2",
+        "an outer join makes rows without it",
+    ),
+    "full join": (
+        f"SELECT {HOUR} AS bucket, name FROM device FULL JOIN metrics USING (id) GROUP BY 1, 2",
+        "an outer join makes rows without it",
+    ),
+    "bucket by case": (
+        f"SELECT CASE WHEN value > 1 THEN {HOUR} END AS bucket, count(*) FROM metrics GROUP BY 1",
+        OTHERS,
+    ),
+    "running sum": (
+        f"SELECT bucket, sum(v) OVER (ORDER BY bucket) FROM ({HOURS}) AS h",
+        "a window function looks at rows of other buckets",
+    ),
+    "lag": (f"SELECT bucket, v - lag(v) OVER (ORDER BY bucket) FROM ({HOURS}) AS h", "a window function"),
+    "lead": (f"SELECT bucket, lead(v) OVER (ORDER BY bucket) FROM ({HOURS}) AS h", "a window function"),
+    "share of the whole": (f"SELECT bucket, v / sum(v) OVER () FROM ({HOURS}) AS h", "a window function"),
+    "share by a subquery": (
+        f"SELECT {HOUR} AS bucket, count(*) * 1.0 / (SELECT count(*) FROM metrics) FROM metrics GROUP BY 1",
+        "a subquery reads source rows of other buckets",
+    ),
+    "share by a join": (
+        f"SELECT h.bucket, h.v / w.v FROM ({HOURS}) AS h, (SELECT sum(value) AS v FROM metrics) AS w",
+        "joins source rows of different buckets",
+    ),
+    "newest of a device": (
+        f"SELECT DISTINCT ON (id) id, {HOUR} AS bucket, value FROM metrics ORDER BY id, at DESC",
+        "DISTINCT ON takes rows",
+    ),
+    "first rows": (f"{HOURS} ORDER BY 1 LIMIT 3", "LIMIT takes rows"),
+    "all but the first": (f"{HOURS} ORDER BY 1 OFFSET 1", "LIMIT takes rows"),
+    "with ties": (f"{HOURS} ORDER BY 1 FETCH FIRST 1 ROW WITH TIES", "LIMIT takes rows"),
+    "limit further inside": (
+        f"SELECT {HOUR} AS bucket, count(*) FROM (SELECT * FROM metrics ORDER BY at DESC LIMIT 9) AS"
+        " m GROUP BY 1",
+        "LIMIT takes rows",
+    ),
+    "limit of a union": (
+        f"SELECT bucket FROM ((SELECT {HOUR} AS bucket FROM metrics UNION SELECT {HOUR} FROM metrics"
+        " LIMIT 3))"
+        " AS u",
+        "LIMIT takes rows",
+    ),
+    "newest in a condition": (
+        f"SELECT {HOUR} AS bucket, count(*) FROM metrics WHERE at = (SELECT max(at) FROM metrics) GROUP BY 1",
+        "a subquery reads source rows",
+    ),
+    "nothing later": (
+        f"SELECT {HOUR} AS bucket FROM metrics m WHERE NOT EXISTS (SELECT FROM metrics n WHERE n.at > m.at)",
+        "a subquery reads source rows",
+    ),
+    "above the average": (
+        f"{HOURS} HAVING sum(value) > (SELECT avg(value) FROM metrics)",
+        "a subquery reads source rows",
+    ),
+    "joined on the device": (
+        "SELECT lakets.time_bucket('1 hour', a.at) AS bucket, count(*) FROM metrics a JOIN metrics b"
+        " USING (id)"
+        " GROUP BY 1",
+        "joins source rows of different buckets",
+    ),
+    "joined on the hour before": (
+        f"SELECT a.bucket, b.v FROM ({HOURS}) AS a JOIN ({HOURS}) AS b ON b.bucket = a.bucket -"
+        " interval '1 hour'",
+        "joins source rows of different buckets",
+    ),
+    "joined in a range": (
+        f"SELECT a.bucket, sum(b.v) FROM ({HOURS}) AS a JOIN ({HOURS}) AS b ON b.bucket <= a.bucket"
+        " GROUP BY 1",
+        "joins source rows of different buckets",
+    ),
+    "hours of a day": (
+        "SELECT date_trunc('hour', m.at) AS bucket, max(d.v) FROM metrics m JOIN (SELECT"
+        " date_trunc('day', at)"
+        " AS day, sum(value) AS v FROM metrics GROUP BY 1) AS d ON d.day = date_trunc('day', m.at)"
+        " GROUP BY 1",
+        "joins source rows of different buckets",
+    ),
+    "lateral": (
+        f"SELECT h.bucket, l.value FROM ({HOURS}) AS h CROSS JOIN LATERAL (SELECT value FROM metrics"
+        " WHERE at < h.bucket ORDER BY at DESC LIMIT 1) AS l",
+        "joins source rows of different buckets",
+    ),
+    "buckets without rows": (
+        "SELECT g AS bucket, count(value) FROM generate_series('2024-01-01'::timestamptz,"
+        " '2024-01-02', '1 hour')"
+        f" AS g LEFT JOIN metrics ON {HOUR} = g GROUP BY 1",
+        "it is no bucket of a source's time column",
+    ),
+    "added rows": (
+        f"SELECT {HOUR} AS bucket, value FROM metrics UNION ALL SELECT '2024-01-01', 0",
+        "rows that do not come from the source",
+    ),
+    "hours and days": (
+        f"SELECT {HOUR} AS bucket, value FROM metrics UNION ALL SELECT date_trunc('day', at), value"
+        " FROM metrics",
+        "have different buckets",
+    ),
+    "all rows as one": (f"SELECT max({HOUR}) AS bucket, count(*) FROM metrics", OTHERS),
+    "another time column": (
+        "SELECT lakets.time_bucket('1 hour', seen) AS bucket, count(*) FROM metrics GROUP BY 1",
+        "it is no bucket of a source's time column",
+    ),
+    "grouped by something else": (
+        "SELECT id, max(at) AS bucket, count(*) FROM metrics GROUP BY 1",
+        "it is no bucket of a source's time column",
+    ),
+    "a zone from a column": (
+        "SELECT (at AT TIME ZONE name)::date AS bucket, count(*) FROM metrics JOIN device USING (id)"
+        " GROUP BY 1",
+        "it is no bucket of a source's time column",
+    ),
+    "a width from a column": (
+        "SELECT date_bin(value * interval '1 minute', at, '2000-01-01') AS bucket FROM metrics",
+        "it is no bucket of a source's time column",
+    ),
+    "recursive": (
+        "WITH RECURSIVE r AS (SELECT at, value FROM metrics UNION ALL SELECT at, value - 1 FROM r"
+        " WHERE value > 0)"
+        " SELECT date_trunc('hour', at) AS bucket, count(*) FROM r GROUP BY 1",
+        OTHERS,
+    ),
+    "by way of a view": (
+        "SELECT date_trunc('hour', at) AS bucket, count(*) FROM metrics JOIN plain_view USING (at)"
+        " GROUP BY 1",
+        "by way of public.plain_view",
+    ),
+    "by way of a chunk": (
+        "SELECT date_trunc('hour', m.at) AS bucket, count(*) FROM metrics m JOIN metrics_20240101_000000 c"
+        " ON c.id = m.id GROUP BY 1",
+        "by way of public.metrics_20240101_000000",
+    ),
+    "random": (f"SELECT {HOUR} AS bucket, sum(value * random()) FROM metrics GROUP BY 1", "volatile"),
+    "now": (f"{HOURS} HAVING max(at) < now()", "depends on when, where and by whom"),
+    "current date": (
+        f"SELECT {HOUR} AS bucket, count(*) FROM metrics WHERE at > CURRENT_DATE - 30 GROUP BY 1",
+        "current time or user",
+    ),
+    "age": (f"SELECT {HOUR} AS bucket, max(age(at)) FROM metrics GROUP BY 1", "depends on when"),
+    "a setting": (
+        f"SELECT {HOUR} AS bucket, max(current_setting('work_mem')) FROM metrics GROUP BY 1",
+        "depends on",
+    ),
+    "own function": (
+        f"SELECT {HOUR} AS bucket, max(looked_up(id)) FROM metrics GROUP BY 1",
+        "may read tables",
+    ),
+    "sample": (f"SELECT {HOUR} AS bucket FROM metrics TABLESAMPLE BERNOULLI (50)", "TABLESAMPLE"),
+    "row locks": (f"SELECT {HOUR} AS bucket, value FROM metrics FOR UPDATE", "FOR UPDATE"),
+    "into": (f"SELECT {HOUR} AS bucket INTO elsewhere FROM metrics", "is not one SELECT"),
+    "two statements": (f"{HOURS}; DELETE FROM metrics", "is not one SELECT"),
+    "two selects": (f"{HOURS}; SELECT 1", "is not one SELECT"),
+    "closed early": (f"{HOURS}) AS fresh; DELETE FROM metrics; SELECT * FROM (SELECT 1", "syntax error"),
+    "a deletion inside": (
+        f"WITH gone AS (DELETE FROM metrics RETURNING *) SELECT {HOUR} AS bucket FROM gone",
+        "is not one SELECT",
+    ),
+    "nothing": (" ; ", "is not one SELECT"),
+}
+
+
+SCENE = """
+    CREATE TABLE metrics (id integer, at timestamptz, value integer, seen timestamptz);
+    SELECT lakets._ensure_partitions(lakets.create_chronotable('metrics', 'at', '1 day'), 1, 1,
+                                     '2024-01-01', '2024-01-04');
+    CREATE TABLE device (id integer, name text);
+    CREATE VIEW plain_view AS SELECT at FROM metrics;
+    CREATE FUNCTION looked_up(integer) RETURNS text LANGUAGE sql STABLE
+        AS 'SELECT name FROM device WHERE id = $1';
+"""
+
+
+@pytest.fixture
+def scene(stage: Stage) -> Stage:
+    stage.run(SCENE)
+    return stage
+
+
+@pytest.mark.parametrize("has_rows", [False, True], ids=["empty", "with rows"])
+@pytest.mark.parametrize(("query", "reason"), REFUSED.values(), ids=REFUSED.keys())
+def test_query_that_cannot_be_kept_right_is_refused(
+    db: Sandbox, query: str, reason: str, has_rows: bool
+) -> None:
+    db.run("SET LOCAL timezone = 'UTC'")
+    db.run(SCENE)
+    if has_rows:
+        db.run("INSERT INTO metrics VALUES (1, '2024-01-01 12:30+00', 5, now())")
+    before = db.value("SELECT count(*) FROM metrics")
+
+    with db.refused("42601" if reason == "syntax error" else "22023", match=reason):
+        db.run("SELECT lakets.create_rollup('q', %s)", query)
+
+    assert db.value("SELECT count(*) FROM metrics") == before
+    assert db.column("SELECT relname::text FROM pg_class WHERE relname ~ 'rollup_q|_definition_'") == []
+
+
+def test_hours_beside_the_day_of_a_rollup_are_refused(scene: Stage, raises: Callable[..., object]) -> None:
+    scene.rollup("daily", every="1 day")
+
+    with raises("22023", match="joins source rows of different buckets"):  # type: ignore[attr-defined]
+        scene.rollup(
+            "hourly",
+            query="SELECT date_trunc('hour', m.at) AS bucket, max(d.total) FROM metrics m"
+            " JOIN _rollup_daily d ON d.bucket = date_trunc('day', m.at) GROUP BY 1",
+        )
+
+
+def test_column_is_the_bucket_by_what_it_is_and_not_by_its_place_or_name(scene: Stage) -> None:
+    scene.run(
+        "INSERT INTO metrics SELECT 1, '2024-01-01'::timestamptz + n * interval '10 min', n"
+        " FROM generate_series(1, 40) AS n"
+    )
+    scene.rollup(
+        "q",
+        query=f"SELECT max(at) AS bucket, date_trunc('day', at) AS day, {HOUR} AS hour, count(*) AS n"
+        " FROM metrics GROUP BY day, hour",
+    )
+    scene.run("INSERT INTO metrics VALUES (2, '2024-01-01 02:20+00', 1)")
+
+    scene.refresh("q")
+
+    assert scene.value("SELECT bucket_column FROM lakets._rollup_registry") == "hour"
+    assert scene.difference("q") == []
+
+
+def test_table_whose_changes_nobody_tracks_is_named(scene: Stage) -> None:
+    warnings: list[tuple[str | None, str | None]] = []
+    scene.conn.add_notice_handler(lambda note: warnings.append((note.message_primary, note.message_hint)))
+    scene.run("SET client_min_messages = warning")
+
+    scene.rollup(
+        "q", query=f"SELECT {HOUR} AS bucket, name FROM metrics JOIN device USING (id) GROUP BY 1, 2"
+    )
+
+    ((said, hint),) = warnings
+    assert said is not None
+    assert said.startswith("Changes of public.device are not tracked")
+    assert hint is not None
+    assert "lakets.invalidate_rollup_range('q'" in hint
+
+
+def test_refresh_that_finds_a_row_in_no_bucket_changes_nothing(
+    scene: Stage, raises: Callable[..., object]
+) -> None:
+    # As if the proof had missed something: the query of the registry is no longer the one that was looked at.
+    scene.run("INSERT INTO metrics VALUES (1, '2024-01-01 12:30+00', 5, now())")
+    scene.rollup("q", query=HOURS)
+    scene.run(
+        "UPDATE lakets._rollup_registry SET window_query = replace(window_query, '01:00:00', '02:00:00')"
+    )
+    scene.run("INSERT INTO metrics VALUES (1, '2024-01-01 13:30+00', 7, now())")
+
+    with raises("22000", match="in no bucket of the source rows"):  # type: ignore[attr-defined]
+        scene.refresh("q")
+
+    assert scene.column("SELECT v FROM _rollup_q") == [5]
+
+
+@pytest.mark.parametrize("column", ["query_text", "window_query"])
+@pytest.mark.parametrize(
+    "tail", ["; DELETE FROM metrics", " -- ;", " $a$ $a$", "E'\\'' ; DELETE FROM metrics; SELECT ''"]
+)
+def test_stored_query_that_became_several_is_not_run(
+    scene: Stage, raises: Callable[..., object], column: str, tail: str
+) -> None:
+    scene.run("INSERT INTO metrics VALUES (1, '2024-01-01 12:30+00', 5, now())")
+    scene.rollup("q", query=HOURS)
+    scene.run(f"UPDATE lakets._rollup_registry SET {column} = {column} || %s", tail)
+    scene.run("INSERT INTO metrics VALUES (1, '2024-01-01 13:30+00', 7, now())")
+
+    with raises("22023", match="is not one SELECT"):  # type: ignore[attr-defined]
+        scene.refresh("q")
+
+    assert scene.value("SELECT count(*) FROM metrics") == 2
+
+
+def test_stored_literals_and_names_may_hold_anything(scene: Stage) -> None:
+    scene.run("INSERT INTO metrics VALUES (1, '2024-01-01 12:30+00', 5, now())")
+    scene.rollup(
+        "q",
+        query=f"""SELECT {HOUR} AS bucket, max('; -- it''s $a$ "' || E' \\\\ \\' ; ') AS "a; ""b"
+        FROM metrics GROUP BY 1""",
+    )
+    scene.run("INSERT INTO metrics VALUES (1, '2024-01-01 13:30+00', 7, now())")
+
+    assert scene.refresh("q")
+    assert scene.difference("q") == []

@@ -1,0 +1,146 @@
+"""Settings of the session that creates, refreshes or reads a RollUp change nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.stage import Stage
+
+ODD = (
+    "SET datestyle = 'SQL, DMY'; SET intervalstyle = 'sql_standard'; SET timezone = 'Asia/Kolkata';"
+    " SET extra_float_digits = -10; SET quote_all_identifiers = on; SET search_path = public, pg_temp"
+)
+PLAIN = (
+    "SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET timezone = 'UTC';"
+    " SET extra_float_digits = 1; SET quote_all_identifiers = off; RESET search_path"
+)
+QUERIES = {
+    "literals": "SELECT lakets.time_bucket('1 day', at) AS bucket, sum(value) AS total FROM metrics"
+    " WHERE day >= date '2024-03-02' AND at >= '2024-02-01 00:00+00' AND value < 0.1::float8 * 3 + 1000"
+    " AND at < at - interval '-1 2:03:04' GROUP BY 1",
+    "time zone": "SELECT date_trunc('day', at) AS bucket, count(*) AS n FROM metrics GROUP BY 1",
+    "texts of times": "SELECT date_trunc('day', at) AS bucket,"
+    " max(at::text || day || (at - '2024-01-01+00'::timestamptz))"
+    " AS said, max('04/03/2024'::text::date) AS parsed FROM metrics GROUP BY 1",
+    "digits": "SELECT date_trunc('hour', at) AS bucket, max((value / 3.0::float8)::text) AS t"
+    " FROM metrics GROUP BY 1",
+}
+
+
+@pytest.fixture
+def days(stage: Stage) -> Stage:
+    stage.run("CREATE TABLE metrics (at timestamptz, day date, value integer)")
+    stage.run("SELECT lakets.create_chronotable('metrics', 'at', '7 days')")
+    stage.run(
+        "INSERT INTO metrics SELECT t, t::date, extract(day FROM t) FROM"
+        " generate_series('2024-02-25 20:30+00'::timestamptz, '2024-03-12', '11 hours') AS t"
+    )
+    return stage
+
+
+@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
+@pytest.mark.parametrize(("creates", "refreshes"), [(ODD, PLAIN), (PLAIN, ODD)], ids=["created", "refreshed"])
+def test_refresh_means_the_same_under_any_settings(
+    days: Stage, query: str, creates: str, refreshes: str
+) -> None:
+    days.run("SET search_path = public")
+    days.rollup("expected", every="1 day", query=query)
+    days.run(creates)
+    if creates == ODD:  # the same day as this session writes it
+        query = query.replace("'2024-03-02'", "'02/03/2024'")
+    days.rollup("q", every="1 day", query=query)
+    days.run(PLAIN)
+    days.run("UPDATE metrics SET value = value + 1")
+    days.run("INSERT INTO metrics VALUES ('2024-03-05 23:10+00', '2024-03-05', 9)")
+    days.refresh("expected")
+    days.run(refreshes)
+
+    days.refresh("q")
+
+    days.run(PLAIN)
+    assert days.run("TABLE _rollup_q EXCEPT TABLE _rollup_expected") == []
+    assert (
+        days.value("SELECT count(*) FROM _rollup_q")
+        == days.value("SELECT count(*) FROM _rollup_expected")
+        > 5
+    )
+    assert days.difference("q") == []
+
+
+@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
+def test_view_shows_the_same_under_any_settings(days: Stage, query: str) -> None:
+    days.rollup("q", every="1 day", query=query)
+    days.run("SELECT lakets.create_rollup_view('q', %s)", query)
+    days.run("INSERT INTO metrics SELECT at + interval '30 days', day + 30, value FROM metrics")
+    shown = "SELECT (extract(epoch FROM bucket), to_jsonb(r) - 'bucket')::text FROM {} AS r ORDER BY bucket"
+    days.run("SET extra_float_digits = 1")
+    expected = days.column(shown.format("_rollup_rt_q"))
+    days.run(ODD)
+
+    seen = days.column(shown.format("_rollup_rt_q"))
+
+    days.run(PLAIN)
+    days.refresh("q")
+    assert seen == expected == days.column(shown.format("_rollup_q"))
+
+
+def test_view_that_fixes_its_settings_goes_with_its_rollup(days: Stage) -> None:
+    days.rollup("q", every="1 day", query=QUERIES["time zone"])
+    days.run("SELECT lakets.create_rollup_view('q', %s)", QUERIES["time zone"])
+    days.run("SELECT lakets.create_rollup_view('q', %s)", QUERIES["time zone"])
+
+    days.run("SELECT lakets.drop_rollup('q')")
+
+    assert days.column("SELECT proname FROM pg_proc WHERE proname LIKE '%%rollup_live%%'") == []
+
+
+VIEWS = {
+    "hours": ("lakets.time_bucket('1 hour', at)", "1 hour"),
+    "local days": ("(at AT TIME ZONE 'Pacific/Niue')::date", "1 day"),
+    "local days, east": ("date_trunc('day', at AT TIME ZONE 'Asia/Tokyo')", "1 day"),
+    "local days as instants": ("date_trunc('day', at, 'Europe/Madrid')", "1 day"),
+    "labelled at the end": ("date_trunc('day', at) + interval '1 day'", "1 day"),
+    "labelled two days on": ("lakets.time_bucket('1 hour', at) + interval '2 days'", "1 hour"),
+}
+
+
+@pytest.mark.parametrize(("bucket", "every"), VIEWS.values(), ids=VIEWS.keys())
+def test_view_has_the_whole_of_each_bucket_above_the_watermark(days: Stage, bucket: str, every: str) -> None:
+    query = f"SELECT {bucket} AS bucket, count(*) AS n, sum(value) AS v FROM metrics GROUP BY 1"
+    days.rollup("q", every=every, query=query)
+    days.run("SELECT lakets.create_rollup_view('q', %s)", query)
+    days.run(
+        "INSERT INTO metrics SELECT t, t::date, 1 FROM (SELECT max(at) AS m FROM metrics) AS newest,"
+        " generate_series(m + interval '1 day', m + interval '9 days', '17 minutes') AS t"
+    )
+
+    seen = days.run("SELECT * FROM _rollup_rt_q WHERE bucket > (SELECT max(bucket) FROM _rollup_q)")
+
+    assert sorted(seen) == sorted(
+        days.run(f"SELECT * FROM ({query}) AS q WHERE bucket > (SELECT max(bucket) FROM _rollup_q)")
+    )
+    assert len(seen) > 7
+
+
+@pytest.mark.parametrize(
+    "bucket",
+    ["lakets.time_bucket('1 day', at)", "lakets.time_bucket('1 hour', at) + interval '1 hour'", "max(at)"],
+    ids=["days", "labels at the end", "no bucket"],
+)
+def test_view_with_other_buckets_is_refused(days: Stage, raises: Callable[..., object], bucket: str) -> None:
+    days.rollup(
+        "q",
+        query="SELECT lakets.time_bucket('1 hour', at) AS bucket, sum(value) AS v FROM metrics GROUP BY 1",
+    )
+
+    group = "day" if bucket == "max(at)" else "1"
+    with raises("22023"):  # type: ignore[attr-defined]
+        days.run(
+            "SELECT lakets.create_rollup_view('q', %s)",
+            f"SELECT {bucket} AS bucket, sum(value) AS v FROM metrics GROUP BY {group}",
+        )
