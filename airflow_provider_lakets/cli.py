@@ -34,7 +34,10 @@ ConnId = Annotated[
 ]
 Uri = Annotated[
     str | None,
-    typer.Option(help="Connection string, instead of a connection. Without a password: OAuth."),
+    typer.Option(
+        help="Connection string postgresql://<role>@<host>/<database>, instead of a connection. "
+        "Without a password: OAuth."
+    ),
 ]
 
 
@@ -114,13 +117,13 @@ def demo(
 
 def _hook(conn_id: str, uri: str | None) -> LakeTSHook:
     """Return a hook for a connection, defined or given."""
-    from airflow.sdk import Connection
-
     from airflow_provider_lakets.compat import stored_connection
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
     if uri is not None:
-        return LakeTSHook("--uri", connection=Connection.from_uri(uri, conn_id="--uri"))
+        from airflow_provider_lakets.login.fields import pasted_connection
+
+        return LakeTSHook("--uri", connection=pasted_connection(uri, "--uri"))
     return LakeTSHook(conn_id, connection=stored_connection(conn_id))
 
 

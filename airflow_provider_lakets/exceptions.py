@@ -13,6 +13,10 @@ class LakeTSError(Exception):
     """Anything this provider raises of its own accord derives from this."""
 
 
+class LakebaseSettingError(LakeTSError, ValueError):
+    """A connection, its extra or the environment says what cannot be, or contradicts itself."""
+
+
 class LakebaseResolutionError(LakeTSError):
     """The project, its default branch, its read-write endpoint or the database could not be found."""
 
@@ -49,6 +53,7 @@ class LakeTSPartialFailureError(LakeTSError):
 PERMANENT = (
     LakebaseCredentialError,
     LakebaseResolutionError,
+    LakebaseSettingError,
     LakeTSArgumentError,
     LakeTSNotInstalledError,
     LakeTSPrivilegeError,

@@ -16,6 +16,12 @@ def _text(label: str, description: str, **schema: Any) -> dict[str, Any]:
 # Everything here is stored in the connection's extra. None of it is secret: the only secret of a
 # Lakebase connection is a native Postgres password, which has Airflow's own password field.
 _CONNECTION_FIELDS = {
+    "connection_string": _text(
+        "Connection string",
+        "As copied from the Lakebase console: postgresql://<role>@<host>/<database>?sslmode=require, without "
+        "a password. It needs no other field; what contradicts another field is refused.",
+        format="password",  # somebody may paste one with a password
+    ),
     "project": _text(
         "Lakebase project",
         "Project id. Its default branch and that branch's read-write endpoint are looked up. Leave empty "
@@ -37,11 +43,13 @@ _CONNECTION_FIELDS = {
     ),
     "sslmode": _text(
         "TLS mode",
-        "libpq's sslmode. Empty: require. verify-full also proves who the server is.",
+        "libpq's sslmode. Empty: verify-full, the server proves that it is the host asked for. Weaker modes "
+        "do not; require lets anybody answer who has a certificate.",
         enum=["require", "verify-ca", "verify-full", "prefer", "allow", "disable", None],
     ),
     "sslrootcert": _text(
-        "TLS root certificate", "File of the authorities that verify-ca and verify-full trust, or 'system'."
+        "TLS root certificate",
+        "File of the authorities that verify-ca and verify-full trust. Empty: those of the operating system.",
     ),
 }
 

@@ -14,6 +14,7 @@ from airflow_provider_lakets import __version__
 from airflow_provider_lakets.commands.rights import missing_rights
 from airflow_provider_lakets.commands.status import console
 from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.login.tls import stays_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -47,11 +48,10 @@ class Patient:
 
     def identity(self) -> Finding:
         """Say who logs in."""
-        connection = self.hook.connection
-        self.by_password = bool(connection.password)
-        if self.by_password:
-            return Finding("", "ok", f"native Postgres password of role {connection.login!r}")
         login = self.hook._login
+        self.by_password = login.is_native
+        if self.by_password:
+            return Finding("", "ok", f"native Postgres password of role {login.arguments()['user']!r}")
         return Finding("", "ok", f"{login._workspace.identity.name}, at {login._workspace.identity.host}")
 
     def endpoint(self) -> Finding:
@@ -83,19 +83,23 @@ class Patient:
         """See whether the session is encrypted."""
         with self.hook._sessions.borrow() as conn:
             pgconn = conn.pgconn
-            local = conn.info.host.startswith("/") or conn.info.hostaddr in ("127.0.0.1", "::1")
             encrypted = bool(pgconn.ssl_in_use)
-        mode = self.hook._login.arguments()["sslmode"]
-        if encrypted and mode in ("verify-ca", "verify-full"):
-            return Finding("", "ok", f"encrypted, and the server proved who it is (sslmode {mode})")
+        login = self.hook._login.arguments()
+        mode, roots = login["sslmode"], login.get("sslrootcert")
+        trusted = f"sslmode {mode}, sslrootcert {roots or 'of libpq'}"
+        if encrypted and mode == "verify-full":
+            return Finding("", "ok", f"encrypted, and the server proved who it is ({trusted})")
+        if stays_here(login, login["host"]):
+            said = "encrypted" if encrypted else "not encrypted"
+            return Finding("", "ok", f"{said}, and the session does not leave this machine")
+        advice = "To be sure who answers, take sslmode out: the default is verify-full."
+        if encrypted and mode == "verify-ca":
+            said = f"encrypted; the server proved an authority's certificate, not who it is ({trusted})"
+            return Finding("", "warn", said, advice)
         if encrypted:
-            advice = "To be sure who answers: sslmode verify-full, sslrootcert system."
-            return Finding("", "ok", f"encrypted (sslmode {mode})", advice)
-        if local:
-            return Finding("", "ok", "not encrypted, but the session does not leave this machine")
-        return Finding(
-            "", "fail", f"not encrypted (sslmode {mode})", "Set sslmode to require or verify-full."
-        )
+            said = f"encrypted (sslmode {mode}); anybody could answer with a certificate of their own"
+            return Finding("", "warn", said, advice)
+        return Finding("", "fail", f"not encrypted (sslmode {mode})", advice)
 
     def lakets(self) -> Finding:
         """See which LakeTS is there."""

@@ -10,7 +10,8 @@ from airflow.providers.postgres.hooks.postgres import PostgresHook
 from psycopg.rows import dict_row, namedtuple_row
 from psycopg.types.json import Json
 
-from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.exceptions import LakebaseSettingError, LakeTSError
+from airflow_provider_lakets.login.gate import shown
 
 if TYPE_CHECKING:
     import psycopg
@@ -67,10 +68,10 @@ class PsycopgHook(PostgresHook):
 
     def _get_cursor(self, raw_cursor: str) -> Any:
         try:
-            return _ROWS[raw_cursor.casefold()]
+            return _ROWS[str(raw_cursor).casefold()]
         except KeyError:
-            raise ValueError(
-                f"Connection {self.get_conn_id()!r}: there is no cursor {raw_cursor!r} with psycopg 3; "
+            raise LakebaseSettingError(
+                f"Connection {self.get_conn_id()!r}: there is no cursor {shown(raw_cursor)} with psycopg 3; "
                 f"set 'cursor' in the extra to one of {', '.join(_ROWS)}, or leave it out."
             ) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from contextlib import closing
@@ -13,15 +14,29 @@ import tenacity
 from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
 from airflow.sdk import Connection
 
-from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.exceptions import (
+    LakebaseCredentialError,
+    LakebaseResolutionError,
+    LakebaseSettingError,
+    LakeTSError,
+)
+from airflow_provider_lakets.hooks._options import (
+    check_arguments,
+    check_passed_on,
+    driver,
+    engine_arguments,
+    engine_query,
+)
 from airflow_provider_lakets.hooks._psycopg import PsycopgHook, require_sqlalchemy_2
-from airflow_provider_lakets.login.identity import NOT_DEFINED
+from airflow_provider_lakets.login.fields import PASTED, PLACE, libpq_names, read_extra
+from airflow_provider_lakets.login.gate import printable
 from airflow_provider_lakets.login.login import Login
 from airflow_provider_lakets.login.login_error import RETRY_POLICY
 from airflow_provider_lakets.login.settings import server_settings
+from airflow_provider_lakets.login.who.stored import NOT_DEFINED, stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import timedelta
 
     from airflow.providers.openlineage.sqlparser import DatabaseInfo
@@ -31,7 +46,8 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=psycopg.Connection[Any])
 
-DEFAULT_DATABASE = "databricks_postgres"
+# Refusals that may come of something read or looked up long ago.
+_OUT_OF_DATE = (LakebaseCredentialError, LakebaseResolutionError)
 
 # A session outlives the credential it logged in with, which is good for an hour. Pools still let
 # go of theirs before: a role or a grant that is taken away then takes effect within that hour.
@@ -84,7 +100,13 @@ class LakebaseHook(PsycopgHook):
         application_name: str | None = None,
         **kwargs: Any,
     ) -> None:
+        of_the_extra = {*libpq_names(), *PLACE, PASTED, *self.ignored_extra_options}
+        passed_on = check_arguments(type(self), args, kwargs, of_the_extra)
         super().__init__(*args, **kwargs)
+        if passed_on:
+            check_passed_on(type(self), passed_on, self.connection_extra)
+        self.database: str | None = kwargs.get("database") or kwargs.get("schema")
+        self._is_given = kwargs.get("connection") is not None
         self.databricks_conn_id = databricks_conn_id
         self.application_name = application_name
         self._limits = server_settings(statement_timeout=statement_timeout, lock_timeout=lock_timeout)
@@ -98,7 +120,7 @@ class LakebaseHook(PsycopgHook):
         Only of that one: a misspelt id must not lead to another database.
         """
         try:
-            connection: Connection = super().get_connection(conn_id)
+            connection = stored(conn_id)
         except NOT_DEFINED as err:
             if conn_id == cls.default_conn_name and os.environ.get("LAKETS_LAKEBASE_ENDPOINT"):
                 return Connection(conn_id=conn_id, conn_type=cls.conn_type)
@@ -111,9 +133,10 @@ class LakebaseHook(PsycopgHook):
 
     def get_conn(self) -> psycopg.Connection[Any]:
         """Open a session; ``cursor`` in the extra decides the form of its rows."""
-        cursor = self.connection.extra_dejson.get("cursor")
-        options = {"row_factory": self._get_cursor(cursor)} if cursor else {}
-        self.conn = connection = self._open(psycopg.Connection.connect, **options)
+        connection = self._open(psycopg.Connection.connect)
+        if cursor := self.connection_extra.get("cursor"):
+            connection.row_factory = self._get_cursor(cursor)
+        self.conn = connection
         return connection
 
     async def aget_conn(self) -> psycopg.AsyncConnection[Any]:
@@ -122,16 +145,24 @@ class LakebaseHook(PsycopgHook):
 
         # Looking up connections and minting block. Not asyncio.to_thread: the triggerer of Airflow 3.1
         # answers a lookup only in a thread that asgiref started.
-        login = sync_to_async(self._fresh_login, thread_sensitive=False)
+        prepare = sync_to_async(self._fresh_login, thread_sensitive=False)
 
         async def open_once() -> psycopg.AsyncConnection[Any]:
+            arguments = await prepare()
             try:
-                return await psycopg.AsyncConnection.connect(**await login(), autocommit=True)
-            except psycopg.Error as err:
-                failure = self._login.explain(err, self._dbname)
+                return await psycopg.AsyncConnection.connect(**arguments, autocommit=True)
+            except Exception as err:
+                failure = self._login.explain(err, arguments)
             raise failure
 
-        return await tenacity.AsyncRetrying(**RETRY_POLICY)(open_once)
+        retrying = tenacity.AsyncRetrying(**RETRY_POLICY)
+        remembers = self._remembers
+        try:
+            return await retrying(open_once)
+        except _OUT_OF_DATE as err:
+            if not await sync_to_async(self._start_over, thread_sensitive=False)(err, remembers):
+                raise
+        return await retrying(open_once)
 
     def get_pool(self, **options: Any) -> ConnectionPool[psycopg.Connection[Any]]:
         """
@@ -163,12 +194,21 @@ class LakebaseHook(PsycopgHook):
         :param engine_kwargs: What :func:`sqlalchemy.create_engine` takes.
         """
         require_sqlalchemy_2("An engine")
+        given = {**(engine_kwargs or {})}
+        # With a creator SQLAlchemy passes them to nobody, and Airflow would write them into its log.
+        more = {**engine_query(self.connection_extra), **(given.pop("connect_args", None) or {})}
+        settings, arguments = engine_arguments(more)
         options = {
-            "creator": lambda: self._open(psycopg.Connection.connect),
+            "creator": lambda: self._open(psycopg.Connection.connect, settings, **arguments),
             "pool_pre_ping": True,
             "pool_recycle": POOLED_SECONDS,
         }
-        return super().get_sqlalchemy_engine({**options, **(engine_kwargs or {})})
+        return super().get_sqlalchemy_engine({**options, **given})
+
+    @property
+    def sqlalchemy_scheme(self) -> str:
+        """SQLAlchemy's name of the driver: psycopg 3, the one that can mint inside a login."""
+        return driver(self._sqlalchemy_scheme or self.connection_extra.get("sqlalchemy_scheme"))
 
     @property
     def sqlalchemy_url(self) -> URL:
@@ -177,20 +217,26 @@ class LakebaseHook(PsycopgHook):
         from sqlalchemy.engine import URL
 
         login = self._login.arguments()
-        query = {name: login[name] for name in ("sslmode", "sslrootcert") if login.get(name)}
-        query.update(self.connection.extra_dejson.get("sqlalchemy_query") or {})
-        host = login["host"]
-        if host.startswith("/"):
-            host, query["host"] = None, host  # a Unix socket is no host in a URL
+        query = {name: str(login[name]) for name in ("sslmode", "sslrootcert") if login.get(name)}
+        query.update(engine_query(self.connection_extra))
+        host: str | None = login["host"]
+        if host and host.startswith(("/", "@")):
+            query["host"] = host  # a Unix socket is no host in a URL
+            host = None
         return URL.create(
-            drivername="postgresql+psycopg",
+            drivername=self.sqlalchemy_scheme,
             username=login["user"],
-            password=self.connection.password or None,
+            password=self._login.native_password,
             host=host,
             port=login["port"],
             database=self._dbname,
             query=query,
         )
+
+    @property
+    def connection_extra(self) -> dict[str, Any]:
+        """The extra of the connection, an object or an error."""
+        return read_extra(self.connection)
 
     def test_connection(self) -> tuple[bool, str]:  # type: ignore[override]  # there unannotated
         """Log in, and say as whom and to what; or what is wrong and what to do about it."""
@@ -230,29 +276,69 @@ class LakebaseHook(PsycopgHook):
                         "Connection %r: a statement was not cancelled: %s", self.get_conn_id(), err
                     )
 
-    def _open(self, connect: Callable[..., C], **options: Any) -> C:
+    def _open(self, connect: Callable[..., C], more: Mapping[str, Any] | None = None, **options: Any) -> C:
         """
         Log in, again while a suspended endpoint wakes up.
 
         :param connect: ``connect`` of a psycopg connection class.
-        :param options: Arguments beyond the hook's, or in their place.
+        :param more: Settings of libpq in place of the connection's.
+        :param options: Arguments for psycopg itself.
         """
-        connection: C = tenacity.Retrying(**RETRY_POLICY)(self._open_once, connect, options)
+        retrying = tenacity.Retrying(**RETRY_POLICY)
+        remembers = self._remembers
+        try:
+            connection: C = retrying(self._open_once, connect, more, options)
+        except _OUT_OF_DATE as err:
+            if not self._start_over(err, remembers):
+                raise
+            connection = retrying(self._open_once, connect, more, options)
         if self.enable_log_db_messages:
             connection.add_notice_handler(self._notice_handler)
         self._opened.add(connection)
         return connection
 
-    def _open_once(self, connect: Callable[..., C], options: dict[str, Any]) -> C:
+    def _open_once(
+        self, connect: Callable[..., C], more: Mapping[str, Any] | None, options: dict[str, Any]
+    ) -> C:
+        arguments = self._fresh_login(more)
         try:
-            return connect(**{**self._fresh_login(), **options})
-        except psycopg.Error as err:
-            failure = self._login.explain(err, self._dbname)
+            return connect(**{**options, **arguments})
+        except Exception as err:
+            failure = self._login.explain(err, arguments)
         # Raised out here, where psycopg's error, which carries the password, is no part of it.
         raise failure
 
-    def _fresh_login(self) -> dict[str, Any]:
-        return {**self._login.fresh(), "dbname": self._dbname}
+    def _fresh_login(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return {**self._login.fresh(more), "dbname": self._dbname}
+
+    @property
+    def _remembers(self) -> bool:
+        """Whether the next login builds on what an earlier one read or looked up."""
+        login: Login | None = self.__dict__.get("_login")
+        return login is not None and (login.remembers or login.is_native)
+
+    def _start_over(self, err: LakeTSError, remembers: bool) -> bool:
+        """
+        Forget what was read and looked up, which may be out of date: an endpoint was replaced.
+
+        :param err: The refusal.
+        :param remembers: Whether there was anything to forget before the login.
+        """
+        if not remembers:
+            return False
+        before: Connection = self.connection
+        if not self._is_given:
+            with contextlib.suppress(LakeTSError, AirflowNotFoundException):
+                self._connection = self.get_connection(self.get_conn_id())
+        is_native = self._login.is_native
+        self.__dict__.pop("_login", None)
+        if is_native and _same(before, self.connection):
+            return False  # the same password would be refused again
+        self.log.info("%s The connection and its endpoint are read anew.", err)
+        return True
+
+    def _notice_handler(self, notice: psycopg.errors.Diagnostic) -> None:
+        self.log.info(printable(str(notice.message_primary).strip()))
 
     @cached_property
     def _login(self) -> Login:
@@ -267,4 +353,11 @@ class LakebaseHook(PsycopgHook):
     @property
     def _dbname(self) -> str:
         # BaseSQLOperator sets `schema` to its `database`, unless the connection's type is postgres.
-        return self.database or getattr(self, "schema", None) or self.connection.schema or DEFAULT_DATABASE
+        return self.database or getattr(self, "schema", None) or self._login.database
+
+
+def _same(one: Connection, other: Connection) -> bool:
+    return all(
+        getattr(one, name) == getattr(other, name)
+        for name in ("host", "port", "login", "password", "schema", "extra")
+    )

@@ -5,30 +5,27 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakebaseResolutionError
+from airflow_provider_lakets.login.fields import is_host
+from airflow_provider_lakets.login.gate import shown
+from airflow_provider_lakets.login.place import HINT, VARIABLE, Place
 from airflow_provider_lakets.login.rest import RestError
 from airflow_provider_lakets.login.workspace import listed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
+    from airflow_provider_lakets.login.answers import Answer
     from airflow_provider_lakets.login.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
 READ_WRITE = "ENDPOINT_TYPE_READ_WRITE"
 
-_PATH = re.compile(
-    r"projects/(?P<project>[^/]+)(?:/branches/(?P<branch>[^/]+)(?:/endpoints/(?P<endpoint>[^/]+))?)?"
-)
-_PROJECT = re.compile(r"/?projects/([^/]+)")
-_HINT = (
-    "Name a project, an endpoint (projects/<project>/branches/<branch>/endpoints/<endpoint>) or an instance "
-    "in the extra of the connection, or set LAKETS_LAKEBASE_ENDPOINT."
-)
+_PROJECT = re.compile(r"projects/([^/]+)")
 
 
 @dataclass(frozen=True)
@@ -45,73 +42,72 @@ class Resolver:
     Find an endpoint, looking up no more than it must.
 
     :param workspace: The workspace, asked as the identity that will log in.
+    :param place: What is named.
     :param host: Postgres host, when the connection gives one: then only the endpoint's name is looked for.
-    :param project: Project id; like the next two it may be a resource name that starts at ``projects/``.
-    :param branch: Branch id.
-    :param endpoint: Endpoint id.
-    :param instance: Name of a provisioned instance, instead of the three.
     """
 
-    def __init__(
-        self,
-        workspace: Workspace,
-        *,
-        host: str | None = None,
-        project: str | None = None,
-        branch: str | None = None,
-        endpoint: str | None = None,
-        instance: str | None = None,
-    ) -> None:
+    def __init__(self, workspace: Workspace, place: Place, host: str | None = None) -> None:
         self._workspace = workspace
         self._asked = workspace.identity.asker
+        self._place = place
         self._host = host
-        self._instance = instance
-        self._project, self._branch, self._endpoint = self._split(project, branch, endpoint)
 
     def resolve(self) -> Endpoint:
         """Return the endpoint."""
-        if self._instance:
-            return self._provisioned(self._instance)
-        if self._project:
-            return self._in_project(f"projects/{self._project}")
-        if self._host:
-            return self._search(self._host)
-        raise LakebaseResolutionError(f"{self._asked} names no Lakebase project. {_HINT}")
-
-    def _split(self, *names: str | None) -> tuple[str | None, ...]:
-        """Take resource names apart: any of the three may bring along what stands above it."""
-        found = dict(zip(("project", "branch", "endpoint"), names, strict=True))
-        for kind, name in list(found.items()):
-            if name and "/" in name:
-                if not (match := _PATH.fullmatch(name.strip("/"))):
-                    raise LakebaseResolutionError(
-                        f"{self._asked}: {kind} {name!r} is no resource name. {_HINT}"
-                    )
-                found[kind] = None
-                found.update({part: value for part, value in match.groupdict().items() if value})
-        return tuple(found.values())
+        with self._workspace.explain_errors("the endpoint"):
+            place, host = self._place, self._host
+            if place.instance:
+                return self._provisioned(place.instance)
+            if place.project and host and not (place.endpoint and place.branch and not place.is_environments):
+                return self._with_host(f"projects/{place.project}", host)
+            if place.project:
+                return self._in_project(f"projects/{place.project}")
+            if host and not (place.branch or place.endpoint):
+                return self._search(host)
+        raise LakebaseResolutionError(f"{self._asked} names no Lakebase project. {HINT}")
 
     def _in_project(self, project: str) -> Endpoint:
-        branch = f"{project}/branches/{self._branch}" if self._branch else self._default_branch(project)
-        if not self._endpoint:
+        place = self._place
+        branch = f"{project}/branches/{place.branch}" if place.branch else self._default_branch(project)
+        if not place.endpoint:
             return self._read_write(project, branch)
-        name = f"{branch}/endpoints/{self._endpoint}"
+        name = f"{branch}/endpoints/{place.endpoint}"
         if self._host:
             return Endpoint(name, self._host)
         siblings = self._workspace.pages(f"postgres/{branch}/endpoints")
-        with self._workspace.telling(f"endpoint {name!r}", siblings):
+        with self._workspace.explain_errors(f"endpoint {name!r}", siblings):
             return self._reachable(self._workspace.get(f"postgres/{name}"))
+
+    def _with_host(self, project: str, host: str) -> Endpoint:
+        """
+        Return the endpoint that has the host, among those of what is named.
+
+        A credential for another endpoint would be refused at the login, or be good for what was not meant.
+        """
+        place = self._place
+        asked = f"{project}/branches/{place.branch}" if place.branch else project
+        with self._workspace.explain_errors(f"the endpoint of host {host!r}", ()):
+            for endpoint in self._endpoints_below(asked):
+                is_meant = not place.endpoint or endpoint.name.endswith(f"/{place.endpoint}")
+                if _same(endpoint.host, host) and (is_meant or place.is_environments):
+                    return endpoint
+            if place.is_environments:
+                return self._search(host)
+        raise LakebaseResolutionError(
+            f"{self._asked}: no endpoint of {asked!r} that the {self._workspace.identity.name} sees has the "
+            f"host {host!r} of the connection. Take one of them out; or, if the host is another name for an "
+            "endpoint, name project, branch and endpoint in the extra."
+        )
 
     def _default_branch(self, project: str) -> str:
         siblings = self._workspace.pages("postgres/projects")
-        with self._workspace.telling(f"project {project!r}", siblings):
-            status = self._workspace.get(f"postgres/{project}").get("status", {})
-            if branch := status.get("default_branch"):
-                return str(branch)
+        with self._workspace.explain_errors(f"project {project!r}", siblings):
+            if branch := self._workspace.get(f"postgres/{project}").text("status", "default_branch"):
+                return branch
             branches = list(self._workspace.pages(f"postgres/{project}/branches"))
         for found in branches:
-            if found.get("status", {}).get("default"):
-                return str(found["name"])
+            if found.flag("status", "default"):
+                return found.name()
         raise LakebaseResolutionError(
             f"{self._asked}: project {project!r} has no default branch; it has {listed(branches)}. Name one "
             "as branch in the extra of the connection, or make one the default."
@@ -119,44 +115,52 @@ class Resolver:
 
     def _read_write(self, project: str, branch: str) -> Endpoint:
         siblings = self._workspace.pages(f"postgres/{project}/branches")
-        with self._workspace.telling(f"branch {branch!r}", siblings):
+        with self._workspace.explain_errors(f"branch {branch!r}", siblings):
             endpoints = list(self._workspace.pages(f"postgres/{branch}/endpoints"))
         for endpoint in endpoints:
-            if endpoint.get("status", {}).get("endpoint_type") == READ_WRITE:
+            if endpoint.text("status", "endpoint_type") == READ_WRITE:
                 return self._reachable(endpoint)
         raise LakebaseResolutionError(
             f"{self._asked}: branch {branch!r} has no read-write endpoint; it has {listed(endpoints)}. "
             "Add one to the branch, or name another branch in the extra of the connection."
         )
 
-    def _reachable(self, endpoint: dict[str, Any]) -> Endpoint:
+    def _reachable(self, endpoint: Answer) -> Endpoint:
         """Return an endpoint that has a host: one that is new, still starting, has none yet."""
-        name, status = str(endpoint["name"]), endpoint.get("status", {})
-        if status.get("disabled"):
+        name = endpoint.name()
+        if endpoint.flag("status", "disabled"):
             raise LakebaseResolutionError(f"{self._asked}: endpoint {name!r} is disabled. Enable it first.")
-        if host := self._host or status.get("hosts", {}).get("host"):
-            return Endpoint(name, str(host))
+        if host := endpoint.text("status", "hosts", "host"):
+            return Endpoint(name, self._checked(host))
         raise LakebaseConnectionError(
             f"{self._asked}: endpoint {name!r} has no host yet; its state is "
-            f"{status.get('current_state', 'unknown')}. Try again once it has started."
+            f"{endpoint.text('status', 'current_state') or 'unknown'}. Try again once it has started."
         )
 
     def _provisioned(self, name: str) -> Endpoint:
         siblings = self._workspace.pages("database/instances", "database_instances")
-        with self._workspace.telling(f"instance {name!r}", siblings):
+        with self._workspace.explain_errors(f"instance {name!r}", siblings):
             instance = self._workspace.get(f"database/instances/{name}")
-        if host := self._host or instance.get("read_write_dns"):
-            return Endpoint(name, str(host), is_instance=True)
+            if host := self._host or instance.text("read_write_dns"):
+                return Endpoint(name, self._checked(host), is_instance=True)
         raise LakebaseConnectionError(
-            f"{self._asked}: instance {name!r} has no host; its state is {instance.get('state', 'unknown')}. "
-            "Try again once it has started."
+            f"{self._asked}: instance {name!r} has no host; its state is "
+            f"{instance.text('state') or 'unknown'}. Try again once it has started."
+        )
+
+    def _checked(self, host: str) -> str:
+        if is_host(host):
+            return host
+        raise LakebaseResolutionError(
+            f"{self._asked}: the workspace gives {shown(host)} for a host, which is none. Correct the "
+            "workspace's host."
         )
 
     def _search(self, host: str) -> Endpoint:
         """Find the endpoint behind a host, as the console gives it, among all that the identity sees."""
-        with self._workspace.telling(f"the endpoint of host {host!r}"):
+        with self._workspace.explain_errors(f"the endpoint of host {host!r}"):
             for endpoint in self._visible_endpoints():
-                if endpoint.host == host:
+                if _same(endpoint.host, host):
                     log.info(
                         "%s: host %s belongs to %s. Put that into the extra, as endpoint or instance, and it "
                         "need not be searched for again.",
@@ -165,49 +169,67 @@ class Resolver:
                         endpoint.name,
                     )
                     return endpoint
+        against = f" ({VARIABLE} names another one)" if self._place.is_environments else ""
         raise LakebaseResolutionError(
-            f"{self._asked}: the {self._workspace.identity.name} sees no endpoint with host {host!r}, and "
-            f"a credential is minted for an endpoint. {_HINT} Or set a native Postgres password."
+            f"{self._asked}: the {self._workspace.identity.name} sees no endpoint with host {host!r}"
+            f"{against}, and a credential is minted for an endpoint. {HINT} Or set a native password."
         )
 
     def _visible_endpoints(self) -> Iterator[Endpoint]:
         """Yield every host that the identity may see, with the endpoint or instance it belongs to."""
         for instance in self._visible("database/instances", "database_instances"):
-            for host in (instance.get("read_write_dns"), instance.get("read_only_dns")):
-                yield Endpoint(instance["name"], host or "", is_instance=True)
+            for host in (instance.text("read_write_dns"), instance.text("read_only_dns")):
+                if host:
+                    yield Endpoint(instance.name(), host, is_instance=True)
         for project in self._visible("postgres/projects"):
-            for branch in self._visible(f"postgres/{project['name']}/branches"):
-                for endpoint in self._visible(f"postgres/{branch['name']}/endpoints"):
-                    for host in endpoint.get("status", {}).get("hosts", {}).values():
-                        yield Endpoint(endpoint["name"], host)
+            yield from self._endpoints_below(project.name())
 
-    def _visible(self, path: str, key: str | None = None) -> list[dict[str, Any]]:
+    def _endpoints_below(self, name: str) -> Iterator[Endpoint]:
+        """Yield the hosts of a project's or of a branch's endpoints."""
+        branches = (
+            [name]
+            if "/branches/" in name
+            else [branch.name() for branch in self._visible(f"postgres/{name}/branches")]
+        )
+        for branch in branches:
+            for endpoint in self._visible(f"postgres/{branch}/endpoints"):
+                for host in endpoint.texts("status", "hosts"):
+                    yield Endpoint(endpoint.name(), host)
+
+    def _visible(self, path: str, key: str | None = None) -> list[Answer]:
         """Return a list as far as the identity may see it: a project closed to it is not the one it wants."""
         try:
             return list(self._workspace.pages(path, key))
         except RestError as err:
-            if err.is_transient:
+            if err.status not in (400, 403, 404):
                 raise
             log.debug("Left out of the search: %s", err)
             return []
 
 
-def project_page(host: str | None, names: Mapping[str, str | None]) -> str | None:
+def _same(host: str, other: str) -> bool:
+    return host.lower().rstrip(".") == other.lower().rstrip(".")
+
+
+def project_page(workspace_url: str | None, place: Place) -> str | None:
     """
     Return the address of the page, or None when too little is named.
 
-    :param host: The workspace, as users write it.
-    :param names: ``instance``, or ``endpoint`` or ``project``: an id or a resource name.
+    :param workspace_url: The workspace, as scheme, host and port.
+    :param place: What is named.
     """
-    if not host:
+    if not workspace_url:
         return None
-    parts = urlsplit(host if "://" in host else f"https://{host}")
-    # Rebuilt, so that nothing that somebody put before an @ gets into a link.
-    address = f"{parts.scheme}://{parts.hostname}" + (f":{parts.port}" if parts.port else "")
-    if instance := names.get("instance"):
-        return f"{address}/compute/database-instances/{quote(instance, safe='')}"
-    for name in (names.get("endpoint"), names.get("branch"), names.get("project")):
-        if match := _PROJECT.match(name or ""):
-            return f"{address}/lakebase/projects/{quote(match[1], safe='')}"
-    project = names.get("project")
-    return f"{address}/lakebase/projects/{quote(project, safe='')}" if project else None
+    if place.instance:
+        return f"{workspace_url}/compute/database-instances/{quote(place.instance, safe='')}"
+    if place.project:
+        return f"{workspace_url}/lakebase/projects/{quote(place.project, safe='')}"
+    return None
+
+
+def place_of(endpoint: Endpoint) -> Place:
+    """Return the project, or the instance, of an endpoint."""
+    if endpoint.is_instance:
+        return Place(instance=endpoint.name)
+    match = _PROJECT.match(endpoint.name)
+    return Place(project=match[1]) if match else Place()

@@ -7,30 +7,27 @@ import uuid
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.exceptions import LakebaseCredentialError
-from airflow_provider_lakets.login.endpoint import Endpoint, Resolver, project_page
-from airflow_provider_lakets.login.identity import find_host, find_identity
-from airflow_provider_lakets.login.login_error import refusal
-from airflow_provider_lakets.login.settings import (
-    DEFAULT_LIMITS,
-    SESSION,
-    application_name,
-    forbid_clear_text,
-    sslmode,
-)
+from airflow_provider_lakets.exceptions import LakebaseCredentialError, LakebaseResolutionError
+from airflow_provider_lakets.login import fields
+from airflow_provider_lakets.login.endpoint import Endpoint, Resolver, place_of, project_page
+from airflow_provider_lakets.login.gate import clean, shown
+from airflow_provider_lakets.login.login_error import login_error
+from airflow_provider_lakets.login.place import Place, find_place
+from airflow_provider_lakets.login.settings import DEFAULT_LIMITS, SESSION, application_name
+from airflow_provider_lakets.login.tls import forbid_clear_text, secured
+from airflow_provider_lakets.login.who.find_identity import find_host, find_identity
 from airflow_provider_lakets.login.workspace import Workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
-    import psycopg
     from airflow.sdk import Connection
 
     from airflow_provider_lakets.exceptions import LakeTSError
 
 POSTGRES_PORT = 5432
 
-_NAMES = ("project", "branch", "endpoint", "instance")
+DEFAULT_DATABASE = "databricks_postgres"
 
 
 class Login:
@@ -50,54 +47,69 @@ class Login:
         self,
         connection: Connection,
         *,
-        ignored: Collection[str],
+        ignored: Collection[str] = (),
         databricks_conn_id: str | None = None,
         options: str = "",
         name: str | None = None,
     ) -> None:
-        # A form leaves its empty fields behind as empty texts.
-        self._extra = {
-            key: value for key, value in connection.extra_dejson.items() if value not in (None, "")
-        }
-        self._connection = connection
-        self._asker = f"Connection {connection.conn_id!r}"
-        self._ignored = {*ignored, *_NAMES, "databricks_conn_id", "options", "sslmode"}
-        self._databricks_conn_id = databricks_conn_id or self._extra.get("databricks_conn_id")
+        self._fields = fields.read(connection, ignored)
+        self._asker = self._fields.asker
+        self._databricks_conn_id = databricks_conn_id or self._fields.databricks_conn_id
         # Of settings that are there twice the server takes the last.
-        self._options = " ".join(filter(None, [DEFAULT_LIMITS, self._extra.get("options"), options]))
+        own = self._fields.settings.get("options")
+        self._options = " ".join(str(part) for part in (DEFAULT_LIMITS, own, options) if part)
         self._name = name
 
-    def arguments(self) -> dict[str, Any]:
-        """Return all arguments but the database and the password."""
-        connection = self._connection
+    def arguments(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """
+        Return all arguments but the database and the password.
+
+        :param more: Settings of libpq in place of the connection's; ``options`` are added.
+        """
+        more = more or {}
+        settings = {**SESSION, **self._fields.settings, **more}
+        options = f"{self._options} {more['options']}" if more.get("options") else self._options
         return {
-            **SESSION,
             "application_name": self._name or application_name(),
-            **{key: value for key, value in self._extra.items() if key not in self._ignored},
+            **settings,
+            **secured(settings, self._host, self._asker),
             "host": self._host,
-            "port": connection.port,
-            "user": connection.login or os.environ.get("LAKETS_PG_ROLE") or self._identity_role(),
-            "sslmode": sslmode(self._extra),
-            "options": self._options,
+            "port": self._port,
+            "user": self._role,
+            "options": options,
         }
 
-    def fresh(self) -> dict[str, Any]:
-        """Return the arguments for a login right now, with a password of its own."""
-        arguments = self.arguments()
-        if self.is_native:
-            return {**arguments, "password": self._connection.password}
+    def fresh(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """
+        Return the arguments for a login right now, with a password of its own.
+
+        :param more: Settings of libpq in place of the connection's; ``options`` are added.
+        """
+        arguments = self.arguments(more)
+        if self._fields.password:
+            return {**arguments, "password": self._fields.password}
         forbid_clear_text(arguments, asker=self._asker)
         return {**arguments, "password": self._mint()}
 
     @property
     def is_native(self) -> bool:
         """Whether the password is the role's own, kept in the connection."""
-        return bool(self._connection.password)
+        return bool(self._fields.password)
+
+    @property
+    def native_password(self) -> str | None:
+        """The role's own password, if the connection keeps one."""
+        return self._fields.password
+
+    @property
+    def database(self) -> str:
+        """The connection's database."""
+        return self._fields.database or DEFAULT_DATABASE
 
     @property
     def address(self) -> str:
         """Host and port, looked up if need be."""
-        return f"{self._host}:{self._connection.port or POSTGRES_PORT}"
+        return f"{self._host}:{self._port}"
 
     @property
     def means(self) -> str:
@@ -106,39 +118,48 @@ class Login:
             return "its native Postgres password"
         return f"a credential for {self._endpoint.name} of the {self._workspace.identity.name}"
 
+    @property
+    def remembers(self) -> bool:
+        """Whether something was looked up that may be out of date by now."""
+        return not self.__dict__.keys().isdisjoint({"_endpoint", "_workspace"})
+
     def page(self) -> str | None:
         """Return where the workspace shows the project, if that is known without asking the workspace."""
         known = self.__dict__  # what a login has looked up
         endpoint: Endpoint | None = known.get("_endpoint")
-        names = self._names
-        if endpoint:
-            names = {"instance" if endpoint.is_instance else "endpoint": endpoint.name}
         workspace: Workspace | None = known.get("_workspace")
-        host = workspace.identity.host if workspace else find_host(self._databricks_conn_id)
-        return project_page(host, names)
+        url = workspace.identity.host if workspace else find_host(self._databricks_conn_id)
+        return project_page(url, place_of(endpoint) if endpoint else self._place)
 
-    def explain(self, err: psycopg.Error, database: str) -> LakeTSError:
+    def explain(self, err: Exception, tried: Mapping[str, Any]) -> LakeTSError:
         """
         Return the error to raise in place of psycopg's for a login that failed.
 
         :param err: What psycopg raised.
-        :param database: The database that was asked for.
+        :param tried: The arguments of the login.
         """
-        login = self.arguments()
         asked = (
-            f"{self._asker}: the login to {login['host']} as role {login['user']!r}, database {database!r}, "
-            f"with {self.means}"
+            f"{self._asker}: the login to {tried['host']} as role {tried['user']!r}, database "
+            f"{shown(tried['dbname'])}, with {self.means}"
         )
-        if not self._connection.host:
+        if not self._fields.host:
             self.__dict__.pop("_endpoint", None)  # it may have moved: the next try looks it up again
-        return refusal(err, asked, is_native=self.is_native)
+        return login_error(err, asked, password=tried["password"], is_native=self.is_native)
 
     @property
     def _host(self) -> str:
         # Without a password the endpoint is needed even where the host is given: to mint for it.
-        if self.is_native and self._connection.host:
-            return self._connection.host
+        if self.is_native and self._fields.host:
+            return self._fields.host
         return self._endpoint.host
+
+    @property
+    def _port(self) -> int:
+        if self._fields.port:
+            return self._fields.port
+        # PGPORT goes with a host that the environment leads to, not with one that the connection names.
+        variable = None if self._fields.host else os.environ.get("PGPORT")
+        return fields.port_number(variable, f"{self._asker}: PGPORT in the environment") or POSTGRES_PORT
 
     @cached_property
     def _workspace(self) -> Workspace:
@@ -146,14 +167,17 @@ class Login:
 
     @cached_property
     def _endpoint(self) -> Endpoint:
-        return Resolver(self._workspace, host=self._connection.host, **self._names).resolve()
+        place = self._place  # what contradicts itself is refused before anybody is asked
+        return Resolver(self._workspace, place, self._fields.host).resolve()
 
     @property
-    def _names(self) -> dict[str, str | None]:
-        names = {name: self._extra.get(name) for name in _NAMES}
-        if not (names["project"] or names["endpoint"] or names["instance"]):
-            names["endpoint"] = os.environ.get("LAKETS_LAKEBASE_ENDPOINT")
-        return names
+    def _place(self) -> Place:
+        return find_place(self._fields.place, self._asker)
+
+    @property
+    def _role(self) -> str:
+        variable = fields.text(os.environ.get("LAKETS_PG_ROLE", ""), "LAKETS_PG_ROLE", self._asker)
+        return self._fields.role or variable or self._identity_role()
 
     def _identity_role(self) -> str:
         """Return the role that goes with the identity: its own name."""
@@ -164,21 +188,26 @@ class Login:
             )
         identity = self._workspace.identity
         if identity.role is None:
-            with self._workspace.telling("the identity's own name"):
-                identity.role = str(self._workspace.get("preview/scim/v2/Me")["userName"])
+            with self._workspace.explain_errors("the identity's own name"):
+                identity.role = self._workspace.get("preview/scim/v2/Me").text("userName")
+        if identity.role is None:
+            raise LakebaseResolutionError(
+                f"{self._asker}: the workspace does not name the {identity.name}. Set the login to its role."
+            )
         return identity.role
 
     def _mint(self) -> str:
         """Return a new credential; it is good for an hour at most, and asked for at the login only."""
-        name = self._endpoint.name
-        path, body = "postgres/credentials", dict[str, Any](endpoint=name)
-        if self._endpoint.is_instance:
-            path, body = "database/credentials", {"instance_names": [name], "request_id": str(uuid.uuid4())}
-        with self._workspace.telling(f"a database credential for {name!r}"):
-            token = self._workspace.post(path, body).get("token")
+        endpoint, identity = self._endpoint, self._workspace.identity
+        path, body = "postgres/credentials", dict[str, Any](endpoint=endpoint.name)
+        if endpoint.is_instance:
+            request = {"instance_names": [endpoint.name], "request_id": str(uuid.uuid4())}
+            path, body = "database/credentials", request
+        what = f"a database credential for {endpoint.name!r}"
+        with self._workspace.explain_errors(what):
+            token = self._workspace.post(path, body).secret("token")
         if token:
-            return str(token)
+            return clean(token, f"{what}, as answered by {identity.host},", self._asker)
         raise LakebaseCredentialError(
-            f"{self._asker}: a database credential for {name!r} was asked for by "
-            f"the {self._workspace.identity.name}, but the answer holds none."
+            f"{self._asker}: {what} was asked for by the {identity.name}, but the answer holds none."
         )

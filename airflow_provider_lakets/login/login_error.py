@@ -15,6 +15,7 @@ from airflow_provider_lakets.exceptions import (
     LakebaseResolutionError,
     LakeTSError,
 )
+from airflow_provider_lakets.login.gate import said
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ class EndpointAsleepError(LakebaseConnectionError):
     """The endpoint did not take the login: it may be suspended, and waking up because of it."""
 
 
-def _say_wait(state: tenacity.RetryCallState) -> None:
+def _log_wait(state: tenacity.RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     pause = state.next_action.sleep if state.next_action else 0
     log.warning("%s Trying again in %.1f s (try %d).", error, pause, state.attempt_number + 1)
@@ -34,7 +35,7 @@ RETRY_POLICY: dict[str, Any] = {
     "retry": tenacity.retry_if_exception_type(EndpointAsleepError),
     "stop": tenacity.stop_after_attempt(6),
     "wait": tenacity.wait_exponential(multiplier=0.5, max=5) + tenacity.wait_random(0, 0.5),
-    "before_sleep": _say_wait,
+    "before_sleep": _log_wait,
     "reraise": True,
 }
 
@@ -49,30 +50,35 @@ _HOPELESS = re.compile(
 )
 
 
-def refusal(err: psycopg.Error, asked: str, *, is_native: bool) -> LakeTSError:
+def login_error(err: Exception, asked: str, *, password: str, is_native: bool) -> LakeTSError:
     """
     Return the error to raise in place of psycopg's, and not from it: that carries the password it tried.
 
     :param err: What psycopg raised.
     :param asked: Who wanted to log in where, with what.
+    :param password: What was tried; a server may repeat it in its message.
     :param is_native: Whether the password was the role's own, rather than a minted credential.
     """
     # libpq indents its guesses ("Is the server running on that host?"): they are left out.
     lines = [line for line in str(err).removeprefix("connection failed: ").splitlines() if line[:1] != "\t"]
-    said = " ".join(" ".join(lines).split()).rstrip(".")
-    if not _is_final(err, said):
-        return EndpointAsleepError(f"{asked}, got no answer: {said}.")
+    words = said(" ".join(lines), [password]).rstrip(".")
+    if not _is_final(err, words):
+        return EndpointAsleepError(f"{asked}, got no answer: {words}.")
     kind: type[LakeTSError] = LakebaseCredentialError
-    if re.search('database ".*" does not exist', said):
+    if re.search('database ".*" does not exist', words):
         kind, advice = (
             LakebaseResolutionError,
             "Correct the schema of the connection, or create the database.",
         )
-    elif re.search('role ".*" does not exist', said):
+    elif re.search('role ".*" does not exist', words):
         advice = "Create the role in Postgres, or name another by login or LAKETS_PG_ROLE."
-    elif re.search("SSL|sslmode|certificate", said):
-        advice = "Correct sslmode and sslrootcert in the extra of the connection."
-    elif "password" not in said:
+    elif re.search("SSL|sslmode|certificate", words):
+        advice = (
+            "Without sslmode the server must prove by its certificate that it is this host (verify-full). "
+            "Correct the host, or name the file of the authority that signed its certificate as sslrootcert "
+            "in the extra of the connection."
+        )
+    elif "password" not in words:
         advice = "Correct the connection."
     elif is_native:
         advice = (
@@ -81,12 +87,12 @@ def refusal(err: psycopg.Error, asked: str, *, is_native: bool) -> LakeTSError:
         )
     else:
         advice = "See that the role is this identity's in Postgres, and that the host is this endpoint's."
-    return kind(f"{asked}, was refused: {said}. {advice}")
+    return kind(f"{asked}, was refused: {words}. {advice}")
 
 
-def _is_final(err: psycopg.Error, said: str) -> bool:
+def _is_final(err: Exception, words: str) -> bool:
     if not isinstance(err, psycopg.OperationalError):
         return True  # psycopg itself did not take the arguments
-    if "FATAL:" in said:
-        return _PASSING.search(said) is None
-    return _HOPELESS.search(said) is not None
+    if "FATAL:" in words:
+        return _PASSING.search(words) is None
+    return _HOPELESS.search(words) is not None

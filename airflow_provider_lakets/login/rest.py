@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
+import json
 import logging
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import requests
 import tenacity
 from requests.auth import AuthBase
 
-from airflow_provider_lakets.exceptions import LakebaseCredentialError
+from airflow_provider_lakets.login.gate import clean, said
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -23,8 +21,12 @@ log = logging.getLogger(__name__)
 TIMEOUT = (5, 30)  # seconds to connect, and to wait for an answer
 TRIES = 5
 LONGEST_WAIT = 30.0  # seconds; a Retry-After beyond it is cut to it
+LONGEST_ANSWER = 16 * 1024 * 1024  # bytes; a page of a list has some kilobytes
 
 _backoff = tenacity.wait_random_exponential(multiplier=0.5, max=10)
+
+# Databricks answers 403 to some tokens that are no longer good, as it does to a right that is missing.
+_STALE = re.compile(r"(?i)invalid access token|token (is |has |was )?(expir|invalid|revoked)|expired token")
 
 
 class RestError(Exception):
@@ -33,67 +35,65 @@ class RestError(Exception):
 
     :param message: What was asked and what came back, free of secrets.
     :param status: HTTP status; 0 when there was no answer at all.
+    :param reason: What the answer gives as its reason.
     :param retry_after: Seconds after which the workspace asks to be asked again.
+    :param is_unsendable: Whether no answer can come, since the request could not even be sent.
     """
 
-    def __init__(self, message: str, *, status: int = 0, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        reason: str = "",
+        retry_after: float | None = None,
+        is_unsendable: bool = False,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.retry_after = retry_after
+        self.is_unsendable = is_unsendable
+        self._reason = reason
 
     @property
     def is_transient(self) -> bool:
         """Whether the same request may succeed a little later."""
-        return self.status in (0, 429) or self.status >= 500
+        return not self.is_unsendable and (self.status in (0, 429) or self.status >= 500)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the proof of the identity was refused, rather than the identity itself."""
+        return self.status == 401 or (self.status == 403 and bool(_STALE.search(self._reason)))
 
 
 class Headers(AuthBase):
-    """Prove the identity by headers; as an ``auth`` they win over an entry for the host in ~/.netrc."""
+    """
+    Prove the identity by headers; as an ``auth`` they win over an entry for the host in ~/.netrc.
 
-    def __init__(self, headers: Mapping[str, str]) -> None:
-        self.headers = headers
+    :param headers: The headers; whatever is in them passes the gate here.
+    :param name: The identity, for messages.
+    :param asker: The Airflow connection, for messages.
+    """
+
+    def __init__(self, headers: Mapping[str, str], name: str, asker: str) -> None:
+        what = f"the token of the {name}"
+        self.headers: dict[str, str] = {}
+        for header, value in headers.items():
+            scheme, space, token = str(value).partition(" ")
+            is_schemed = header.lower() == "authorization" and space
+            self.headers[header] = (
+                f"{scheme} {clean(token, what, asker)}" if is_schemed else clean(value, what, asker)
+            )
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must not be repeated."""
+        return [value.partition(" ")[2] or value for value in self.headers.values()]
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         """Add the headers to a request."""
         request.headers.update(self.headers)
         return request
-
-
-def is_local(host: str) -> bool:
-    """Tell whether what is sent to a host stays on this machine: a Unix socket, or the loopback interface."""
-    if host.startswith(("/", "@")) or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def workspace_url(host: str, asker: str) -> str:
-    """
-    Return the address of a workspace as scheme, host and port.
-
-    :param host: The host as users write it: with or without scheme, with or without a trailing slash.
-    :param asker: The Airflow connection, for the message.
-    :raises LakebaseCredentialError: if it would send secrets over a network in clear text.
-    """
-    parts = urlsplit(host if "://" in host else f"https://{host}")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_local(parts.hostname or "")):
-        raise LakebaseCredentialError(
-            f"{asker}: the Databricks workspace {host!r} is no https:// address, so the identity's secret "
-            "would travel in clear text. Use https://; http:// is for a workspace on this machine only."
-        )
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def blot(text: str, secrets: Collection[str]) -> str:
-    """Take secrets out of a text of unknown making: those given, and whatever looks like a token."""
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
-    text = re.sub(
-        r"(?i)((?:token|secret|password|assertion)['\"]?\s*[:=]\s*['\"]?)[^\s'\",}]+", r"\1***", text
-    )
-    return re.sub(r"\beyJ[\w.-]+|\bdapi\w+|\bdose\w+", "***", text)
 
 
 def send(
@@ -102,14 +102,14 @@ def send(
     """
     Make one request, again when that may help, and return the JSON object it was answered with.
 
-    :param secrets: Texts to blot out should the answer repeat them.
+    :param secrets: Texts to redact should the answer repeat them.
     :param options: What :meth:`requests.Session.request` takes.
     """
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda err: isinstance(err, RestError) and err.is_transient),
         stop=tenacity.stop_after_attempt(TRIES),
         wait=_wait,
-        before_sleep=_say_wait,
+        before_sleep=_log_wait,
         reraise=True,
     )
     return retrying(_send_once, session, method, url, secrets, options)
@@ -122,7 +122,7 @@ def _wait(state: tenacity.RetryCallState) -> float:
     return _backoff(state) if asked is None else min(asked, LONGEST_WAIT)
 
 
-def _say_wait(state: tenacity.RetryCallState) -> None:
+def _log_wait(state: tenacity.RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     log.warning("%s Asking again in %.1f s.", error, state.next_action.sleep if state.next_action else 0)
 
@@ -133,37 +133,73 @@ def _send_once(
     asked = f"{method} {url}"
     try:
         # A redirect leads to a login page for people; following it would send the request's body along.
-        answer = session.request(method, url, timeout=TIMEOUT, allow_redirects=False, **options)
-    except requests.RequestException as err:
-        # Its own text may name a proxy with its password; the kind of failure is all there is to know.
-        failure = RestError(f"{asked} was not answered ({type(err).__name__}).")
+        with session.request(
+            method, url, timeout=TIMEOUT, allow_redirects=False, stream=True, **options
+        ) as answer:
+            body = _read(answer)
+    except Exception as err:
+        # Of any kind, since libraries raise what they like; their words may name a proxy with its password,
+        # or the header with the token. The kind of failure is all that is passed on.
+        failure = _not_answered(asked, err)
     else:
-        with contextlib.suppress(ValueError):
-            if answer.ok and isinstance(body := answer.json(), dict):
-                return body
+        if answer.ok and isinstance(body, dict):
+            return body
+        reason = _reason(answer.status_code, body, secrets)
         failure = RestError(
-            f"{asked} was answered {answer.status_code}{_reason(answer, secrets)}.",
+            f"{asked} was answered {answer.status_code}{f', {reason}' if reason else ''}.",
             status=answer.status_code,
+            reason=reason,
             retry_after=_retry_after(answer),
         )
     raise failure
 
 
-def _reason(answer: requests.Response, secrets: Collection[str]) -> str:
-    """Return what the answer gives as its reason, in Databricks' form or OAuth's, without the secrets."""
+def _read(answer: requests.Response) -> Any:
+    """Return the JSON of an answer; None if it is none, or too long for one."""
+    content = b""
+    for piece in answer.iter_content(65536):
+        content += piece
+        if len(content) > LONGEST_ANSWER:
+            return None
     try:
-        body = answer.json()
-        parts = [
-            body.get("error_code") or body.get("error"),
-            body.get("message") or body.get("error_description"),
-        ]
-    except (ValueError, AttributeError):
-        parts = ["which is not the JSON of a Databricks workspace" if answer.status_code < 400 else None]
-    reason = "".join(f", {str(part).rstrip('.')}" for part in parts if part)
-    return blot(reason, secrets)[:500]
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _not_answered(asked: str, err: Exception) -> RestError:
+    """Return the error for a request without an answer: one to repeat, or one that could not be sent."""
+    kind = type(err).__name__
+    if isinstance(err, requests.exceptions.SSLError):
+        return RestError(
+            f"{asked} was not sent: the workspace's certificate is not one that is trusted here ({kind}). "
+            "Correct the host; for an authority of your own set REQUESTS_CA_BUNDLE to its file.",
+            is_unsendable=True,
+        )
+    passing = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
+    if isinstance(err, passing) and not isinstance(err, requests.exceptions.InvalidURL):
+        return RestError(f"{asked} was not answered ({kind}).")
+    if isinstance(err, OSError) and not isinstance(err, requests.RequestException):
+        return RestError(
+            f"{asked} was not sent: a file of certificates cannot be read ({kind}). Set REQUESTS_CA_BUNDLE "
+            "and CURL_CA_BUNDLE to files that exist, or unset them.",
+            is_unsendable=True,
+        )
+    return RestError(f"{asked} could not be sent ({kind}). Correct host and proxies.", is_unsendable=True)
+
+
+def _reason(status: int, body: Any, secrets: Collection[str]) -> str:
+    """Return what the answer gives as its reason, in Databricks' form or OAuth's, without the secrets."""
+    if not isinstance(body, dict):
+        return "which is not the JSON of a Databricks workspace" if status < 400 else ""
+    parts = [
+        body.get("error_code") or body.get("error"),
+        body.get("message") or body.get("error_description"),
+    ]
+    return said(", ".join(str(part).rstrip(".") for part in parts if part), secrets)
 
 
 def _retry_after(answer: requests.Response) -> float | None:
     """Return the seconds of a Retry-After header; its rarer form, a date, counts as absent."""
     value = answer.headers.get("Retry-After", "")
-    return float(value) if value.isdecimal() else None
+    return float(value) if value.isascii() and value.isdecimal() else None

@@ -1,4 +1,4 @@
-"""What every session gets, whatever opens it: a name, limits, TLS."""
+"""What every session gets, whatever opens it: a name and limits."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import os
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
-
-from airflow_provider_lakets.exceptions import LakebaseCredentialError
-from airflow_provider_lakets.login.rest import is_local
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,9 +18,6 @@ SESSION: Mapping[str, Any] = {
 
 APPLICATION_NAME_LIMIT = 63  # bytes, a limit of Postgres
 PART_LIMIT = 20  # each of DAG, task and run keeps at least so many characters of an application name
-
-# What libpq would do in clear text, or might when the server, or somebody in between, says so.
-CLEAR_TEXT_MODES = ("disable", "allow", "prefer")
 
 _DURATION = re.compile(r"\d+\s*(us|ms|s|min|h|d)?")
 
@@ -66,35 +60,6 @@ def _duration(name: str, value: timedelta | str) -> str:
             f"{name} is {value!r}; give a timedelta, or Postgres' form such as '30s', '15min' or '0'."
         )
     return value.replace(" ", "")
-
-
-def sslmode(extra: Mapping[str, Any]) -> str:
-    """Return the TLS mode of a session: encrypted or nothing, unless somebody decided otherwise."""
-    return str(extra.get("sslmode") or os.environ.get("PGSSLMODE") or "require")
-
-
-def forbid_clear_text(login: Mapping[str, Any], *, asker: str) -> None:
-    """
-    Refuse to send a minted credential where it could be read on the way.
-
-    Postgres asks for it in clear text, so TLS is all that protects it. A Unix socket or the loopback
-    interface is no way to be read on: there, and only there, an sslmode without TLS is obeyed.
-
-    :param login: libpq's arguments.
-    :param asker: The Airflow connection, for the message.
-    """
-    mode, address = login.get("sslmode"), _address(login)
-    if mode in CLEAR_TEXT_MODES and not all(is_local(host) for host in address.split(",")):
-        raise LakebaseCredentialError(
-            f"{asker} asks for sslmode {mode!r} to {address!r}, which could send the database "
-            "credential in clear text. Take sslmode out of its extra (and PGSSLMODE out of the environment) "
-            "for the default, require; or set verify-full."
-        )
-
-
-def _address(login: Mapping[str, Any]) -> str:
-    """Return where libpq connects to: an address that is given beats the host's."""
-    return str(login.get("hostaddr") or os.environ.get("PGHOSTADDR") or login["host"])
 
 
 # Long enough for any honest piece of work. A forgotten statement ends all the same, and one that waits

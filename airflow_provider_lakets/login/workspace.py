@@ -12,12 +12,15 @@ from airflow_provider_lakets.exceptions import (
     LakebaseResolutionError,
     LakeTSError,
 )
+from airflow_provider_lakets.login.answers import Answer
 from airflow_provider_lakets.login.rest import Headers, RestError, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from airflow_provider_lakets.login.identity import Identity
+    from airflow_provider_lakets.login.who.identity import Identity
+
+MOST_PAGES = 1_000  # of a list; a workspace that has more never ends
 
 
 class Workspace:
@@ -30,15 +33,15 @@ class Workspace:
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
 
-    def get(self, path: str, **query: str) -> dict[str, Any]:
+    def get(self, path: str, **query: str) -> Answer:
         """Return the resource at a path below ``/api/2.0/``."""
         return self._ask("GET", path, params=query)
 
-    def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def post(self, path: str, body: Mapping[str, Any]) -> Answer:
         """Send a JSON object to a path below ``/api/2.0/`` and return the answer."""
         return self._ask("POST", path, json=body)
 
-    def pages(self, path: str, key: str | None = None) -> Iterator[dict[str, Any]]:
+    def pages(self, path: str, key: str | None = None) -> Iterator[Answer]:
         """
         Yield the items of a list, page after page.
 
@@ -46,30 +49,38 @@ class Workspace:
         """
         key = key or path.rpartition("/")[2]
         query: dict[str, str] = {}
+        seen: set[str] = set()
         while True:
             page = self.get(path, **query)
-            yield from page.get(key, ())
-            if not (token := page.get("next_page_token")):
+            yield from page.items(key)
+            if not (token := page.text("next_page_token")):
                 return
+            if token in seen or len(seen) == MOST_PAGES:
+                raise RestError(
+                    f"GET {self.identity.host}/api/2.0/{path} is a list without an end.", status=200
+                )
+            seen.add(token)
             query = {"page_token": token}
 
-    def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+    def _ask(self, method: str, path: str, **options: Any) -> Answer:
         url = f"{self.identity.host}/api/2.0/{quote(path)}"
         try:
-            return self._ask_once(method, url, options)
+            body = self._ask_once(method, url, options)
         except RestError as err:
-            if err.status != 401 or not self.identity.forget():
+            if not (err.is_stale and self.identity.forget()):
                 raise
+        else:
+            return Answer(f"{method} {url}", body)
         # The token was withdrawn before its time: prove the identity afresh, once.
-        return self._ask_once(method, url, options)
+        return Answer(f"{method} {url}", self._ask_once(method, url, options))
 
     def _ask_once(self, method: str, url: str, options: dict[str, Any]) -> dict[str, Any]:
-        proof = Headers(self.identity.headers())
-        secrets = [value.removeprefix("Bearer ") for value in proof.headers.values()]
-        return send(self.identity.session, method, url, secrets=secrets, auth=proof, **options)
+        identity = self.identity
+        proof = Headers(identity.headers(), identity.name, identity.asker)
+        return send(identity.session, method, url, secrets=proof.secrets, auth=proof, **options)
 
     @contextlib.contextmanager
-    def telling(self, what: str, instead: Iterable[dict[str, Any]] = ()) -> Iterator[None]:
+    def explain_errors(self, what: str, instead: Iterable[Answer] = ()) -> Iterator[None]:
         """
         Turn the workspace's refusals into errors that say what to do.
 
@@ -79,15 +90,22 @@ class Workspace:
         try:
             yield
         except RestError as err:
-            raise self._told(err, what, instead) from err
+            raise self._explained(err, what, instead) from err
 
-    def _told(self, err: RestError, what: str, instead: Iterable[dict[str, Any]]) -> LakeTSError:
+    def _explained(self, err: RestError, what: str, instead: Iterable[Answer]) -> LakeTSError:
         asked = f"{self.identity.asker}: {what}, asked for by the {self.identity.name}"
         if err.is_transient:
             return LakebaseConnectionError(f"{asked}, could not be had. {err} Try again later.")
+        if err.is_unsendable:
+            return LakebaseCredentialError(f"{asked}, could not be asked for. {err}")
         if err.status < 400:
             return LakebaseResolutionError(f"{asked}, could not be read. {err} Correct the workspace's host.")
-        if err.status in (401, 403):
+        if err.is_stale:
+            return LakebaseCredentialError(
+                f"{asked}, was refused. {err} The workspace does not take this identity's token, nor a new "
+                "one: check the identity's secret or token and that it belongs to this workspace."
+            )
+        if err.status == 403:
             return LakebaseCredentialError(
                 f"{asked}, was refused. {err} Grant the identity access to the project (CAN USE at least)."
             )
@@ -103,10 +121,10 @@ class Workspace:
         )
 
 
-def listed(resources: Iterable[dict[str, Any]]) -> str:
+def listed(resources: Iterable[Answer]) -> str:
     """Name resources in one line, each with its type where it has one."""
     names = []
     for resource in resources:
-        kind = resource.get("status", {}).get("endpoint_type", "")
-        names.append(f"{resource['name']} ({kind})" if kind else str(resource["name"]))
+        kind = resource.text("status", "endpoint_type")
+        names.append(f"{resource.name()} ({kind})" if kind else resource.name())
     return ", ".join(names) or "none"

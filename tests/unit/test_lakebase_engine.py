@@ -52,7 +52,7 @@ def test_engine_recycles_well_before_an_hour_and_takes_arguments(hook: LakebaseH
 def test_uri_of_an_oauth_connection_holds_no_credential(hook: LakebaseHook, principal: ControlPlane) -> None:
     uri = hook.get_uri()
 
-    assert uri.startswith(f"postgresql+psycopg://{principal.client_id}@/postgres?")
+    assert uri.startswith(f"postgresql+psycopg://{principal.client_id}@:5432/postgres?")
     assert principal.minted == []
 
 
@@ -61,7 +61,7 @@ def test_uri_of_a_native_connection_logs_in(define: Callable[..., None], postgre
 
     uri = LakebaseHook().get_uri()
 
-    assert "postgres:unused@/postgres" in uri
+    assert "postgres:unused@:5432/postgres" in uri
     with psycopg.connect(uri.replace("+psycopg", "")) as conn:
         assert conn.execute(WHO).fetchone() == ("postgres",)
 

@@ -16,6 +16,7 @@ from airflow_provider_lakets.exceptions import (
     LakebaseConnectionError,
     LakebaseCredentialError,
     LakebaseResolutionError,
+    LakebaseSettingError,
 )
 from airflow_provider_lakets.hooks.lakebase import POOLED_SECONDS, LakebaseHook
 from tests.relay import STARTING_UP, Relay, refusal
@@ -254,7 +255,7 @@ def test_misspelt_argument_for_libpq_fails_at_once(
 ) -> None:
     hook = native(define, postgres, sslmod="require")
 
-    with pytest.raises(LakebaseCredentialError, match='invalid connection option "sslmod"'):
+    with pytest.raises(LakebaseSettingError, match=r"'sslmod', which nothing reads\. Did you mean sslmode"):
         hook.get_conn()
 
 

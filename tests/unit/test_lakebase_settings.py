@@ -7,13 +7,9 @@ from datetime import timedelta
 import pytest
 
 from airflow_provider_lakets.exceptions import LakebaseCredentialError
-from airflow_provider_lakets.login.rest import is_local, workspace_url
-from airflow_provider_lakets.login.settings import (
-    application_name,
-    forbid_clear_text,
-    server_settings,
-    sslmode,
-)
+from airflow_provider_lakets.login.address import is_local, workspace_url
+from airflow_provider_lakets.login.settings import application_name, server_settings
+from airflow_provider_lakets.login.tls import forbid_clear_text
 
 
 def task(dag: str, task: str, run: str) -> dict[str, str]:
@@ -63,25 +59,6 @@ def test_text_that_is_no_duration_is_refused(value: str) -> None:
         server_settings(lock_timeout=value)
 
 
-@pytest.mark.parametrize(
-    ("extra", "variable", "mode"),
-    [
-        ({}, None, "require"),
-        ({}, "verify-full", "verify-full"),
-        ({"sslmode": "verify-ca"}, "disable", "verify-ca"),
-    ],
-    ids=["default", "PGSSLMODE", "extra"],
-)
-def test_tls_is_required_unless_somebody_decided(
-    extra: dict[str, str], variable: str | None, mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("PGSSLMODE", raising=False)
-    if variable:
-        monkeypatch.setenv("PGSSLMODE", variable)
-
-    assert sslmode(extra) == mode
-
-
 @pytest.mark.parametrize("mode", ["disable", "allow", "prefer"])
 @pytest.mark.parametrize(
     "where",
@@ -97,13 +74,6 @@ def test_tls_is_required_unless_somebody_decided(
 def test_credential_is_not_sent_in_clear_text_over_a_network(where: dict[str, str], mode: str) -> None:
     with pytest.raises(LakebaseCredentialError, match=f"asks for sslmode '{mode}'.*clear text"):
         forbid_clear_text({**where, "sslmode": mode}, asker="Connection 'lakebase_default'")
-
-
-def test_address_in_the_environment_counts_as_libpq_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PGHOSTADDR", "10.0.0.7")
-
-    with pytest.raises(LakebaseCredentialError, match=r"10\.0\.0\.7"):
-        forbid_clear_text({"host": "localhost", "sslmode": "disable"}, asker="Connection 'lakebase_default'")
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,7 @@ def test_form_shows_each_field_of_ours_with_a_help_text(providers: ProvidersMana
     }
 
     assert set(fields) == {
+        "connection_string",
         "project",
         "branch",
         "endpoint",
@@ -169,18 +170,20 @@ def test_form_as_the_ui_gets_it_has_a_title_and_a_help_text_for_each_field() -> 
     assert standard.password.title == "Native Postgres password"  # Airflow's own, which hides what is typed
     fields: Any = form.extra_fields
     assert all(field["schema"]["title"] and field["description"] for field in fields.values())
-    assert len(fields) == 7
+    assert len(fields) == 8
 
 
 @reads_forms
-def test_no_field_of_ours_is_for_a_secret() -> None:
+def test_no_field_of_ours_is_for_a_secret_but_what_may_be_pasted_with_one_is_hidden() -> None:
     from airflow.sdk.log import redact  # type: ignore[attr-defined,unused-ignore]
 
     (form,) = get_provider_info()["connection-types"]
 
     # Airflow hides what is stored under a name like password or token: none of these is one.
     values = dict.fromkeys(form["conn-fields"], "shown")
+    del values["connection_string"]
     assert redact(values) == values
+    assert form["conn-fields"]["connection_string"]["schema"]["format"] == "password"
 
 
 @pytest.mark.filterwarnings("ignore:ProvidersManager.asset_")

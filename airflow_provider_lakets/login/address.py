@@ -1,0 +1,71 @@
+"""Addresses: what is on this machine, and where a workspace is."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from airflow_provider_lakets.exceptions import LakebaseCredentialError
+from airflow_provider_lakets.login.gate import shown
+
+_NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
+
+
+def is_local(host: str) -> bool:
+    """Tell whether what is sent to a host stays on this machine: a Unix socket, or the loopback interface."""
+    if host.startswith(("/", "@")) or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def workspace_url(host: object, asker: str) -> str:
+    """
+    Return the address of a workspace as scheme, host and port.
+
+    :param host: The host as users write it: with or without scheme, white space, a path behind it.
+    :param asker: The Airflow connection, for the message.
+    :raises LakebaseCredentialError: if it is no address, holds a user name or a password, or would send
+        secrets over a network in clear text.
+    """
+    text = str(host).strip()
+    try:
+        parts = urlsplit(text if "://" in text else f"https://{text}")
+        scheme, name, port = parts.scheme, parts.hostname or "", parts.port
+        user = "@" in parts.netloc
+    except ValueError:
+        scheme, name, port, user = "", "", None, False
+    if user:
+        raise LakebaseCredentialError(
+            f"{asker}: the address of the Databricks workspace holds a user name or a password before an "
+            "@. Take it out: an identity is named by login and password of a Databricks connection, or by "
+            "DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET."
+        )
+    is_ip = ":" in name and _is_ip(name)
+    if scheme not in ("https", "http") or not (is_ip or _NAME.fullmatch(name)):
+        raise LakebaseCredentialError(
+            f"{asker}: the Databricks workspace {shown(text)} is no https:// address. Give one such as "
+            "https://my.cloud.databricks.com."
+        )
+    if scheme == "http" and not is_local(name):
+        raise LakebaseCredentialError(
+            f"{asker}: the Databricks workspace {shown(text)} is no https:// address, so the identity's "
+            "secret would travel in clear text. Use https://; http:// is for this machine only."
+        )
+    return f"{scheme}://{f'[{name}]' if is_ip else name}" + (f":{port}" if port else "")
+
+
+def without_user(host: str) -> str:
+    """Return an address without what stands before an @, for a link."""
+    return re.sub(r"(^|//)[^/?#]*@", r"\1", host)
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

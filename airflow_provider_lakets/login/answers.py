@@ -1,0 +1,96 @@
+"""The shape of what a workspace answers, checked in one place: a workspace may be broken, or be none."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lakets.login.rest import RestError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class Answer:
+    """
+    A JSON object of the workspace, or one inside it.
+
+    What is absent or null is None, as in Databricks' own clients. What has the wrong type, or a
+    character that a terminal would obey, is an error that says where it stands.
+
+    :param asked: The request, for messages.
+    :param body: The object.
+    """
+
+    def __init__(self, asked: str, body: Mapping[str, Any]) -> None:
+        self._asked = asked
+        self._body = body
+
+    def text(self, *path: str) -> str | None:
+        """Return a text at a path; None if there is none."""
+        found = self._at(path)
+        if found is None or found == "":
+            return None
+        if isinstance(found, str) and found.isprintable():
+            return found
+        raise self._broken(path, "a text without control characters")
+
+    def name(self) -> str:
+        """Return the resource's own name, which must be there."""
+        if name := self.text("name"):
+            return name
+        raise self._broken(("name",), "a text")
+
+    def secret(self, name: str) -> object:
+        """Return a token as it is: the gate checks it, in a message without it."""
+        return self._body.get(name)
+
+    def flag(self, *path: str) -> bool:
+        """Return a true or false at a path; what is absent is false."""
+        found = self._at(path)
+        if found is None or isinstance(found, bool):
+            return bool(found)
+        raise self._broken(path, "true or false")
+
+    def seconds(self, name: str, most: float) -> float:
+        """Return a span of time; 0 if there is none, or none that makes sense."""
+        found = self._body.get(name)
+        try:
+            span = float(found) if isinstance(found, (int, float, str)) else 0.0
+        except (ValueError, OverflowError):
+            span = 0.0
+        return min(max(span, 0.0), most) if math.isfinite(span) else 0.0
+
+    def texts(self, *path: str) -> list[str]:
+        """Return the texts in the object at a path, whatever they are called."""
+        found = self._at(path)
+        if found is None:
+            return []
+        if not isinstance(found, dict):
+            raise self._broken(path, "an object")
+        inner = Answer(self._asked, found)
+        return [text for key in found if (text := inner.text(key))]
+
+    def items(self, key: str) -> list[Answer]:
+        """Return the objects of a list; null is a list without any."""
+        found = self._body.get(key)
+        if found is None:
+            return []
+        if isinstance(found, list) and all(isinstance(item, dict) for item in found):
+            return [Answer(self._asked, item) for item in found]
+        raise self._broken((key,), "a list of objects")
+
+    def _at(self, path: tuple[str, ...]) -> Any:
+        found: Any = self._body
+        for at, step in enumerate(path):
+            if found is None:
+                return None
+            if not isinstance(found, dict):
+                raise self._broken(path[:at], "an object")
+            found = found.get(step)
+        return found
+
+    def _broken(self, path: tuple[str, ...], expected: str) -> RestError:
+        return RestError(
+            f"{self._asked} was answered, but {'.'.join(path)} in it is not {expected}.", status=200
+        )

@@ -1,0 +1,127 @@
+"""The gate for secrets and for text of others: what is sent is well-formed, what is said holds no secret."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from airflow_provider_lakets.exceptions import LakebaseCredentialError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+SAID_AT_MOST = 500  # characters of a message by others; the rest is cut off
+
+LONGEST_SECRET = 32_768  # characters; servers take no header that is longer
+
+SHORTEST_SECRET = 4  # characters; a shorter one is in half the words there are
+
+_RUN = 8  # a text that shares so many characters in a row with a secret repeats a part of it
+
+# What tokens, client ids and OAuth secrets are made of. An HTTP client that is given anything else either
+# fails with a message that repeats it, or sends something else than was meant.
+_HEADER_SAFE = re.compile(r"[!-~]+")
+
+_LOOKS_SECRET = re.compile(
+    r"(?i)((?:token|secret|password|passwd|assertion)['\"]?\s*[:=]\s*['\"]?)[^\s'\",}&]+"
+)
+_BEARER = re.compile(r"(?i)\b(bearer|basic) +[^\s'\",}]+")
+_TOKEN = re.compile(r"\beyJ[\w.-]+|\bdapi\w+|\bdose\w+")
+_USERINFO = re.compile(r"(?<=//)[^\s/@]*@|[^\s:@/'\"]+:[^\s:@/'\"]+@")
+
+
+def clean(secret: object, what: str, asker: str) -> str:
+    """
+    Return what proves an identity without the white space around it, such as the newline of a secret file.
+
+    :param secret: A token, a client id, or a secret; never repeated in a message.
+    :param what: What it is and where it comes from, for the message.
+    :param asker: The Airflow connection, for the message.
+    :raises LakebaseCredentialError: if something else than visible ASCII is in it.
+    """
+    text = secret.strip() if isinstance(secret, str) else ""
+    if _HEADER_SAFE.fullmatch(text) and len(text) <= LONGEST_SECRET:
+        return text
+    raise LakebaseCredentialError(
+        f"{asker}: {what} {_fault(secret, text)}. It has only visible ASCII characters: copy it again."
+    )
+
+
+def clean_password(password: str, asker: str) -> str:
+    """Return a native Postgres password without the newline at its end that a secret file adds."""
+    text = password.rstrip("\r\n")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = ""
+    if not text or "\0" in text:
+        raise LakebaseCredentialError(
+            f"{asker}: its password is no text that Postgres takes (empty, with a NUL, or not Unicode). "
+            "Correct the password; or take it out to log in by OAuth."
+        )
+    return text
+
+
+def redact(text: str, secrets: Iterable[str]) -> str:
+    """Take secrets out of a text: those given, whole or in part, and whatever looks like one."""
+    known = {
+        form
+        for secret in secrets
+        if len(secret) >= SHORTEST_SECRET
+        for form in (secret, quote(secret, safe=""))
+    }
+    for form in sorted(known, key=len, reverse=True):
+        text = text.replace(form, "***")
+    text = _without_parts(text, known)
+    text = _BEARER.sub(r"\1 ***", _LOOKS_SECRET.sub(r"\1***", text))
+    return _USERINFO.sub("***@", _TOKEN.sub("***", text))
+
+
+def basic_proof(user: str, secret: str) -> str:
+    """Return how HTTP's basic authentication spells a user and a secret: to be redacted like the secret."""
+    return base64.b64encode(f"{user}:{secret}".encode()).decode()
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal or a log would obey rather than show: control and format characters."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def said(text: object, secrets: Collection[str] = ()) -> str:
+    """Return a message of somebody else in one line, fit for our own: no secret, no control character."""
+    line = " ".join(str(text)[: 20 * SAID_AT_MOST].split())
+    line = printable(redact(line, secrets))
+    return line if len(line) <= SAID_AT_MOST else f"{line[: SAID_AT_MOST - 3]}..."
+
+
+def shown(text: object) -> str:
+    """Return a value that somebody set, quoted for a message; who is named in front of an @ is left out."""
+    quoted = printable(redact(str(text)[:200], ()))
+    return f"'{quoted}'"
+
+
+def _without_parts(text: str, secrets: Iterable[str]) -> str:
+    """Blank every run of characters that a secret contains too: an escaped secret is no longer whole."""
+    parts = {secret[at : at + _RUN] for secret in secrets for at in range(len(secret) - _RUN + 1)}
+    if not parts:
+        return text
+    hidden = bytearray(len(text))
+    for at in range(len(text) - _RUN + 1):
+        if text[at : at + _RUN] in parts:
+            hidden[at : at + _RUN] = b"\1" * _RUN
+    marked = "".join("\0" if hide else char for char, hide in zip(text, hidden, strict=True))
+    return re.sub("\0+", "***", marked)
+
+
+def _fault(secret: object, text: str) -> str:
+    """Say what is wrong with a secret, without a character of it that could be right."""
+    if not isinstance(secret, str):
+        return f"is no text but of type {type(secret).__name__}"
+    if not text:
+        return "is empty"
+    if len(text) > LONGEST_SECRET:
+        return f"has {len(text)} characters; {LONGEST_SECRET} are the most there can be"
+    at = next(place for place, char in enumerate(text, 1) if not _HEADER_SAFE.fullmatch(char))
+    return f"is broken: character {at} of {len(text)} is U+{ord(text[at - 1]):04X}"

@@ -1,0 +1,95 @@
+"""Which project, branch and endpoint: what the connection names, else what the environment names."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_lakets.exceptions import LakebaseResolutionError, LakebaseSettingError
+from airflow_provider_lakets.login.gate import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VARIABLE = "LAKETS_LAKEBASE_ENDPOINT"
+HINT = (
+    "Name a project, an endpoint (projects/<project>/branches/<branch>/endpoints/<endpoint>) or an instance "
+    f"in the extra of the connection, or set {VARIABLE}."
+)
+
+_PATH = re.compile(
+    r"projects/(?P<project>[^/]+)(?:/branches/(?P<branch>[^/]+)(?:/endpoints/(?P<endpoint>[^/]+))?)?"
+)
+_ID = re.compile(r"(?!\.\.?$)[^/?#%\\]+")
+
+
+@dataclass(frozen=True)
+class Place:
+    """
+    Ids of a project, a branch and an endpoint, or the name of a provisioned instance.
+
+    ``is_environments`` says that the environment named the project: a host in the connection wins over it.
+    """
+
+    project: str | None = None
+    branch: str | None = None
+    endpoint: str | None = None
+    instance: str | None = None
+    is_environments: bool = False
+
+
+def find_place(names: Mapping[str, str], asker: str) -> Place:
+    """
+    Return what a connection names, completed by the environment where it names no project.
+
+    :param names: ``project``, ``branch``, ``endpoint`` and ``instance`` of the connection: ids, or resource
+        names that start at ``projects/`` and bring along what stands above them.
+    :param asker: The Airflow connection, for messages.
+    """
+    found: dict[str, str] = {}
+    for kind, name in names.items():
+        _add(found, _ids(kind, name, asker), f"{kind} in its extra", asker)
+    if "instance" in found and len(found) > 1:
+        raise LakebaseSettingError(
+            f"{asker} contradicts itself: it names the provisioned instance {shown(found['instance'])}, but "
+            f"{'a ' if 'project' in found else 'a part of a '}project, too. Take one of them out."
+        )
+    variable = os.environ.get(VARIABLE, "").strip()
+    if not variable or "project" in found or "instance" in found:
+        return _place(found)
+    ids = _ids("endpoint", variable, f"{asker}, by {VARIABLE}")
+    _add(found, ids, VARIABLE, asker)
+    return _place(found, is_environments=True)
+
+
+def _place(found: dict[str, str], *, is_environments: bool = False) -> Place:
+    return Place(
+        project=found.get("project"),
+        branch=found.get("branch"),
+        endpoint=found.get("endpoint"),
+        instance=found.get("instance"),
+        is_environments=is_environments,
+    )
+
+
+def _ids(kind: str, name: str, asker: str) -> dict[str, str]:
+    """Take a resource name apart."""
+    if "/" in name and kind != "instance":
+        match = _PATH.fullmatch(name.strip("/"))
+        ids = {part: value for part, value in match.groupdict().items() if value} if match else {}
+    else:
+        ids = {kind: name}
+    if ids and all(_ID.fullmatch(value) for value in ids.values()):
+        return ids
+    raise LakebaseResolutionError(f"{asker}: {kind} {shown(name)} is no resource name. {HINT}")
+
+
+def _add(found: dict[str, str], ids: Mapping[str, str], where: str, asker: str) -> None:
+    for kind, value in ids.items():
+        if found.setdefault(kind, value) != value:
+            raise LakebaseSettingError(
+                f"{asker} contradicts what else is set: its extra names the {kind} {shown(found[kind])}, but "
+                f"{where} names {shown(value)}. Take one of them out, or name the project in the extra."
+            )

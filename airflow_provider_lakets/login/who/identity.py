@@ -1,0 +1,146 @@
+"""Who am I: the Databricks identity that asks for database credentials, and how it proves itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import requests
+from requests.auth import HTTPBasicAuth
+
+from airflow_provider_lakets import __version__
+from airflow_provider_lakets.exceptions import (
+    LakebaseConnectionError,
+    LakebaseCredentialError,
+    LakebaseSettingError,
+)
+from airflow_provider_lakets.login.address import workspace_url
+from airflow_provider_lakets.login.answers import Answer
+from airflow_provider_lakets.login.gate import basic_proof, clean
+from airflow_provider_lakets.login.rest import RestError, send
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RENEW_BEFORE = 120.0  # seconds before its end at which a workspace token counts as used up
+LONGEST_TOKEN = 24 * 3600.0  # seconds; whatever an answer says, a token is renewed after so long
+
+
+class Identity:
+    """
+    Somebody the workspace knows.
+
+    :param asker: The Airflow connection that needs an identity, for messages.
+    :param host: Address of the workspace.
+    :param name: The identity and where it was found, for messages.
+    :param role: The Postgres role that goes with it, when that is known without asking.
+    :param proxies: Proxies in the form of requests.
+    """
+
+    def __init__(
+        self,
+        asker: str,
+        host: str,
+        name: str,
+        *,
+        role: str | None = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> None:
+        self.asker = asker
+        self.host = workspace_url(host, asker)
+        self.name = name
+        self.role = role
+        self.session = requests.Session()
+        # Plain HTTP is for this machine only, see workspace_url: no proxy of the environment's then.
+        self.session.trust_env = self.host.startswith("https:")
+        self.session.proxies.update(_proxies(proxies, asker))
+        self.session.headers["User-Agent"] = f"airflow-provider-lakets/{__version__}"
+
+    def headers(self) -> dict[str, str]:
+        """Return the HTTP headers that prove the identity now."""
+        raise NotImplementedError
+
+    def forget(self) -> bool:
+        """Drop a proof that was refused; False if there is none to drop."""
+        return False
+
+
+class ServicePrincipal(Identity):
+    """
+    A service principal with its OAuth secret (machine to machine).
+
+    This kind is asked for directly: databricks-sdk takes seconds to import, and the Databricks
+    provider's hook reaches https on port 443 only.
+
+    :param client_id: Application id; it is also the name of the principal's Postgres role.
+    :param secret: Its OAuth secret.
+    """
+
+    def __init__(
+        self,
+        asker: str,
+        host: str,
+        client_id: str,
+        secret: str,
+        *,
+        found: str,
+        proxies: Mapping[str, str] | None = None,
+    ) -> None:
+        client_id = clean(client_id, f"the client id of the service principal ({found})", asker)
+        name = f"service principal {client_id} ({found})"
+        secret = clean(secret, f"the secret of the {name}", asker)
+        super().__init__(asker, host, name, role=client_id, proxies=proxies)
+        self._proof = HTTPBasicAuth(client_id, secret)
+        self._secrets = [secret, basic_proof(client_id, secret)]
+        self._token = ""
+        self._renew_at = 0.0
+        self._lock = threading.Lock()  # the threads of a pool log in side by side
+
+    def headers(self) -> dict[str, str]:
+        """Return the token of the principal, renewed when it is about to end."""
+        with self._lock:
+            if time.monotonic() >= self._renew_at:
+                self._renew()
+            return {"Authorization": f"Bearer {self._token}"}
+
+    def forget(self) -> bool:
+        """Have the next request fetch a new token."""
+        self._renew_at = 0.0
+        return True
+
+    def _renew(self) -> None:
+        form = {"grant_type": "client_credentials", "scope": "all-apis"}
+        url = f"{self.host}/oidc/v1/token"
+        try:
+            answer = Answer(
+                url, send(self.session, "POST", url, secrets=self._secrets, data=form, auth=self._proof)
+            )
+        except RestError as err:
+            if err.is_transient:
+                raise LakebaseConnectionError(
+                    f"{self.asker}: the {self.name} got no token. {err} Try again later."
+                ) from err
+            if err.is_unsendable:
+                raise LakebaseCredentialError(f"{self.asker}: the {self.name} got no token. {err}") from err
+            raise LakebaseCredentialError(
+                f"{self.asker}: the {self.name} was refused a token. {err} Check the client id, that its "
+                "secret has not expired, and that the principal belongs to the workspace."
+            ) from err
+        if not (token := answer.secret("access_token")):
+            raise LakebaseCredentialError(
+                f"{self.asker}: the {self.name} asked {self.host} for a token, but the answer holds none."
+            )
+        self._token = clean(token, f"the token that {self.host} gave the {self.name}", self.asker)
+        self._renew_at = time.monotonic() + answer.seconds("expires_in", LONGEST_TOKEN) - RENEW_BEFORE
+
+
+def _proxies(proxies: object, asker: str) -> dict[str, str]:
+    if proxies is None:
+        return {}
+    if isinstance(proxies, dict) and all(isinstance(value, str) for value in proxies.values()):
+        return proxies
+    raise LakebaseSettingError(
+        f"{asker}: the proxies of its Databricks connection are no object of texts. Write them as "
+        '{"https": "http://proxy.example.com:3128"}.'
+    )

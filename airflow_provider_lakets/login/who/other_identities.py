@@ -1,0 +1,135 @@
+"""Identities of every other kind, which the Databricks provider or databricks-sdk finds."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from airflow_provider_lakets.exceptions import LakebaseCredentialError
+from airflow_provider_lakets.login.address import workspace_url
+from airflow_provider_lakets.login.fields import read_extra
+from airflow_provider_lakets.login.gate import clean, said, shown
+from airflow_provider_lakets.login.who.identity import Identity
+from airflow_provider_lakets.login.who.stored import workspace_of
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+    from databricks.sdk.core import Config
+
+ENVIRONMENT = "DATABRICKS_HOST, DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET"
+
+
+class ConnectionIdentity(Identity):
+    """
+    The identity of a Databricks connection of any login kind, by the Databricks provider's own hook.
+
+    :param connection: The connection.
+    """
+
+    def __init__(self, asker: str, connection: Connection) -> None:
+        from airflow.providers.databricks.hooks.databricks_base import BaseDatabricksHook
+
+        conn_id, extra = connection.conn_id, read_extra(connection)
+        name = f"identity of Databricks connection {shown(conn_id)}"
+        super().__init__(asker, workspace_of(connection), name, proxies=extra.get("proxies"))
+        given = {"password": connection.password, "extra.token": extra.get("token")}
+        # What is malformed is refused here: the hook's libraries would repeat it in their errors.
+        self._secrets = [
+            clean(value, f"{field} of Databricks connection {shown(conn_id)}", asker)
+            for field, value in given.items()
+            if value
+        ]
+        self._hook_class = BaseDatabricksHook
+        self._conn_id = conn_id
+        self.forget()
+
+    def headers(self) -> dict[str, str]:
+        """Return the token that the hook finds, renewed by it as needed."""
+        try:
+            # The hook has no public way to its token, only operators built on it.
+            if token := self._hook._get_token(raise_error=True):
+                return {"Authorization": f"Bearer {token}", **self._hook._get_aad_headers()}
+            problem = "it has a user name and password, which Databricks no longer takes"
+        except Exception as err:
+            problem = f"{type(err).__name__}: {said(err, self._secrets)}"
+        # Raised out here without a cause: the hook's own errors may quote the token they choked on.
+        raise LakebaseCredentialError(
+            f"{self.asker}: the {self.name} has no token: {problem}. Correct that connection; a service "
+            'principal has login = client id, password = secret and extra {"service_principal_oauth": true}.'
+        )
+
+    def forget(self) -> bool:
+        """Have the next request read the connection anew."""
+        self._hook = self._hook_class(self._conn_id)
+        return True
+
+
+class EnvironmentIdentity(Identity):
+    """Whatever databricks-sdk finds: variables, a profile, Azure, Google, a notebook. Slow to import."""
+
+    def __init__(self, asker: str) -> None:
+        self._secrets = _environment_secrets(asker)
+        if host := os.environ.get("DATABRICKS_HOST"):
+            workspace_url(host, asker)  # before the SDK asks it anything
+
+        self._config = _read_config(asker, self._secrets)
+        self._secrets += _config_secrets(self._config, asker)
+        super().__init__(
+            asker, str(self._config.host), f"{said(self._config.auth_type)} identity of the environment"
+        )
+
+    def headers(self) -> dict[str, str]:
+        """Return what the SDK sends, renewed by it as needed."""
+        try:
+            return dict(self._config.authenticate())
+        except Exception as err:
+            problem = f"{type(err).__name__}: {said(err, self._secrets)}"
+        raise LakebaseCredentialError(f"{self.asker}: the {self.name} has no token: {problem}.")
+
+    def forget(self) -> bool:
+        """Have the next request ask the SDK anew."""
+        self._config = _read_config(self.asker, self._secrets)
+        return True
+
+
+def _read_config(asker: str, secrets: list[str]) -> Config:
+    from databricks.sdk.core import Config
+
+    try:
+        # Its own limit is five minutes, on a host that may merely be misspelt.
+        config = Config(http_timeout_seconds=30, retry_timeout_seconds=60)
+        problem = "" if config.host else "it names no host"
+    except Exception as err:
+        problem = said(err, secrets)
+    if problem:
+        raise LakebaseCredentialError(
+            f"{asker} has no Databricks identity: {problem}. Set {ENVIRONMENT}, or name a Databricks "
+            "connection as databricks_conn_id in the extra; or log in with a native Postgres password."
+        )
+    return config
+
+
+def _environment_secrets(asker: str) -> list[str]:
+    """Return the values of the Databricks and Azure variables that hold secrets, each through the gate."""
+    secret = re.compile("(DATABRICKS|ARM)_.*(SECRET|TOKEN|PASSWORD)|AZURE_CLIENT_SECRET")
+    return [
+        clean(value, f"{name} in the environment", asker)
+        for name, value in os.environ.items()
+        if secret.fullmatch(name) and value
+    ]
+
+
+def _config_secrets(config: Config, asker: str) -> list[str]:
+    """Return what the SDK read from elsewhere, such as a profile, and holds to be secret."""
+    found = []
+    for attribute in config.attributes():
+        value = getattr(config, attribute.name, None)
+        if (
+            attribute.sensitive
+            and isinstance(value, str)
+            and value
+            and attribute.name != "google_credentials"
+        ):
+            found.append(clean(value, f"{attribute.name} of the environment's Databricks identity", asker))
+    return found
