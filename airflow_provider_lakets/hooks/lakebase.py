@@ -133,10 +133,9 @@ class LakebaseHook(PsycopgHook):
 
     def get_conn(self) -> psycopg.Connection[Any]:
         """Open a session; ``cursor`` in the extra decides the form of its rows."""
-        connection = self._open(psycopg.Connection.connect)
-        if cursor := self.connection_extra.get("cursor"):
-            connection.row_factory = self._get_cursor(cursor)
-        self.conn = connection
+        cursor = self.connection_extra.get("cursor")
+        options = {"row_factory": self._get_cursor(cursor)} if cursor else {}
+        self.conn = connection = self._open(psycopg.Connection.connect, **options)
         return connection
 
     async def aget_conn(self) -> psycopg.AsyncConnection[Any]:

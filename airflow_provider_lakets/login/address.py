@@ -7,7 +7,7 @@ import re
 from urllib.parse import urlsplit
 
 from airflow_provider_lakets.exceptions import LakebaseCredentialError
-from airflow_provider_lakets.login.gate import shown
+from airflow_provider_lakets.login.gate import shown_host
 
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 
@@ -44,18 +44,18 @@ def workspace_url(host: object, asker: str) -> str:
             "@. Take it out: an identity is named by login and password of a Databricks connection, or by "
             "DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET."
         )
-    is_ip = ":" in name and _is_ip(name)
-    if scheme not in ("https", "http") or not (is_ip or _NAME.fullmatch(name)):
+    in_brackets = ":" in name and is_ip(name)
+    if scheme not in ("https", "http") or not (in_brackets or _NAME.fullmatch(name)):
         raise LakebaseCredentialError(
-            f"{asker}: the Databricks workspace {shown(text)} is no https:// address. Give one such as "
+            f"{asker}: the Databricks workspace {shown_host(text)} is no https:// address. Give one such as "
             "https://my.cloud.databricks.com."
         )
     if scheme == "http" and not is_local(name):
         raise LakebaseCredentialError(
-            f"{asker}: the Databricks workspace {shown(text)} is no https:// address, so the identity's "
+            f"{asker}: the Databricks workspace {shown_host(text)} is no https:// address, so the identity's "
             "secret would travel in clear text. Use https://; http:// is for this machine only."
         )
-    return f"{scheme}://{f'[{name}]' if is_ip else name}" + (f":{port}" if port else "")
+    return f"{scheme}://{f'[{name}]' if in_brackets else name}" + (f":{port}" if port else "")
 
 
 def without_user(host: str) -> str:
@@ -63,7 +63,8 @@ def without_user(host: str) -> str:
     return re.sub(r"(^|//)[^/?#]*@", r"\1", host)
 
 
-def _is_ip(text: str) -> bool:
+def is_ip(text: str) -> bool:
+    """Tell whether a text is an IP address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.exceptions import LakebaseSettingError
 from airflow_provider_lakets.login import pasted
-from airflow_provider_lakets.login.gate import clean_password, shown
+from airflow_provider_lakets.login.address import is_ip
+from airflow_provider_lakets.login.gate import clean_password, shown, shown_host
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -41,7 +42,6 @@ _REFUSED = {
 _OFF = (None, "", False, 0, "0", "false", "False", "no")
 
 _HOST_NAME = re.compile(r"(?!.{254})[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
-_IP_ADDRESS = re.compile(r"[0-9A-Fa-f:.]+(%\w+)?")
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def _host(value: Any, asker: str) -> str:
     if is_host(host := host.rstrip("/") or host):
         return host
     raise LakebaseSettingError(
-        f"{asker}: its host {shown(host)} is no host name. Give the name alone, as in "
+        f"{asker}: its host {shown_host(host)} is no host name. Give the name alone, as in "
         "ep-cool-lake.database.us-west-2.cloud.databricks.com: port, role and password have fields of their "
         "own. A whole connection string begins with postgresql://."
     )
@@ -236,6 +236,5 @@ def _host(value: Any, asker: str) -> str:
 def is_host(host: str) -> bool:
     """Tell whether libpq can take a text for a host, or for several."""
     return host.isprintable() and all(
-        part.startswith(("/", "@")) or _HOST_NAME.fullmatch(part) or _IP_ADDRESS.fullmatch(part)
-        for part in host.split(",")
+        part.startswith(("/", "@")) or _HOST_NAME.fullmatch(part) or is_ip(part) for part in host.split(",")
     )

@@ -102,6 +102,11 @@ def shown(text: object) -> str:
     return f"'{quoted}'"
 
 
+def shown_host(host: str) -> str:
+    """Return a host that is none, quoted for a message, without what may be a password behind its colon."""
+    return shown(re.sub(r":(?!//|\d+(/|$))[^/]*", ":***", host))
+
+
 def _without_parts(text: str, secrets: Iterable[str]) -> str:
     """Blank every run of characters that a secret contains too: an escaped secret is no longer whole."""
     parts = {secret[at : at + _RUN] for secret in secrets for at in range(len(secret) - _RUN + 1)}
