@@ -17,19 +17,18 @@ from airflow.sdk import Connection
 from airflow_provider_lakets.exceptions import (
     LakebaseCredentialError,
     LakebaseResolutionError,
-    LakebaseSettingError,
     LakeTSError,
 )
-from airflow_provider_lakets.hooks._options import (
+from airflow_provider_lakets.hooks._psycopg import PsycopgHook, require_sqlalchemy_2
+from airflow_provider_lakets.login.fields import PASTED, PLACE, libpq_names, read_extra
+from airflow_provider_lakets.login.gate import printable
+from airflow_provider_lakets.login.hook_arguments import (
     check_arguments,
     check_passed_on,
     driver,
     engine_arguments,
     engine_query,
 )
-from airflow_provider_lakets.hooks._psycopg import PsycopgHook, require_sqlalchemy_2
-from airflow_provider_lakets.login.fields import PASTED, PLACE, libpq_names, read_extra
-from airflow_provider_lakets.login.gate import printable
 from airflow_provider_lakets.login.login import Login
 from airflow_provider_lakets.login.login_error import RETRY_POLICY
 from airflow_provider_lakets.login.settings import server_settings
