@@ -94,6 +94,8 @@ class AirflowServer:
             ("SCHEDULER", "USE_JOB_SCHEDULE"): "False",
             ("SCHEDULER", "SCHEDULER_IDLE_SLEEP_TIME"): "0.2",
             ("WORKERS", "MIN_HEARTBEAT_INTERVAL"): "1",
+            # By default 5 s, within which a busy laptop does not always answer a task's first request.
+            ("WORKERS", "EXECUTION_API_TIMEOUT"): "60",
             ("API", "HOST"): "127.0.0.1",
             ("API", "PORT"): self.url.rpartition(":")[2],
             ("API", "BASE_URL"): self.url,
