@@ -112,8 +112,12 @@ DECLARE
     v_what text;
     v_used oid[] := ARRAY(SELECT DISTINCT hit[1]::oid FROM regexp_matches(p_tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS hit);
 BEGIN
-    v_used := v_used || ARRAY(SELECT unnest(ARRAY[agg.aggtransfn, agg.aggfinalfn, agg.aggcombinefn])::oid  -- what own aggregates are made of
-                                FROM pg_aggregate AS agg WHERE agg.aggfnoid = ANY (v_used) AND agg.aggfnoid >= 16384);
+    -- What a user's own aggregates are made of; those of Postgres and ours are known to read no tables.
+    v_used := v_used || ARRAY(
+        SELECT unnest(ARRAY[agg.aggtransfn, agg.aggfinalfn])::oid
+          FROM pg_aggregate AS agg
+          JOIN pg_proc AS fn ON fn.oid = agg.aggfnoid
+         WHERE agg.aggfnoid = ANY (v_used) AND fn.pronamespace NOT IN ('pg_catalog'::regnamespace, 'lakets'::regnamespace));
     IF p_tree LIKE '%:hasForUpdate true%' THEN
         v_what := 'it locks rows (FOR UPDATE or FOR SHARE)';
         v_hint := 'Leave the locking clause out.';

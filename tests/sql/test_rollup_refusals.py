@@ -172,6 +172,7 @@ REFUSED = {
         f"SELECT {HOUR} AS bucket, max(looked_up(id)) FROM metrics GROUP BY 1",
         "may read tables",
     ),
+    "own aggregate": (f"SELECT {HOUR} AS bucket, guessed(value) FROM metrics GROUP BY 1", "may read tables"),
     "sample": (f"SELECT {HOUR} AS bucket FROM metrics TABLESAMPLE BERNOULLI (50)", "TABLESAMPLE"),
     "row locks": (f"SELECT {HOUR} AS bucket, value FROM metrics FOR UPDATE", "FOR UPDATE"),
     "into": (f"SELECT {HOUR} AS bucket INTO elsewhere FROM metrics", "is not one SELECT"),
@@ -194,6 +195,9 @@ SCENE = """
     CREATE VIEW plain_view AS SELECT at FROM metrics;
     CREATE FUNCTION looked_up(integer) RETURNS text LANGUAGE sql STABLE
         AS 'SELECT name FROM device WHERE id = $1';
+    CREATE FUNCTION guess(bigint, integer) RETURNS bigint LANGUAGE sql STABLE
+        AS 'SELECT $1 + $2 + count(*) FROM device';
+    CREATE AGGREGATE guessed(integer) (sfunc = guess, stype = bigint, initcond = '0');
 """
 
 
