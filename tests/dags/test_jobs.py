@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.sdk import DAG, TaskGroup, TriggerRule
 
 from airflow_provider_lakets.jobs import JOBS, lakets_dags, lakets_task_group
 from tests.dags.conftest import dagbag_module
@@ -14,8 +15,6 @@ from tests.dags.conftest import dagbag_module
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from airflow.sdk import DAG
 
     from tests.dags.conftest import Run
     from tests.lab import Lab
@@ -199,6 +198,91 @@ def test_the_group_refuses_an_option_that_it_does_not_have(dag: DAG) -> None:
         pytest.raises(ValueError, match=r"has no option 'batchsize'; it has .*batch_size"),
     ):
         lakets_task_group(batchsize=3)
+
+
+def arguments_of(dag: DAG, name: str) -> dict[str, Any]:
+    """Return what the tasks of a group are given, or inherit."""
+    found = {}
+    for task in dag.tasks:
+        group: Any = task.task_group
+        inherited = {**dag.default_args, **group.default_args}
+        arguments = {**inherited, **task.partial_kwargs} if hasattr(task, "partial_kwargs") else vars(task)
+        if name in arguments:
+            found[task.task_id] = arguments[name]
+    return found
+
+
+@pytest.mark.parametrize("where", ["dag", "group around", "group"])
+def test_the_group_takes_the_defaults_around_it(where: str) -> None:
+    defaults: dict[str, Any] = {
+        "pool": "lake",
+        "retries": 0,
+        "deferrable": True,
+        "lakebase_conn_id": "other",
+        "dry_run": True,
+        "max_active_tis_per_dagrun": 1,
+    }
+    given: dict[str, Any] = {place: defaults if place == where else {} for place in ("dag", "group around")}
+    with (
+        DAG("x", schedule=None, default_args=given["dag"]) as dag,
+        TaskGroup("around", default_args=given["group around"]),
+    ):
+        lakets_task_group(default_args=defaults if where == "group" else None)
+
+    for name, value in defaults.items():
+        assert set(map(repr, arguments_of(dag, name).values())) == {repr(value)}, name
+
+
+def test_what_the_group_is_given_wins_over_the_defaults_around_it() -> None:
+    with DAG("x", schedule=None, default_args={"pool": "a", "deferrable": True, "retries": 0}) as dag:
+        lakets_task_group(pool="b", deferrable=False, default_args={"retries": 7})
+
+    assert {(task.pool, task.retries) for task in dag.tasks} == {("b", 7)}
+    assert set(arguments_of(dag, "deferrable").values()) == {False}
+
+
+def test_retries_that_nobody_sets_are_those_of_the_samples() -> None:
+    with DAG("x", schedule=None) as dag:
+        lakets_task_group()
+
+    assert {task.retries for task in dag.tasks} == {3}
+
+
+def test_a_trigger_rule_is_that_of_the_first_task_and_the_jobs_keep_theirs() -> None:
+    rules = []
+    for defaults in ({"trigger_rule": "always"}, {}):
+        with DAG("x", schedule=None, default_args=defaults) as dag:
+            lakets_task_group()
+        rules.append({task.task_id: TriggerRule(task.trigger_rule) for task in dag.tasks})
+
+    firsts = [one.pop("lakets.partition_manager.ensure_partitions") for one in rules]
+    assert firsts == [TriggerRule.ALWAYS, TriggerRule.NONE_FAILED]
+    assert rules[0] == rules[1]
+
+
+@pytest.mark.parametrize("name", ["trigger_rule", "batch_size", "dry_run", "tables"])
+def test_the_factory_refuses_defaults_that_it_would_override(name: str) -> None:
+    with pytest.raises(ValueError, match=f"default_args must not have '{name}'"):
+        lakets_dags(default_args={name: 1})
+
+
+# Which DAG has the events of an asset
+
+
+@pytest.mark.parametrize(("conn_id", "alias"), [(None, "lakets-tiered"), ("sales", "lakets-tiered-sales")])
+def test_the_alias_of_the_connection_is_declared_when_the_dag_is_parsed(
+    conn_id: str | None, alias: str
+) -> None:
+    dags = lakets_dags(lakebase_conn_id=conn_id)
+
+    (outlet,) = dags["tiering"].get_task("summary").outlets
+    (of_refresh,) = dags["rollup_refresh"].get_task("refresh").outlets
+    assert (outlet.name, outlet.group) == (alias, f"lakets-{conn_id or 'lakebase_default'}")
+    assert of_refresh.name == alias.replace("tiered", "rollups")
+
+
+def test_a_summary_of_retention_declares_no_alias() -> None:
+    assert lakets_dags()["retention"].get_task("summary").outlets == []
 
 
 # What it costs

@@ -8,9 +8,10 @@ import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
-from airflow_provider_lakets.exceptions import LakeTSPartialFailureError
+from airflow_provider_lakets.exceptions import LakeTSContendedError, LakeTSPartialFailureError
 from airflow_provider_lakets.operators.partitions import LakeTSPartitionOperator
 from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
 from airflow_provider_lakets.operators.rollups import LakeTSRollupRefreshOperator
@@ -347,6 +348,59 @@ def test_an_execution_timeout_leaves_no_statement_behind(dag: DAG, run: RunDag, 
     assert done.state == "failed"
     assert "Timeout" in type(done.errors[0]).__name__
     assert asleep.sleepers() == 0
+
+
+# What the log of a failed task shows
+
+
+@pytest.mark.parametrize(
+    ("operator", "words"),
+    [
+        (lambda: LakeTSPartitionOperator(task_id="x", tables="metric"), ["is no ChronoTable", "Name it"]),
+        (lambda: LakeTSPartitionOperator(task_id="x", lakebase_conn_id="nowhere"), ["Define it"]),
+        (lambda: LakeTSTierOperator(task_id="x", chunks=["a.b_20250101_000000"]), ["does not exist"]),
+        (lambda: LakeTSRetentionOperator(task_id="x", table=""), ["names nothing", "Correct the template"]),
+    ],
+    ids=["table", "connection", "chunk", "nothing"],
+)
+def test_an_error_is_short_lines_that_end_with_what_to_do_and_has_no_cause(
+    dag: DAG, run: RunDag, lab: Lab, operator: Callable[[], Any], words: list[str]
+) -> None:
+    lab.table("metrics")
+    with dag:
+        operator()
+
+    (error,) = run(dag).errors
+
+    text = str(error)
+    assert max(map(len, text.splitlines())) < 100
+    assert [word for word in words if word not in text] == []
+    assert (error.__cause__, error.__suppress_context__) == (None, True)
+
+
+def test_an_error_that_a_retry_may_cure_has_no_cause_either(dag: DAG, run: RunDag, lab: Lab) -> None:
+    with psycopg.connect(lab.conninfo) as holder:
+        holder.execute("LOCK TABLE lakets._chronotable_registry IN ACCESS EXCLUSIVE MODE")
+        with dag:
+            LakeTSPartitionOperator(task_id="x", retries=0)
+        (error,) = run(dag).errors
+
+    assert isinstance(error, LakeTSContendedError)
+    assert max(map(len, str(error).splitlines())) < 100
+    assert (error.__cause__, error.__suppress_context__) == (None, True)
+
+
+def test_what_went_wrong_is_told_once_and_of_many_the_first(dag: DAG, run: RunDag, lab: Lab) -> None:
+    chunks = [f"public.none_202501{day:02}_000000" for day in range(1, 26)]
+    with dag:
+        LakeTSTierOperator(task_id="x", chunks=chunks)
+
+    (error,) = run(dag).errors
+
+    text = str(error)
+    assert text.startswith("25 of 25 went wrong")
+    assert all(text.count(f"{chunk}: failed") == 1 for chunk in chunks[:20])
+    assert text.endswith("... and 5 more: see the result of the task (XCom).")
 
 
 # Secrets

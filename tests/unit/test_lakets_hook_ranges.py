@@ -128,3 +128,18 @@ def test_lakets_01_aggregates_a_range_again_as_well(lab: Lab) -> None:
 
     assert result.outcome == "refreshed"
     assert lab.value("SELECT min(total) FROM public._rollup_hourly") >= 0
+
+
+def test_an_instant_without_a_zone_is_utc_whatever_the_zone_of_the_session(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.table("metrics")
+    lab.rollup("hourly")
+    monkeypatch.setenv("PGTZ", "Asia/Tokyo")
+    start, end = START.replace(tzinfo=None), (START + DAY).replace(tzinfo=None)
+
+    (made,) = lab.hook().partition(range_start=start, range_end=end)
+    (again,) = lab.hook().refresh("hourly", start=start, end=end, since=start)
+
+    assert made.created == ["public.metrics_20240102_000000"]
+    assert "2024-01-02 00:00:00+00:00" in str(again.detail)

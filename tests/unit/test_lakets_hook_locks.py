@@ -1,0 +1,88 @@
+"""A table that somebody holds for long: jobs and looks end as contended, none waits for minutes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from airflow_provider_lakets.exceptions import LakeTSContendedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+    from tests.lab import Lab
+
+
+@pytest.fixture
+def engine() -> str:
+    return "ours"
+
+
+@pytest.fixture
+def held(lab: Lab) -> Iterator[Lab]:
+    """A synced table with a RollUp and chunks for every job, held by a session that does not let go."""
+    lab.synced(days=8)
+    lab.rollup("hourly")
+    lab.conn.execute("INSERT INTO metrics VALUES (now(), 'b', 1)")
+    lab.flush()
+    lab.hook().tier(lab.old_chunks()[:1])
+    with psycopg.connect(lab.conninfo) as holder:
+        holder.execute("LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE")
+        yield lab
+        holder.rollback()
+
+
+@pytest.fixture
+def hook(held: Lab) -> LakeTSHook:
+    """A hook that tries once. A wait beyond the lock timeout is ended by the statement timeout, as failed."""
+    return held.hook(tries=1, statement_timeout="15s")
+
+
+JOBS: dict[str, Callable[[LakeTSHook, Lab], Any]] = {
+    "partition": lambda hook, lab: hook.partition(future_count=20),
+    "tier": lambda hook, lab: hook.tier(lab.old_chunks()[1:2]),
+    "retain": lambda hook, lab: hook.retain("metrics"),
+    "retain by force": lambda hook, lab: hook.retain("metrics", force=True),
+    "retain several": lambda hook, lab: hook.retain_all(["metrics", "metrics"]),
+    "refresh": lambda hook, lab: hook.refresh("hourly"),
+    "plan partitions": lambda hook, lab: hook.plan_partitions(future_count=20),
+    "plan tiering": lambda hook, lab: hook.plan_tiering(lab.old_chunks()[1:2]),
+}
+
+
+@pytest.mark.parametrize("job", JOBS.values(), ids=JOBS)
+def test_a_job_on_a_held_table_ends_as_contended(
+    hook: LakeTSHook, held: Lab, job: Callable[[LakeTSHook, Lab], Any]
+) -> None:
+    results = job(hook, held)
+
+    outcomes = {one.outcome for one in (results if isinstance(results, list) else [results])}
+    assert outcomes == {"contended"}
+
+
+LOOKS: dict[str, Callable[[LakeTSHook], Any]] = {
+    "candidates": lambda hook: hook.tier_candidates(),
+    "plan candidates": lambda hook: hook.plan_candidates(),
+    "plan retention": lambda hook: hook.plan_retention("metrics"),
+    "plan refresh": lambda hook: hook.plan_refresh(),
+    "tables": lambda hook: hook.chronotables(),
+    "metrics of chunks": lambda hook: hook.chunk_health(),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS.values(), ids=LOOKS)
+def test_a_look_that_needs_no_lock_does_not_wait(hook: LakeTSHook, look: Callable[[LakeTSHook], Any]) -> None:
+    look(hook)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [lambda hook: hook.status(), lambda hook: hook.show_chunks("metrics")],
+    ids=["status", "sizes of chunks"],
+)
+def test_a_look_at_sizes_is_contended(hook: LakeTSHook, look: Callable[[LakeTSHook], Any]) -> None:
+    with pytest.raises(LakeTSContendedError):
+        look(hook)
