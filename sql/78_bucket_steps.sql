@@ -288,9 +288,12 @@ BEGIN
                 IF isfinite(v_to) THEN
                     v_to := v_to + greatest(lakets._zone_offset(v_step ->> 1, v_to - v_day), lakets._zone_offset(v_step ->> 1, v_to + v_day));
                 END IF;
+            WHEN 'part' THEN
+                -- Where a clock is set by half an hour, an hour may begin before the hour before it has ended.
+                v_to := v_to + ('1 ' || (v_step ->> 1))::interval;
             ELSE
                 -- A label is a bucket's start: the first one not before v_from, and all before the first not before v_to.
-                IF isfinite(v_from) AND v_step ->> 0 <> 'part' THEN
+                IF isfinite(v_from) THEN
                     v_from := lakets._step_start(v_step, v_from - interval '1 microsecond', true);
                 END IF;
                 IF isfinite(v_to) THEN

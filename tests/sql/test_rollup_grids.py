@@ -187,11 +187,11 @@ def test_uneven_bucket_beside_a_dropped_chunk_is_still_refreshed(year: Stage) ->
 @pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/Los_Angeles", "Asia/Kathmandu", "Pacific/Niue"])
 def test_local_day_whose_first_hours_are_dropped_keeps_its_value(stage: Stage, zone: str) -> None:
     stage.run("CREATE TABLE metrics (at timestamptz, value integer)")
-    stage.run("SELECT lakets.create_chronotable('metrics', 'at', '1 day')")
     stage.run(
         "INSERT INTO metrics SELECT t, 1 FROM"
         " generate_series('2024-01-01'::timestamptz, '2024-01-08 23:00+00', '1 hour') AS t"
     )
+    stage.run("SELECT lakets.create_chronotable('metrics', 'at', '1 day')")
     stage.rollup(
         "daily",
         every="1 day",
