@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_provider_lakets.exceptions import LakeTSArgumentError, LakeTSError, LakeTSNotInstalledError
+from airflow_provider_lakets import __version__
+from airflow_provider_lakets.exceptions import (
+    LakeTSArgumentError,
+    LakeTSError,
+    LakeTSNotInstalledError,
+    LakeTSPrivilegeError,
+)
 from airflow_provider_lakets.hooks._contract import LakeTSContract, record
 from airflow_provider_lakets.hooks.results import (
     ChronoTable,
@@ -27,6 +33,14 @@ SELECT tab.id, tab.schema_name, tab.table_name, tab.time_column, tab.chunk_inter
   FROM lakets._chronotable_registry AS tab
  WHERE %(names)s::text[] IS NULL OR tab.schema_name || '.' || tab.table_name = ANY (%(names)s)
  ORDER BY tab.schema_name, tab.table_name
+"""
+
+# CREATE OR REPLACE FUNCTION and ALTER TABLE are for owners and their members.
+OWNER = """
+SELECT pg_catalog.pg_get_userbyid(cls.relowner) AS owner, current_user AS role
+  FROM pg_catalog.pg_class AS cls
+ WHERE cls.oid = pg_catalog.to_regclass('lakets._version')
+   AND NOT pg_catalog.pg_has_role(cls.relowner, 'USAGE')
 """
 
 # An error need not name a whole fleet.
@@ -124,7 +138,11 @@ class LakeTSInventory(LakeTSContract):
             return Status(self.version(), tables, self.chunk_health(), feeds, self.rollups())
 
     def install(self) -> InstallResult:
-        """Install LakeTS or bring it up to date, all or nothing; a second installer waits for the first."""
+        """
+        Install LakeTS or bring it up to date, all or nothing; a second installer waits for the first.
+
+        A role that does not own LakeTS cannot replace it; the same version it leaves as it is.
+        """
         from airflow_provider_lakets.engine import install_script
 
         script = install_script().encode()
@@ -136,6 +154,8 @@ class LakeTSInventory(LakeTSContract):
 
         with self.session():
             before = self.version()
+            if owner := self._foreign_owner():
+                return self._leave_installed(before, owner)
             self._do(run, doing="Installing LakeTS")
             self._arguments = None
             after = self.version()
@@ -143,6 +163,22 @@ class LakeTSInventory(LakeTSContract):
             raise LakeTSError("The install ran, but recorded no version in lakets._version.")
         self.log.info("LakeTS is at version %s now; before: %s", after, before)
         return InstallResult(before, after)
+
+    def _foreign_owner(self) -> dict[str, Any] | None:
+        """Return who owns LakeTS, and the role of the session, unless the latter may replace it."""
+        rows = self._query(OWNER, doing="Looking up who owns LakeTS")
+        return rows[0] if rows else None
+
+    def _leave_installed(self, version: str | None, owner: dict[str, Any]) -> InstallResult:
+        if version != __version__:
+            raise LakeTSPrivilegeError(
+                f"Installing LakeTS over connection {self.get_conn_id()!r}: the LakeTS in this database "
+                f"(version {version or 'unknown'}) belongs to role {owner['owner']!r}, and role "
+                f"{owner['role']!r} cannot bring it to version {__version__}. Run the install as "
+                f"{owner['owner']!r}, or as a member of it."
+            )
+        self.log.info("LakeTS %s of role %s is installed; there is nothing to do", version, owner["owner"])
+        return InstallResult(version, version)
 
 
 def _listed(names: Iterable[str]) -> str:

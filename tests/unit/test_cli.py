@@ -393,3 +393,30 @@ def test_finds_a_connection_that_airflow_stores(tmp_path: Path, lab: Lab) -> Non
 
     assert done.returncode == 0, done.stderr
     assert "LakeTS" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "'postgresql://user:hunter2@h/db'",
+        "'postgresql://user:hunter2/x@h/db'",
+        "postgresql://user:hunter2/x@h/db",
+        "postgresql://user:hunter2@h:x/db",
+        "host=h user=u password=hunter2 dbname=db",
+    ],
+)
+@pytest.mark.parametrize("command", ["doctor", "status", "install"])
+def test_connection_string_that_is_none_is_one_clear_error_without_the_password(
+    lakets: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, command: str, uri: str
+) -> None:
+    monkeypatch.setenv("LAKETS_LAKEBASE_ENDPOINT", "projects/elsewhere")
+
+    done = lakets(command, "--uri", uri)
+
+    assert done.exit_code == 1
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    assert done.stdout == ""
+    assert done.stderr.startswith("--uri ")
+    assert "postgresql://<role>@<host>/<database>" in done.stderr
+    assert "hunter2" not in done.stderr

@@ -85,3 +85,27 @@ def test_what_the_new_engine_can_do_is_used_at_once(bare: Lab) -> None:
         hook.install()
 
         assert hook._takes("execute_retention", "p_max_chunks")
+
+
+@pytest.fixture
+def as_jobs(bare: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    """LakeTS of another role than the one of the connection, which may read it."""
+    LakeTSHook().install()
+    bare.conn.execute("CREATE ROLE install_jobs LOGIN")
+    bare.conn.execute("GRANT USAGE ON SCHEMA lakets TO install_jobs")
+    bare.conn.execute("GRANT SELECT ON ALL TABLES IN SCHEMA lakets TO install_jobs")
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", bare.connection(login="install_jobs"))
+    yield bare
+    bare.conn.execute("DROP OWNED BY install_jobs")
+    bare.conn.execute("DROP ROLE install_jobs")
+
+
+def test_the_same_version_of_another_owner_is_left_as_it_is(as_jobs: Lab) -> None:
+    assert LakeTSHook().install() == InstallResult(before=__version__, after=__version__)
+
+
+def test_another_version_of_another_owner_names_the_owner(as_jobs: Lab) -> None:
+    as_jobs.conn.execute("UPDATE lakets._version SET version = '0.1.3'")
+
+    with pytest.raises(LakeTSPrivilegeError, match=r"version 0\.1\.3\) belongs to role .*Run the install as"):
+        LakeTSHook().install()
