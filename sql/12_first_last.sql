@@ -1,15 +1,15 @@
 -- first and last: the value at the smallest and at the largest time of a group.
 --
 -- A NULL value counts: it is returned if it stands at that time. A NULL time does not count. No rows, or
--- none with a time, give NULL. Of several values at the same time, first returns the one whose text sorts
--- lowest and last the one whose text sorts highest, NULL only if there is no other: arbitrary, but the same
--- in every plan, so a RollUp agrees with its query.
+-- none with a time, give NULL. Of equal times the row met first wins, as in 0.1.3. Postgres says in which
+-- order rows are met only where the query does: last(value, time ORDER BY id).
 --
--- The value may be of any type, whole rows included. It is kept as text until the end, since no aggregate
--- state can hold a time and a value of any type side by side without a superuser. Text is exact, but for
--- the padding of char(n), and for floating point where extra_float_digits is set below 1, its default.
--- Times are timestamptz, timestamp, date, bigint, numeric or double precision; smaller integers are taken
--- as double precision, which holds them exactly. A row costs about ten times what it costs max(time).
+-- The value may be of any type, whole rows included. Integers and real give double precision, as in 0.1.3,
+-- so that last(n, time) / 2 is what it was there; other types, numeric included, come back as they are. The
+-- value is kept as text until the end, since no aggregate state can hold a time and a value of any type side
+-- by side without a superuser. Text is exact, but for the padding of char(n), and for floating point where
+-- extra_float_digits is set below 1, its default. Times are timestamptz, timestamp or date: a literal without
+-- a type is taken as timestamptz. A row costs about ten times what it costs max(time).
 --
 -- Polymorphism does not reach over three types (state, value, time), so what follows is made once for each
 -- type of time: {time} in the text below. The functions have no SET clause, which would cost more per row
@@ -17,9 +17,10 @@
 -- them; they qualify every name instead.
 DO $install$
 DECLARE
-    v_time text;
+    v_time  text;
+    v_value text;
 BEGIN
-    FOREACH v_time IN ARRAY ARRAY['timestamptz', 'timestamp', 'date', 'int8', 'numeric', 'float8'] LOOP
+    FOREACH v_time IN ARRAY ARRAY['timestamptz', 'timestamp', 'date'] LOOP
         IF pg_catalog.to_regtype('lakets._sample_' || v_time) IS NULL THEN
             EXECUTE pg_catalog.format(
                 'CREATE TYPE lakets._sample_%1$s AS (at pg_catalog.%1$s, value pg_catalog.text)', v_time);
@@ -36,10 +37,7 @@ CREATE OR REPLACE FUNCTION lakets._first_step(
 AS $$
 BEGIN
     RETURN CASE
-        WHEN p_time IS NULL OR p_time OPERATOR(pg_catalog.>) p_state.at THEN p_state
-        WHEN p_time OPERATOR(pg_catalog.=) p_state.at THEN
-            ROW(p_time, least(p_state.value, CAST(p_value AS pg_catalog.text) COLLATE pg_catalog."C"))
-                ::lakets._sample_{time}
+        WHEN p_time IS NULL OR p_time OPERATOR(pg_catalog.>=) p_state.at THEN p_state
         ELSE ROW(p_time, p_value)::lakets._sample_{time}
     END;
 END;
@@ -55,10 +53,7 @@ CREATE OR REPLACE FUNCTION lakets._last_step(
 AS $$
 BEGIN
     RETURN CASE
-        WHEN p_time IS NULL OR p_time OPERATOR(pg_catalog.<) p_state.at THEN p_state
-        WHEN p_time OPERATOR(pg_catalog.=) p_state.at THEN
-            ROW(p_time, greatest(p_state.value, CAST(p_value AS pg_catalog.text) COLLATE pg_catalog."C"))
-                ::lakets._sample_{time}
+        WHEN p_time IS NULL OR p_time OPERATOR(pg_catalog.<=) p_state.at THEN p_state
         ELSE ROW(p_time, p_value)::lakets._sample_{time}
     END;
 END;
@@ -98,7 +93,11 @@ BEGIN
 END;
 $$;
 
-CREATE OR REPLACE AGGREGATE lakets.first(p_value anyelement, p_time pg_catalog.{time}) (
+        $template$, '{time}', v_time);
+        FOREACH v_value IN ARRAY ARRAY['anyelement', 'double precision', 'numeric'] LOOP
+            EXECUTE pg_catalog.replace(pg_catalog.replace($template$
+
+CREATE OR REPLACE AGGREGATE lakets.first(p_value {value}, p_time pg_catalog.{time}) (
     SFUNC = lakets._first_step,
     STYPE = lakets._sample_{time},
     COMBINEFUNC = lakets._first_merge,
@@ -107,9 +106,10 @@ CREATE OR REPLACE AGGREGATE lakets.first(p_value anyelement, p_time pg_catalog.{
     PARALLEL = SAFE
 );
 
-COMMENT ON AGGREGATE lakets.first(anyelement, pg_catalog.{time}) IS 'The value at the smallest time';
+COMMENT ON AGGREGATE lakets.first({value}, pg_catalog.{time}) IS
+    'The value at the smallest time; of equal times the first row met wins';
 
-CREATE OR REPLACE AGGREGATE lakets.last(p_value anyelement, p_time pg_catalog.{time}) (
+CREATE OR REPLACE AGGREGATE lakets.last(p_value {value}, p_time pg_catalog.{time}) (
     SFUNC = lakets._last_step,
     STYPE = lakets._sample_{time},
     COMBINEFUNC = lakets._last_merge,
@@ -118,9 +118,11 @@ CREATE OR REPLACE AGGREGATE lakets.last(p_value anyelement, p_time pg_catalog.{t
     PARALLEL = SAFE
 );
 
-COMMENT ON AGGREGATE lakets.last(anyelement, pg_catalog.{time}) IS 'The value at the largest time';
+COMMENT ON AGGREGATE lakets.last({value}, pg_catalog.{time}) IS
+    'The value at the largest time; of equal times the first row met wins';
 
-        $template$, '{time}', v_time);
+            $template$, '{time}', v_time), '{value}', v_value);
+        END LOOP;
     END LOOP;
 END
 $install$;

@@ -1,26 +1,73 @@
--- delta and rate: how much a value changed over a group, and how fast a counter grew.
+-- delta and rate: how much a value changed from one row to the next, and how fast a counter grew.
 --
--- delta is for gauges (a temperature, a balance): the value at the largest time minus the one at the
+-- delta and rate compare two values that the caller gives them, usually by lag():
+--
+--   SELECT ts, lakets.rate(n, lag(n) OVER w, ts, lag(ts) OVER w) FROM counter WINDOW w AS (ORDER BY ts);
+--
+-- delta_agg and rate_agg do that for all rows of a group.
+--
+-- delta_agg is for gauges (a temperature, a balance): the value at the largest time minus the one at the
 -- smallest, negative where it fell, of the value's own numeric type. Rows may come in any order.
 --
--- rate is for counters, which only grow, until a restart sets them back to zero. It adds up the growth from
--- each sample to the next and divides by the seconds between first and last; a value below the one before
--- it means a restart, after which the counter has grown to that value from zero. That depends on the order,
--- which only the caller can give: rate(value, time ORDER BY time). A row out of order is refused with 22023
--- rather than taken for a restart. Even a table filled in order of time may be read in another: a large
--- scan joins one that is under way, and workers take turns.
+-- rate_agg is for counters, which only grow, until a restart sets them back to zero. It adds up the growth
+-- from each sample to the next and divides by the seconds between first and last; a value below the one
+-- before it means a restart, after which the counter has grown to that value from zero. That depends on the
+-- order, which only the caller can give: rate_agg(value, time ORDER BY time). A row out of order is refused
+-- with 22023 rather than taken for a restart. Even a table filled in order of time may be read in another: a
+-- large scan joins one that is under way, and workers take turns.
 --
--- In both, rows with a NULL value or time do not count. No rows give NULL, and so does rate when there are
--- no two different times. At one time only one value counts: for delta the one that first and last would
--- take, for rate the greatest.
+-- In both aggregates, rows with a NULL value or time do not count. No rows give NULL, and so does rate_agg
+-- when there are no two different times. At one time only one value counts: for delta_agg the one whose text
+-- sorts lowest (at the start) or highest (at the end), for rate_agg the greatest.
 --
--- As in 12_first_last.sql this is made once for each type of time ({time}), values are kept as text in the
--- state of delta, and transition functions have no SET clause, since it would cost more per row than they do.
+-- As in 12_first_last.sql the aggregates are made once for each type of time ({time}), values are kept as
+-- text in the state of delta_agg, and transition functions have no SET clause, since it would cost more per
+-- row than they do.
+
+-- The difference to the previous value: NULL without one. A value that fell is that of a counter which began
+-- anew, so it is the growth itself, unless p_handle_resets is false. Inlined: no SET.
+CREATE OR REPLACE FUNCTION lakets.delta(
+    p_value         double precision,
+    p_prev_value    double precision,
+    p_handle_resets boolean DEFAULT true
+) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE
+        WHEN p_prev_value IS NULL THEN NULL
+        WHEN p_handle_resets AND p_value OPERATOR(pg_catalog.<) p_prev_value THEN p_value
+        ELSE p_value OPERATOR(pg_catalog.-) p_prev_value
+    END
+$$;
+
+COMMENT ON FUNCTION lakets.delta(double precision, double precision, boolean) IS
+    'Growth since the previous value, counter resets included: delta(value, lag(value) OVER (ORDER BY time))';
+
+-- delta by the second: NULL when both times are equal or one is missing. Inlined: no SET.
+CREATE OR REPLACE FUNCTION lakets.rate(
+    p_value         double precision,
+    p_prev_value    double precision,
+    p_time          timestamptz,
+    p_prev_time     timestamptz,
+    p_handle_resets boolean DEFAULT true
+) RETURNS double precision
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE
+        WHEN p_time OPERATOR(pg_catalog.<>) p_prev_time THEN
+            lakets.delta(p_value, p_prev_value, p_handle_resets)
+            OPERATOR(pg_catalog./) pg_catalog.date_part('epoch', p_time OPERATOR(pg_catalog.-) p_prev_time)
+    END
+$$;
+
+COMMENT ON FUNCTION lakets.rate(double precision, double precision, timestamptz, timestamptz, boolean) IS
+    'delta(value, previous value) by the second between the two times';
+
 DO $install$
 DECLARE
     v_time text;
 BEGIN
-    FOREACH v_time IN ARRAY ARRAY['timestamptz', 'timestamp', 'date', 'int8', 'numeric', 'float8'] LOOP
+    FOREACH v_time IN ARRAY ARRAY['timestamptz', 'timestamp', 'date'] LOOP
         IF pg_catalog.to_regtype('lakets._span_' || v_time) IS NULL THEN
             EXECUTE pg_catalog.format(
                 'CREATE TYPE lakets._span_%1$s AS (
@@ -29,7 +76,7 @@ BEGIN
         END IF;
         EXECUTE pg_catalog.replace($template$
 
--- Transition of delta: widen the span to this row. STRICT skips rows without value or time.
+-- Transition of delta_agg: widen the span to this row. STRICT skips rows without value or time.
 -- No SET clause: see above.
 CREATE OR REPLACE FUNCTION lakets._delta_step(
     p_state lakets._span_{time},
@@ -92,7 +139,7 @@ BEGIN
 END;
 $$;
 
-CREATE OR REPLACE AGGREGATE lakets.delta(p_value anyelement, p_time pg_catalog.{time}) (
+CREATE OR REPLACE AGGREGATE lakets.delta_agg(p_value anyelement, p_time pg_catalog.{time}) (
     SFUNC = lakets._delta_step,
     STYPE = lakets._span_{time},
     INITCOND = '(,,,)',
@@ -102,7 +149,7 @@ CREATE OR REPLACE AGGREGATE lakets.delta(p_value anyelement, p_time pg_catalog.{
     PARALLEL = SAFE
 );
 
-COMMENT ON AGGREGATE lakets.delta(anyelement, pg_catalog.{time}) IS
+COMMENT ON AGGREGATE lakets.delta_agg(anyelement, pg_catalog.{time}) IS
     'The value at the largest time minus the value at the smallest';
 
         $template$, '{time}', v_time);
@@ -124,7 +171,7 @@ AS $$
     END
 $$;
 
--- Raise the error for a row of rate that is out of order; never returns. The state, of any time type, is
+-- Raise the error for a row of rate_agg that is out of order; never returns. The state, of any time type, is
 -- there to give the result type.
 CREATE OR REPLACE FUNCTION lakets._refuse_disorder(
     p_state  anyelement,
@@ -135,9 +182,9 @@ CREATE OR REPLACE FUNCTION lakets._refuse_disorder(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RAISE EXCEPTION 'rate was given the time % after %: it needs its rows in order of time.', p_time, p_before
+    RAISE EXCEPTION 'rate_agg was given the time % after %: it needs its rows in order of time.', p_time, p_before
         USING ERRCODE = 'invalid_parameter_value',
-              HINT = 'Write rate(value, time ORDER BY time).';
+              HINT = 'Write rate_agg(value, time ORDER BY time).';
 END;
 $$;
 
@@ -157,7 +204,7 @@ BEGIN
         END IF;
         EXECUTE pg_catalog.replace(pg_catalog.replace($template$
 
--- Transition of rate: one step of the counter. STRICT skips rows without value or time.
+-- Transition of rate_agg: one step of the counter. STRICT skips rows without value or time.
 -- No SET clause: see above.
 CREATE OR REPLACE FUNCTION lakets._rate_step(
     p_state lakets._counter_{time},
@@ -197,7 +244,7 @@ AS $$
 $$;
 
 -- No combine function: the rows of parallel workers interleave in time.
-CREATE OR REPLACE AGGREGATE lakets.rate(p_value double precision, p_time pg_catalog.{time}) (
+CREATE OR REPLACE AGGREGATE lakets.rate_agg(p_value double precision, p_time pg_catalog.{time}) (
     SFUNC = lakets._rate_step,
     STYPE = lakets._counter_{time},
     INITCOND = '(,0,,,)',
@@ -205,8 +252,8 @@ CREATE OR REPLACE AGGREGATE lakets.rate(p_value double precision, p_time pg_cata
     PARALLEL = SAFE
 );
 
-COMMENT ON AGGREGATE lakets.rate(double precision, pg_catalog.{time}) IS
-    'Growth per second of a counter, restarts from zero included: rate(value, time ORDER BY time)';
+COMMENT ON AGGREGATE lakets.rate_agg(double precision, pg_catalog.{time}) IS
+    'Growth per second of a counter, restarts from zero included: rate_agg(value, time ORDER BY time)';
 
         $template$, '{time}', v_time), '{clock}', 'pg_catalog.' || v_clock);
     END LOOP;

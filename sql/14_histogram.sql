@@ -1,9 +1,36 @@
--- histogram(value, min, max, buckets): how many values fall into each of the equal parts of [min, max).
+-- histogram(value, min, max, n): the bucket of one value among n equal parts of [min, max), from 0 to n - 1.
+-- Values below min are in the first bucket, those from max on in the last. NULL for NULL.
 --
--- The result has buckets + 2 elements: the values below min, those in each part, those at or above max. NaN
--- counts as above, where Postgres sorts it. A NULL value does not count; without a value the result is NULL.
--- min, max and buckets are constants of the group. Time grows with the number of buckets, as each row
--- copies the counts: for more than a hundred GROUP BY width_bucket(...) is faster.
+-- histogram_agg(value, min, max, n) counts the values of a group. The result has n + 2 elements: the values
+-- below min, those in each part, those at or above max. NaN counts as above, where Postgres sorts it. A NULL
+-- value does not count; without a value the result is NULL. min, max and n are constants of the group. Time
+-- grows with n, as each row copies the counts: for more than a hundred parts GROUP BY width_bucket(...) is
+-- faster.
+
+-- The number of a value's bucket. Inlined: no SET.
+CREATE OR REPLACE FUNCTION lakets.histogram(
+    p_value       double precision,
+    p_min         double precision,
+    p_max         double precision,
+    p_num_buckets integer
+) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE
+        WHEN p_value IS NULL THEN NULL
+        WHEN p_value OPERATOR(pg_catalog.<) p_min THEN 0
+        WHEN p_value OPERATOR(pg_catalog.>=) p_max THEN p_num_buckets OPERATOR(pg_catalog.-) 1
+        -- Rounding may lift a value just below p_max over the last bucket. Every operator in brackets:
+        -- written as OPERATOR(), / binds no closer than -.
+        ELSE least(CAST(pg_catalog.floor(
+            (p_value OPERATOR(pg_catalog.-) p_min) OPERATOR(pg_catalog./)
+            ((p_max OPERATOR(pg_catalog.-) p_min) OPERATOR(pg_catalog./) p_num_buckets)) AS integer),
+            p_num_buckets OPERATOR(pg_catalog.-) 1)
+    END
+$$;
+
+COMMENT ON FUNCTION lakets.histogram(double precision, double precision, double precision, integer) IS
+    'Number of the bucket of a value, from 0 to p_num_buckets - 1, among equal parts of [p_min, p_max)';
 
 -- The counts to start from, all zero. Refuses with 22023 fewer than 1 or more than 10000 buckets, a number
 -- of buckets other than before, and bounds that are not finite and in order.
@@ -32,7 +59,7 @@ BEGIN
 END;
 $$;
 
--- Transition of histogram: count one value. No SET clause: it would cost as much again per row; every name
+-- Transition of histogram_agg: count one value. No SET clause: it would cost as much again per row; every name
 -- is qualified instead.
 CREATE OR REPLACE FUNCTION lakets._histogram_step(
     p_state   integer[],
@@ -82,7 +109,7 @@ BEGIN
 END;
 $$;
 
-CREATE OR REPLACE AGGREGATE lakets.histogram(
+CREATE OR REPLACE AGGREGATE lakets.histogram_agg(
     p_value   double precision,
     p_min     double precision,
     p_max     double precision,
@@ -94,5 +121,5 @@ CREATE OR REPLACE AGGREGATE lakets.histogram(
     PARALLEL = SAFE
 );
 
-COMMENT ON AGGREGATE lakets.histogram(double precision, double precision, double precision, integer) IS
+COMMENT ON AGGREGATE lakets.histogram_agg(double precision, double precision, double precision, integer) IS
     'Counts of values below min, in each of the equal parts of [min, max), and at or above max';

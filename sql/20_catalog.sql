@@ -16,7 +16,7 @@ DECLARE
 BEGIN
     IF v_relation IS NULL THEN
         RAISE EXCEPTION 'Table %.% does not exist.', p_schema_name, p_table_name
-            USING ERRCODE = 'undefined_table', HINT = 'Check the table and schema name; both are taken as written.';
+            USING HINT = 'Check the table and schema name; both are taken as written.';
     END IF;
     RETURN v_relation;
 END;
@@ -38,8 +38,7 @@ BEGIN
      WHERE reg.table_name = p_table_name AND reg.schema_name = p_schema_name;
     IF NOT FOUND THEN
         RAISE EXCEPTION '%.% is not a ChronoTable.', p_schema_name, p_table_name
-            USING ERRCODE = 'undefined_table',
-                  HINT = 'Make it one with lakets.create_chronotable, or correct the table and schema name.';
+            USING HINT = 'Make it one with lakets.create_chronotable, or correct the table and schema name.';
     END IF;
     RETURN v_table;
 END;
@@ -58,7 +57,7 @@ BEGIN
     SELECT reg.* INTO v_rollup FROM lakets._rollup_registry AS reg WHERE reg.name = p_name;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'RollUp % does not exist.', p_name
-            USING ERRCODE = 'undefined_object', HINT = 'lakets.show_rollups() lists them; create one with lakets.create_rollup.';
+            USING HINT = 'lakets.show_rollups() lists them; create one with lakets.create_rollup.';
     END IF;
     RETURN v_rollup;
 END;
@@ -78,11 +77,10 @@ BEGIN
       FROM lakets._chunk_metadata AS chunk WHERE chunk.chunk_name = p_chunk_name FOR UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'Chunk % does not exist.', p_chunk_name
-            USING ERRCODE = 'undefined_object', HINT = 'lakets.show_chunks(table) lists the chunks.';
+            USING HINT = 'lakets.show_chunks(table) lists the chunks.';
     ELSIF v_chunk.status = 'dropped' THEN
         RAISE EXCEPTION 'Chunk % is already dropped from Lakebase.', p_chunk_name
-            USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = 'Its rows are in Unity Catalog if the table was synced; there is nothing left to do here.';
+            USING HINT = 'Its rows are in Unity Catalog if the table was synced; there is nothing left to do here.';
     END IF;
     RETURN v_chunk;
 END;
@@ -168,7 +166,7 @@ AS $$
 BEGIN
     IF p_max_chunks < 1 THEN
         RAISE EXCEPTION 'p_max_chunks must be 1 or more, not %.', p_max_chunks
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave it out to do all that is due in one transaction.';
+            USING HINT = 'Leave it out to do all that is due in one transaction.';
     END IF;
 END;
 $$;
@@ -244,8 +242,7 @@ BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         RAISE EXCEPTION 'LakeTS jobs run at isolation level read committed; this transaction is %.',
             current_setting('transaction_isolation')
-            USING ERRCODE = 'invalid_transaction_state',
-                  HINT = 'Call the job in a transaction of its own, at the default isolation level.';
+            USING HINT = 'Call the job in a transaction of its own, at the default isolation level.';
     END IF;
 END;
 $$;

@@ -24,8 +24,7 @@ BEGIN
     IF v_found IS NOT NULL THEN
         RAISE EXCEPTION 'Table % cannot be partitioned on %: these keys do not contain that column: %.',
             p_relation, p_time_column, v_found
-            USING ERRCODE = 'feature_not_supported',
-                  HINT = 'Postgres enforces a key within one partition only: add the time column to the key, or drop the key.';
+            USING HINT = 'Postgres enforces a key within one partition only: add the time column to the key, or drop the key.';
     END IF;
 
     SELECT string_agg(con.conname, ', ') INTO v_found
@@ -33,15 +32,14 @@ BEGIN
      WHERE con.conrelid = p_relation AND con.contype = 'x' AND current_setting('server_version_num')::integer < 170000;
     IF v_found IS NOT NULL THEN
         RAISE EXCEPTION 'Table % cannot be partitioned with exclusion constraints: %.', p_relation, v_found
-            USING ERRCODE = 'feature_not_supported', HINT = 'Postgres 16 has none on partitioned tables: drop them first.';
+            USING HINT = 'Postgres 16 has none on partitioned tables: drop them first.';
     END IF;
 
     SELECT string_agg(format('%s on %s', con.conname, con.conrelid::regclass), ', ') INTO v_found
       FROM pg_constraint AS con WHERE con.confrelid = p_relation AND con.contype = 'f';
     IF v_found IS NOT NULL THEN
         RAISE EXCEPTION 'Table % cannot be partitioned while foreign keys point at it: %.', p_relation, v_found
-            USING ERRCODE = 'feature_not_supported',
-                  HINT = 'Drop them first: a chunk whose rows are referenced could never be dropped.';
+            USING HINT = 'Drop them first: a chunk whose rows are referenced could never be dropped.';
     END IF;
 END;
 $$;
@@ -89,8 +87,7 @@ BEGIN
     SELECT string_agg(dep, ', ' ORDER BY dep) INTO v_found FROM lakets._dependants(p_relation) AS dep;
     IF v_found IS NOT NULL THEN
         RAISE EXCEPTION 'Table % cannot be partitioned while other objects depend on it: %.', p_relation, v_found
-            USING ERRCODE = 'dependent_objects_still_exist',
-                  HINT = 'Drop them, create the ChronoTable, and create them again.';
+            USING HINT = 'Drop them, create the ChronoTable, and create them again.';
     END IF;
 END;
 $$;

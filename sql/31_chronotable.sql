@@ -12,12 +12,11 @@ BEGIN
     IF p_interval IS NULL OR NOT isfinite(p_interval) OR p_interval <= '0' OR p_interval > '100 years'
        OR (date_trunc('month', p_interval) <> '0' AND date_trunc('month', p_interval) <> p_interval) THEN
         RAISE EXCEPTION 'Chunk interval % is not usable.', coalesce(p_interval::text, 'null')
-            USING ERRCODE = 'invalid_parameter_value',
-                  HINT = 'Use a positive length of whole months or years (at most 100 years), or of days, hours and seconds, not both.';
+            USING HINT = 'Use a positive length of whole months or years (at most 100 years), or of days, hours and seconds, not both.';
     ELSIF date_trunc('month', p_interval) = '0'
           AND extract(epoch FROM p_interval) % (CASE p_type WHEN 'date'::regtype THEN 86400 ELSE 1 END) <> 0 THEN
         RAISE EXCEPTION 'Chunk interval % is too fine for a column of type %.', p_interval, p_type
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use whole seconds, and whole days for a date column.';
+            USING HINT = 'Use whole seconds, and whole days for a date column.';
     END IF;
 END;
 $$;
@@ -38,21 +37,20 @@ BEGIN
     SELECT cls.* INTO v_class FROM pg_class AS cls WHERE cls.oid = p_relation;
     IF v_class.relkind = 'p' THEN
         RAISE EXCEPTION 'Table % is already partitioned.', p_relation
-            USING ERRCODE = 'wrong_object_type', HINT = 'LakeTS partitions ordinary tables; copy the rows into one first.';
+            USING HINT = 'LakeTS partitions ordinary tables; copy the rows into one first.';
     ELSIF v_class.relkind <> 'r' OR v_class.relpersistence = 't' OR v_class.relispartition
           OR EXISTS (SELECT FROM pg_inherits AS inh WHERE p_relation IN (inh.inhrelid, inh.inhparent)) THEN
         RAISE EXCEPTION '% is not an ordinary table.', p_relation
-            USING ERRCODE = 'wrong_object_type',
-                  HINT = 'Views, temporary, foreign and inherited tables and partitions cannot become ChronoTables.';
+            USING HINT = 'Views, temporary, foreign and inherited tables and partitions cannot become ChronoTables.';
     ELSIF v_class.relnamespace::regnamespace::text IN ('lakets', 'lakets_cdf') THEN
         RAISE EXCEPTION '% is in a schema that LakeTS keeps for itself.', p_relation
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Keep ChronoTables in a schema of your own.';
+            USING HINT = 'Keep ChronoTables in a schema of your own.';
     ELSIF v_type IS NULL THEN
         RAISE EXCEPTION 'Table % has no column %.', p_relation, p_time_column
-            USING ERRCODE = 'undefined_column', HINT = 'Name the column that holds each row''s time.';
+            USING HINT = 'Name the column that holds each row''s time.';
     ELSIF v_type NOT IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype) THEN
         RAISE EXCEPTION 'Column % of table % is of type %.', p_time_column, p_relation, v_type
-            USING ERRCODE = 'datatype_mismatch', HINT = 'The time column is a timestamptz, timestamp or date.';
+            USING HINT = 'The time column is a timestamptz, timestamp or date.';
     END IF;
     PERFORM lakets._check_chunk_interval(p_chunk_interval, v_type);
 END;
@@ -129,7 +127,7 @@ BEGIN
         RETURN v_table.id;
     ELSIF FOUND THEN
         RAISE EXCEPTION '%.% is already a ChronoTable.', p_schema_name, p_table_name
-            USING ERRCODE = 'duplicate_object', HINT = 'Pass p_if_not_exists => true to accept that.';
+            USING HINT = 'Pass p_if_not_exists => true to accept that.';
     END IF;
     PERFORM lakets._check_new_chronotable(v_relation, p_time_column, p_chunk_interval);
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', v_relation);
@@ -174,7 +172,7 @@ AS $$
 BEGIN
     RETURN ARRAY(
         SELECT dag.rollup_name
-          FROM lakets._build_rollup_dag(ARRAY(
+          FROM lakets._rollup_order(ARRAY(
                    SELECT reg.id FROM lakets._rollup_registry AS reg WHERE reg.source_chronotable_id = p_chronotable_id)) AS dag
          ORDER BY dag.refresh_order DESC, dag.rollup_id);
 END;

@@ -11,8 +11,7 @@ BEGIN
         RETURN NULL;  -- as part of its table
     END IF;
     RAISE EXCEPTION '%.% is a chunk of a ChronoTable and cannot be written directly.', TG_TABLE_SCHEMA, TG_TABLE_NAME
-        USING ERRCODE = 'object_not_in_prerequisite_state',
-              HINT = 'Write to the ChronoTable itself, so that RollUps and the change feed see the change.';
+        USING HINT = 'Write to the ChronoTable itself, so that RollUps and the change feed see the change.';
 END;
 $$;
 
@@ -447,7 +446,7 @@ BEGIN
     SELECT reg.* INTO v_table FROM lakets._chronotable_registry AS reg WHERE reg.id = p_chronotable_id;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'There is no ChronoTable with id %.', p_chronotable_id
-            USING ERRCODE = 'undefined_object', HINT = 'lakets._chronotable_registry lists them.';
+            USING HINT = 'lakets._chronotable_registry lists them.';
     END IF;
     v_from := coalesce(v_from, lakets._shift(lakets.time_bucket(v_table.chunk_interval, now()), v_table.chunk_interval, -p_past_count));
     v_to := coalesce(v_to, lakets._shift(lakets.time_bucket(v_table.chunk_interval, now()), v_table.chunk_interval, p_future_count + 1));
@@ -500,11 +499,11 @@ BEGIN
        OR p_from < '0002-01-01 00:00:00+00' OR p_to > '9999-01-01 00:00:00+00' THEN
         RAISE EXCEPTION 'The range from % to % is not one in which chunks can be made.',
             coalesce(p_from::text, 'null'), coalesce(p_to::text, 'null')
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give a start and a later end, in the years 2 to 9998.';
+            USING HINT = 'Give a start and a later end, in the years 2 to 9998.';
     ELSIF extract(epoch FROM p_to - p_from) / extract(epoch FROM p_table.chunk_interval) > 20000 THEN
         RAISE EXCEPTION 'The range from % to % would make more than 20000 chunks of % in %.%.',
             p_from, p_to, p_table.chunk_interval, p_table.schema_name, p_table.table_name
-            USING ERRCODE = 'program_limit_exceeded', HINT = 'Take a shorter range, or a longer chunk interval.';
+            USING HINT = 'Take a shorter range, or a longer chunk interval.';
     END IF;
 END;
 $$;

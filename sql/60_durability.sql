@@ -204,7 +204,7 @@ BEGIN
         SELECT proof.* INTO v_proof FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = p_table.id FOR UPDATE;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'ChronoTable %.% was dropped meanwhile.', p_table.schema_name, p_table.table_name
-                USING ERRCODE = 'undefined_table', HINT = 'lakets._chronotable_registry lists those that there are.';
+                USING HINT = 'lakets._chronotable_registry lists those that there are.';
         END IF;
     END IF;
 
@@ -348,7 +348,7 @@ BEGIN
     SELECT chunk.* INTO v_chunk FROM lakets._chunk_metadata AS chunk WHERE chunk.chunk_name = p_chunk_name;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'Chunk % does not exist.', p_chunk_name
-            USING ERRCODE = 'undefined_object', HINT = 'lakets.show_chunks(table) lists the chunks.';
+            USING HINT = 'lakets.show_chunks(table) lists the chunks.';
     END IF;
     SELECT reg.* INTO STRICT v_table FROM lakets._chronotable_registry AS reg WHERE reg.id = v_chunk.chronotable_id;
     RETURN lakets._durability_gap(v_table, v_chunk, lakets._proof_now(v_table));

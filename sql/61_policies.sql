@@ -17,7 +17,7 @@ BEGIN
       FROM lakets._policy_registry AS pol WHERE pol.chronotable_id = p_table.id AND pol.policy_type = ANY (p_types);
     IF FOUND THEN
         RAISE EXCEPTION '%.% already has a % policy.', p_table.schema_name, p_table.table_name, v_found
-            USING ERRCODE = 'duplicate_object', HINT = 'Remove it first, then add the new one.';
+            USING HINT = 'Remove it first, then add the new one.';
     END IF;
     INSERT INTO lakets._policy_registry AS pol (chronotable_id, policy_type, config)
     VALUES (p_table.id, p_types[1], p_config) RETURNING pol.id INTO v_id;
@@ -35,18 +35,20 @@ AS $$
     SELECT CASE WHEN p_trim_shadow THEN '{"trim_shadow": true}'::jsonb ELSE '{}' END;
 $$;
 
--- A policy's age must be positive.
+-- A policy's age must be positive. Zero is a horizon for tiering, which removes nothing: every closed chunk is due.
 CREATE OR REPLACE FUNCTION lakets._check_age(
-    p_name text,
-    p_age  interval
+    p_name     text,
+    p_age      interval,
+    p_may_be_0 boolean DEFAULT false
 ) RETURNS void
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF p_age IS NULL OR p_age <= interval '0' THEN
-        RAISE EXCEPTION '% must be a positive interval, not %.', p_name, coalesce(p_age::text, 'null')
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'For example ''30 days''.';
+    IF p_age IS NULL OR p_age < interval '0' OR (p_age = interval '0' AND NOT p_may_be_0) THEN
+        RAISE EXCEPTION '% must be a positive interval%, not %.',
+            p_name, CASE WHEN p_may_be_0 THEN ' or zero' ELSE '' END, coalesce(p_age::text, 'null')
+            USING HINT = 'For example ''30 days''.';
     END IF;
 END;
 $$;
@@ -59,11 +61,12 @@ CREATE OR REPLACE FUNCTION lakets.add_tiering_policy(
 ) RETURNS integer
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
+    SET intervalstyle = 'postgres'  -- the form of the text in config
 AS $$
 DECLARE
     v_table lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
 BEGIN
-    PERFORM lakets._check_age('p_after', p_after);
+    PERFORM lakets._check_age('p_after', p_after, true);
     UPDATE lakets._chronotable_registry AS reg SET tiering_enabled = true WHERE reg.id = v_table.id;
     RETURN lakets._add_policy(v_table, '{tiering,tiered_retention}', jsonb_build_object('after', p_after));
 END;
@@ -79,6 +82,7 @@ CREATE OR REPLACE FUNCTION lakets.add_retention_policy(
 ) RETURNS integer
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
+    SET intervalstyle = 'postgres'  -- the form of the text in config
 AS $$
 DECLARE
     v_table lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
@@ -103,16 +107,17 @@ CREATE OR REPLACE FUNCTION lakets.add_tiered_retention_policy(
 ) RETURNS integer
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
+    SET intervalstyle = 'postgres'  -- the form of the text in config
 AS $$
 DECLARE
     v_table lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
     v_id    integer;
 BEGIN
-    PERFORM lakets._check_age('p_tier_after', p_tier_after);
+    PERFORM lakets._check_age('p_tier_after', p_tier_after, true);
     PERFORM lakets._check_age('p_drop_after', p_drop_after);
     IF p_tier_after >= p_drop_after THEN
         RAISE EXCEPTION 'p_tier_after (%) must be shorter than p_drop_after (%).', p_tier_after, p_drop_after
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'A chunk is proved durable first and dropped later.';
+            USING HINT = 'A chunk is proved durable first and dropped later.';
     END IF;
     UPDATE lakets._chronotable_registry AS reg
        SET tiering_enabled = true, retention_interval = p_drop_after WHERE reg.id = v_table.id;
@@ -124,7 +129,7 @@ BEGIN
 END;
 $$;
 
--- Remove policies of these kinds, or say that there is none.
+-- Remove policies of these kinds; a table without one stays as it is.
 CREATE OR REPLACE FUNCTION lakets._remove_policy(
     p_table lakets._chronotable_registry,
     p_types text[]
@@ -134,10 +139,6 @@ CREATE OR REPLACE FUNCTION lakets._remove_policy(
 AS $$
 BEGIN
     DELETE FROM lakets._policy_registry AS pol WHERE pol.chronotable_id = p_table.id AND pol.policy_type = ANY (p_types);
-    IF NOT FOUND THEN
-        RAISE EXCEPTION '%.% has no % policy.', p_table.schema_name, p_table.table_name, p_types[1]
-            USING ERRCODE = 'undefined_object', HINT = 'lakets._policy_registry lists the policies.';
-    END IF;
     UPDATE lakets._chronotable_registry AS reg
        SET tiering_enabled = EXISTS (SELECT FROM lakets._policy_registry AS pol
                                       WHERE pol.chronotable_id = reg.id AND pol.policy_type IN ('tiering', 'tiered_retention')),
@@ -148,6 +149,7 @@ BEGIN
 END;
 $$;
 
+-- Tier no more. A tiered_retention policy stays: remove_retention_policy removes that.
 CREATE OR REPLACE FUNCTION lakets.remove_tiering_policy(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -155,9 +157,10 @@ CREATE OR REPLACE FUNCTION lakets.remove_tiering_policy(
     LANGUAGE sql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT lakets._remove_policy(lakets._chronotable(p_table_name, p_schema_name), '{tiering,tiered_retention}');
+    SELECT lakets._remove_policy(lakets._chronotable(p_table_name, p_schema_name), '{tiering}');
 $$;
 
+-- Drop no more; of a tiered_retention policy the tiering goes with it.
 CREATE OR REPLACE FUNCTION lakets.remove_retention_policy(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -168,35 +171,32 @@ AS $$
     SELECT lakets._remove_policy(lakets._chronotable(p_table_name, p_schema_name), '{retention,tiered_retention}');
 $$;
 
--- The tiering policy of a table; of every table when none is named.
+-- When chunks of a table are tiered, by a policy of either kind.
 CREATE OR REPLACE FUNCTION lakets.show_tiering_policy(
-    p_table_name  text DEFAULT NULL,
+    p_table_name  text,
     p_schema_name text DEFAULT 'public'
-) RETURNS TABLE (schema_name text, table_name text, policy_type text, after interval, enabled boolean, last_run_at timestamptz)
+) RETURNS TABLE (policy_id integer, after text, enabled boolean, last_run_at timestamptz)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT reg.schema_name, reg.table_name, pol.policy_type,
-           coalesce(pol.config ->> 'after', pol.config ->> 'tier_after')::interval, pol.enabled, pol.last_run_at
+    SELECT pol.id, coalesce(pol.config ->> 'after', pol.config ->> 'tier_after'), pol.enabled, pol.last_run_at
       FROM lakets._policy_registry AS pol
-      JOIN lakets._chronotable_registry AS reg ON reg.id = pol.chronotable_id
-     WHERE pol.policy_type IN ('tiering', 'tiered_retention')
-       AND (p_table_name IS NULL OR (reg.table_name = p_table_name AND reg.schema_name = p_schema_name))
-     ORDER BY reg.schema_name, reg.table_name;
+     WHERE pol.chronotable_id = (lakets._chronotable(p_table_name, p_schema_name)).id
+       AND pol.policy_type IN ('tiering', 'tiered_retention')
+     ORDER BY pol.id;
 $$;
 
--- The retention policy of a table; of every table when none is named.
+-- When chunks of a table are dropped.
 CREATE OR REPLACE FUNCTION lakets.show_retention_policy(
-    p_table_name  text DEFAULT NULL,
+    p_table_name  text,
     p_schema_name text DEFAULT 'public'
-) RETURNS TABLE (schema_name text, table_name text, policy_type text, drop_after interval, enabled boolean, last_run_at timestamptz)
+) RETURNS TABLE (policy_id integer, policy_type text, drop_after text, tier_after text, enabled boolean, last_run_at timestamptz)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT reg.schema_name, reg.table_name, pol.policy_type, (pol.config ->> 'drop_after')::interval, pol.enabled, pol.last_run_at
+    SELECT pol.id, pol.policy_type, pol.config ->> 'drop_after', pol.config ->> 'tier_after', pol.enabled, pol.last_run_at
       FROM lakets._policy_registry AS pol
-      JOIN lakets._chronotable_registry AS reg ON reg.id = pol.chronotable_id
-     WHERE pol.policy_type IN ('retention', 'tiered_retention')
-       AND (p_table_name IS NULL OR (reg.table_name = p_table_name AND reg.schema_name = p_schema_name))
-     ORDER BY reg.schema_name, reg.table_name;
+     WHERE pol.chronotable_id = (lakets._chronotable(p_table_name, p_schema_name)).id
+       AND pol.policy_type IN ('retention', 'tiered_retention')
+     ORDER BY pol.id;
 $$;

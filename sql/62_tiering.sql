@@ -6,7 +6,7 @@
 CREATE OR REPLACE FUNCTION lakets._get_chunks_to_tier(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
-) RETURNS TABLE (chunk_id bigint, chunk_name text, range_start timestamptz, range_end timestamptz)
+) RETURNS TABLE (chunk_id integer, chunk_name text, range_start timestamptz, range_end timestamptz)
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
     SET lock_timeout = '2s'
@@ -16,8 +16,8 @@ DECLARE
     v_after  interval;
     v_proven pg_snapshot;
 BEGIN
-    SELECT pol.after INTO v_after
-      FROM lakets.show_tiering_policy(p_table_name, p_schema_name) AS pol WHERE pol.enabled ORDER BY pol.after LIMIT 1;
+    SELECT pol.after::interval INTO v_after
+      FROM lakets.show_tiering_policy(p_table_name, p_schema_name) AS pol WHERE pol.enabled ORDER BY 1 LIMIT 1;
     IF v_after IS NULL OR NOT v_table.sync_enabled OR lakets._cdf_status(v_table.shadow_table_name) <> 'STREAMING' THEN
         PERFORM lakets._prune_change_log(v_table);
         RETURN;
@@ -33,7 +33,7 @@ BEGIN
                     WHERE log.min_time < chunk.range_end AND log.max_time >= chunk.range_start);
     PERFORM lakets._prune_change_log(v_table);
     RETURN QUERY
-        SELECT chunk.id::bigint, chunk.chunk_name, chunk.range_start, chunk.range_end
+        SELECT chunk.id, chunk.chunk_name, chunk.range_start, chunk.range_end
           FROM lakets._chunk_metadata AS chunk
          WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'active' AND chunk.range_end <= now() - v_after
          ORDER BY chunk.range_start;

@@ -237,7 +237,7 @@ DECLARE
 BEGIN
     IF p_max_rows IS NULL OR p_max_rows < 1 THEN
         RAISE EXCEPTION 'p_max_rows must be 1 or more, not %.', coalesce(p_max_rows::text, 'null')
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'It bounds one transaction; call again until none is removed.';
+            USING HINT = 'It bounds one transaction; call again until none is removed.';
     END IF;
     PERFORM lakets._require_read_committed();
     -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) chunk metadata, (4) parent, (5) partitions that
@@ -311,7 +311,7 @@ DECLARE
 BEGIN
     IF v_changes > v_trims THEN
         RAISE EXCEPTION 'This transaction trimmed %, and changed its table too.', NEW.shadow
-            USING ERRCODE = 'invalid_transaction_state', HINT = 'Call lakets.trim_shadow in a transaction of its own.';
+            USING HINT = 'Call lakets.trim_shadow in a transaction of its own.';
     END IF;
     RETURN NULL;
 END;

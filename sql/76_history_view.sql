@@ -69,10 +69,10 @@ DECLARE
 BEGIN
     IF v_name IS NULL THEN
         RAISE EXCEPTION '%.% is not synced to Unity Catalog.', p_schema_name, p_table_name
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call lakets.enable_sync first; a history begins there.';
+            USING HINT = 'Call lakets.enable_sync first; a history begins there.';
     ELSIF p_catalog IS NOT NULL AND p_uc_schema IS NULL THEN
         RAISE EXCEPTION 'A catalog is given, %, but no schema in it.', p_catalog
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give p_uc_schema too: the schema that the feed writes to.';
+            USING HINT = 'Give p_uc_schema too: the schema that the feed writes to.';
     END IF;
     SELECT string_agg(lakets._databricks_name(col), ', ' ORDER BY ord), string_agg('entry.' || lakets._databricks_name(col), ', ' ORDER BY ord)
       INTO v_columns, v_entries

@@ -70,7 +70,7 @@ BEGIN
     ELSIF v_width > p_bucket_interval THEN
         RAISE EXCEPTION 'The buckets of RollUp % are longer than %: its column % holds buckets of %.',
             p_name, p_bucket_interval, bucket_column, v_width
-            USING ERRCODE = 'invalid_parameter_value', HINT = format('Create it with p_bucket_interval => %L.', v_width);
+            USING HINT = format('Create it with p_bucket_interval => %L.', v_width);
     END IF;
     definition := jsonb_build_object(
         'steps', definition,
@@ -99,12 +99,10 @@ BEGIN
     IF v_reasons IS NULL THEN
         RAISE EXCEPTION 'The query of RollUp % returns no bucket: none of its columns (%) is a timestamptz, timestamp or date.',
             p_name, (SELECT string_agg(ret ->> 'column', ', ') FROM jsonb_array_elements(p_returns) AS ret)
-            USING ERRCODE = 'invalid_parameter_value',
-                  HINT = 'Select lakets.time_bucket(interval, time_column) AS bucket and group by it.';
+            USING HINT = 'Select lakets.time_bucket(interval, time_column) AS bucket and group by it.';
     END IF;
     RAISE EXCEPTION 'The query of RollUp % has no bucket column whose rows depend on the source rows of their own bucket only (%).', p_name, v_reasons
-        USING ERRCODE = 'invalid_parameter_value',
-              HINT = 'Make the bucket of the source''s time column by lakets.time_bucket, date_trunc or date_bin, with constants. Group by it, and join,'
+        USING HINT = 'Make the bucket of the source''s time column by lakets.time_bucket, date_trunc or date_bin, with constants. Group by it, and join,'
                      ' PARTITION BY and DISTINCT ON it as well. What looks at other buckets belongs in a query that reads the RollUp.';
 END;
 $$;
@@ -290,12 +288,10 @@ BEGIN
      WHERE format_type(att.atttypid, att.atttypmod) IS DISTINCT FROM ret ->> 'type' LIMIT 1;
     IF v_misfit.is_type IS NOT NULL THEN
         RAISE EXCEPTION 'Column % of % is %, but the query of RollUp % now returns %.', v_misfit.name, v_relation, v_misfit.is_type, p_rollup.name, v_misfit.wanted
-            USING ERRCODE = 'datatype_mismatch',
-                  HINT = format('ALTER TABLE %s ALTER COLUMN %I TYPE %s, and refresh it: what is resident is then aggregated again.', v_relation, v_misfit.name, v_misfit.wanted);
+            USING HINT = format('ALTER TABLE %s ALTER COLUMN %I TYPE %s, and refresh it: what is resident is then aggregated again.', v_relation, v_misfit.name, v_misfit.wanted);
     ELSIF v_misfit.name IS NOT NULL THEN
         RAISE EXCEPTION '% has no column %, which the query of RollUp % returns.', v_relation, v_misfit.name, p_rollup.name
-            USING ERRCODE = 'undefined_column',
-                  HINT = format('ALTER TABLE %s ADD COLUMN %I %s, and refresh it: what is resident is then aggregated again.', v_relation, v_misfit.name, v_misfit.wanted);
+            USING HINT = format('ALTER TABLE %s ADD COLUMN %I %s, and refresh it: what is resident is then aggregated again.', v_relation, v_misfit.name, v_misfit.wanted);
     END IF;
     p_rollup := lakets._store_definition(p_rollup, v_query.query, v_query.tree, v_query.relations, v_query.returns);
     UPDATE lakets._rollup_registry AS reg 
@@ -332,7 +328,7 @@ BEGIN
         RETURN p_rollup;
     ELSIF v_changed.is_gone AND to_regclass(v_changed.relation) IS DISTINCT FROM lakets._rollup_relation(p_rollup.name) THEN
         RAISE EXCEPTION 'Column % of %, which the query of RollUp % reads, is not there any more.', v_changed."column", v_changed.relation, p_rollup.name
-            USING ERRCODE = 'undefined_column', HINT = 'Give the table or the column its name back, or drop the RollUp and create it again.';
+            USING HINT = 'Give the table or the column its name back, or drop the RollUp and create it again.';
     END IF;
     RETURN lakets._redefine_rollup(p_rollup, 'pg_catalog, pg_temp');
 END;

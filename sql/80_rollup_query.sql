@@ -21,7 +21,7 @@ BEGIN
     CLOSE v_cursor;
 EXCEPTION WHEN invalid_cursor_definition THEN
     RAISE EXCEPTION 'The query of RollUp % is not one SELECT.', p_name
-        USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass a single SELECT statement that changes nothing.';
+        USING HINT = 'Pass a single SELECT statement that changes nothing.';
 END;
 $$;
 
@@ -37,7 +37,7 @@ AS $$
 BEGIN
     IF regexp_replace(p_query, '(?<![\w$])[eE]''(?:[^''\\]|\\.|'''')*''|''(?:[^'']|'''')*''|"(?:[^"]|"")*"', '', 'g') ~ ';|--|/\*|\$(?!\d)|''|"' THEN
         RAISE EXCEPTION 'The stored query of RollUp % is not one SELECT: lakets._rollup_registry was changed by hand.', p_name
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Drop the RollUp and create it again.';
+            USING HINT = 'Drop the RollUp and create it again.';
     END IF;
 END;
 $$;
@@ -94,7 +94,7 @@ BEGIN
     tree := lakets._query_tree(v_tree);
 EXCEPTION WHEN feature_not_supported THEN  -- SELECT INTO, or a statement in WITH that changes something
     RAISE EXCEPTION 'The query of RollUp % is not one SELECT that changes nothing: %.', p_name, SQLERRM
-        USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass a single SELECT statement without INTO and without INSERT, UPDATE or DELETE in WITH.';
+        USING HINT = 'Pass a single SELECT statement without INTO and without INSERT, UPDATE or DELETE in WITH.';
 END;
 $$;
 
@@ -143,7 +143,7 @@ BEGIN
     END IF;
     IF v_what IS NOT NULL THEN
         RAISE EXCEPTION 'The query of RollUp % cannot be kept up to date: %.', p_name, v_what
-            USING ERRCODE = 'invalid_parameter_value', HINT = v_hint;
+            USING HINT = v_hint;
     END IF;
     RETURN p_tree NOT LIKE '%{COERCEVIAIO%'
        AND NOT EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = ANY (v_used) AND fn.provolatile = 's');
@@ -180,7 +180,7 @@ BEGIN
       FROM reached WHERE reached.relation = ANY (p_sources) LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'The query of RollUp % reads rows of % by way of %.', p_name, v_around.source, v_around.relation
-            USING ERRCODE = 'invalid_parameter_value', HINT = format('Name %s itself in the query.', v_around.source);
+            USING HINT = format('Name %s itself in the query.', v_around.source);
     END IF;
     IF v_others <> '{}' THEN
         RAISE WARNING 'Changes of % are not tracked: RollUp % takes them in only where its source changes too.',

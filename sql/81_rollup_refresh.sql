@@ -53,7 +53,7 @@ BEGIN
     IF v_strays > 0 AND (p_rollup.definition ->> 'limited')::boolean THEN
         RAISE EXCEPTION 'The query of RollUp % gives % rows that are in no bucket of the source rows from % to %.',
             p_rollup.name, v_strays, lower(v_times), upper(v_times)
-            USING ERRCODE = 'data_exception', HINT = 'Nothing was changed. Each row must be in the bucket of its source rows: correct the query, and create the RollUp again.';
+            USING HINT = 'Nothing was changed. Each row must be in the bucket of its source rows: correct the query, and create the RollUp again.';
     END IF;
 END;
 $$;
@@ -243,7 +243,7 @@ $$;
 
 -- The RollUps that follow from p_root_ids (those, and all that depend on them; null: every RollUp), in the order
 -- in which they are refreshed. Those of one refresh_order do not depend on each other. Raises on a cycle.
-CREATE OR REPLACE FUNCTION lakets._build_rollup_dag(
+CREATE OR REPLACE FUNCTION lakets._rollup_order(
     p_root_ids integer[] DEFAULT NULL
 ) RETURNS TABLE (rollup_id integer, rollup_name text, depends_on_names text[], refresh_order integer,
                  bucket_interval interval, last_refreshed timestamptz)
@@ -266,7 +266,7 @@ BEGIN
         IF v_ready = '{}' THEN
             RAISE EXCEPTION 'These RollUps depend on each other in a circle: %.',
                 (SELECT string_agg(reg.name, ', ' ORDER BY reg.name) FROM lakets._rollup_registry AS reg WHERE reg.id = ANY (v_waiting))
-                USING ERRCODE = 'invalid_recursion', HINT = 'Correct depends_on in lakets._rollup_registry.';
+                USING HINT = 'Correct depends_on in lakets._rollup_registry.';
         END IF;
         v_order := v_order + 1;
         RETURN QUERY
@@ -276,6 +276,17 @@ BEGIN
         v_waiting := ARRAY(SELECT id FROM unnest(v_waiting) AS id WHERE id <> ALL (v_ready));
     END LOOP;
 END;
+$$;
+
+-- The same as ids only.
+CREATE OR REPLACE FUNCTION lakets._build_rollup_dag(
+    p_root_ids integer[] DEFAULT NULL
+) RETURNS integer[]
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(array_agg(dag.rollup_id ORDER BY dag.refresh_order, dag.rollup_name), '{}')
+      FROM lakets._rollup_order(p_root_ids) AS dag;
 $$;
 
 -- Job 4. Refresh a RollUp with all it is built on and all that is built on it (null: every RollUp), dependencies
@@ -304,10 +315,10 @@ BEGIN
             )
             SELECT upstream.id FROM upstream
             UNION
-            SELECT dag.rollup_id FROM lakets._build_rollup_dag(ARRAY[v_root.id]) AS dag);
+            SELECT dag.rollup_id FROM lakets._rollup_order(ARRAY[v_root.id]) AS dag);
     END IF;
     FOR v_next IN
-        SELECT dag.* FROM lakets._build_rollup_dag() AS dag WHERE v_wanted IS NULL OR dag.rollup_id = ANY (v_wanted)
+        SELECT dag.* FROM lakets._rollup_order() AS dag WHERE v_wanted IS NULL OR dag.rollup_id = ANY (v_wanted)
     LOOP
         rollup_name := v_next.rollup_name;
         refreshed := false;

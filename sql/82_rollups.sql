@@ -11,29 +11,30 @@ AS $$
 BEGIN
     IF coalesce(p_name, '') = '' OR octet_length(p_name) > 48 THEN
         RAISE EXCEPTION 'RollUp name % has % bytes; it needs 1 to 48.', quote_nullable(p_name), coalesce(octet_length(p_name), 0)
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Its tables are named after it, and Postgres keeps 63 bytes of a name.';
+            USING HINT = 'Its tables are named after it, and Postgres keeps 63 bytes of a name.';
     ELSIF EXISTS (SELECT FROM lakets._rollup_registry AS reg WHERE reg.name = p_name) THEN
         RAISE EXCEPTION 'RollUp % exists already.', p_name
-            USING ERRCODE = 'duplicate_object', HINT = 'Drop it first with lakets.drop_rollup, or choose another name.';
+            USING HINT = 'Drop it first with lakets.drop_rollup, or choose another name.';
     ELSIF to_regclass(format('public.%I', '_rollup_' || p_name)) IS NOT NULL THEN
         RAISE EXCEPTION 'RollUp % would be kept in public.%, but there is such a relation.', p_name, '_rollup_' || p_name
-            USING ERRCODE = 'duplicate_object', HINT = 'Rename or drop that relation, or choose another name.';
+            USING HINT = 'Rename or drop that relation, or choose another name.';
     ELSIF p_bucket_interval IS NULL OR extract(epoch FROM p_bucket_interval) <= 0 THEN
         RAISE EXCEPTION 'Bucket interval % is not usable.', coalesce(p_bucket_interval::text, 'null')
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Use the positive interval that the query buckets by.';
+            USING HINT = 'Use the positive interval that the query buckets by.';
     END IF;
     PERFORM lakets.time_bucket(p_bucket_interval, now());  -- refuses months mixed with days
 END;
 $$;
 
--- What a query reads: the ChronoTable (given, or the only one it names) and the RollUps. Raises when it reads
--- neither, or not the table that was given.
+-- What a query reads: the ChronoTable (given, or the only one it names) and the RollUps (named, or read by it). A
+-- query that reads RollUps need not read the table that was given: then it has no source but those. Raises when it
+-- reads neither, or not the table that was given.
 CREATE OR REPLACE FUNCTION lakets._resolve_sources(
     p_name          text,
     p_relations     oid[],
     p_source_table  text,
     p_source_schema text,
-    p_depends_on    integer[],
+    p_depends_on    text[],
     OUT chronotable_id integer,
     OUT depends_on     integer[]
 )
@@ -43,31 +44,35 @@ AS $$
 DECLARE
     v_tables  integer[] := ARRAY(SELECT reg.id FROM lakets._chronotable_registry AS reg
                                   WHERE to_regclass(format('%I.%I', reg.schema_name, reg.table_name))::oid = ANY (p_relations));
-    v_unknown integer   := (SELECT dep FROM unnest(p_depends_on) AS dep
-                             WHERE NOT EXISTS (SELECT FROM lakets._rollup_registry AS reg WHERE reg.id = dep) LIMIT 1);
+    v_unknown text      := (SELECT coalesce(dep, 'null') FROM unnest(p_depends_on) AS dep
+                             WHERE NOT EXISTS (SELECT FROM lakets._rollup_registry AS reg WHERE reg.name = dep) LIMIT 1);
 BEGIN
     IF v_unknown IS NOT NULL THEN
-        RAISE EXCEPTION 'RollUp % depends on RollUp id %, which does not exist.', p_name, v_unknown
-            USING ERRCODE = 'undefined_object', HINT = 'lakets._rollup_registry lists the ids.';
+        RAISE EXCEPTION 'RollUp % depends on RollUp %, which does not exist.', p_name, v_unknown
+            USING HINT = 'p_depends_on takes the names of RollUps; lakets.show_rollups() lists them.';
     END IF;
     depends_on := ARRAY(
-        SELECT unnest(p_depends_on)
+        SELECT reg.id FROM lakets._rollup_registry AS reg WHERE reg.name = ANY (p_depends_on)
         UNION
         SELECT reg.id FROM lakets._rollup_registry AS reg
          WHERE to_regclass(format('public.%I', '_rollup_' || reg.name))::oid = ANY (p_relations)
          ORDER BY 1);
     IF p_source_table IS NOT NULL THEN
         chronotable_id := (lakets._chronotable(p_source_table, p_source_schema)).id;
-        IF chronotable_id <> ALL (v_tables) THEN
+        IF chronotable_id = ANY (v_tables) THEN
+            RETURN;
+        ELSIF v_tables = '{}' AND depends_on <> '{}' THEN
+            chronotable_id := NULL;
+        ELSE
             RAISE EXCEPTION 'The query of RollUp % does not read its source %.%.', p_name, p_source_schema, p_source_table
-                USING ERRCODE = 'invalid_parameter_value', HINT = 'Name the ChronoTable in the query''s FROM.';
+                USING HINT = 'Name the ChronoTable in the query''s FROM.';
         END IF;
     ELSIF cardinality(v_tables) = 1 THEN
         chronotable_id := v_tables[1];
     ELSIF cardinality(v_tables) > 1 OR depends_on = '{}' THEN
         RAISE EXCEPTION 'RollUp % needs one source: its query reads % ChronoTables and % RollUps.',
             p_name, cardinality(v_tables), cardinality(depends_on)
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass p_source_table, or read a ChronoTable or other RollUps.';
+            USING HINT = 'Pass p_source_table, or read a ChronoTable or other RollUps.';
     END IF;
 END;
 $$;
@@ -79,7 +84,7 @@ CREATE OR REPLACE FUNCTION lakets._create_rollup(
     p_bucket_interval interval,
     p_source_table    text,
     p_source_schema   text,
-    p_depends_on      integer[],
+    p_depends_on      text[],
     p_search_path     text
 ) RETURNS integer
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -141,15 +146,16 @@ END;
 $$;
 
 -- Make public._rollup_<name> from a query that groups by time_bucket, load it, keep it fresh from now on; returns its
--- id. Each of its buckets must depend on source rows within that bucket only. No SET clause: the query is
--- read under the caller's search_path, and qualified for good.
+-- id. Each of its buckets must depend on source rows within that bucket only. p_depends_on: the names of the RollUps
+-- that it reads, where the query does not say so itself. No SET clause: the query is read under the caller's
+-- search_path, and qualified for good.
 CREATE OR REPLACE FUNCTION lakets.create_rollup(
     p_name            text,
     p_query           text,
-    p_bucket_interval interval  DEFAULT '1 hour',
-    p_source_table    text      DEFAULT NULL,
-    p_source_schema   text      DEFAULT 'public',
-    p_depends_on      integer[] DEFAULT '{}'
+    p_bucket_interval interval DEFAULT '1 hour',
+    p_source_table    text     DEFAULT NULL,
+    p_source_schema   text     DEFAULT 'public',
+    p_depends_on      text[]   DEFAULT '{}'
 ) RETURNS integer
     LANGUAGE sql VOLATILE PARALLEL UNSAFE
 AS $$
@@ -170,7 +176,7 @@ DECLARE
 BEGIN
     IF p_refresh_lag IS NULL OR p_refresh_lag < interval '0' THEN
         RAISE EXCEPTION 'refresh_lag must be zero or a positive interval, not %.', coalesce(p_refresh_lag::text, 'null')
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Zero refreshes at every call.';
+            USING HINT = 'Zero refreshes at every call.';
     END IF;
     UPDATE lakets._rollup_registry AS reg SET refresh_lag = p_refresh_lag WHERE reg.id = v_rollup.id;
 END;
@@ -239,7 +245,7 @@ DECLARE
 BEGIN
     IF p_from IS NULL OR p_to IS NULL OR NOT isfinite(p_from) OR NOT isfinite(p_to) OR p_from >= p_to THEN
         RAISE EXCEPTION 'The range from % to % marks no bucket.', coalesce(p_from::text, 'null'), coalesce(p_to::text, 'null')
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Give a finite start and a later finite end.';
+            USING HINT = 'Give a finite start and a later finite end.';
     END IF;
     v_dirty := tstzmultirange(lakets._labels_of(v_rollup.definition -> 'steps', tstzrange(p_from, p_to)));
     v_dirty := v_dirty - lakets._frozen_buckets(v_rollup, v_dirty);
@@ -270,7 +276,7 @@ BEGIN
       FROM lakets._rollup_registry AS reg WHERE v_rollup.id = ANY (reg.depends_on);
     IF v_dependants IS NOT NULL THEN
         RAISE EXCEPTION 'RollUp % cannot be dropped: these are built on it: %.', p_name, v_dependants
-            USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Drop them first.';
+            USING HINT = 'Drop them first.';
     END IF;
     EXECUTE format('DROP VIEW IF EXISTS public.%I', '_rollup_rt_' || p_name);
     EXECUTE format('DROP FUNCTION IF EXISTS lakets.%I()', '_rollup_live_' || v_rollup.id);
@@ -282,14 +288,13 @@ $$;
 
 -- Every RollUp and how it stands.
 CREATE OR REPLACE FUNCTION lakets.show_rollups()
-    RETURNS TABLE (rollup_name text, source_table text, depends_on_names text[], bucket_interval interval, refresh_lag interval,
-                   watermark timestamptz, last_refreshed timestamptz, sync_enabled boolean)
+    RETURNS TABLE (name text, rollup_table text, realtime_view text, bucket_interval interval, refresh_lag interval,
+                   watermark timestamptz, last_refreshed_at timestamptz, source_table text, bucket_column text, depends_on integer[])
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT reg.name, tab.schema_name || '.' || tab.table_name,
-           ARRAY(SELECT up.name FROM lakets._rollup_registry AS up WHERE up.id = ANY (reg.depends_on) ORDER BY up.name),
-           reg.bucket_interval, reg.refresh_lag, reg.watermark, reg.last_refreshed_at, reg.sync_enabled
+    SELECT reg.name, reg.rollup_table, reg.realtime_view, reg.bucket_interval, reg.refresh_lag, reg.watermark,
+           reg.last_refreshed_at, tab.schema_name || '.' || tab.table_name, reg.bucket_column, reg.depends_on
       FROM lakets._rollup_registry AS reg
       LEFT JOIN lakets._chronotable_registry AS tab ON tab.id = reg.source_chronotable_id
      ORDER BY reg.name;
@@ -302,5 +307,5 @@ CREATE OR REPLACE FUNCTION lakets.show_rollup_dag()
     SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT dag.rollup_name, dag.depends_on_names, dag.refresh_order, dag.bucket_interval, dag.last_refreshed
-      FROM lakets._build_rollup_dag() AS dag;
+      FROM lakets._rollup_order() AS dag;
 $$;

@@ -40,7 +40,7 @@ BEGIN
       FROM lakets._define_rollup(p_rollup.name, p_tree, p_returns, p_relations, v_table, v_rollups, p_rollup.bucket_interval, p_rollup.bucket_column);
     IF v_found.bucket_column <> p_rollup.bucket_column OR v_found.definition -> 'steps' <> p_rollup.definition -> 'steps' THEN
         RAISE EXCEPTION 'The view of RollUp % must have its buckets in column %, as the RollUp has; the query has others.', p_rollup.name, p_rollup.bucket_column
-            USING ERRCODE = 'invalid_parameter_value', HINT = 'Make the bucket as the query of the RollUp does.';
+            USING HINT = 'Make the bucket as the query of the RollUp does.';
     END IF;
     FOR v_source IN SELECT src.* FROM lakets._rollup_sources(v_table, v_rollups) AS src WHERE src.relation::oid = ANY (p_relations) LOOP
         -- This is what lets old chunks be pruned.

@@ -5,7 +5,7 @@
 CREATE OR REPLACE FUNCTION lakets.show_tiering_status(
     p_table_name  text DEFAULT NULL,
     p_schema_name text DEFAULT 'public'
-) RETURNS TABLE (schema_name text, table_name text, after interval, active_chunks bigint, tiered_chunks bigint, pending_chunks bigint,
+) RETURNS TABLE (schema_name text, table_name text, after text, active_chunks integer, tiered_chunks integer, pending_chunks integer,
                  reclaimable_bytes bigint, reclaimed_bytes bigint, cdf_status text, cdf_lag_bytes bigint, caught_up boolean,
                  last_run_at timestamptz)
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -28,9 +28,9 @@ BEGIN
         schema_name := v_table.schema_name;
         table_name := v_table.table_name;
         SELECT pol.after, pol.last_run_at INTO after, last_run_at
-          FROM lakets.show_tiering_policy(v_table.table_name, v_table.schema_name) AS pol ORDER BY pol.after LIMIT 1;
+          FROM lakets.show_tiering_policy(v_table.table_name, v_table.schema_name) AS pol ORDER BY pol.after::interval LIMIT 1;
         SELECT count(*) FILTER (WHERE chunk.status = 'active'), count(*) FILTER (WHERE chunk.status = 'tiered'),
-               count(*) FILTER (WHERE chunk.status = 'active' AND chunk.range_end <= now() - after),
+               count(*) FILTER (WHERE chunk.status = 'active' AND chunk.range_end <= now() - after::interval),
                coalesce(sum(pg_total_relation_size(lakets._chunk_relation(v_table, chunk))) FILTER (WHERE chunk.status = 'tiered'), 0),
                coalesce(sum(chunk.size_bytes) FILTER (WHERE chunk.status = 'dropped'), 0)
           INTO active_chunks, tiered_chunks, pending_chunks, reclaimable_bytes, reclaimed_bytes
@@ -87,7 +87,22 @@ EXCEPTION WHEN lock_not_available THEN
 END;
 $$;
 
--- Everything worth a gauge, as name, value, labels. Times are in seconds.
+-- How many rows the chunks of a ChronoTable hold, as far as ANALYZE and VACUUM know.
+CREATE OR REPLACE FUNCTION lakets._estimated_rows(
+    p_table lakets._chronotable_registry
+) RETURNS bigint
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT coalesce(sum(greatest(cls.reltuples, 0)), 0)::bigint
+          FROM pg_inherits AS inh JOIN pg_class AS cls ON cls.oid = inh.inhrelid
+         WHERE inh.inhparent = to_regclass(format('%I.%I', p_table.schema_name, p_table.table_name)));
+END;
+$$;
+
+-- Everything worth a gauge, as name, value, labels; times in seconds. {table}: one row a ChronoTable, and so on.
 CREATE OR REPLACE FUNCTION lakets.lakets_metrics()
     RETURNS TABLE (metric_name text, metric_value double precision, labels jsonb)
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -95,21 +110,38 @@ CREATE OR REPLACE FUNCTION lakets.lakets_metrics()
 AS $$
 BEGIN
     RETURN QUERY
-        SELECT 'lakets_chunks', n::double precision, jsonb_build_object('chronotable', health.chronotable, 'status', status)
-          FROM lakets.chunk_health() AS health,
-               LATERAL (VALUES ('active', health.active_chunks), ('tiered', health.tiered_chunks), ('dropped', health.dropped_chunks)) AS v (status, n);
+        SELECT 'lakets_chronotables_total', count(*)::double precision, '{}'::jsonb FROM lakets._chronotable_registry;
     RETURN QUERY
-        SELECT 'lakets_rows_outside_chunks', lakets._stray_rows(reg)::double precision,
-               jsonb_build_object('chronotable', reg.schema_name || '.' || reg.table_name)
-          FROM lakets._chronotable_registry AS reg ORDER BY reg.id;
+        SELECT 'lakets_chunks_total', count(chunk.id)::double precision, jsonb_build_object('status', state.status)
+          FROM unnest('{active,tiered,dropped}'::text[]) AS state (status)
+          LEFT JOIN lakets._chunk_metadata AS chunk ON chunk.status = state.status
+         GROUP BY state.status;
     RETURN QUERY
-        SELECT 'lakets_rollup_lag_seconds', extract(epoch FROM now() - reg.last_refreshed_at)::double precision,
-               jsonb_build_object('rollup', reg.name)
-          FROM lakets._rollup_registry AS reg;
+        SELECT 'lakets_policies_total', count(*)::double precision, jsonb_build_object('type', pol.policy_type)
+          FROM lakets._policy_registry AS pol WHERE pol.enabled GROUP BY pol.policy_type;
     RETURN QUERY
-        SELECT m.name, m.value::double precision, jsonb_build_object('chronotable', status.schema_name || '.' || status.table_name)
+        SELECT 'lakets_database_size_bytes', pg_database_size(current_database())::double precision, '{}'::jsonb;
+    RETURN QUERY
+        SELECT m.name, m.value, jsonb_build_object('table', reg.schema_name || '.' || reg.table_name)
+          FROM lakets._chronotable_registry AS reg,
+               LATERAL (VALUES ('lakets_estimated_rows', lakets._estimated_rows(reg)::double precision),
+                               ('lakets_rows_outside_chunks', lakets._stray_rows(reg)::double precision),
+                               ('lakets_sync_enabled', reg.sync_enabled::integer::double precision)) AS m (name, value)
+         ORDER BY reg.id;
+    RETURN QUERY
+        SELECT m.name, m.value::double precision, jsonb_build_object('table', status.schema_name || '.' || status.table_name)
           FROM lakets.show_tiering_status() AS status,
-               LATERAL (VALUES ('lakets_tiering_pending', status.pending_chunks), ('lakets_tiering_tiered', status.tiered_chunks),
-                               ('lakets_tiering_caught_up', status.caught_up::integer::bigint)) AS m (name, value);
+               LATERAL (VALUES ('lakets_tiering_pending_chunks', status.pending_chunks),
+                               ('lakets_tiering_tiered_chunks_total', status.tiered_chunks),
+                               ('lakets_tiering_caught_up', status.caught_up::integer)) AS m (name, value);
+    RETURN QUERY
+        SELECT m.name, m.value::double precision, jsonb_build_object('rollup', reg.name)
+          FROM lakets._rollup_registry AS reg,
+               LATERAL (VALUES ('lakets_rollup_watermark_lag_seconds', extract(epoch FROM now() - reg.watermark)),
+                               ('lakets_rollup_refresh_lag_seconds', extract(epoch FROM now() - reg.last_refreshed_at)),
+                               ('lakets_rollup_invalidation_log_depth',
+                                (SELECT count(*) FROM lakets._rollup_invalidation_log AS mark WHERE mark.rollup_id = reg.id))) AS m (name, value)
+         WHERE m.value IS NOT NULL
+         ORDER BY reg.id;
 END;
 $$;

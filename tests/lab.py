@@ -159,7 +159,7 @@ class Lab:
             )
             self.conn.execute(
                 "SELECT lakets.create_rollup(p_name => %s, p_query => %s, p_bucket_interval => '1 day',"
-                " p_depends_on => ARRAY(SELECT id FROM lakets._rollup_registry WHERE name = %s))",
+                " p_depends_on => ARRAY[%s]::text[])",
                 [name, query, reads],
             )
         else:

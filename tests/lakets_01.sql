@@ -232,7 +232,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION lakets.create_rollup(p_name text, p_query text, p_bucket_interval interval DEFAULT '1 hour',
-    p_source_table text DEFAULT NULL, p_source_schema text DEFAULT 'public', p_depends_on int[] DEFAULT '{}')
+    p_source_table text DEFAULT NULL, p_source_schema text DEFAULT 'public', p_depends_on text[] DEFAULT '{}')
     RETURNS int LANGUAGE plpgsql AS $$
 DECLARE
     v_id int;
@@ -243,7 +243,7 @@ BEGIN
     EXECUTE format('CREATE TABLE public.%I AS %s', '_rollup_' || p_name, p_query);
     INSERT INTO lakets._rollup_registry (name, source_chronotable_id, rollup_table, bucket_interval, query_text, depends_on)
     VALUES (p_name, CASE WHEN p_source_table IS NOT NULL THEN lakets._table_id(p_source_table, p_source_schema) END,
-            'public._rollup_' || p_name, p_bucket_interval, p_query, p_depends_on) RETURNING id INTO v_id;
+            'public._rollup_' || p_name, p_bucket_interval, p_query, ARRAY(SELECT id FROM lakets._rollup_registry WHERE name = ANY (p_depends_on))) RETURNING id INTO v_id;
     RETURN v_id;
 END $$;
 

@@ -326,7 +326,8 @@ class LakeTSContract(LakeTSCalls):
         :param name: Its name; the table will be ``public._rollup_<name>``.
         :param query: What it holds; its first column is the bucket.
         :param bucket_interval: How long a bucket is.
-        :param source_table: The ChronoTable it reads; None when it reads other RollUps only.
+        :param source_table: The ChronoTable it reads. LakeTS 0.1.x needs it even where the query reads other
+            RollUps only; later versions take None.
         :param source_schema: The schema of that table.
         :param depends_on: The names of the RollUps it reads.
         """
@@ -339,19 +340,9 @@ class LakeTSContract(LakeTSCalls):
                 p_bucket_interval=bucket_interval,
                 p_source_table=source_table,
                 p_source_schema=source_schema,
-                p_depends_on=[self._rollup_id(one) for one in depends_on],
+                p_depends_on=list(depends_on),
             )
         )
-
-    def _rollup_id(self, name: str) -> int:
-        rows = self._query(
-            "SELECT id FROM lakets._rollup_registry WHERE name = %(name)s",
-            {"name": name},
-            doing=f"Looking up RollUp {name}",
-        )
-        if not rows:
-            raise LakeTSArgumentError(f"RollUp {name!r} does not exist, so no other can read it.")
-        return int(rows[0]["id"])
 
     def drop_rollup(self, name: str) -> None:
         """Drop a RollUp and its table."""

@@ -45,7 +45,7 @@ SELECT lakets.create_rollup(kind || '_' || tab, format(
 SELECT lakets.create_rollup('daily_metrics', 'SELECT lakets.time_bucket(''1 day'', bucket) AS bucket, sum(total) AS total'
                             ' FROM _rollup_hourly_metrics GROUP BY 1', '1 day');
 SELECT lakets.enable_sync('hourly_metrics');
-SELECT lakets.set_refresh_lag(rollup_name, '0') FROM lakets.show_rollups();
+SELECT lakets.set_refresh_lag(name, '0') FROM lakets.show_rollups();
 
 -- A job's inner steps: each definition, and each writing statement on these.
 CREATE EVENT TRIGGER steps ON ddl_command_start EXECUTE FUNCTION steps.at_ddl();

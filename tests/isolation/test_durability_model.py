@@ -226,7 +226,7 @@ class Durability(RuleBasedStateMachine):
         """Return what a job says; nothing when it is contended or the chunk was dropped before."""
         try:
             return (session.run(query, *parameters) or [(None,)])[0][0]
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.ObjectNotInPrerequisiteState):
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.RaiseException):
             if session is self.prover:
                 self.end_prover("ROLLBACK")
             return None

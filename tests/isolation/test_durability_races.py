@@ -399,7 +399,7 @@ def test_job_that_would_store_a_proof_refuses_an_old_snapshot(
 ) -> None:
     writer.begin("REPEATABLE READ")
 
-    with raises("25000", match="read committed"):  # type: ignore[attr-defined]
+    with raises("P0001", match="read committed"):  # type: ignore[attr-defined]
         writer.run(f"SELECT {job}", *([stage.chunk(COLD)] if "%s" in job else []))
 
 

@@ -201,7 +201,7 @@ def test_refresh_refuses_a_transaction_that_cannot_see_new_commits(
 ) -> None:
     refresher.begin("REPEATABLE READ")
 
-    with raises("25000", match="read committed"):  # type: ignore[attr-defined]
+    with raises("P0001", match="read committed"):  # type: ignore[attr-defined]
         refresher.run(REFRESH, "hourly")
 
 
@@ -409,7 +409,7 @@ def test_two_sessions_that_create_the_same_rollup_end_in_one(
     refresher.wait_blocked_by(writer)
     writer.commit()
 
-    with raises("42710", match="exists already"):  # type: ignore[attr-defined]
+    with raises("P0001", match="exists already"):  # type: ignore[attr-defined]
         refresher.finish()
 
 
@@ -447,7 +447,7 @@ def test_drop_waits_for_the_refresh(rollups: Stage, writer: Session, refresher: 
     refresher.commit()
     writer.finish()
 
-    assert rollups.column("SELECT rollup_name FROM lakets.show_rollups()") == ["hourly"]
+    assert rollups.column("SELECT name FROM lakets.show_rollups()") == ["hourly"]
 
 
 def test_refresh_of_a_rollup_that_is_being_dropped_steps_aside(
@@ -484,7 +484,7 @@ def test_rollup_cannot_be_dropped_under_one_that_is_being_built_on_it(
     refresher.wait_blocked_by(writer)
     writer.commit()
 
-    with raises("2BP01", match="weekly"):  # type: ignore[attr-defined]
+    with raises("P0001", match="weekly"):  # type: ignore[attr-defined]
         refresher.finish()
 
 

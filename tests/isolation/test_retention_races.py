@@ -368,7 +368,7 @@ def test_tiering_waits_for_retention_and_says_that_the_chunk_is_gone(
     prover.wait_blocked_by(retention)
     retention.commit()
 
-    with raises("55000", match="already dropped"):  # type: ignore[attr-defined]
+    with raises("P0001", match="already dropped"):  # type: ignore[attr-defined]
         prover.finish()
 
 

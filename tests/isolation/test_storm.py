@@ -23,9 +23,7 @@ WRITERS = 3
 # What a job may be told by those who came first; a deadlock is none of it.
 ANSWERS = (
     psycopg.errors.LockNotAvailable,
-    psycopg.errors.ObjectNotInPrerequisiteState,  # the chunk is dropped by now
-    psycopg.errors.UndefinedObject,  # the RollUp is
-    psycopg.errors.DuplicateObject,
+    psycopg.errors.RaiseException,  # the chunk or RollUp is dropped by now, or there is one
     psycopg.errors.CheckViolation,  # a row was on its way to the default partition when its chunk came
 )
 

@@ -295,7 +295,7 @@ def test_drop_chunks_drops_active_chunks_and_leaves_tiered_ones(stage: Stage, fe
 
 @pytest.mark.parametrize("age", [None, "0", "-1 day"])
 def test_drop_chunks_wants_an_age(plain: Stage, raises: Callable[..., object], age: str | None) -> None:
-    with raises("22023", match="p_older_than"):  # type: ignore[attr-defined]
+    with raises("P0001", match="p_older_than"):  # type: ignore[attr-defined]
         plain.run("SELECT lakets.drop_chunks('metrics', %s)", age)
 
 
@@ -308,7 +308,7 @@ def test_drop_chunks_wants_an_age(plain: Stage, raises: Callable[..., object], a
     ],
 )
 def test_unknown_table_is_named(plain: Stage, raises: Callable[..., object], call: str) -> None:
-    with raises("42P01", match="nowhere"):  # type: ignore[attr-defined]
+    with raises("P0001", match="nowhere"):  # type: ignore[attr-defined]
         plain.run(call)
 
 
@@ -318,11 +318,11 @@ def test_retention_refuses_a_transaction_that_cannot_see_new_commits(
 ) -> None:
     plain.run("BEGIN ISOLATION LEVEL REPEATABLE READ")
 
-    with raises("25000", match="read committed"):  # type: ignore[attr-defined]
+    with raises("P0001", match="read committed"):  # type: ignore[attr-defined]
         plain.run(call)
 
 
 @pytest.mark.parametrize("count", [0, -1])
 def test_batch_must_hold_a_chunk(plain: Stage, raises: Callable[..., object], count: int) -> None:
-    with raises("22023", match="p_max_chunks"):  # type: ignore[attr-defined]
+    with raises("P0001", match="p_max_chunks"):  # type: ignore[attr-defined]
         plain.run("SELECT lakets.execute_retention('metrics', p_max_chunks => %s)", count)

@@ -36,7 +36,7 @@ def test_type_of_a_column_that_the_query_sums_is_asked_for(
     sums.run(f"ALTER TABLE metrics ALTER COLUMN v TYPE {new}")
     sums.run("INSERT INTO metrics VALUES ('2024-01-01 01:10+00', 'k', 0.75)")
 
-    with raises("42804", match="Column total of public._rollup_q is bigint, but the query"):  # type: ignore[attr-defined]
+    with raises("P0001", match="Column total of public._rollup_q is bigint, but the query"):  # type: ignore[attr-defined]
         sums.refresh("q")
 
 
@@ -59,7 +59,7 @@ def test_wider_text_is_asked_for_before_a_value_does_not_fit(
     stage.rollup("q", query=SUMS)
     stage.run("ALTER TABLE metrics ALTER COLUMN kind TYPE varchar(9)")
 
-    with raises("42804", match=r"Column kind .* is character varying\(3\)"):  # type: ignore[attr-defined]
+    with raises("P0001", match=r"Column kind .* is character varying\(3\)"):  # type: ignore[attr-defined]
         stage.refresh("q")
 
 
@@ -77,7 +77,7 @@ def test_column_that_the_query_reads_and_that_is_gone_is_named(
 ) -> None:
     sums.run("ALTER TABLE metrics DROP COLUMN v")
 
-    with raises("42703", match="Column v of public.metrics, which the query of RollUp q reads"):  # type: ignore[attr-defined]
+    with raises("P0001", match="Column v of public.metrics, which the query of RollUp q reads"):  # type: ignore[attr-defined]
         sums.refresh("q")
 
 
@@ -96,7 +96,7 @@ def test_rollup_that_lost_a_column_is_not_written_by_position(
     sums.run("ALTER TABLE _rollup_q DROP COLUMN top")
     sums.run("UPDATE metrics SET v = v + 1")
 
-    with raises("42703", match="public._rollup_q has no column top"):  # type: ignore[attr-defined]
+    with raises("P0001", match="public._rollup_q has no column top"):  # type: ignore[attr-defined]
         sums.refresh("q")
 
 

@@ -29,33 +29,35 @@ def scene(stage: Stage) -> Stage:
 @pytest.mark.parametrize(
     ("arguments", "code", "match"),
     [
-        (("hourly", HOURS, "1 hour", None, []), "42710", "exists already"),
-        (("", HOURS, "1 hour", None, []), "22023", "1 to 48"),
-        ((None, HOURS, "1 hour", None, []), "22023", "1 to 48"),
-        (("é" * 25, HOURS, "1 hour", None, []), "22023", "has 50 bytes"),
-        (("taken", HOURS, "1 hour", None, []), "42710", "there is such a relation"),
-        (("new", HOURS, None, None, []), "22023", "Bucket interval null"),
-        (("new", HOURS, "0", None, []), "22023", "Bucket interval 00:00:00"),
-        (("new", HOURS, "-1 hour", None, []), "22023", "Bucket interval -01:00:00"),
+        (("hourly", HOURS, "1 hour", None, []), "P0001", "exists already"),
+        (("", HOURS, "1 hour", None, []), "P0001", "1 to 48"),
+        ((None, HOURS, "1 hour", None, []), "P0001", "1 to 48"),
+        (("é" * 25, HOURS, "1 hour", None, []), "P0001", "has 50 bytes"),
+        (("taken", HOURS, "1 hour", None, []), "P0001", "there is such a relation"),
+        (("new", HOURS, None, None, []), "P0001", "Bucket interval null"),
+        (("new", HOURS, "0", None, []), "P0001", "Bucket interval 00:00:00"),
+        (("new", HOURS, "-1 hour", None, []), "P0001", "Bucket interval -01:00:00"),
         (("new", HOURS, "1 month 1 day", None, []), "22023", "mix months"),
-        (("new", "SELECT value FROM metrics", "1 hour", None, []), "22023", "returns no bucket"),
+        (("new", "SELECT value FROM metrics", "1 hour", None, []), "P0001", "returns no bucket"),
         (
             ("new", "SELECT at AS bucket FROM plain", "1 hour", None, []),
-            "22023",
+            "P0001",
             "reads 0 ChronoTables and 0 RollUps",
         ),
         (
             ("new", "SELECT m.at AS bucket FROM metrics m JOIN others USING (at)", "1 hour", None, []),
-            "22023",
+            "P0001",
             "reads 2 ChronoTables",
         ),
-        (("new", HOURS, "1 hour", "others", []), "22023", "does not read its source public.others"),
-        (("new", HOURS, "1 hour", "plain", []), "42P01", "public.plain is not a ChronoTable"),
-        (("new", HOURS, "1 hour", "nowhere", []), "42P01", "public.nowhere is not a ChronoTable"),
-        (("new", HOURS, "1 hour", None, [4711]), "42704", "RollUp id 4711"),
+        (("new", HOURS, "1 hour", "others", []), "P0001", "does not read its source public.others"),
+        (("new", HOURS, "1 hour", "plain", []), "P0001", "public.plain is not a ChronoTable"),
+        (("new", HOURS, "1 hour", "nowhere", []), "P0001", "public.nowhere is not a ChronoTable"),
+        (("new", HOURS, "1 hour", None, ["nowhere"]), "P0001", "depends on RollUp nowhere"),
+        (("new", HOURS, "1 hour", None, ["1"]), "P0001", "depends on RollUp 1, which does not exist"),
+        (("new", HOURS, "1 hour", None, [None]), "P0001", "depends on RollUp null"),
         (("new", "SELECT * FROM nowhere", "1 hour", None, []), "42P01", "nowhere"),
         (("new", "SELEC 1", "1 hour", None, []), "42601", "syntax error"),
-        (("new", "INSERT INTO metrics VALUES (1)", "1 hour", None, []), "22023", "is not one SELECT"),
+        (("new", "INSERT INTO metrics VALUES (1)", "1 hour", None, []), "P0001", "is not one SELECT"),
     ],
 )
 def test_rollup_that_cannot_be_is_refused(
@@ -66,7 +68,7 @@ def test_rollup_that_cannot_be_is_refused(
     with raises(code, match=match):  # type: ignore[attr-defined]
         scene.run(CREATE, *arguments)
 
-    assert scene.column("SELECT rollup_name FROM lakets.show_rollups()") == ["hourly"]
+    assert scene.column("SELECT name FROM lakets.show_rollups()") == ["hourly"]
     assert (
         scene.column(
             "SELECT relname::text FROM pg_class WHERE relname LIKE '%%new' OR relname LIKE '\\_def%%'"
@@ -89,7 +91,7 @@ def test_rollup_that_cannot_be_is_refused(
     ],
 )
 def test_unknown_rollup_is_named(scene: Stage, raises: Callable[..., object], call: str) -> None:
-    with raises("42704", match="RollUp nowhere does not exist"):  # type: ignore[attr-defined]
+    with raises("P0001", match="RollUp nowhere does not exist"):  # type: ignore[attr-defined]
         scene.run(f"SELECT {call}")
 
 
@@ -107,20 +109,20 @@ def test_unknown_rollup_is_named(scene: Stage, raises: Callable[..., object], ca
 def test_range_that_holds_no_bucket_is_refused(
     scene: Stage, raises: Callable[..., object], dates: tuple[str | None, str | None]
 ) -> None:
-    with raises("22023", match="marks no bucket"):  # type: ignore[attr-defined]
+    with raises("P0001", match="marks no bucket"):  # type: ignore[attr-defined]
         scene.run("SELECT lakets.invalidate_rollup_range('hourly', %s, %s)", *dates)
 
 
 @pytest.mark.parametrize("lag", [None, "-1 second"])
 def test_refresh_lag_must_be_a_length(scene: Stage, raises: Callable[..., object], lag: str | None) -> None:
-    with raises("22023", match="refresh_lag"):  # type: ignore[attr-defined]
+    with raises("P0001", match="refresh_lag"):  # type: ignore[attr-defined]
         scene.run("SELECT lakets.set_refresh_lag('hourly', %s)", lag)
 
 
 def test_rollup_whose_table_was_dropped_by_hand_says_so(scene: Stage, raises: Callable[..., object]) -> None:
     scene.run("DROP TABLE _rollup_hourly")
 
-    with raises("42P01", match="_rollup_hourly does not exist"):  # type: ignore[attr-defined]
+    with raises("P0001", match="_rollup_hourly does not exist"):  # type: ignore[attr-defined]
         scene.refresh("hourly")
 
     scene.run("SELECT lakets.drop_rollup('hourly')")

@@ -218,7 +218,7 @@ def test_query_that_cannot_be_kept_right_is_refused(
         db.run("INSERT INTO metrics VALUES (1, '2024-01-01 12:30+00', 5, now())")
     before = db.value("SELECT count(*) FROM metrics")
 
-    with db.refused("42601" if reason == "syntax error" else "22023", match=reason):
+    with db.refused("42601" if reason == "syntax error" else "P0001", match=reason):
         db.run("SELECT lakets.create_rollup('q', %s)", query)
 
     assert db.value("SELECT count(*) FROM metrics") == before
@@ -228,7 +228,7 @@ def test_query_that_cannot_be_kept_right_is_refused(
 def test_hours_beside_the_day_of_a_rollup_are_refused(scene: Stage, raises: Callable[..., object]) -> None:
     scene.rollup("daily", every="1 day")
 
-    with raises("22023", match="joins source rows of different buckets"):  # type: ignore[attr-defined]
+    with raises("P0001", match="joins source rows of different buckets"):  # type: ignore[attr-defined]
         scene.rollup(
             "hourly",
             query="SELECT date_trunc('hour', m.at) AS bucket, max(d.total) FROM metrics m"
@@ -281,7 +281,7 @@ def test_refresh_that_finds_a_row_in_no_bucket_changes_nothing(
     )
     scene.run("INSERT INTO metrics VALUES (1, '2024-01-01 13:30+00', 7, now())")
 
-    with raises("22000", match="in no bucket of the source rows"):  # type: ignore[attr-defined]
+    with raises("P0001", match="in no bucket of the source rows"):  # type: ignore[attr-defined]
         scene.refresh("q")
 
     assert scene.column("SELECT v FROM _rollup_q") == [5]
@@ -299,7 +299,7 @@ def test_stored_query_that_became_several_is_not_run(
     scene.run(f"UPDATE lakets._rollup_registry SET {column} = {column} || %s", tail)
     scene.run("INSERT INTO metrics VALUES (1, '2024-01-01 13:30+00', 7, now())")
 
-    with raises("22023", match="is not one SELECT"):  # type: ignore[attr-defined]
+    with raises("P0001", match="is not one SELECT"):  # type: ignore[attr-defined]
         scene.refresh("q")
 
     assert scene.value("SELECT count(*) FROM metrics") == 2

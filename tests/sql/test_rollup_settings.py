@@ -139,7 +139,7 @@ def test_view_with_other_buckets_is_refused(days: Stage, raises: Callable[..., o
     )
 
     group = "day" if bucket == "max(at)" else "1"
-    with raises("22023"):  # type: ignore[attr-defined]
+    with raises("P0001"):  # type: ignore[attr-defined]
         days.run(
             "SELECT lakets.create_rollup_view('q', %s)",
             f"SELECT {bucket} AS bucket, sum(value) AS v FROM metrics GROUP BY {group}",

@@ -297,7 +297,8 @@ def test_rollup_of_a_table_and_a_rollup_follows_both(layered: Stage) -> None:
 
     assert layered.difference("share") == []
     assert layered.run(
-        "SELECT source_table, depends_on_names FROM lakets.show_rollups() WHERE rollup_name = 'share'"
+        "SELECT source_table, depends_on_names FROM lakets.show_rollups()"
+        " JOIN lakets.show_rollup_dag() ON rollup_name = name WHERE name = 'share'"
     ) == [("public.metrics", ["hourly"])]
 
 
@@ -363,7 +364,7 @@ def test_circle_is_refused_and_named(layered: Stage, raises: Callable[..., objec
         " FROM lakets._rollup_registry AS w WHERE w.name = 'weekly' AND d.name = 'daily'"
     )
 
-    with raises("42P19", match="daily, weekly"):  # type: ignore[attr-defined]
+    with raises("P0001", match="daily, weekly"):  # type: ignore[attr-defined]
         layered.cascade()
 
 
@@ -451,7 +452,7 @@ def test_drop_takes_table_view_shadow_and_marks_along(stage: Stage) -> None:
 
 
 def test_rollup_that_others_read_is_dropped_last(layered: Stage, raises: Callable[..., object]) -> None:
-    with raises("2BP01", match="daily"):  # type: ignore[attr-defined]
+    with raises("P0001", match="daily"):  # type: ignore[attr-defined]
         layered.run("SELECT lakets.drop_rollup('hourly')")
 
     for name in ("weekly", "daily", "hourly"):

@@ -91,7 +91,7 @@ def test_tiering_status_shows_the_policy_and_its_last_run(stage: Stage, feed: Ha
 
     assert before is None
     assert shown["last_run_at"] is not None
-    assert shown["after"].days == 1
+    assert shown["after"] == "1 day"
 
 
 def test_tiering_status_lists_what_is_synced_or_tiered(stage: Stage, feed: HandFeed) -> None:
@@ -104,7 +104,7 @@ def test_tiering_status_lists_what_is_synced_or_tiered(stage: Stage, feed: HandF
 
 
 def test_tiering_status_of_an_unknown_table_is_refused(stage: Stage, raises: Callable[..., object]) -> None:
-    with raises("42P01", match="public.nowhere is not a ChronoTable"):  # type: ignore[attr-defined]
+    with raises("P0001", match="public.nowhere is not a ChronoTable"):  # type: ignore[attr-defined]
         stage.run("SELECT * FROM lakets.show_tiering_status('nowhere')")
 
 
@@ -164,18 +164,32 @@ def test_chunk_health_counts_by_status(stage: Stage, feed: HandFeed) -> None:
 
 
 def test_metrics_count_chunks_by_status(stage: Stage, feed: HandFeed) -> None:
-    counts = metrics(stage, "lakets_chunks")
+    counts = metrics(stage, "lakets_chunks_total")
 
-    assert counts["public.metrics", "tiered"] == 1
-    assert counts["public.metrics", "dropped"] == 0
-    assert counts["public.metrics", "active"] >= 3
+    assert (counts["tiered",], counts["dropped",]) == (1, 0)
+    assert counts["active",] >= 3
+
+
+def test_metrics_count_tables_and_policies(stage: Stage, feed: HandFeed) -> None:
+    assert metrics(stage, "lakets_chronotables_total") == {(): 1}
+    assert metrics(stage, "lakets_policies_total") == {("tiered_retention",): 1}
+    assert metrics(stage, "lakets_sync_enabled") == {("public.metrics",): 1}
+    assert metrics(stage, "lakets_database_size_bytes")[()] > 1e6
+
+
+def test_metrics_estimate_the_rows_of_all_chunks(stage: Stage, feed: HandFeed) -> None:
+    stage.run("ANALYZE metrics")
+
+    assert metrics(stage, "lakets_estimated_rows") == {
+        ("public.metrics",): stage.value("SELECT count(*) FROM metrics")
+    }
 
 
 def test_metrics_follow_tiering(stage: Stage, feed: HandFeed) -> None:
     stage.run("INSERT INTO metrics VALUES (9, '2024-01-01 01:00+00', 9)")
 
-    assert metrics(stage, "lakets_tiering_pending") == {("public.metrics",): 3}
-    assert metrics(stage, "lakets_tiering_tiered") == {("public.metrics",): 1}
+    assert metrics(stage, "lakets_tiering_pending_chunks") == {("public.metrics",): 3}
+    assert metrics(stage, "lakets_tiering_tiered_chunks_total") == {("public.metrics",): 1}
     assert metrics(stage, "lakets_tiering_caught_up") == {("public.metrics",): 0}
     feed.flush()
     assert metrics(stage, "lakets_tiering_caught_up") == {("public.metrics",): 1}
@@ -196,24 +210,27 @@ def test_metrics_tell_how_long_ago_a_rollup_was_refreshed(stage: Stage) -> None:
         " WHERE name = 'hourly'"
     )
 
-    lag = metrics(stage, "lakets_rollup_lag_seconds")
+    lag = metrics(stage, "lakets_rollup_refresh_lag_seconds")
 
     assert lag["hourly",] == pytest.approx(3600, abs=60)
-    assert lag["never",] is None
+    assert lag.keys() == {("hourly",)}
 
 
 def test_rollups_are_listed_in_refresh_order(stage: Stage) -> None:
     stage.table()
     stage.rollup("b_hourly")
     stage.rollup("a_daily", reads="b_hourly", every="1 day")
+    ids = dict(stage.run("SELECT name, id FROM lakets._rollup_registry"))
 
     assert stage.run("SELECT rollup_name, depends_on_names, refresh_order FROM lakets.show_rollup_dag()") == [
         ("b_hourly", [], 1),
         ("a_daily", ["b_hourly"], 2),
     ]
     assert stage.run(
-        "SELECT rollup_name, source_table, depends_on_names, sync_enabled FROM lakets.show_rollups()"
+        "SELECT name, rollup_table, source_table, bucket_column, depends_on FROM lakets.show_rollups()"
     ) == [
-        ("a_daily", None, ["b_hourly"], False),
-        ("b_hourly", "public.metrics", [], False),
+        ("a_daily", "_rollup_a_daily", None, "bucket", [ids["b_hourly"]]),
+        ("b_hourly", "_rollup_b_hourly", "public.metrics", "bucket", []),
     ]
+    assert stage.value("SELECT lakets._build_rollup_dag()") == [ids["b_hourly"], ids["a_daily"]]
+    assert stage.value("SELECT lakets._build_rollup_dag(ARRAY[%s])", ids["a_daily"]) == [ids["a_daily"]]

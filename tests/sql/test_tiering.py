@@ -202,7 +202,7 @@ def test_changes_that_another_cluster_stamped_are_proved_anew(stage: Stage, feed
 def test_unknown_chunk_is_named(
     stage: Stage, feed: HandFeed, raises: Callable[..., object], call: str
 ) -> None:
-    with raises("42704", match="Chunk public.nowhere does not exist"):  # type: ignore[attr-defined]
+    with raises("P0001", match="Chunk public.nowhere does not exist"):  # type: ignore[attr-defined]
         stage.run(f"SELECT {call}", "public.nowhere")
 
 
@@ -212,7 +212,7 @@ def test_dropped_chunk_says_so(
 ) -> None:
     stage.run("SELECT lakets.execute_retention('metrics', p_force => true)")
 
-    with raises("55000", match="already dropped"):  # type: ignore[attr-defined]
+    with raises("P0001", match="already dropped"):  # type: ignore[attr-defined]
         stage.run(f"SELECT {call}", stage.chunk(1))
 
 
@@ -222,7 +222,7 @@ def test_candidates_of_what_is_no_chronotable_are_refused(
 ) -> None:
     stage.run("CREATE TABLE plain ()")
 
-    with raises("42P01", match=f"public.{table} is not a ChronoTable"):  # type: ignore[attr-defined]
+    with raises("P0001", match=f"public.{table} is not a ChronoTable"):  # type: ignore[attr-defined]
         stage.run("SELECT * FROM lakets._get_chunks_to_tier(%s)", table)
 
 

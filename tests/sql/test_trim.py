@@ -330,7 +330,7 @@ CHANGES = {
 def test_a_change_after_a_trim_fails_with_it(
     stage: Stage, keyed: HandFeed, raises: Callable[..., Any], change: str
 ) -> None:
-    with raises("25000", match="_shadow_metrics"), stage.conn.transaction():
+    with raises("P0001", match="_shadow_metrics"), stage.conn.transaction():
         assert stage.value(TRIM) == 2
         stage.run(CHANGES[change])
 
@@ -341,7 +341,7 @@ def test_a_change_after_a_trim_fails_with_it(
 def test_a_trim_after_a_change_fails_with_it(
     stage: Stage, keyed: HandFeed, raises: Callable[..., Any], change: str
 ) -> None:
-    with raises("25000", match="_shadow_metrics"), stage.conn.transaction():
+    with raises("P0001", match="_shadow_metrics"), stage.conn.transaction():
         stage.run(CHANGES[change])
         assert stage.value(TRIM) == 2
 
@@ -361,7 +361,7 @@ def test_a_transaction_that_cannot_see_new_commits_is_refused(
 ) -> None:
     stage.conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
 
-    with raises("25000", match="read committed"), stage.conn.transaction():
+    with raises("P0001", match="read committed"), stage.conn.transaction():
         stage.run(TRIM)
 
 
@@ -369,13 +369,13 @@ def test_a_transaction_that_cannot_see_new_commits_is_refused(
 def test_a_batch_must_hold_a_row(stage: Stage, raises: Callable[..., Any], most: str) -> None:
     stage.table()
 
-    with raises("22023", match="p_max_rows"):
+    with raises("P0001", match="p_max_rows"):
         stage.run(f"SELECT lakets.trim_shadow('metrics', p_max_rows => {most})")
 
 
 @pytest.mark.parametrize("call", ["trim_shadow('nowhere')", "trim_report('nowhere')"])
 def test_unknown_table_is_named(stage: Stage, raises: Callable[..., Any], call: str) -> None:
-    with raises("42P01", match="nowhere"):
+    with raises("P0001", match="nowhere"):
         stage.run(f"SELECT * FROM lakets.{call}")
 
 
@@ -459,8 +459,8 @@ def test_an_install_over_the_older_signatures_leaves_no_choice(empty_database: s
 @pytest.mark.parametrize(
     ("call", "condition", "said"),
     [
-        ("'nowhere'", "42P01", "nowhere"),
-        ("'metrics'", "55000", "not synced"),
+        ("'nowhere'", "P0001", "nowhere"),
+        ("'metrics'", "P0001", "not synced"),
     ],
     ids=["unknown", "not synced"],
 )
@@ -476,7 +476,7 @@ def test_a_view_wants_a_synced_table(
 def test_a_view_wants_a_schema_in_its_catalog(
     stage: Stage, keyed: HandFeed, raises: Callable[..., Any]
 ) -> None:
-    with raises("22023", match="p_uc_schema"):
+    with raises("P0001", match="p_uc_schema"):
         stage.run("SELECT lakets.history_view_sql('metrics', p_catalog => 'main')")
 
 

@@ -55,7 +55,7 @@ SELECT lakets.add_retention_policy('scratch', '30 days', 'plant');
 SELECT lakets.create_rollup('hourly', 'SELECT lakets.time_bucket(''1 hour'', ts) AS bucket, device, sum(value) AS total'
                             ' FROM metrics GROUP BY 1, 2', '1 hour', 'metrics');
 SELECT lakets.create_rollup('daily', 'SELECT date_trunc(''day'', bucket, ''UTC'') AS bucket, sum(total) AS total'
-                            ' FROM _rollup_hourly GROUP BY 1', '1 day', p_depends_on => '{1}');
+                            ' FROM _rollup_hourly GROUP BY 1', '1 day', p_depends_on => '{hourly}');
 
 -- The hourly RollUp is synced too.
 CREATE TABLE lakets_cdf._shadow_rollup_hourly AS TABLE public._rollup_hourly;
