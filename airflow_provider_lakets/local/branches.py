@@ -1,8 +1,9 @@
-"""The Postgres server of each branch; those of other branches than the default one start when first used."""
+"""The Postgres servers of each branch; all but that of the default branch start when first used."""
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE, EmbeddedPostgres
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from airflow_provider_lakets.local.api.workspace import Branch, Workspace
 
 
@@ -37,10 +40,19 @@ class Branches:
 
     async def socket(self, branch: Branch) -> Path:
         """Return the Unix socket of a branch's server, started if need be."""
+        return _socket(await self._server(branch.name, lambda: self._make(branch)))
+
+    async def replica(self, branch: Branch) -> Path:
+        """Return the Unix socket of a branch's hot standby, which no session can write to."""
+        await self.socket(branch)
+        primary = self._servers[branch.name]
+        return _socket(await self._server(f"{branch.name}-replica", lambda: self._copy(branch, primary)))
+
+    async def _server(self, name: str, make: Callable[[], EmbeddedPostgres]) -> EmbeddedPostgres:
         async with self._starting:
-            if branch.name not in self._servers:
-                await asyncio.to_thread(self._start, branch)
-        return _socket(self._servers[branch.name])
+            if name not in self._servers:
+                await asyncio.to_thread(self._start, name, make)
+        return self._servers[name]
 
     def running(self) -> list[Path]:
         """Return the sockets of the servers that run."""
@@ -54,21 +66,31 @@ class Branches:
                 if server.data_dir.is_relative_to(self._folder):
                     server.stop()
 
-    def _start(self, branch: Branch) -> None:
+    def _start(self, name: str, make: Callable[[], EmbeddedPostgres]) -> None:
         with self._changing:
             if self._is_over:
                 raise ConnectionError("The local Lakebase is being stopped.")
-            server = EmbeddedPostgres(
-                self._folder / branch.name.replace("/", "-"), version=self._version
-            ).start()
-            try:
-                server.ensure_database(DEFAULT_DATABASE)
-                for role in branch.roles.values():
-                    server.ensure_role(role.postgres_role)
-            except BaseException:
-                server.stop()
-                raise
-            self._servers[branch.name] = server
+            self._servers[name] = make()
+
+    def _make(self, branch: Branch) -> EmbeddedPostgres:
+        server = EmbeddedPostgres(self._data_dir(branch.name), version=self._version).start()
+        try:
+            server.ensure_database(DEFAULT_DATABASE)
+            for role in branch.roles.values():
+                server.ensure_role(role.postgres_role)
+        except BaseException:
+            server.stop()
+            raise
+        return server
+
+    def _copy(self, branch: Branch, primary: EmbeddedPostgres) -> EmbeddedPostgres:
+        data_dir = self._data_dir(f"{branch.name}-replica")
+        # That of an earlier run may lack what the primary has thrown away since.
+        shutil.rmtree(data_dir, ignore_errors=True)
+        return EmbeddedPostgres(data_dir, version=self._version, follows=primary).start()
+
+    def _data_dir(self, name: str) -> Path:
+        return self._folder / name.replace("/", "-")
 
 
 def _socket(server: EmbeddedPostgres) -> Path:

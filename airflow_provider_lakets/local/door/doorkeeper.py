@@ -12,7 +12,7 @@ import psycopg
 from airflow_provider_lakets.local.api.faults import FaultName
 from airflow_provider_lakets.local.api.workspace import READ_ONLY
 from airflow_provider_lakets.local.door.credentials import CredentialRefusedError, looks_like_token
-from airflow_provider_lakets.local.door.gateway import RefusedError, Server
+from airflow_provider_lakets.local.door.gateway import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,9 @@ class Servers(Protocol):
 
     async def socket(self, branch: Branch) -> Path:
         """Return the Unix socket of a branch's server, started if need be."""
+
+    async def replica(self, branch: Branch) -> Path:
+        """Return the Unix socket of its hot standby, likewise."""
 
     def running(self) -> Sequence[Path]:
         """Return the sockets of the servers that run."""
@@ -65,8 +68,8 @@ class LakebaseDoorkeeper:
             raise RefusedError(STARTING, "the database system is starting up", f"{endpoint.name} was asleep.")
         endpoint.is_suspended = False
 
-    async def admit(self, host: str, role: str, password: str) -> Server:
-        """Check the password and return the server of the endpoint's branch."""
+    async def admit(self, host: str, role: str, password: str) -> Path:
+        """Check the password and return the socket of the endpoint's server."""
         endpoint = self._endpoint(host)
         branch = self._workspace.branch_of(endpoint)
         socket = await self._branches.socket(branch)
@@ -74,7 +77,7 @@ class LakebaseDoorkeeper:
             self._check_credential(endpoint, role, password)
         else:
             await self._check_native(socket, role, password)
-        return Server(socket, "-c default_transaction_read_only=on" if endpoint.kind == READ_ONLY else "")
+        return await self._branches.replica(branch) if endpoint.kind == READ_ONLY else socket
 
     def servers(self) -> Sequence[Path]:
         """Return the sockets of the servers that run."""

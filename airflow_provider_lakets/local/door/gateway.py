@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import struct
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
     import ssl
@@ -48,13 +48,6 @@ class RefusedError(Exception):
         self.hint = hint
 
 
-class Server(NamedTuple):
-    """Where a session goes: the server's Unix socket, and settings that the session starts with."""
-
-    socket: Path
-    settings: str = ""
-
-
 class Doorkeeper(Protocol):
     """Decides about logins; each method may raise :class:`RefusedError`."""
 
@@ -65,9 +58,9 @@ class Doorkeeper(Protocol):
         :param host: The host name or address that the client connects to.
         """
 
-    async def admit(self, host: str, role: str, password: str) -> Server:
+    async def admit(self, host: str, role: str, password: str) -> Path:
         """
-        Check a password and say where the session goes.
+        Check a password, and return the Unix socket of the server that the session goes to.
 
         :param host: The host name or address that the client connected to.
         :param role: The Postgres role asked for.
@@ -217,8 +210,10 @@ class Gateway:
                 await client.ended.wait()
         except RefusedError as err:
             client.transport.write(_fatal(err.sqlstate, str(err), err.hint))
-        except Exception as err:  # whatever a stranger sends or stops sending ends his connection only
+        except (OSError, struct.error, UnicodeDecodeError, asyncio.TimeoutError) as err:
             log.debug("A login came to nothing: %s", type(err).__name__)
+        except Exception:  # of a transport that is gone, or a server that did not start: ends this login only
+            log.warning("A login failed", exc_info=True)
         finally:
             self._sessions.discard(client)
             client.transport.close()
@@ -271,11 +266,7 @@ class Gateway:
         if kind != b"p" or not 4 < length <= _PASSWORD_LIMIT:
             raise RefusedError("08P01", "expected a password")
         password = (await client.read(length - 4)).rstrip(b"\0").decode()
-        server = await self._doorkeeper.admit(host, role, password)
-        if server.settings:
-            # Of settings that are there twice the server takes the last.
-            parameters["options"] = f"{parameters.get('options', '')} {server.settings}".strip()
-        backend = await self._open(server.socket)
+        backend = await self._open(await self._doorkeeper.admit(host, role, password))
         backend.transport.write(_startup(parameters))
         backend.join(client)
         client.join(backend)

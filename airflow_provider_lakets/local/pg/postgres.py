@@ -39,6 +39,7 @@ class EmbeddedPostgres:
     :param version: Postgres major version: 16, 17 or 18.
     :param settings: Server settings on top of :data:`SETTINGS`, applied when the cluster is made.
     :param keep_running: Leave the server running when this process ends.
+    :param follows: A server to be a hot standby of, when the cluster is made.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class EmbeddedPostgres:
         version: int = 16,
         settings: Mapping[str, str] | None = None,
         keep_running: bool = False,
+        follows: EmbeddedPostgres | None = None,
     ) -> None:
+        self._follows = follows
         self.data_dir = data_dir
         self.version = version
         self.settings = {**SETTINGS, **(settings or {})}
@@ -61,7 +64,8 @@ class EmbeddedPostgres:
 
         server = Server.of(self.data_dir, version=self.version)
         server.keep_running = self.keep_running
-        server.start("".join(f"{name} = '{value}'\n" for name, value in self.settings.items()))
+        settings = "".join(f"{name} = '{value}'\n" for name, value in self.settings.items())
+        server.start(settings, follows=self._follows.conninfo() if self._follows else None)
         self._server = server
         return self
 

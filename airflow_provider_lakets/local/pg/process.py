@@ -22,7 +22,7 @@ import psutil
 
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.local.pg.account import Account
-from airflow_provider_lakets.local.pg.binaries import bin_dir
+from airflow_provider_lakets.local.pg.binaries import VERSIONS, bin_dir
 from airflow_provider_lakets.local.processes import FileLock, end_process, is_alive, open_log
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ _READY_SECONDS = 120
 # reads the log: nothing is lost, and nobody waits for a slow disk.
 _WAYS_TO_STOP = ((signal.SIGINT, 2.5), (signal.SIGQUIT, 6.0), (signal.SIGKILL, 6.0))
 
+_INITDB = ("--username=postgres", "--encoding=UTF8", "--locale=C", "--auth=peer")
+_BASEBACKUP = ("--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast")
 _CONF = "lakets.conf"  # written at each start: the folder may have been moved
 _USERS = ".users.json"  # the processes that use the server
 _LOG_TAIL_LINES = 20
@@ -86,17 +88,18 @@ class Server:
         server._check_version(version)
         return server
 
-    def start(self, settings: str) -> None:
+    def start(self, settings: str, *, follows: str | None = None) -> None:
         """
         Make the cluster and start the server, each only if need be, and use it until :meth:`leave`.
 
         :param settings: Lines of ``postgresql.conf``, for a new cluster.
+        :param follows: Connection string of the server that a new cluster is to be a hot standby of.
         """
         self._account.make_private(self.data_dir.parent)
         with self._lock:
             clean_up(self.data_dir)
             if not (self.data_dir / "PG_VERSION").exists():
-                self._make(settings)
+                self._make(settings, follows)
             if not _running(self.data_dir):
                 self._run()
             _write_users(self.data_dir, {*forget_dead_users(self.data_dir), os.getpid()})
@@ -142,19 +145,23 @@ class Server:
                 f"{found}. Ask for that version, or for another folder."
             )
 
-    def _make(self, settings: str) -> None:
+    def _make(self, settings: str, follows: str | None) -> None:
         """Make the cluster beside its place: one that was interrupted is not to be taken for a whole one."""
         fresh = self.data_dir.with_name(f".{self.data_dir.name}.new")
         shutil.rmtree(fresh, ignore_errors=True)
         self._account.make_private(fresh)
-        self._call(
-            "initdb", "--username=postgres", "--encoding=UTF8", "--locale=C", "--auth=peer", data_dir=fresh
-        )
+        if follows is None:
+            self._call("initdb", *_INITDB, data_dir=fresh)
+            (fresh / "pg_hba.conf").write_text(_HBA)
+            names = {pwd.getpwuid(os.geteuid()).pw_name, self._account.user.pw_name}
+            (fresh / "pg_ident.conf").write_text("".join(map(_mapped, sorted(names))))
+        else:
+            places = (f"--pgdata={fresh}", f"--dbname={follows}")
+            self._call("pg_basebackup", *_BASEBACKUP, *places, data_dir=fresh)
+            for name in (_USERS, f"{SOCKET}.lock"):  # they are the other server's
+                (fresh / name).unlink(missing_ok=True)
         with (fresh / "postgresql.conf").open("a") as conf:
             conf.write(settings)
-        (fresh / "pg_hba.conf").write_text(_HBA)
-        me = pwd.getpwuid(os.geteuid()).pw_name.replace('"', '""')
-        (fresh / "pg_ident.conf").write_text(f'us "{me}" all\n')
         if self.data_dir.exists():
             self.data_dir.rmdir()  # an empty folder that somebody made for it
         fresh.rename(self.data_dir)
@@ -180,13 +187,16 @@ class Server:
 
     def _call(self, program: str, *arguments: str, data_dir: Path) -> None:
         """Run a program of Postgres; what it says goes to the server's log."""
-        command = [str(self._bin / program), *arguments]
+        found = self._bin / program
+        if not found.exists():  # Postgres 17 comes with the server only; newer clients know older servers
+            found = bin_dir(max(VERSIONS)) / program
+        command = [str(found), *arguments]
         # pg_ctl would put a folder that it is given before a shell as it is; from here it only reads it.
         environ = {**os.environ, "PGDATA": str(data_dir)}
         log_file = data_dir.with_name(f"{data_dir.name.removeprefix('.').removesuffix('.new')}.log")
         with open_log(log_file) as log:
             done = subprocess.run(
-                self._account.command(command, [self._bin / program, data_dir / "PG_VERSION"]),
+                self._account.command(command, [found, data_dir / "PG_VERSION"]),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -197,6 +207,11 @@ class Server:
         if done.returncode:
             tail = log_file.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
             raise ServerError("\n".join([f"{program} failed for {data_dir}; the end of {log_file}:", *tail]))
+
+
+def _mapped(account: str) -> str:
+    """Return the line of pg_ident.conf that lets an account in, as any role."""
+    return 'us "{}" all\n'.format(account.replace('"', '""'))
 
 
 def stop_server(data_dir: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,3 +110,11 @@ def feeding(server: LocalServer, admin: psycopg.Connection[Any]) -> Iterator[Loc
     control.wait_flushed(superuser(server), 30)
     yield server
     admin.execute("DROP TABLE lakets_cdf._shadow_probe")
+
+
+def wait_until(is_so: Callable[[], object], what: str) -> None:
+    """Return once something is so."""
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline, f"not so: {what}"
+        time.sleep(0.01)

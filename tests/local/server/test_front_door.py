@@ -11,6 +11,7 @@ import pytest
 from psycopg.pq import TransactionStatus
 
 from airflow_provider_lakets.local.api.faults import FaultName
+from tests.local.server.conftest import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,15 +94,40 @@ def test_a_role_without_a_password_has_no_native_login(
         login(user="postgres", password="guessed")
 
 
+@pytest.mark.parametrize(
+    ("options", "before"),
+    [
+        ("", "SELECT 1"),
+        ("-c default_transaction_read_only=off", "SELECT 1"),
+        ("", "SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE"),
+        ("", "SET default_transaction_read_only = off"),
+    ],
+)
 def test_a_read_only_endpoint_takes_no_writes(
-    login: Callable[..., psycopg.Connection[Any]], mint: Callable[..., str]
+    options: str, before: str, login: Callable[..., psycopg.Connection[Any]], mint: Callable[..., str]
 ) -> None:
     replica = PRIMARY.replace("primary", "replica")
 
-    session = login(host="127.0.0.2", password=mint(replica))
+    session = login(host="127.0.0.2", password=mint(replica), options=options)
+    session.execute(before)
 
     with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
         session.execute("CREATE TABLE here (id int)")
+
+
+def test_a_read_only_endpoint_shows_what_is_committed(
+    login: Callable[..., psycopg.Connection[Any]], mint: Callable[..., str]
+) -> None:
+    with login(password=mint(PRIMARY)) as writer:
+        writer.execute("DROP TABLE IF EXISTS seen_there; CREATE TABLE seen_there (v int)")
+        writer.execute("INSERT INTO seen_there VALUES (42)")
+        position = writer.execute("SELECT pg_current_wal_lsn()::text").fetchone()
+
+    with login(host="127.0.0.2", password=mint(PRIMARY.replace("primary", "replica"))) as reader:
+        there = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
+        wait_until(lambda: reader.execute(there, position).fetchone() == (True,), "the standby follows")
+
+        assert reader.execute("SELECT v FROM seen_there").fetchone() == (42,)
 
 
 def test_a_branch_has_a_database_of_its_own(

@@ -19,6 +19,7 @@ import pytest
 
 from airflow_provider_lakets.local.client import LocalServer
 from airflow_provider_lakets.local.feed.process import FeedProcess
+from tests.local.server.conftest import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,13 +77,6 @@ def in_a_thread(session: psycopg.Connection[Any], query: str) -> Callable[[], ty
         return ended[0]
 
     return outcome
-
-
-def wait_until(is_so: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline, f"not so: {what}"
-        time.sleep(0.01)
 
 
 def test_sessions_are_told_that_it_stops(running: LocalServer) -> None:
