@@ -96,8 +96,8 @@ def read(connection: Connection, ignored: Collection[str]) -> Fields:
     extra = read_extra(connection)
     if extra.get("iam") not in _OFF:
         raise LakebaseSettingError(
-            f"{asker}: its extra asks for iam, a login by AWS. Lakebase has none: take iam out; without a "
-            "password the login is OAuth, as the Databricks identity."
+            f"{asker}: its extra asks for iam, a login by AWS or Azure. Lakebase has none: take iam out; "
+            "without a password the login is OAuth, as the Databricks identity."
         )
     fields = {name: getattr(connection, name) for name in ("host", "port", "login", "password", "schema")}
     fields = {name: value for name, value in fields.items() if value not in (None, "")}
