@@ -121,7 +121,8 @@ AS $$
                       WHERE cls.oid = p_shadow));
 $$;
 
--- SQL text that notes a gap if `p_query` (what follows SELECT ... FROM) has a row.
+-- SQL text that notes a gap if `p_query` (what follows SELECT ... FROM) has a row. One is enough, but an older snapshot
+-- may show one that has been mended since.
 CREATE OR REPLACE FUNCTION lakets._note_gap(
     p_shadow regclass,
     p_query  text
@@ -130,7 +131,8 @@ CREATE OR REPLACE FUNCTION lakets._note_gap(
     SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT format('INSERT INTO lakets._mirror_gap (shadow) SELECT %1$L::regclass FROM %2$s '
-                  'AND NOT EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = %1$L::regclass) LIMIT 1',
+                  'AND (current_setting(''transaction_isolation'') NOT IN (''read committed'', ''read uncommitted'') '
+                  'OR NOT EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = %1$L::regclass)) LIMIT 1',
                   p_shadow, p_query);
 $$;
 

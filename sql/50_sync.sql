@@ -281,6 +281,8 @@ BEGIN
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
     v_shadow := lakets._shadow_relation(p_table.shadow_table_name);
     IF p_table.sync_enabled AND v_shadow IS NOT NULL THEN
+        WITH doubted AS (DELETE FROM lakets._mirror_check AS chk WHERE chk.chronotable_id = p_table.id RETURNING chk.compared)
+        INSERT INTO lakets._mirror_gap (shadow) SELECT v_shadow FROM doubted;
         v_copied := lakets._repair_shadow(v_relation, v_shadow, p_table.time_column, v_evicted);
         PERFORM lakets._track_chronotable(p_table.id);
     ELSE

@@ -310,7 +310,9 @@ AS $$
 DECLARE
     v_gap text := lakets._sync_gap(p_table, p_proven);
 BEGIN
-    IF v_gap IS NULL AND EXISTS (
+    IF v_gap IS NULL AND lakets._is_in_doubt(p_chunk) THEN
+        RETURN 'its mirror is not yet compared with it; the next tiering run does, or call lakets.enable_sync';
+    ELSIF v_gap IS NULL AND EXISTS (
         SELECT FROM lakets._unproven_changes(p_table.id, p_proven) AS log
          WHERE log.min_time < p_chunk.range_end AND log.max_time >= p_chunk.range_start) THEN
         RETURN 'changes to it are not known to be flushed yet';

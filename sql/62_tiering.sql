@@ -22,15 +22,18 @@ BEGIN
         PERFORM lakets._prune_change_log(v_table);
         RETURN;
     END IF;
-    -- Lock order: (1) the table's proof row, (2) its policies, (3) chunk metadata rows.
+    -- Lock order: (1) advisory, parent and check, where the mirror is in doubt, (2) the table's proof row, (3) its
+    -- policies, (4) chunk metadata rows.
+    PERFORM lakets._begin_mirror_check(v_table);
     v_proven := lakets._prove(v_table);
     UPDATE lakets._policy_registry AS pol SET last_run_at = now()
      WHERE pol.chronotable_id = v_table.id AND pol.policy_type IN ('tiering', 'tiered_retention');
     UPDATE lakets._chunk_metadata AS chunk
        SET status = 'active', tiered_at = NULL
      WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'tiered'
-       AND EXISTS (SELECT FROM lakets._unproven_changes(v_table.id, v_proven) AS log
-                    WHERE log.min_time < chunk.range_end AND log.max_time >= chunk.range_start);
+       AND (lakets._is_in_doubt(chunk) OR EXISTS (
+                SELECT FROM lakets._unproven_changes(v_table.id, v_proven) AS log
+                 WHERE log.min_time < chunk.range_end AND log.max_time >= chunk.range_start));
     PERFORM lakets._prune_change_log(v_table);
     RETURN QUERY
         SELECT chunk.id, chunk.chunk_name, chunk.range_start, chunk.range_end
@@ -60,9 +63,13 @@ BEGIN
       FROM lakets._chunk_metadata AS chunk
       JOIN lakets._chronotable_registry AS reg ON reg.id = chunk.chronotable_id
      WHERE chunk.chunk_name = p_chunk_name;
-    -- Lock order: (1) the table's proof row, (2) the chunk's metadata row, (3) for a fence only, the shadow.
+    -- Lock order: (1) the table's proof row, (2) the chunk's metadata row, (3) its partition, where its mirror is in
+    -- doubt, (4) for a fence only, the shadow.
     v_proven := lakets._prove(v_table);
     v_chunk := lakets._lock_chunk(p_chunk_name);
+    IF lakets._cdf_committed_lsn(v_table.shadow_table_name) IS NOT NULL THEN
+        PERFORM lakets._compare_chunk(v_table, v_chunk);
+    END IF;
     v_gap := lakets._durability_gap(v_table, v_chunk, v_proven);
     IF v_gap IS NOT NULL THEN
         UPDATE lakets._chunk_metadata AS chunk SET status = 'active', tiered_at = NULL

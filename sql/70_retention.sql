@@ -238,6 +238,7 @@ DECLARE
     v_expired  bigint[];
     v_chunks   bigint[];
     v_most     integer;
+    v_in_doubt boolean;
 BEGIN
     PERFORM lakets._check_max_chunks(p_max_chunks);
     PERFORM lakets._require_read_committed();
@@ -245,6 +246,7 @@ BEGIN
     -- (6) partitions, without waiting.
     PERFORM lakets._lock_maintenance(v_relation);
     v_table := lakets._chronotable(p_table_name, p_schema_name);  -- as it is under the lock
+    v_in_doubt := NOT p_force AND lakets._begin_mirror_check(v_table);
     v_proven := lakets._prove(v_table);
     UPDATE lakets._policy_registry AS pol SET last_run_at = now()
      WHERE pol.chronotable_id = v_table.id AND pol.policy_type IN ('retention', 'tiered_retention');
@@ -256,6 +258,9 @@ BEGIN
            AND chunk.range_end <= now() - lakets._drop_after(v_table.id)
          ORDER BY chunk.range_start);
     v_most := least(p_max_chunks, cardinality(v_expired));
+    IF v_in_doubt OR NOT p_force AND lakets._compare_chunks(v_table, v_expired[1:v_most]) > 0 THEN
+        RETURN 0;  -- whoever holds the table and waits for a partition that is being compared must not be waited for
+    END IF;
     v_chunks := CASE WHEN p_force THEN v_expired[1:v_most] ELSE lakets._droppable(v_table, v_expired, v_proven, v_most) END;
     IF v_chunks = '{}' THEN
         PERFORM lakets._prune_change_log(v_table);

@@ -168,7 +168,7 @@ DECLARE
     v_windows tstzmultirange;
 BEGIN
     PERFORM lakets._require_read_committed();
-    -- Lock order: (1) advisory (lakets, RollUp's table), (2) sources, in ACCESS SHARE mode: writers pass, and a chunk
+    -- Lock order: (1) advisory (lakets, RollUp's table), (2) that table, where its mirror is in doubt, (3) sources, in ACCESS SHARE mode: writers pass, and a chunk
     -- cannot be dropped between the look at what is dropped and the reading of what is there.
     IF NOT pg_try_advisory_xact_lock(hashtext('lakets'), (lakets._rollup_relation(p_name)::oid::bigint - 2147483648)::integer) THEN
         RETURN false;
@@ -177,6 +177,7 @@ BEGIN
     IF NOT p_force AND v_rollup.last_refreshed_at + v_rollup.refresh_lag > clock_timestamp() THEN
         RETURN false;
     END IF;
+    PERFORM lakets._mend_rollup_mirror(v_rollup);
     PERFORM lakets._lock_sources(v_rollup.source_chronotable_id, v_rollup.depends_on);
     v_rollup := lakets._current_definition(v_rollup);
 

@@ -24,6 +24,9 @@ BEGIN
     IF p_table.sync_enabled AND v_shadow IS NOT NULL AND lakets._shape(v_relation) <@ lakets._shape(v_shadow) THEN
         PERFORM lakets._dress_shadow(v_relation, v_shadow, p_table.time_column);
     END IF;
+    IF lakets._begin_mirror_check(p_table) THEN
+        PERFORM lakets._index_mirror_check(p_table);
+    END IF;
     INSERT INTO lakets._feed_proof AS proof (chronotable_id) SELECT p_table.id WHERE p_table.sync_enabled ON CONFLICT DO NOTHING;
     PERFORM lakets._track_chronotable(p_table.id);
 END;

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+
+from tests.older import LAKETS_01
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,8 +160,9 @@ class Lab:
             )
             self.conn.execute(
                 "SELECT lakets.create_rollup(p_name => %s, p_query => %s, p_bucket_interval => '1 day',"
-                " p_depends_on => ARRAY[%s]::text[])",
-                [name, query, reads],
+                " p_depends_on => ARRAY[%s]::text[], p_source_table => %s)",
+                # 0.1.3 wants the raw table as well.
+                [name, query, reads, self._source_of(reads) if self.engine == "0.1" else None],
             )
         else:
             query = (
@@ -171,8 +173,20 @@ class Lab:
                 "SELECT lakets.create_rollup(p_name => %s, p_query => %s, p_source_table => %s)",
                 [name, query, reads],
             )
+        if self.engine == "0.1":
+            self.conn.execute("SELECT lakets.enable_rollup_invalidation(%s)", [name])
         self.conn.execute(
             "UPDATE lakets._rollup_registry SET refresh_lag = %s::interval WHERE name = %s", [lag, name]
+        )
+
+    def _source_of(self, rollup: str) -> str:
+        return str(
+            self.value(
+                "SELECT tab.table_name FROM lakets._rollup_registry AS rol"
+                " JOIN lakets._chronotable_registry AS tab ON tab.id = rol.source_chronotable_id"
+                " WHERE rol.name = %s",
+                rollup,
+            )
         )
 
     def break_rollup(self, name: str) -> None:
@@ -204,7 +218,7 @@ def template_01(postgres: EmbeddedPostgres) -> str:
     """Load the stand-in for LakeTS 0.1.x once."""
     name = "lakets_01_template"
     with psycopg.connect(postgres.ensure_database(name), autocommit=True) as conn:
-        conn.execute(Path(__file__).with_name("lakets_01.sql").read_text())
+        conn.execute(LAKETS_01.encode())
     return name
 
 

@@ -121,6 +121,10 @@ class LakeTSCalls(LakebaseHook):
             raise translate(err, doing=doing, role=role, conn_id=self.get_conn_id()) from err
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def _is_older(self) -> bool:
+        """Tell whether LakeTS 0.1.x is installed."""
+        return not self._takes("explain_durability")
+
     def _takes(self, function: str, argument: str | None = None) -> bool:
         """Tell whether the installed LakeTS has a function, and whether that takes an argument."""
         if self._arguments is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_provider_lakets.exceptions import LakeTSArgumentError
+from airflow_provider_lakets.exceptions import LakeTSArgumentError, LakeTSNotInstalledError
+from airflow_provider_lakets.hooks import _older
 from airflow_provider_lakets.hooks._calls import LakeTSCalls, Row
 from airflow_provider_lakets.hooks.results import (
     Chunk,
@@ -19,7 +21,7 @@ from airflow_provider_lakets.hooks.results import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
 
 R = TypeVar("R", bound=Record)
 
@@ -40,6 +42,11 @@ def _plain(value: Any) -> Any:
 def _given(**arguments: Any) -> Row:
     """Leave out what is None, so that the function's own default applies."""
     return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _before(end: datetime | None) -> datetime | None:
+    """Return the last instant before an end: LakeTS 0.1.x takes the end of a range for a part of it."""
+    return end and end - timedelta(microseconds=1)
 
 
 class LakeTSContract(LakeTSCalls):
@@ -111,6 +118,7 @@ class LakeTSContract(LakeTSCalls):
         """
         if not self._takes("_ensure_partitions", "p_max_chunks"):
             max_chunks = None
+            range_end = _before(range_end)
         return int(
             self._value(
                 "_ensure_partitions",
@@ -302,7 +310,11 @@ class LakeTSContract(LakeTSCalls):
         )
 
     def show_tiering_status(self, table_name: str, *, schema_name: str = "public") -> list[FeedStatus]:
-        """Show how far tiering and the change feed are for a table."""
+        """Show how far tiering and the change feed are for a table, with whatever policy."""
+        if self._is_older():
+            table = f"{schema_name}.{table_name}"
+            rows = self._query(_older.FEED, {"table": table}, doing=f"Asking for the feed of {table}")
+            return [record(FeedStatus, row) for row in rows]
         rows = self._call("show_tiering_status", p_table_name=table_name, p_schema_name=schema_name)
         return [
             record(FeedStatus, {**row, "table": f"{row['schema_name']}.{row['table_name']}"}) for row in rows
@@ -371,7 +383,9 @@ class LakeTSContract(LakeTSCalls):
         return bool(self._value("refresh_rollup", p_name=name, **_given(p_force=force or None)))
 
     def invalidate_rollup_range(self, name: str, start: datetime, end: datetime) -> int:
-        """Mark the buckets of a range dirty and return how many."""
+        """Mark the buckets of a range dirty and return how many; the end itself is no part of the range."""
+        if self._is_older():
+            end = end - timedelta(microseconds=1)
         return int(self._value("invalidate_rollup_range", p_name=name, p_from=start, p_to=end))
 
     def show_rollups(self) -> list[Row]:
@@ -385,8 +399,20 @@ class LakeTSContract(LakeTSCalls):
     # Watching
 
     def lakets_metrics(self) -> list[Metric]:
-        """Return the metrics that monitoring scrapes."""
-        return [record(Metric, row) for row in self._call("lakets_metrics")]
+        """
+        Return the metrics that monitoring scrapes.
+
+        :raises LakeTSNotInstalledError: with LakeTS 0.1.x, whose own function always fails.
+        """
+        try:
+            return [record(Metric, row) for row in self._call("lakets_metrics")]
+        except LakeTSArgumentError as err:
+            if not self._is_older():
+                raise
+            raise LakeTSNotInstalledError(
+                f"lakets.lakets_metrics() of the installed LakeTS 0.1.x fails whenever it is called ({err}). "
+                "`lakets install` replaces it; chunk_health() and status() work as it is."
+            ) from err
 
     def chunk_health(self) -> list[ChunkHealth]:
         """Count the chunks of each ChronoTable by state."""

@@ -47,8 +47,10 @@ SELECT sum(chunk.size_bytes)::bigint AS bytes, min(chunk.range_start) AS range_s
 """
 
 TIER = """
-SELECT ran.tiered, coalesce(chunk.was_tiered, false) AS was_tiered
+SELECT ran.tiered, coalesce(chunk.was_tiered, false) AS was_tiered, chunk.status
   FROM (SELECT %(chunk)s::text AS name,
+               (SELECT one.status FROM lakets._chunk_metadata AS one
+                 WHERE one.chunk_name = %(chunk)s) AS status,
                (SELECT one.status = 'tiered' AND one.tiered_at < coalesce(%(since)s, 'infinity'::timestamptz)
                   FROM lakets._chunk_metadata AS one WHERE one.chunk_name = %(chunk)s) AS was_tiered
         OFFSET 0) AS chunk
@@ -104,6 +106,13 @@ def tier(hook: LakeTSContract, chunk: str, since: datetime | None = None) -> tup
     """
     arguments = {"chunk": chunk, "since": since}
     (row,) = hook._query(TIER, arguments, doing=f"lakets.tier_chunk(p_chunk_name => {chunk!r})")
+    if not row["tiered"] and hook._is_older():
+        # It says false of what is not active, whatever the reason.
+        if row["status"] is None:
+            raise LakeTSArgumentError(f"Chunk {chunk!r} does not exist.")
+        if row["status"] == "dropped":
+            raise LakeTSArgumentError(f"Chunk {chunk!r} is already dropped from Lakebase.")
+        return row["status"] == "tiered", bool(row["was_tiered"])
     return bool(row["tiered"]), bool(row["was_tiered"])
 
 

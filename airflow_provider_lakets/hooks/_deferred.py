@@ -4,22 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from airflow_provider_lakets.hooks import _older
 from airflow_provider_lakets.hooks.results import DeferredChunk, PastChunk
 
 if TYPE_CHECKING:
     from airflow_provider_lakets.hooks._contract import LakeTSContract
     from airflow_provider_lakets.hooks.results import ChronoTable
-
-DUE = """
-SELECT chunk.chunk_name, chunk.status, tab.sync_enabled OR pol.policy_type = 'tiered_retention' AS gated
-  FROM lakets._chunk_metadata AS chunk
-  JOIN lakets._chronotable_registry AS tab ON tab.id = chunk.chronotable_id
-  JOIN lakets._policy_registry AS pol ON pol.chronotable_id = tab.id
- WHERE tab.id = %(id)s AND chunk.status <> 'dropped' AND pol.enabled
-   AND pol.policy_type IN ('retention', 'tiered_retention')
-   AND chunk.range_end <= now() - (pol.config ->> 'drop_after')::interval
- ORDER BY chunk.range_start
-"""
 
 STANDING = """
 SELECT chunk.chunk_name FROM lakets._chunk_metadata AS chunk
@@ -62,7 +52,7 @@ def why_not_dropped(hook: LakeTSContract, table: ChronoTable) -> list[DeferredCh
     """Return the chunks of a table that are past retention and still there, each with the reason."""
     late = "due now; not reached by this run"
     if not hook._takes("retention_report"):
-        late = "LakeTS left it: written to since it was tiered, or a RollUp has not absorbed its changes"
+        late = "LakeTS left it: its partition could not be dropped; the server's log says why"
     return [DeferredChunk(chunk.chunk, chunk.reason or late) for chunk in past_retention(hook, table)]
 
 
@@ -71,13 +61,9 @@ def past_retention(hook: LakeTSContract, table: ChronoTable) -> list[PastChunk]:
     if hook._takes("retention_report"):
         rows = hook._call("retention_report", p_table_name=table.table_name, p_schema_name=table.schema_name)
         return [PastChunk(row["chunk_name"], row["blocked_by"]) for row in rows]
-    rows = hook._query(DUE, {"id": table.id}, doing=f"Listing the chunks of {table.name} past retention")
-    # The likeliest reason: LakeTS 0.1.x gives none.
-    untiered = "not proved durable in Unity Catalog: tiering has not flagged it yet"
-    return [
-        PastChunk(row["chunk_name"], untiered if row["gated"] and row["status"] != "tiered" else None)
-        for row in rows
-    ]
+    doing = f"Listing the chunks of {table.name} past retention"
+    rows = hook._query(_older.PAST_RETENTION, {"id": table.id}, doing=doing)
+    return [PastChunk(row["chunk_name"], _older.NOT_DURABLE if row["is_blocked"] else None) for row in rows]
 
 
 def why_not_refreshed(hook: LakeTSContract, name: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.hooks._cascade import run_cascade, with_dependencies
+from airflow_provider_lakets.hooks._counted import tier
 from airflow_provider_lakets.hooks._deferred import past_retention, why_not_tiered
 from airflow_provider_lakets.hooks._inventory import LakeTSInventory
 from airflow_provider_lakets.hooks._outcomes import each
@@ -94,7 +95,7 @@ class LakeTSPlanning(LakeTSInventory):
 
     def _plan_tiering_of(self, chunk: str) -> PlanResult:
         with self._rehearsal() as twin:
-            if twin.tier_chunk(chunk):
+            if tier(twin, chunk)[0]:
                 return _planned(chunk, [chunk])
         return PlanResult(chunk, "deferred", why_not_tiered(self, chunk))
 

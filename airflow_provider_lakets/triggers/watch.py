@@ -16,7 +16,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakeTSArgumentError, LakeTSError
-from airflow_provider_lakets.hooks._deferred import DUE
+from airflow_provider_lakets.hooks import _older
 from airflow_provider_lakets.hooks._errors import translate
 
 if TYPE_CHECKING:
@@ -122,17 +122,6 @@ SELECT wanted.chunk_name, chunk.chronotable_id,
   LEFT JOIN lakets._chunk_metadata AS chunk ON chunk.chunk_name = wanted.chunk_name
 """
 
-# LakeTS 0.1.x does not say it of one chunk, unless by flagging it: that of the whole table will do.
-GUESSED = """
-SELECT wanted.chunk_name, chunk.status, feed.cdf_status, feed.caught_up
-  FROM unnest(%(chunks)s::text[]) AS wanted (chunk_name)
-  LEFT JOIN lakets._chunk_metadata AS chunk ON chunk.chunk_name = wanted.chunk_name
-  LEFT JOIN lakets._chronotable_registry AS tab ON tab.id = chunk.chronotable_id
-  LEFT JOIN LATERAL lakets.show_tiering_status(
-                p_table_name => tab.table_name, p_schema_name => tab.schema_name) AS feed
-            ON chunk.status = 'active'
-"""
-
 
 def durable(chunks: Sequence[str], *, may_flag: bool = False) -> Watch:
     """
@@ -154,7 +143,7 @@ def durable(chunks: Sequence[str], *, may_flag: bool = False) -> Watch:
         return waiting
     if may_flag:
         return (yield from _not_flagged(chunks))
-    rows = yield Question(GUESSED, {"chunks": [*chunks]}, doing)
+    rows = yield Question(_older.CHUNKS, {"chunks": [*chunks]}, doing)
     for row in rows:
         if row["status"] is None:
             raise LakeTSArgumentError(f"Chunk {row['chunk_name']!r} does not exist.")
@@ -168,11 +157,17 @@ def durable(chunks: Sequence[str], *, may_flag: bool = False) -> Watch:
 def _not_flagged(chunks: Iterable[str]) -> Watch:
     waiting = {}
     for chunk in chunks:
-        query = "SELECT lakets.tier_chunk(p_chunk_name => %(chunk)s) AS durable"
+        query = (
+            "SELECT lakets.tier_chunk(p_chunk_name => %(chunk)s) AS durable,"
+            " (SELECT one.status FROM lakets._chunk_metadata AS one"
+            "   WHERE one.chunk_name = %(chunk)s) AS status"
+        )
         (row,) = yield Question(
             query, {"chunk": chunk}, doing=f"lakets.tier_chunk(p_chunk_name => {chunk!r})"
         )
-        if not row["durable"]:
+        if row["status"] is None:
+            raise LakeTSArgumentError(f"Chunk {chunk!r} does not exist.")
+        if not row["durable"] and row["status"] != "tiered":
             waiting[chunk] = "its writes are not proved flushed to Unity Catalog"
     return waiting
 
@@ -215,7 +210,9 @@ def caught_up(table: str) -> Watch:
 
     :param table: As ``schema.table``, or ``table`` for one in schema public.
     """
-    rows = yield Question(FEED, {"table": table}, doing=f"Asking how far the change feed of {table} is")
+    (found,) = yield _function("lakets.explain_durability(text)")
+    query = FEED if found["there"] else _older.FEED
+    rows = yield Question(query, {"table": table}, doing=f"Asking how far the change feed of {table} is")
     if not rows:
         raise LakeTSArgumentError(
             f"{table!r} is no ChronoTable. Name it schema.table, or make it one with "
@@ -224,7 +221,6 @@ def caught_up(table: str) -> Watch:
     (feed,) = rows
     if feed["caught_up"]:
         return {}
-    (found,) = yield _function("lakets.explain_durability(text)")
     if found["there"] and feed["cdf_status"] == "STREAMING":
         unproven = yield Question(
             UNPROVEN, {"id": feed["id"]}, doing=f"Looking for what keeps {table} waiting"
@@ -264,9 +260,8 @@ def droppable(table: str, chunks: Sequence[str]) -> Watch:
     (found,) = yield _function("lakets.retention_report(text,text)")
     doing = f"Listing the chunks of {table} past retention"
     if not found["there"]:
-        rows = yield Question(DUE, {"id": tables[0]["id"]}, doing)
-        tiered = "not proved durable in Unity Catalog: tiering has not flagged it yet"
-        blocked = {row["chunk_name"]: tiered for row in rows if row["gated"] and row["status"] != "tiered"}
+        rows = yield Question(_older.PAST_RETENTION, {"id": tables[0]["id"]}, doing)
+        blocked = {row["chunk_name"]: _older.NOT_DURABLE for row in rows if row["is_blocked"]}
         return {chunk: blocked[chunk] for chunk in chunks if chunk in blocked}
     arguments = {"table": tables[0]["table_name"], "schema": tables[0]["schema_name"]}
     rows = yield Question(REPORT, arguments, doing)

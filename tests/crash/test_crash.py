@@ -21,6 +21,7 @@ from airflow_provider_lakets.hooks import lakets
 from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
 from tests.crash.server import SETTINGS, Job, Server
 from tests.crash.state import difference, state
+from tests.older import LAKETS_01
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from tests.crash.state import State
 
 WORLD = Path(__file__).with_name("world.sql").read_text()
-OLD_WORLD = [(Path(__file__).parents[1] / name).read_text() for name in ("lakets_01.sql", "sql/world_01.sql")]
+OLD_WORLD = [LAKETS_01, (Path(__file__).parents[1] / "sql" / "world_01.sql").read_text()]
 STEPS = WORLD[WORLD.index("CREATE SCHEMA steps") : WORLD.index("-- The feed")]
 STEP_AT_DDL = "CREATE EVENT TRIGGER steps ON ddl_command_start EXECUTE FUNCTION steps.at_ddl();"
 

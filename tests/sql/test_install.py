@@ -24,33 +24,33 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 
 # What other programs made in the schema's time: kept under another name, or generated for each table.
-NOT_OURS = "proname LIKE '\\_0\\_1\\_%' OR proname LIKE '\\_track\\_%\\_%'"
+NOT_OURS = "proname ~ '^_0_1_|^_track_.*_|^_?my_'"
 
 CATALOG = {
     "functions": f"SELECT pg_get_functiondef(oid), proacl::text FROM pg_proc"
     f" WHERE pronamespace = 'lakets'::regnamespace AND prokind = 'f' AND NOT ({NOT_OURS}) ORDER BY 1",
     "aggregates": "SELECT oid::regprocedure::text, aggtransfn::text, aggfinalfn::text, aggcombinefn::text,"
     " aggtranstype::regtype::text FROM pg_aggregate JOIN pg_proc ON oid = aggfnoid"
-    " WHERE pronamespace = 'lakets'::regnamespace ORDER BY 1",
+    f" WHERE pronamespace = 'lakets'::regnamespace AND NOT ({NOT_OURS}) ORDER BY 1",
     "comments": "SELECT oid::regprocedure::text, obj_description(oid, 'pg_proc') FROM pg_proc"
     " WHERE pronamespace = 'lakets'::regnamespace AND obj_description(oid, 'pg_proc') IS NOT NULL ORDER BY 1",
     "columns": "SELECT attrelid::regclass::text, attname, format_type(atttypid, atttypmod), attnotnull,"
     " pg_get_expr(adbin, adrelid) FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid AND"
     " relkind = 'r'"
     " LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum"
-    " WHERE relnamespace = 'lakets'::regnamespace AND attnum > 0 ORDER BY 1, 2",
+    " WHERE relnamespace = 'lakets'::regnamespace AND attnum > 0 AND relname !~ '^my_' ORDER BY 1, 2",
     "constraints": "SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint"
     " WHERE connamespace = 'lakets'::regnamespace AND contype <> 'n' ORDER BY 1, 2",
     "indexes": "SELECT indrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index JOIN"
     " pg_class ON oid = indexrelid"
     " WHERE relnamespace = 'lakets'::regnamespace ORDER BY 1, 2",
     "rights": "SELECT oid::regclass::text, relacl::text FROM pg_class"
-    " WHERE relnamespace = 'lakets'::regnamespace AND relkind = 'r' ORDER BY 1",
+    " WHERE relnamespace = 'lakets'::regnamespace AND relkind = 'r' AND relname !~ '^my_' ORDER BY 1",
     "schemas": "SELECT nspname, nspacl::text FROM pg_namespace WHERE nspname LIKE 'lakets%' ORDER BY 1",
 }
 
 OF_01 = (
-    *("_version", "_chronotable_registry", "_chunk_metadata"),
+    *("_version", "_chronotable_registry", "_chunk_metadata", "_lvc_registry"),
     *("_policy_registry", "_rollup_registry", "_rollup_invalidation_log"),
 )
 
@@ -277,7 +277,7 @@ def test_every_registry_row_is_kept(older: str) -> None:
             changed = {name for name, was in old.items() if was is not None and new[name] != was}
             assert changed <= {"query_text"}, (table, changed)
     assert rows(older, "SELECT version FROM lakets._version ORDER BY installed_at") == [
-        ("0.1.4",),
+        ("0.1.3",),
         (__version__,),
     ]
 
@@ -308,7 +308,7 @@ def test_writes_are_mirrored_and_logged(upgraded: psycopg.Connection) -> None:
         "INSERT INTO metrics VALUES (now() - interval '5 days', 'new', 1), (now() + interval '1"
         " hour', 'new', 2)"
     )
-    upgraded.execute("INSERT INTO plant.metrics VALUES ('2001-01-01', 1)")
+    upgraded.execute("INSERT INTO plant.readings VALUES ('2001-01-01', 1)")
     upgraded.execute("UPDATE metrics SET value = 3 WHERE device = 'new' AND value = 1")
 
     assert upgraded.execute(
@@ -323,7 +323,7 @@ def test_the_old_triggers_are_gone(upgraded: psycopg.Connection) -> None:
     triggers = [
         name
         for (name,) in upgraded.execute(
-            "SELECT DISTINCT tgname FROM pg_trigger WHERE NOT tgisinternal ORDER BY 1"
+            "SELECT DISTINCT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgname <> 'mine' ORDER BY 1"
         )
     ]
 
@@ -339,7 +339,7 @@ def test_old_chunks_cannot_be_written_directly_either(upgraded: psycopg.Connecti
         name
         for (name,) in upgraded.execute(
             "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent IN"
-            " ('metrics'::regclass, 'plant.metrics'::regclass)"
+            " ('metrics'::regclass, 'plant.readings'::regclass)"
         )
     ]
 
@@ -417,36 +417,25 @@ def test_a_synced_rollup_goes_on_being_mirrored(upgraded: psycopg.Connection) ->
     assert upgraded.execute(shadow.encode()).fetchall() != before
 
 
-def test_two_tables_of_one_name_are_mirrored_each_to_its_own_shadow(upgraded: psycopg.Connection) -> None:
-    upgraded.execute("INSERT INTO metrics VALUES (now() - interval '1 day', 'new', 100)")
-    upgraded.execute("UPDATE plant.metrics SET value = -1 WHERE value = 100")
-    for schema in ("public", "plant"):
-        upgraded.execute("SELECT lakets.enable_sync('metrics', %s)", [schema])
-    upgraded.execute("DELETE FROM metrics WHERE device = 'd1'")
-    upgraded.execute("UPDATE plant.metrics SET value = -2 WHERE value < 3")
-
-    for table, shadow in (("metrics", "_shadow_metrics"), ("plant.metrics", "_shadow_plant_metrics")):
-        table, shadow = f"TABLE {table}", f"TABLE lakets_cdf.{shadow}"
-        difference = f"({table} EXCEPT ALL {shadow}) UNION ALL ({shadow} EXCEPT ALL {table})"
-        assert upgraded.execute(difference.encode()).fetchall() == []
-
-
-def tier_all(upgraded: psycopg.Connection, schema: str) -> None:
-    """Let a feed stream all shadows, once checked, and tier what is due of one table called metrics."""
+def feed(upgraded: psycopg.Connection) -> None:
+    """Let a feed stream all shadows."""
     upgraded.execute(FEED.encode())
     upgraded.execute(
-        "SELECT lakets.enable_sync(table_name, schema_name) FROM lakets._chronotable_registry"
-        " WHERE sync_enabled"
+        "INSERT INTO wal2delta.tables SELECT lakets._shadow_relation(shadow_table_name), 'STREAMING',"
+        " pg_current_wal_insert_lsn() FROM lakets._chronotable_registry WHERE sync_enabled"
     )
-    upgraded.execute(
-        "INSERT INTO wal2delta.tables SELECT lakets._shadow_relation(shadow_table_name), 'STREAMING'"
-        " FROM lakets._chronotable_registry WHERE sync_enabled"
-    )
+
+
+def tier_all(upgraded: psycopg.Connection, name: str, schema: str) -> None:
+    """Tier what is due of a table, as the job does: until all is compared, flushed and proved."""
     for _ in range(3):
-        upgraded.execute("UPDATE wal2delta.tables SET committed_lsn = pg_current_wal_insert_lsn()")
         upgraded.execute(
-            "SELECT lakets.tier_chunk(chunk_name) FROM lakets._get_chunks_to_tier('metrics', %s)", [schema]
+            "SELECT lakets.tier_chunk(chunk_name) FROM lakets._get_chunks_to_tier(%s, %s)", [name, schema]
         )
+        upgraded.execute("UPDATE wal2delta.tables SET committed_lsn = pg_current_wal_insert_lsn()")
+    upgraded.execute(
+        "SELECT lakets.tier_chunk(chunk_name) FROM lakets._get_chunks_to_tier(%s, %s)", [name, schema]
+    )
 
 
 def by_status(upgraded: psycopg.Connection, table_id: int, age: str) -> set[str]:
@@ -464,7 +453,8 @@ def by_status(upgraded: psycopg.Connection, table_id: int, age: str) -> set[str]
 def test_tiered_retention_tiers_and_then_drops(upgraded: psycopg.Connection) -> None:
     assert one(upgraded, "SELECT lakets.execute_retention('metrics')") == 0
 
-    tier_all(upgraded, "public")
+    feed(upgraded)
+    tier_all(upgraded, "metrics", "public")
     upgraded.execute("SELECT lakets.refresh_rollup_cascade()")
     assert by_status(upgraded, 1, "2 days") == {"tiered", "dropped"}
     due = one(
@@ -480,53 +470,255 @@ def test_tiered_retention_tiers_and_then_drops(upgraded: psycopg.Connection) -> 
 
 
 def test_what_has_a_tiering_policy_only_is_tiered_and_never_dropped(upgraded: psycopg.Connection) -> None:
-    held = one(upgraded, "SELECT count(*) FROM plant.metrics")
+    held = one(upgraded, "SELECT count(*) FROM plant.readings")
 
-    tier_all(upgraded, "plant")
+    feed(upgraded)
+    tier_all(upgraded, "readings", "plant")
 
     assert by_status(upgraded, 2, "10 days") == {"tiered"}
-    assert one(upgraded, "SELECT lakets.execute_retention('metrics', 'plant')") == 0
+    assert one(upgraded, "SELECT lakets.execute_retention('readings', 'plant')") == 0
     assert by_status(upgraded, 2, "10 days") == {"tiered"}
-    assert one(upgraded, "SELECT count(*) FROM plant.metrics") == held
+    assert one(upgraded, "SELECT count(*) FROM plant.readings") == held
 
 
-def test_nothing_is_durable_until_the_old_shadow_is_checked(upgraded: psycopg.Connection) -> None:
-    upgraded.execute(
-        "CREATE SCHEMA wal2delta; CREATE TABLE wal2delta.tables AS SELECT"
-        " 'lakets_cdf._shadow_metrics'::regclass::oid"
-        " AS table_oid, 'STREAMING' AS status, pg_current_wal_lsn() AS committed_lsn, now() AS"
-        " last_write_time"
-    )
-    oldest = one(
-        upgraded,
-        "SELECT chunk_name FROM lakets._chunk_metadata WHERE chronotable_id = 1 AND status = 'active'"
-        " ORDER BY range_start LIMIT 1",
-    )
-    said = one(upgraded, f"SELECT lakets.explain_durability('{oldest}')")
-    assert "enable_sync" in said
+def test_the_mirror_of_0_1_3_is_completed_by_the_tiering_job(upgraded: psycopg.Connection) -> None:
+    missing = "SELECT count(*) FROM (TABLE metrics EXCEPT ALL TABLE lakets_cdf._shadow_metrics) AS d"
+    assert one(upgraded, missing) > 70
+    feed(upgraded)
+    oldest = one(upgraded, "SELECT chunk_name FROM lakets._get_chunks_to_tier('metrics')")
+
+    # All that is in the shadow is flushed: what matters is that more is missing.
+    assert one(upgraded, f"SELECT lakets.explain_durability('{oldest}')") is not None
     assert one(upgraded, "SELECT lakets.execute_retention('metrics')") == 0
+    assert not one(upgraded, f"SELECT lakets.tier_chunk('{oldest}')")
+    tier_all(upgraded, "metrics", "public")
 
-    upgraded.execute("SELECT lakets.enable_sync('metrics')")
-    for _ in range(3):
-        upgraded.execute("UPDATE wal2delta.tables SET committed_lsn = pg_current_wal_insert_lsn()")
-        upgraded.execute("SELECT lakets.tier_chunk(chunk_name) FROM lakets._get_chunks_to_tier('metrics')")
+    assert by_status(upgraded, 1, "2 days") == {"tiered", "dropped"}
+    due = "(SELECT max(range_end) FROM lakets._chunk_metadata WHERE status = 'tiered')"
+    assert one(upgraded, f"{missing} WHERE ts < {due}") == 0
 
-    assert (
-        one(upgraded, "SELECT count(*) FROM (TABLE metrics EXCEPT ALL TABLE lakets_cdf._shadow_metrics) AS d")
-        == 0
+
+def test_a_mirror_of_0_1_3_with_rows_too_many_is_put_right(upgraded: psycopg.Connection) -> None:
+    old = (
+        "(SELECT min(range_start) FROM lakets._chunk_metadata WHERE chronotable_id = 2 AND status = 'active')"
     )
-    assert one(upgraded, "SELECT count(*) FROM lakets._chunk_metadata WHERE status = 'tiered'") > 10
+    upgraded.execute(
+        f"INSERT INTO lakets_cdf._shadow_readings VALUES ({old}, -1), ({old}, 40), ({old}, 40)".encode()
+    )
+    feed(upgraded)
+
+    tier_all(upgraded, "readings", "plant")
+
+    due = "(SELECT max(range_end) FROM lakets._chunk_metadata WHERE status = 'tiered' AND chronotable_id = 2)"
+    table, shadow = (
+        f"SELECT * FROM {name} WHERE at < {due}" for name in ("plant.readings", "lakets_cdf._shadow_readings")
+    )
+    assert (
+        upgraded.execute(
+            f"({table} EXCEPT ALL {shadow}) UNION ALL ({shadow} EXCEPT ALL {table})".encode()
+        ).fetchall()
+        == []
+    )
+
+
+def test_a_table_that_is_only_dropped_from_is_compared_by_retention(upgraded: psycopg.Connection) -> None:
+    upgraded.execute(
+        "SELECT lakets.remove_tiering_policy('readings', 'plant'),"
+        " lakets.add_retention_policy('readings', '20 days', 'plant')"
+    )
+    feed(upgraded)
+    dropped = 0
+
+    for _ in range(4):
+        dropped += one(upgraded, "SELECT lakets.execute_retention('readings', 'plant')")
+        upgraded.execute("UPDATE wal2delta.tables SET committed_lsn = pg_current_wal_insert_lsn()")
+
+    assert dropped > 1
+    gone = (
+        "(SELECT max(range_end) FROM lakets._chunk_metadata WHERE chronotable_id = 2 AND status = 'dropped')"
+    )
+    assert one(upgraded, f"SELECT count(*) FROM lakets_cdf._shadow_readings WHERE at < {gone}") > 10
 
 
 def test_retention_goes_on(upgraded: psycopg.Connection) -> None:
     dropped = one(upgraded, "SELECT lakets.execute_retention('scratch', 'plant')")
 
     assert dropped >= 3
-    assert one(upgraded, "SELECT count(*) FROM plant.scratch") < 40
+    assert one(upgraded, "SELECT count(*) FROM plant.scratch") < 45
 
 
-def test_a_view_on_an_old_function_goes_on_too(upgraded: psycopg.Connection) -> None:
-    assert one(upgraded, "SELECT sum(count) FROM by_hour") == one(upgraded, "SELECT count(*) FROM metrics")
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT sum(count) = (SELECT count(*) FROM metrics) FROM by_hour",
+        "SELECT max(delta) IS NOT NULL AND max(histogram) > 0 FROM growth",
+        "SELECT count(*) = (SELECT count(*) FROM lakets.show_chunks('metrics')) FROM chunks",
+        "SELECT array_agg(name ORDER BY name) = '{daily,hourly}' FROM rollups",
+        "SELECT count(*) > 0 FROM tiering",
+        "SELECT bool_or(metric_name = 'lakets_policies_total') FROM gauges",
+        "SELECT count(*) = 25 FROM hours",
+        "SELECT count(*) > 0 FROM _rollup_rt_hourly",
+        "SELECT refresh_all() = 2 AND refresh_hourly() IS NOT NULL",
+        "SELECT chunks_of('metrics') > 0 AND chunks_of('nothing') = 0",
+        "SELECT lakets.my_function(1) = 2",
+    ],
+)
+def test_what_others_built_on_0_1_3_goes_on(upgraded: psycopg.Connection, query: str) -> None:
+    assert one(upgraded, query) is True
+
+
+def test_columns_indexes_and_checks_on_time_bucket_go_on(upgraded: psycopg.Connection) -> None:
+    upgraded.execute("INSERT INTO hourly_facts DEFAULT VALUES")
+
+    assert one(upgraded, "SELECT day = date_trunc('day', ts, 'UTC') FROM hourly_facts")
+    assert one(upgraded, "SELECT count(*) FROM hourly_facts WHERE lakets.time_bucket('1 day', ts) = day") == 1
+
+
+def test_views_read_the_functions_of_today(upgraded: psycopg.Connection) -> None:
+    live = one(
+        upgraded,
+        "SELECT array_agg(DISTINCT fn.oid::regprocedure::text) FROM pg_depend AS dep"
+        " JOIN pg_rewrite AS rule ON rule.oid = dep.objid JOIN pg_proc AS fn ON fn.oid = dep.refobjid"
+        " WHERE rule.ev_class IN ('by_hour'::regclass, 'growth'::regclass, 'chunks'::regclass,"
+        " 'gauges'::regclass) AND fn.prosrc <> 'now'",
+    )
+
+    assert [name for name in live if "_0_1_" in name] == []
+    assert len(live) >= 6
+
+
+def test_grants_and_revokes_on_functions_and_tables_survive(older: str) -> None:
+    rows(
+        older,
+        """
+        CREATE ROLE dashboard; CREATE ROLE jobs;
+        GRANT USAGE ON SCHEMA lakets TO dashboard, jobs;
+        GRANT SELECT ON lakets._chunk_metadata, metrics, _lvc_metrics TO dashboard;
+        REVOKE EXECUTE ON FUNCTION lakets.execute_retention, lakets.last, lakets.time_bucket,
+            lakets.tier_chunk FROM PUBLIC;
+        GRANT EXECUTE ON FUNCTION lakets.execute_retention, lakets.tier_chunk TO jobs;
+        GRANT EXECUTE ON FUNCTION lakets.time_bucket TO dashboard WITH GRANT OPTION;
+        """,
+    )
+    may = (
+        "SELECT proname, has_function_privilege('dashboard', oid, 'EXECUTE'),"
+        " has_function_privilege('jobs', oid, 'EXECUTE') FROM pg_proc WHERE"
+        " pronamespace = 'lakets'::regnamespace AND (proname IN ('execute_retention', 'tier_chunk')"
+        " OR oid IN (to_regprocedure('lakets.last(float8,timestamptz)'),"
+        " to_regprocedure('lakets.time_bucket(interval,timestamptz,timestamptz)'))) ORDER BY 1"
+    )
+    before = rows(older, may)
+    try:
+        install(older)
+
+        assert rows(older, may) == before
+        assert before == [
+            ("execute_retention", False, True),
+            ("last", False, False),
+            ("tier_chunk", False, True),
+            ("time_bucket", True, False),
+        ]
+        for table in ("lakets._chunk_metadata", "metrics", "_lvc_metrics"):
+            assert value(older, "SELECT has_table_privilege('dashboard', %s, 'SELECT')", table)
+    finally:
+        rows(older, "DROP OWNED BY dashboard, jobs CASCADE; DROP ROLE dashboard, jobs")
+
+
+def test_what_cannot_be_replaced_calls_the_new_one_and_is_reported(older: str) -> None:
+    # These take one argument more: whoever named the older ones by their arguments keeps calling those.
+    warned = sorted(text for text in install(older) if "is used by" in text)
+
+    assert [text.split(",")[0] for text in warned] == [
+        "lakets.refresh_rollup is used by function public.refresh_hourly()",
+        "lakets.time_bucket_gapfill is used by view public.hours",
+    ]
+    assert [text.endswith("that calls the new one.") for text in warned] == [True, True]
+    rows(older, "INSERT INTO metrics VALUES (now() - interval '1 day', 'new', 1)")
+    assert value(older, "SELECT refresh_hourly()") is True
+    assert value(older, "SELECT count(*) FROM _rollup_hourly WHERE device = 'new'") == 1
+
+
+def test_a_function_of_somebody_else_in_the_place_of_ours_is_not_overwritten(older: str) -> None:
+    rows(older, "CREATE FUNCTION lakets.explain_durability(p_chunk_name text) RETURNS text RETURN 'mine'")
+
+    with pytest.raises(
+        psycopg.errors.DuplicateFunction, match=r"lakets\.explain_durability\(text\) is not part"
+    ) as told:
+        install(older)
+
+    assert "another name" in str(told.value.diag.message_hint)
+    assert value(older, "SELECT lakets.explain_durability('x')") == "mine"
+    assert value(older, "SELECT to_regclass('lakets.migration')") is None
+
+
+# What is refused
+
+REFUSED = {
+    "a newer LakeTS": (
+        "INSERT INTO lakets._version (version, installed_at) VALUES ('0.1.4', now() + interval '1 s')",
+        r"LakeTS 0\.1\.4 is installed, which is newer",
+    ),
+    "a far newer LakeTS": (
+        "INSERT INTO lakets._version (version, installed_at) VALUES ('0.10.0', now() + interval '1 s')",
+        r"LakeTS 0\.10\.0 is installed, which is newer",
+    ),
+    "an ancient LakeTS": ("UPDATE lakets._version SET version = '0.0.9'", r"older than 0\.1\.0"),
+    "no version": ("DELETE FROM lakets._version", r"says that nothing is installed"),
+    "an unbuilt LakeTS": (
+        "UPDATE lakets._version SET version = '__LAKETS_VERSION__'",
+        r"'__LAKETS_VERSION__' is installed, which is no version",
+    ),
+    "half a LakeTS": (
+        "ALTER TABLE lakets._rollup_registry DROP COLUMN depends_on",
+        r"not all of it: lakets\._rollup_registry\.depends_on is missing",
+    ),
+    "a tenth of a LakeTS": (
+        "DROP TABLE lakets._policy_registry",
+        r"lakets\._policy_registry\.config is missing",
+    ),
+    "another schema of the name": (
+        "DROP SCHEMA lakets CASCADE; CREATE SCHEMA lakets; CREATE TABLE lakets.fish (weight int)",
+        "Schema lakets is there, and is not one of LakeTS",
+    ),
+    "another schema with versions": (
+        "DROP SCHEMA lakets CASCADE; CREATE SCHEMA lakets; CREATE TABLE lakets._version (version text,"
+        " installed_at timestamptz, modules text[])",
+        "Schema lakets is there, and is not one of LakeTS",
+    ),
+}
+
+
+@pytest.mark.parametrize("found", REFUSED)
+def test_what_is_not_known_is_refused_and_left_alone(older: str, found: str) -> None:
+    statement, message = REFUSED[found]
+    rows(older, statement)
+    everything = "SELECT oid::regclass::text FROM pg_class WHERE oid >= 16384 ORDER BY 1"
+    before = rows(older, everything)
+
+    with pytest.raises(psycopg.Error, match=message) as told:
+        install(older)
+
+    assert told.value.diag.message_hint
+    assert rows(older, everything) == before
+
+
+def test_a_newer_engine_of_ours_is_not_replaced_by_this_one(empty_database: str) -> None:
+    install(empty_database)
+    rows(
+        empty_database,
+        "INSERT INTO lakets._version (version, installed_at) VALUES ('99.0.0', now() + interval '1 s')",
+    )
+
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=r"LakeTS 99\.0\.0 is installed"):
+        install(empty_database)
+
+
+def test_a_schema_made_beforehand_is_used(empty_database: str) -> None:
+    rows(empty_database, "CREATE SCHEMA lakets; CREATE SCHEMA lakets_cdf")
+
+    install(empty_database)
+
+    assert value(empty_database, "SELECT version FROM lakets._version") == __version__
 
 
 def test_what_is_broken_is_told_and_does_not_stop_the_install(older: str) -> None:
@@ -538,12 +730,14 @@ def test_what_is_broken_is_told_and_does_not_stop_the_install(older: str) -> Non
     rows(older, "CREATE TABLE public._rollup_bad (bucket timestamptz); CREATE TABLE public._rollup_worse ()")
     rows(
         older,
-        "INSERT INTO lakets._rollup_registry (name, query_text, bucket_interval) VALUES"
-        " ('lost', 'SELECT now() AS bucket', '1 hour'), ('bad', 'SELECT nonsense', '1 hour'),"
-        " ('worse', 'SELECT 1', '1 hour')",
+        "INSERT INTO lakets._rollup_registry"
+        " (name, source_chronotable_id, rollup_table, query_text, bucket_interval, bucket_column)"
+        " SELECT name, 1, '_rollup_' || name, query, '1 hour', NULL FROM (VALUES"
+        " ('lost', 'SELECT now() AS bucket'), ('bad', 'SELECT nonsense'), ('worse', 'SELECT 1'))"
+        " AS new (name, query)",
     )
 
-    warned = install(older)
+    warned = [text for text in install(older) if "is used by" not in text]
 
     assert len(warned) == 4
     for told, name in zip(warned, ("gone", "lost", "bad", "worse"), strict=True):
@@ -615,6 +809,6 @@ def test_tables_that_share_a_shadow_get_one_each_and_lose_no_row(older: str) -> 
         older,
         "SELECT shadow_table_name FROM lakets._chronotable_registry WHERE table_name = 'metrics' ORDER BY id",
     )
-    assert len(set(shadows)) == len(shadows) == 3
+    assert len(set(shadows)) == len(shadows) == 2
     assert value(older, f'SELECT device FROM lakets_cdf."{shadows[-1][0]}"') == "other"
     assert value(older, "SELECT count(*) FROM lakets_cdf._shadow_metrics WHERE device = 'other'") == 0

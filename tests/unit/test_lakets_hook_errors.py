@@ -93,7 +93,7 @@ def test_a_session_that_was_cut_while_idle_is_opened_again(lab: Lab) -> None:
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
 
-        assert hook.version() == "0.1.4"
+        assert hook.version() == "0.1.3"
 
 
 def test_a_connection_that_stays_lost_is_reported_as_lost(lab: Lab) -> None:

@@ -196,34 +196,12 @@ def test_fires_when_the_chunks_are_durable_though_the_table_is_written(lake: Sta
     assert event == REACHED
 
 
-@pytest.fixture
-def catching_up(lab: Lab) -> Callable[[bool], None]:
-    """Return a function that sets what the stand-in for LakeTS 0.1.x says of its feed."""
-    lab.conn.execute("CREATE TABLE says (caught_up boolean); INSERT INTO says VALUES (false)")
-    lab.conn.execute(
-        "CREATE OR REPLACE FUNCTION lakets.show_tiering_status(p_table_name text,"
-        " p_schema_name text DEFAULT 'public') RETURNS TABLE (schema_name text, table_name text,"
-        " after interval, active_chunks bigint, tiered_chunks bigint, pending_chunks bigint,"
-        " reclaimable_bytes bigint, reclaimed_bytes bigint, cdf_status text, cdf_lag_bytes numeric,"
-        " caught_up boolean, last_run_at timestamptz) LANGUAGE sql AS $$ SELECT p_schema_name, p_table_name,"
-        " NULL::interval, 1::bigint, 1::bigint, 1::bigint, 1::bigint, 1::bigint, 'STREAMING', 512::numeric,"
-        " says.caught_up, NULL::timestamptz FROM public.says $$"
-    )
-
-    def say(caught_up: bool) -> None:
-        lab.conn.execute("UPDATE says SET caught_up = %s", [caught_up])
-
-    return say
-
-
 @old_engine
 @pytest.mark.parametrize("by", ["table", "chunks"])
-def test_with_lakets_01_the_feed_of_the_table_decides(
-    lab: Lab, pauses: Pauses, catching_up: Callable[[bool], None], by: str
-) -> None:
-    lab.synced(days=4)
+def test_with_lakets_01_the_feed_of_the_table_decides(lab: Lab, pauses: Pauses, by: str) -> None:
+    lab.synced(days=4)  # with a policy of type tiered_retention only
     what: Any = "metrics" if by == "table" else lab.old_chunks()[:1]
-    pauses.then(lambda: catching_up(True))
+    pauses.then(lab.flush)
 
     event = fire(LakeTSDurabilityTrigger(**{by: what}, deadline=in_an_hour()))
 
@@ -232,7 +210,7 @@ def test_with_lakets_01_the_feed_of_the_table_decides(
 
 
 @old_engine
-def test_with_lakets_01_a_tiered_chunk_is_durable(lab: Lab, catching_up: Callable[[bool], None]) -> None:
+def test_with_lakets_01_a_tiered_chunk_is_durable(lab: Lab) -> None:
     lab.synced(days=4)
     chunk = lab.old_chunks()[0]
     lab.conn.execute("UPDATE lakets._chunk_metadata SET status = 'tiered' WHERE chunk_name = %s", [chunk])
@@ -294,11 +272,10 @@ def test_what_somebody_else_dropped_meanwhile_is_not_waited_for(
 
 
 @old_engine
-def test_with_lakets_01_retention_waits_for_the_tiering_of_chunks(lab: Lab, pauses: Pauses) -> None:
+def test_with_lakets_01_retention_waits_for_the_feed(lab: Lab, pauses: Pauses) -> None:
     lab.synced(days=8)
     first, second, *_ = lab.old_chunks()
-    tiered = "UPDATE lakets._chunk_metadata SET status = 'tiered' WHERE chunk_name = %s"
-    pauses.then(*[lambda chunk=chunk: lab.conn.execute(tiered, [chunk]) for chunk in (first, second)])
+    pauses.then(lambda: None, lab.flush)
 
     event = fire(LakeTSRetentionTrigger(table="metrics", chunks=[first, second], deadline=in_an_hour()))
 
@@ -345,6 +322,7 @@ def test_watermark_and_lag_must_both_hold(lake: Stage, pauses: Pauses) -> None:
 def test_with_lakets_01_rollups_are_waited_for_too(lab: Lab, pauses: Pauses) -> None:
     lab.table("metrics", days=2)
     lab.rollup("hourly")
+    lab.conn.execute("UPDATE lakets._rollup_registry SET last_refreshed_at = NULL")
     pauses.then(lambda: lab.conn.execute("SELECT lakets.refresh_rollup('hourly')"))
 
     assert fire(fresh(max_lag="1 hour")) == REACHED

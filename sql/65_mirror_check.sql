@@ -1,0 +1,199 @@
+-- Mirrors that are in doubt: what LakeTS 0.1.x mirrored, which copied nothing that was there before, and shadows that are
+-- known to have missed a change. They are compared with their tables by the jobs, one chunk at a time: what the shadow
+-- lacks is added, what it has too much is removed. Until then no chunk counts as durable. lakets.enable_sync does all of
+-- it at once, and writers wait for that.
+
+-- Begin to compare a mirror that may lack changes. All is in doubt but the time outside the chunks there are: what is
+-- written there from now on goes into chunks that are made later. False: there is no such doubt, or no right to lock the
+-- table. While the lock is held nobody writes, so who is to write has seen that the doubt noted before is gone.
+CREATE OR REPLACE FUNCTION lakets._begin_mirror_check(
+    p_table lakets._chronotable_registry
+) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_shadow   regclass := lakets._shadow_relation(p_table.shadow_table_name);
+    v_default  regclass := lakets._default_partition(v_relation);
+    v_in_doubt boolean  := false;
+BEGIN
+    IF NOT p_table.sync_enabled OR v_shadow IS NULL OR NOT lakets._shape(v_relation) <@ lakets._shape(v_shadow)
+       OR NOT EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = v_shadow)
+       OR NOT (SELECT pg_has_role(cls.relowner, 'USAGE') FROM pg_class AS cls WHERE cls.oid = v_relation) THEN
+        RETURN false;
+    END IF;
+    -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) the check's row.
+    PERFORM lakets._lock_maintenance(v_relation);
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
+    IF v_default IS NOT NULL THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', v_default) INTO v_in_doubt;
+    END IF;
+    INSERT INTO lakets._mirror_check AS chk (chronotable_id, compared)
+    SELECT p_table.id, CASE WHEN v_in_doubt THEN '{}'
+                            ELSE '{(,)}'::tstzmultirange - coalesce(range_agg(tstzrange(chunk.range_start, chunk.range_end)), '{}') END
+      FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = p_table.id AND chunk.status <> 'dropped'
+        ON CONFLICT (chronotable_id) DO UPDATE SET compared = excluded.compared;
+    DELETE FROM lakets._mirror_gap AS gap WHERE gap.shadow = v_shadow;
+    RETURN true;
+END;
+$$;
+
+-- Is a chunk's part of the mirror still to be compared?
+CREATE OR REPLACE FUNCTION lakets._is_in_doubt(
+    p_chunk lakets._chunk_metadata
+) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM lakets._mirror_check AS chk
+                    WHERE chk.chronotable_id = p_chunk.chronotable_id
+                      AND NOT chk.compared @> tstzrange(p_chunk.range_start, p_chunk.range_end));
+END;
+$$;
+
+-- Compare a chunk with its part of the shadow and bring that in line. Nothing to do: the chunk is not in doubt, or this
+-- role may not lock it. Changes to the shadow are logged as changes to the chunk, so they must be flushed like those. The
+-- chunk's writers wait until the transaction ends; the caller has locked the table's proof row, so two do not meet.
+CREATE OR REPLACE FUNCTION lakets._compare_chunk(
+    p_table lakets._chronotable_registry,
+    p_chunk lakets._chunk_metadata
+) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_partition regclass := lakets._chunk_relation(p_table, p_chunk);
+BEGIN
+    IF NOT lakets._is_in_doubt(p_chunk) OR v_partition IS NULL
+       OR NOT (SELECT pg_has_role(cls.relowner, 'USAGE') FROM pg_class AS cls WHERE cls.oid = v_partition) THEN
+        RETURN false;
+    END IF;
+    -- Lock order: (1) the table's proof row, (2) the chunk's metadata row, both by the caller, (3) its partition.
+    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_partition);
+    IF lakets._align_chunk(p_table, p_chunk, v_partition) > 0 THEN
+        INSERT INTO lakets._change_log (chronotable_id, min_time, max_time)
+        VALUES (p_table.id, p_chunk.range_start, p_chunk.range_end - interval '1 microsecond');
+    END IF;
+    UPDATE lakets._mirror_check AS chk
+       SET compared = chk.compared + tstzmultirange(tstzrange(p_chunk.range_start, p_chunk.range_end))
+     WHERE chk.chronotable_id = p_table.id;
+    DELETE FROM lakets._mirror_check AS chk
+     WHERE chk.chronotable_id = p_table.id AND chk.compared @> '(,)'::tstzrange;
+    RETURN true;
+END;
+$$;
+
+-- The same for those of some chunks (ids) that are in doubt, where the feed streams and retention would ask; returns how
+-- many were compared.
+CREATE OR REPLACE FUNCTION lakets._compare_chunks(
+    p_table  lakets._chronotable_registry,
+    p_chunks bigint[]
+) RETURNS integer
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_chunk    lakets._chunk_metadata;
+    v_compared integer := 0;
+BEGIN
+    IF NOT EXISTS (SELECT FROM lakets._mirror_check AS chk WHERE chk.chronotable_id = p_table.id)
+       OR NOT lakets._is_gated(p_table) OR lakets._cdf_committed_lsn(p_table.shadow_table_name) IS NULL THEN
+        RETURN 0;
+    END IF;
+    FOR v_chunk IN
+        SELECT chunk.* FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (p_chunks) ORDER BY chunk.range_start FOR UPDATE
+    LOOP
+        v_compared := v_compared + lakets._compare_chunk(p_table, v_chunk)::integer;
+    END LOOP;
+    RETURN v_compared;
+END;
+$$;
+
+-- Make the shadow hold, of a chunk's range of time, just what the partition holds, copy by copy. Returns how many rows were
+-- added or removed.
+CREATE OR REPLACE FUNCTION lakets._align_chunk(
+    p_table     lakets._chronotable_registry,
+    p_chunk     lakets._chunk_metadata,
+    p_partition regclass
+) RETURNS bigint
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+    SET extra_float_digits = 1
+AS $$
+DECLARE
+    v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_shadow   regclass := lakets._shadow_relation(p_table.shadow_table_name);
+    v_type     regtype  := lakets._column_type(v_relation, p_table.time_column);
+    v_columns  name[]   := lakets._columns(v_relation);
+    v_list     text     := (SELECT string_agg(quote_ident(col), ', ' ORDER BY n) FROM unnest(v_columns) WITH ORDINALITY AS u (col, n));
+    v_within   text     := format('s.%1$I >= %2$s AND s.%1$I < %3$s', p_table.time_column,
+                                  lakets._time_literal(p_chunk.range_start, v_type), lakets._time_literal(p_chunk.range_end, v_type));
+    v_removed  bigint;
+    v_added    bigint;
+BEGIN
+    EXECUTE format(
+        'WITH held AS (SELECT %1$s::text AS image, count(*) AS copies FROM %2$s AS r GROUP BY 1)
+         DELETE FROM %3$s AS old
+          USING (SELECT s.ctid AS tid, %4$s::text AS image, row_number() OVER (PARTITION BY %4$s::text) AS copy
+                   FROM %3$s AS s WHERE %5$s) AS s
+           LEFT JOIN held ON held.image = s.image
+          WHERE old.ctid = s.tid AND s.copy > coalesce(held.copies, 0)',
+        lakets._row_image('r', v_columns), p_partition, v_shadow, lakets._row_image('s', v_columns), v_within);
+    GET DIAGNOSTICS v_removed = ROW_COUNT;
+    EXECUTE format(
+        'WITH held AS (SELECT %1$s::text AS image, count(*) AS copies FROM %2$s AS s WHERE %3$s GROUP BY 1)
+         INSERT INTO %2$s (%4$s)
+         SELECT %4$s FROM (SELECT r.*, %5$s::text AS lakets_image, row_number() OVER (PARTITION BY %5$s::text) AS lakets_copy
+                             FROM %6$s AS r) AS r
+           LEFT JOIN held ON held.image = r.lakets_image
+          WHERE r.lakets_copy > coalesce(held.copies, 0)',
+        lakets._row_image('s', v_columns), v_shadow, v_within, v_list, lakets._row_image('r', v_columns), p_partition);
+    GET DIAGNOSTICS v_added = ROW_COUNT;
+    RETURN v_removed + v_added;
+END;
+$$;
+
+-- Let a shadow's rows be found by time while it is compared, where its own index does not begin with the time.
+CREATE OR REPLACE FUNCTION lakets._index_mirror_check(
+    p_table lakets._chronotable_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_shadow regclass := lakets._shadow_relation(p_table.shadow_table_name);
+    v_index  text     := format('_compare_%s', v_shadow::oid);
+BEGIN
+    IF to_regclass(format('lakets_cdf.%I', v_index)) IS NULL AND NOT EXISTS (
+        SELECT FROM pg_index AS idx
+          JOIN pg_attribute AS att ON att.attrelid = idx.indrelid AND att.attnum = idx.indkey[0]
+         WHERE idx.indrelid = v_shadow AND att.attname = p_table.time_column) THEN
+        EXECUTE format('CREATE INDEX %I ON %s USING brin (%I)', v_index, v_shadow, p_table.time_column);
+    END IF;
+END;
+$$;
+
+-- Bring the mirror of a RollUp in line that may lack changes; part of its refresh. Readers go on.
+CREATE OR REPLACE FUNCTION lakets._mend_rollup_mirror(
+    p_rollup lakets._rollup_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relation regclass := lakets._rollup_relation(p_rollup.name);
+    v_shadow   regclass := lakets._shadow_relation(p_rollup.shadow_table_name);
+BEGIN
+    IF p_rollup.sync_enabled AND v_shadow IS NOT NULL
+       AND EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = v_shadow)
+       AND (SELECT pg_has_role(cls.relowner, 'USAGE') FROM pg_class AS cls WHERE cls.oid = v_relation) THEN
+        -- Lock order: (1) advisory (lakets, RollUp's table), by the caller, (2) the RollUp's table.
+        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
+        PERFORM lakets._repair_shadow(v_relation, v_shadow, p_rollup.bucket_column, 'false');
+        PERFORM lakets._track_rollup(p_rollup.id);
+    END IF;
+END;
+$$;
