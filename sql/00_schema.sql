@@ -28,28 +28,23 @@ BEGIN
     IF (SELECT count(*) FROM pg_catalog.pg_attribute AS att
          WHERE att.attrelid = pg_catalog.to_regclass('lakets._version') AND att.attname IN ('version', 'installed_at', 'modules')
            AND NOT att.attisdropped) < 3
-       OR pg_catalog.to_regclass('lakets._chronotable_registry') IS NULL AND NOT v_is_engine
-          AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc AS fn
-                           WHERE fn.pronamespace = 'lakets'::regnamespace AND fn.proname = '_sync_trigger_fn') THEN
+       OR pg_catalog.to_regclass('lakets._chronotable_registry') IS NULL AND NOT v_is_engine THEN
         RAISE EXCEPTION 'Schema lakets is there, and is not one of LakeTS: it has no lakets._version with the registries of LakeTS.'
-            USING ERRCODE = 'duplicate_schema',
-                  HINT = 'Rename it (ALTER SCHEMA lakets RENAME TO ...), or install in another database. If an install of LakeTS '
+            USING HINT = 'Rename it (ALTER SCHEMA lakets RENAME TO ...), or install in another database. If an install of LakeTS '
                          'was interrupted there, run that again first.';
     END IF;
     EXECUTE 'SELECT ver.version FROM lakets._version AS ver ORDER BY ver.installed_at DESC LIMIT 1' INTO v_found;
     IF v_found IS NULL OR v_found !~ '^[0-9]+[.][0-9]+[.][0-9]+$' THEN
         RAISE EXCEPTION 'lakets._version says that % is installed, which is no version of LakeTS.', coalesce(pg_catalog.quote_literal(v_found), 'nothing')
-            USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = 'Run the install of the LakeTS that this is again, whole, then this one.';
+            USING HINT = 'Run the install of the LakeTS that this is again, whole, then this one.';
     ELSIF pg_catalog.string_to_array(v_found, '.')::integer[] > pg_catalog.string_to_array(
               CASE WHEN v_is_engine THEN v_ours ELSE '0.1.3' END, '.')::integer[] THEN
         RAISE EXCEPTION 'LakeTS % is installed, which is newer than what version % knows.', v_found, v_ours
-            USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = 'There is no way back to an older version: install airflow-provider-lakets of version '
+            USING HINT = 'There is no way back to an older version: install airflow-provider-lakets of version '
                          || v_found || ' or newer, or leave LakeTS as it is.';
     ELSIF pg_catalog.string_to_array(v_found, '.')::integer[] < '{0,1,0}' THEN
         RAISE EXCEPTION 'LakeTS % is installed, which is older than 0.1.0, the first release that can be upgraded.', v_found
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Upgrade it to LakeTS 0.1.3 first.';
+            USING HINT = 'Upgrade it to LakeTS 0.1.3 first.';
     END IF;
     SELECT pg_catalog.string_agg(wanted.name, ', ' ORDER BY wanted.name) INTO v_missing
       FROM (VALUES ('_chronotable_registry', 'sync_enabled'), ('_chunk_metadata', 'last_modified_at'),
@@ -60,8 +55,7 @@ BEGIN
                         WHERE att.attrelid = pg_catalog.to_regclass('lakets.' || need.relation) AND att.attname = need.attribute);
     IF v_missing IS NOT NULL THEN
         RAISE EXCEPTION 'LakeTS % is installed, but not all of it: % is missing.', v_found, v_missing
-            USING ERRCODE = 'object_not_in_prerequisite_state',
-                  HINT = 'An install was interrupted. Run the install of that version again, whole, then this one.';
+            USING HINT = 'An install was interrupted. Run the install of that version again, whole, then this one.';
     END IF;
 END
 $$;

@@ -208,8 +208,7 @@ BEGIN
          WHERE pg_catalog.md5(fn.prosrc) <> other.body
     LOOP
         RAISE EXCEPTION '% is not part of LakeTS 0.1.x, and has the name and arguments of a function of this version.', v_other.routine
-            USING ERRCODE = 'duplicate_function',
-                  HINT = pg_catalog.format('Give it another name or schema, for example ALTER FUNCTION %s SET SCHEMA public; then install again.',
+            USING HINT = pg_catalog.format('Give it another name or schema, for example ALTER FUNCTION %s SET SCHEMA public; then install again.',
                                            v_other.routine);
     END LOOP;
 END

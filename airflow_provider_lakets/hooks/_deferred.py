@@ -52,7 +52,7 @@ def why_not_dropped(hook: LakeTSContract, table: ChronoTable) -> list[DeferredCh
     """Return the chunks of a table that are past retention and still there, each with the reason."""
     late = "due now; not reached by this run"
     if not hook._takes("retention_report"):
-        late = "LakeTS left it: its partition could not be dropped; the server's log says why"
+        late = "LakeTS left it: its partition could not be dropped, for example since it is being read"
     return [DeferredChunk(chunk.chunk, chunk.reason or late) for chunk in past_retention(hook, table)]
 
 

@@ -38,7 +38,8 @@ CATALOG = {
     " pg_get_expr(adbin, adrelid) FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid AND"
     " relkind = 'r'"
     " LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum"
-    " WHERE relnamespace = 'lakets'::regnamespace AND attnum > 0 AND relname !~ '^my_' ORDER BY 1, 2",
+    " WHERE relnamespace = 'lakets'::regnamespace AND attnum > 0 AND NOT attisdropped"
+    " AND relname !~ '^my_' ORDER BY 1, 2",
     "constraints": "SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint"
     " WHERE connamespace = 'lakets'::regnamespace AND contype <> 'n' ORDER BY 1, 2",
     "indexes": "SELECT indrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index JOIN"
@@ -642,7 +643,7 @@ def test_a_function_of_somebody_else_in_the_place_of_ours_is_not_overwritten(old
     rows(older, "CREATE FUNCTION lakets.explain_durability(p_chunk_name text) RETURNS text RETURN 'mine'")
 
     with pytest.raises(
-        psycopg.errors.DuplicateFunction, match=r"lakets\.explain_durability\(text\) is not part"
+        psycopg.errors.RaiseException, match=r"lakets\.explain_durability\(text\) is not part"
     ) as told:
         install(older)
 
@@ -709,7 +710,7 @@ def test_a_newer_engine_of_ours_is_not_replaced_by_this_one(empty_database: str)
         "INSERT INTO lakets._version (version, installed_at) VALUES ('99.0.0', now() + interval '1 s')",
     )
 
-    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match=r"LakeTS 99\.0\.0 is installed"):
+    with pytest.raises(psycopg.errors.RaiseException, match=r"LakeTS 99\.0\.0 is installed"):
         install(empty_database)
 
 
