@@ -11,6 +11,7 @@ from sqlalchemy import text
 from airflow_provider_lakets.exceptions import LakebaseSettingError
 from airflow_provider_lakets.hooks.lakebase import LakebaseHook
 from airflow_provider_lakets.hooks.lakets import LakeTSHook
+from tests.needs import SQLALCHEMY_2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +81,7 @@ def test_database_of_the_hook_wins_over_the_connections(
     assert LakebaseHook(**{name: "postgres"}).get_first("SELECT current_database()") == ("postgres",)
 
 
+@SQLALCHEMY_2
 def test_engine_obeys_connect_args_and_the_extras_query(
     define: Callable[..., None], postgres: EmbeddedPostgres
 ) -> None:
@@ -101,6 +103,7 @@ def test_engine_obeys_connect_args_and_the_extras_query(
     assert ask(options="-c work_mem=6MB", prepare_threshold=None) == ("of the extra", "6MB", "3s")
 
 
+@SQLALCHEMY_2
 @pytest.mark.parametrize(
     ("connect_args", "word"),
     [
@@ -122,6 +125,7 @@ def test_engine_does_not_log_in_elsewhere(
     assert "hunter2" not in str(caught.value)
 
 
+@SQLALCHEMY_2
 @pytest.mark.parametrize(
     "query", [["x"], "x=y", {"options": 1}, {"options": ["x"]}, {"host": "x"}, {"typo": "x"}]
 )
@@ -134,6 +138,7 @@ def test_query_for_engines_that_is_mistyped_is_refused(
         LakebaseHook().get_sqlalchemy_engine()
 
 
+@SQLALCHEMY_2
 @pytest.mark.parametrize(
     "scheme", ["postgresql", "postgresql+psycopg2", "postgresql+asyncpg", "mysql", "x://y"]
 )

@@ -12,6 +12,7 @@ from psycopg import sql
 from airflow_provider_lakets.exceptions import LakebaseCredentialError, LakebaseResolutionError
 from airflow_provider_lakets.hooks.lakebase import LakebaseHook
 from tests.control_plane import ControlPlane, Fault
+from tests.needs import SQLALCHEMY_2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,11 @@ def pool(hook: LakebaseHook) -> None:
         pass
 
 
-WAYS = pytest.mark.parametrize("log_in", [get_conn, aget_conn, engine, pool], ids=lambda way: way.__name__)
+WAYS = pytest.mark.parametrize(
+    "log_in",
+    [get_conn, aget_conn, pytest.param(engine, marks=SQLALCHEMY_2), pool],
+    ids=lambda way: way.__name__,
+)
 
 
 @WAYS
@@ -62,6 +67,7 @@ def test_endpoint_that_was_replaced_is_looked_up_again(
     assert principal.minted_for[-1] == f"{BRANCH}/endpoints/second"
 
 
+@SQLALCHEMY_2
 def test_endpoint_that_was_replaced_before_the_first_login_is_too(
     principal: ControlPlane, define: Callable[..., None]
 ) -> None:
