@@ -1,8 +1,7 @@
 -- The two schemas, and the record of which migrations a database has seen.
 --
--- Who needs what. Whoever writes a ChronoTable: just the table; tracking runs with the writer's own rights, and
--- what it needs of a shadow is granted by enable_sync (after a later GRANT on the table call it again). Whoever
--- owns tables, and thereby the jobs' role, which is a member of the owning role:
+-- Who needs what (docs/permissions.md). Whoever writes a ChronoTable: just the table; its triggers run as its owner.
+-- PUBLIC: nothing. Whoever owns tables, and thereby the jobs' role, which is a member of the owning role:
 --     GRANT CREATE ON SCHEMA <the tables' schemas> TO <owning role>;
 --     GRANT USAGE, CREATE ON SCHEMA lakets, lakets_cdf TO <owning role>;
 --     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO <owning role>;

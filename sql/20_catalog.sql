@@ -22,28 +22,6 @@ BEGIN
 END;
 $$;
 
--- The registry row of a ChronoTable, or a clear error.
-CREATE OR REPLACE FUNCTION lakets._chronotable(
-    p_table_name  text,
-    p_schema_name text
-) RETURNS lakets._chronotable_registry
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    v_table lakets._chronotable_registry;
-BEGIN
-    SELECT reg.* INTO v_table
-      FROM lakets._chronotable_registry AS reg
-     WHERE reg.table_name = p_table_name AND reg.schema_name = p_schema_name;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION '%.% is not a ChronoTable.', p_schema_name, p_table_name
-            USING HINT = 'Make it one with lakets.create_chronotable, or correct the table and schema name.';
-    END IF;
-    RETURN v_table;
-END;
-$$;
-
 -- The registry row of a RollUp, or a clear error.
 CREATE OR REPLACE FUNCTION lakets._rollup(
     p_name text
@@ -83,21 +61,6 @@ BEGIN
             USING HINT = 'Its rows are in Unity Catalog if the table was synced; there is nothing left to do here.';
     END IF;
     RETURN v_chunk;
-END;
-$$;
-
--- The partition of a chunk; null when somebody dropped it by hand. 0.1.x recorded no relation_name:
--- there the partition is called what follows the schema in chunk_name.
-CREATE OR REPLACE FUNCTION lakets._chunk_relation(
-    p_table lakets._chronotable_registry,
-    p_chunk lakets._chunk_metadata
-) RETURNS regclass
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    RETURN to_regclass(format('%I.%I', p_table.schema_name, coalesce(
-        p_chunk.relation_name, substr(p_chunk.chunk_name, length(p_table.schema_name) + 2))));
 END;
 $$;
 
@@ -247,14 +210,28 @@ BEGIN
 END;
 $$;
 
--- One maintainer at a time for a relation; a second waits as long as lock_timeout allows.
+-- One maintainer at a time for a relation; a second waits as long as lock_timeout allows. Any role can take an advisory
+-- lock, so the error names the session that holds this one.
 CREATE OR REPLACE FUNCTION lakets._lock_maintenance(
     p_relation regclass
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_class  integer := hashtext('lakets');
+    v_object integer := p_relation::oid::bigint - 2147483648;
 BEGIN
-    PERFORM pg_advisory_xact_lock(hashtext('lakets'), (p_relation::oid::bigint - 2147483648)::integer);
+    PERFORM pg_advisory_xact_lock(v_class, v_object);
+EXCEPTION WHEN lock_not_available THEN
+    RAISE EXCEPTION 'Maintenance of % is held by another session (%).', p_relation, (
+        SELECT coalesce(string_agg(format('pid %s, role %s', lck.pid, coalesce(act.usename, '?')), '; '), 'which has just ended')
+          FROM pg_locks AS lck
+          LEFT JOIN pg_stat_activity AS act ON act.pid = lck.pid
+         WHERE lck.locktype = 'advisory' AND lck.granted AND lck.objsubid = 2
+           AND lck.classid = (v_class::bigint & 4294967295)::oid AND lck.objid = (v_object::bigint & 4294967295)::oid
+           AND lck.database = (SELECT db.oid FROM pg_database AS db WHERE db.datname = current_database()))
+        USING ERRCODE = 'lock_not_available',
+              HINT = 'Try again when it is done. If it is none of LakeTS'' jobs, end it with pg_terminate_backend.';
 END;
 $$;

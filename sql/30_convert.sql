@@ -172,7 +172,9 @@ AS $$
            AND NOT EXISTS (SELECT FROM pg_constraint AS con WHERE con.conindid = idx.indexrelid AND con.conrelid = p_relation)
         UNION ALL
         SELECT 2, CASE con.contype WHEN 'f' THEN 3 ELSE 2 END,
-               format('ALTER TABLE %s ADD CONSTRAINT %I %s', t.full_name, con.conname, pg_get_constraintdef(con.oid))
+               format('ALTER TABLE %s ADD CONSTRAINT %I %s', t.full_name, con.conname,
+                      -- One that is not validated is now, as the rows are copied: a partitioned table has no other.
+                      regexp_replace(pg_get_constraintdef(con.oid), ' NOT VALID$', ''))
           FROM target AS t JOIN pg_constraint AS con ON con.conrelid = t.oid
          WHERE con.contype IN ('p', 'u', 'x', 'f')
         UNION ALL
@@ -195,7 +197,12 @@ AS $$
           FROM target AS t JOIN pg_trigger AS trg ON trg.tgrelid = t.oid
          WHERE NOT trg.tgisinternal AND trg.tgenabled <> 'O'
         UNION ALL
-        SELECT 2, 8, comments.statement FROM lakets._comment_statements(p_relation) AS comments (statement)
+        SELECT 2, 8, format('ALTER TABLE %s REPLICA IDENTITY %s', t.full_name, CASE t.relreplident WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING'
+                            ELSE 'USING INDEX ' || (SELECT quote_ident(cls.relname) FROM pg_index AS idx JOIN pg_class AS cls ON cls.oid = idx.indexrelid
+                                                     WHERE idx.indrelid = t.oid AND idx.indisreplident) END)
+          FROM target AS t WHERE t.relreplident <> 'd'
+        UNION ALL
+        SELECT 2, 9, comments.statement FROM lakets._comment_statements(p_relation) AS comments (statement)
         UNION ALL
         SELECT 3, 1, pg_get_statisticsobjdef(ext.oid) FROM pg_statistic_ext AS ext WHERE ext.stxrelid = p_relation
         UNION ALL

@@ -76,7 +76,7 @@ BEGIN
     PERFORM lakets._set_aside(p_relation);
     EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS) PARTITION BY RANGE (%I)',
                    p_table.schema_name, p_table.table_name, p_relation, p_table.time_column);
-    v_new := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_new := lakets._relation(p_table);
     PERFORM lakets._revoke_all(v_new);
     PERFORM lakets._carry_identity(p_relation, v_new);
     FOR v_statement IN SELECT trim ->> 'statement' FROM jsonb_array_elements(v_trimmings) AS trim WHERE trim ->> 'phase' = '1' LOOP
@@ -92,6 +92,7 @@ BEGIN
     FOR v_statement IN SELECT trim ->> 'statement' FROM jsonb_array_elements(v_trimmings) AS trim WHERE trim ->> 'phase' = '2' LOOP
         EXECUTE v_statement;
     END LOOP;
+    PERFORM lakets._match_identity(v_new, inh.inhrelid) FROM pg_inherits AS inh WHERE inh.inhparent = v_new;
     EXECUTE format('DROP TABLE %s', p_relation);
     FOR v_statement IN SELECT trim ->> 'statement' FROM jsonb_array_elements(v_trimmings) AS trim WHERE trim ->> 'phase' = '3' LOOP
         EXECUTE v_statement;
@@ -120,23 +121,28 @@ BEGIN
     PERFORM lakets._require_read_committed();  -- an older snapshot would miss rows to copy
     -- Lock order: (1) advisory (lakets, relation), (2) the table.
     PERFORM lakets._lock_maintenance(v_relation);
-    SELECT reg.* INTO v_table
-      FROM lakets._chronotable_registry AS reg
-     WHERE reg.schema_name = p_schema_name AND reg.table_name = p_table_name;
-    IF FOUND AND p_if_not_exists THEN
-        RETURN v_table.id;
-    ELSIF FOUND THEN
+    v_table := lakets._registered(p_table_name, p_schema_name);
+    IF v_table.id IS NOT NULL THEN
+        v_table := lakets._recognise(v_table);  -- raises if this is another table than the one registered
+        IF p_if_not_exists THEN
+            RETURN v_table.id;
+        END IF;
         RAISE EXCEPTION '%.% is already a ChronoTable.', p_schema_name, p_table_name
             USING HINT = 'Pass p_if_not_exists => true to accept that.';
     END IF;
     PERFORM lakets._check_new_chronotable(v_relation, p_time_column, p_chunk_interval);
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', v_relation);
     PERFORM lakets._check_convertible(v_relation, p_time_column);
+    IF EXISTS (SELECT FROM pg_class AS cls WHERE cls.oid = v_relation AND cls.relpersistence = 'u') THEN
+        RAISE WARNING '%.% is UNLOGGED; its chunks will be logged.', p_schema_name, p_table_name
+            USING HINT = 'What a crash empties could be neither mirrored nor kept in RollUps.';
+    END IF;
 
     INSERT INTO lakets._chronotable_registry AS reg (schema_name, table_name, time_column, chunk_interval)
     VALUES (p_schema_name, p_table_name, p_time_column, p_chunk_interval)
     RETURNING reg.* INTO v_table;
     PERFORM lakets._partition_in_place(v_table, v_relation);
+    PERFORM lakets._learn(v_table);
     PERFORM lakets._ensure_partitions(v_table.id);
     PERFORM lakets._track_chronotable(v_table.id);
     RETURN v_table.id;
@@ -156,12 +162,11 @@ DECLARE
     v_table lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
 BEGIN
     PERFORM lakets._check_chunk_interval(
-        p_chunk_interval, lakets._column_type(lakets._relation(p_schema_name, p_table_name), v_table.time_column));
+        p_chunk_interval, lakets._column_type(v_table.relation, v_table.time_column));
     UPDATE lakets._chronotable_registry AS reg SET chunk_interval = p_chunk_interval WHERE reg.id = v_table.id;
 END;
 $$;
 
--- Drop a ChronoTable with all that hangs on it: its RollUps and theirs, its shadow, policies and
 -- The RollUps that follow from a ChronoTable, highest first.
 CREATE OR REPLACE FUNCTION lakets._rollups_of(
     p_chronotable_id integer
@@ -178,48 +183,3 @@ BEGIN
 END;
 $$;
 
--- registry rows. What is in Unity Catalog stays there.
-CREATE OR REPLACE FUNCTION lakets.drop_chronotable(
-    p_table_name  text,
-    p_schema_name text DEFAULT 'public'
-) RETURNS void
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-    SET search_path = pg_catalog, pg_temp
-    SET lock_timeout = '2s'
-AS $$
-DECLARE
-    v_table    lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
-    v_relation regclass := to_regclass(format('%I.%I', p_schema_name, p_table_name));
-    v_rollups  text[]   := lakets._rollups_of(v_table.id);
-    v_rollup   text;
-BEGIN
-    -- Lock order: (1) advisory (lakets, relation), (2) advisory (lakets, RollUp's table) of each, (3) proof row, which
-    -- tiering has before it looks at a partition, (4) parent, (5) RollUps, highest first, (6) partitions.
-    IF v_relation IS NOT NULL THEN
-        PERFORM lakets._lock_maintenance(v_relation);
-    END IF;
-    FOREACH v_rollup IN ARRAY v_rollups LOOP
-        IF to_regclass(format('public.%I', '_rollup_' || v_rollup)) IS NOT NULL THEN
-            PERFORM lakets._lock_maintenance(lakets._rollup_relation(v_rollup));
-        END IF;
-    END LOOP;
-    PERFORM FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = v_table.id FOR UPDATE;
-    IF v_relation IS NOT NULL THEN
-        EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_relation);
-    END IF;
-    IF v_rollups <> lakets._rollups_of(v_table.id) THEN
-        RAISE EXCEPTION 'A RollUp of %.% was made or dropped meanwhile.', p_schema_name, p_table_name
-            USING ERRCODE = 'lock_not_available', HINT = 'Try again.';
-    END IF;
-    FOREACH v_rollup IN ARRAY v_rollups LOOP
-        PERFORM lakets.drop_rollup(v_rollup);
-    END LOOP;
-    EXECUTE format('DROP TABLE IF EXISTS %I.%I', p_schema_name, p_table_name);
-    PERFORM lakets._drop_mirror('chronotable', v_table.id, v_table.shadow_table_name);
-    DELETE FROM lakets._change_log AS log WHERE log.chronotable_id = v_table.id;
-    -- 0.1.x may lack the foreign keys that do this.
-    DELETE FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = v_table.id;
-    DELETE FROM lakets._policy_registry AS pol WHERE pol.chronotable_id = v_table.id;
-    DELETE FROM lakets._chronotable_registry AS reg WHERE reg.id = v_table.id;
-END;
-$$;

@@ -7,7 +7,8 @@ CREATE OR REPLACE FUNCTION lakets._refuse_direct_write() RETURNS trigger
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF TG_OP = 'TRUNCATE' AND current_setting('lakets.truncating', true) = pg_partition_root(TG_RELID)::oid::text THEN
+    IF TG_OP = 'TRUNCATE'
+       AND pg_partition_root(TG_RELID)::oid::text = ANY (string_to_array(current_setting('lakets.truncating', true), ' ')) THEN
         RETURN NULL;  -- as part of its table
     END IF;
     RAISE EXCEPTION '%.% is a chunk of a ChronoTable and cannot be written directly.', TG_TABLE_SCHEMA, TG_TABLE_NAME
@@ -25,6 +26,7 @@ AS $$
 BEGIN
     EXECUTE format('CREATE TRIGGER lakets_no_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
                    'FOR EACH STATEMENT EXECUTE FUNCTION lakets._refuse_direct_write()', p_partition);
+    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER lakets_no_direct_write', p_partition);
 END;
 $$;
 
@@ -121,6 +123,39 @@ BEGIN
 END;
 $$;
 
+-- Give a partition the replica identity of its table, which Postgres does not pass on. Rows leave the default partition for
+-- chunks: so where there is neither an identity nor a key, that one is identified by the whole row, or a publication would
+-- refuse it.
+CREATE OR REPLACE FUNCTION lakets._match_identity(
+    p_relation  regclass,
+    p_partition regclass
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_is       "char" := (SELECT cls.relreplident FROM pg_class AS cls WHERE cls.oid = p_partition);
+    v_identity text;
+BEGIN
+    SELECT CASE
+           WHEN cls.relreplident IN ('d', 'n') AND p_partition = lakets._default_partition(p_relation)
+                AND (cls.relreplident = 'n' OR lakets._key_index(p_relation) IS NULL) THEN CASE WHEN v_is <> 'f' THEN 'FULL' END
+           WHEN cls.relreplident = 'f' AND v_is <> 'f' THEN 'FULL'
+           WHEN cls.relreplident = 'n' AND v_is <> 'n' THEN 'NOTHING'
+           WHEN cls.relreplident = 'i' THEN (
+               SELECT 'USING INDEX ' || quote_ident(part.relname)
+                 FROM pg_index AS idx
+                 JOIN pg_inherits AS inh ON inh.inhparent = idx.indexrelid
+                 JOIN pg_index AS own ON own.indexrelid = inh.inhrelid AND own.indrelid = p_partition AND NOT own.indisreplident
+                 JOIN pg_class AS part ON part.oid = own.indexrelid
+                WHERE idx.indrelid = p_relation AND idx.indisreplident) END
+      INTO v_identity FROM pg_class AS cls WHERE cls.oid = p_relation;
+    IF v_identity IS NOT NULL THEN
+        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY %s', p_partition, v_identity);
+    END IF;
+END;
+$$;
+
 -- The partition that keeps rows outside every chunk (too early, too late, infinite, without a time), so
 -- that none is refused; _ensure_partitions moves them into a chunk as soon as there is one. Its storage parameters
 -- are what new chunks get.
@@ -132,11 +167,12 @@ CREATE OR REPLACE FUNCTION lakets._create_default_partition(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_relation  regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_relation  regclass := lakets._relation(p_table);
     v_partition regclass := lakets._create_partition_table(v_relation, p_table.schema_name,
         lakets._free_relation_name(p_table.schema_name, p_table.table_name, '_default'), p_options);
 BEGIN
     EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s DEFAULT', v_relation, v_partition);
+    PERFORM lakets._match_identity(v_relation, v_partition);
     RETURN v_partition;
 END;
 $$;
@@ -175,7 +211,7 @@ CREATE OR REPLACE FUNCTION lakets._create_chunk_tables(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_relation regclass := lakets._relation(p_table);
     v_type     regtype  := lakets._column_type(v_relation, p_table.time_column);
     v_options  text     := lakets._storage_options(lakets._default_partition(v_relation));
     v_range    tstzrange;
@@ -185,6 +221,9 @@ BEGIN
         v_chunks := v_chunks || lakets._create_partition_table(v_relation, p_table.schema_name,
             lakets._free_relation_name(p_table.schema_name, p_table.table_name, lakets._chunk_suffix(lower(v_range))),
             v_options, CASE WHEN p_in_place THEN lakets._partition_bounds(v_range, v_type) END);
+        IF p_in_place THEN
+            PERFORM lakets._match_identity(v_relation, v_chunks[cardinality(v_chunks)]);
+        END IF;
     END LOOP;
     RETURN v_chunks;
 END;
@@ -226,7 +265,7 @@ CREATE OR REPLACE FUNCTION lakets._attach_chunks(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_relation regclass := lakets._relation(p_table);
     v_type     regtype  := lakets._column_type(v_relation, p_table.time_column);
     v_default  regclass := lakets._default_partition(v_relation);
     v_new      record;
@@ -235,6 +274,7 @@ BEGIN
         PERFORM lakets._move_strays(v_default, v_new.chunk, format('%1$I >= %2$s AND %1$I < %3$s', p_table.time_column,
             lakets._time_literal(lower(v_new.range), v_type), lakets._time_literal(upper(v_new.range), v_type)));
         EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s %s', v_relation, v_new.chunk, lakets._partition_bounds(v_new.range, v_type));
+        PERFORM lakets._match_identity(v_relation, v_new.chunk);
     END LOOP;
 END;
 $$;
@@ -250,11 +290,11 @@ CREATE OR REPLACE FUNCTION lakets._register_chunks(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    INSERT INTO lakets._chunk_metadata (chronotable_id, chunk_name, relation_name, range_start, range_end)
+    INSERT INTO lakets._chunk_metadata (chronotable_id, chunk_name, relation_name, relation, range_start, range_end)
     SELECT p_table.id,
            named.name || CASE twins.count WHEN 0 THEN '' WHEN 1 THEN format('_%s', p_table.id) ELSE format('_%s_%s', p_table.id, twins.count) END,
-           named.relation_name, lower(named.range), upper(named.range)
-      FROM (SELECT new.range, cls.relname AS relation_name, label.name,
+           named.relation_name, named.relation, lower(named.range), upper(named.range)
+      FROM (SELECT new.range, new.chunk::oid AS relation, cls.relname AS relation_name, label.name,
                    row_number() OVER (PARTITION BY label.name ORDER BY new.range) - 1 AS position
               FROM unnest(p_chunks, p_ranges) AS new (chunk, range)
               JOIN pg_class AS cls ON cls.oid = new.chunk
@@ -264,6 +304,19 @@ BEGIN
                           WHERE chunk.chunk_name IN (named.name, format('%s_%s', named.name, p_table.id))) AS twins
      ORDER BY named.range;
 END;
+$$;
+
+-- The statements that put a table's triggers back after DISABLE TRIGGER USER.
+CREATE OR REPLACE FUNCTION lakets._enable_statements(
+    p_relation regclass
+) RETURNS SETOF text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('ALTER TABLE %s %s TRIGGER %I', p_relation, CASE trg.tgenabled WHEN 'A' THEN 'ENABLE ALWAYS'
+                      WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE' END, trg.tgname)
+      FROM pg_trigger AS trg
+     WHERE trg.tgrelid = p_relation AND NOT trg.tgisinternal AND trg.tgenabled <> 'D';
 $$;
 
 -- Move rows from the default partition to a table about to be attached. They stay rows of the ChronoTable, so no
@@ -277,32 +330,29 @@ CREATE OR REPLACE FUNCTION lakets._move_strays(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_columns text := lakets._writable_columns(p_chunk);
-    v_enable  text;
+    v_columns text   := lakets._writable_columns(p_chunk);
+    v_enable  text[] := ARRAY(SELECT enable FROM lakets._enable_statements(p_default) AS enable
+                              UNION ALL SELECT enable FROM lakets._enable_statements(p_chunk) AS enable);
     v_strays  boolean;
+    v_one     text;
 BEGIN
     EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE %s)', p_default, p_condition) INTO v_strays;
     IF NOT v_strays THEN
         RETURN;
     END IF;
-    v_enable := (SELECT string_agg(format('%s TRIGGER %I', CASE trg.tgenabled WHEN 'A' THEN 'ENABLE ALWAYS'
-                                              WHEN 'R' THEN 'ENABLE REPLICA' ELSE 'ENABLE' END, trg.tgname), ', ')
-                   FROM pg_trigger AS trg
-                  WHERE trg.tgrelid = p_default AND NOT trg.tgisinternal AND trg.tgenabled <> 'D');
     EXECUTE format('ALTER TABLE %s DISABLE TRIGGER USER', p_default);
     EXECUTE format('ALTER TABLE %s DISABLE TRIGGER USER', p_chunk);
     EXECUTE format('WITH moved AS (DELETE FROM %1$s WHERE %2$s RETURNING *) '
                    'INSERT INTO %3$s (%4$s) OVERRIDING SYSTEM VALUE SELECT %4$s FROM moved',
                    p_default, p_condition, p_chunk, v_columns);
-    EXECUTE format('ALTER TABLE %s ENABLE TRIGGER USER', p_chunk);
-    IF v_enable IS NOT NULL THEN
-        EXECUTE format('ALTER TABLE %s %s', p_default, v_enable);
-    END IF;
+    FOREACH v_one IN ARRAY v_enable LOOP
+        EXECUTE v_one;
+    END LOOP;
 END;
 $$;
 
--- What chunks that overlap [p_from, p_to) cover already, whatever interval they were made with. A range once dropped
--- counts: its rows are in Unity Catalog, and a new chunk there would claim to hold them all.
+-- What chunks that overlap [p_from, p_to) cover already, whatever interval they were made with, and partitions made by
+-- hand. A range once dropped counts: its rows are in Unity Catalog, and a new chunk there would claim to hold them all.
 CREATE OR REPLACE FUNCTION lakets._covered(
     p_table lakets._chronotable_registry,
     p_from  timestamptz DEFAULT '-infinity',
@@ -313,9 +363,12 @@ CREATE OR REPLACE FUNCTION lakets._covered(
 AS $$
 BEGIN
     RETURN (
-        SELECT coalesce(range_agg(tstzrange(chunk.range_start, chunk.range_end)), '{}')
-          FROM lakets._chunk_metadata AS chunk
-         WHERE chunk.chronotable_id = p_table.id AND chunk.range_end > p_from AND chunk.range_start < p_to);
+        SELECT coalesce(range_agg(part.range), '{}')
+          FROM (SELECT tstzrange(chunk.range_start, chunk.range_end)
+                  FROM lakets._chunk_metadata AS chunk
+                 WHERE chunk.chronotable_id = p_table.id AND chunk.range_end > p_from AND chunk.range_start < p_to
+                UNION ALL
+                SELECT hand.range FROM lakets._foreign_partitions(p_table) AS hand) AS part (range));
 END;
 $$;
 
@@ -443,19 +496,16 @@ DECLARE
     v_chunks   regclass[];
 BEGIN
     PERFORM lakets._check_max_chunks(p_max_chunks);
-    SELECT reg.* INTO v_table FROM lakets._chronotable_registry AS reg WHERE reg.id = p_chronotable_id;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'There is no ChronoTable with id %.', p_chronotable_id
-            USING HINT = 'lakets._chronotable_registry lists them.';
-    END IF;
+    v_table := lakets._chronotable(p_chronotable_id);
     v_from := coalesce(v_from, lakets._shift(lakets.time_bucket(v_table.chunk_interval, now()), v_table.chunk_interval, -p_past_count));
     v_to := coalesce(v_to, lakets._shift(lakets.time_bucket(v_table.chunk_interval, now()), v_table.chunk_interval, p_future_count + 1));
     PERFORM lakets._check_range(v_table, v_from, v_to);
 
-    v_relation := lakets._relation(v_table.schema_name, v_table.table_name);
+    v_relation := v_table.relation;
     v_default := lakets._default_partition(v_relation);
+    PERFORM lakets._warn_of_foreign_partitions(v_table);
     BEGIN
-        IF v_default IS NOT NULL AND NOT EXISTS (SELECT FROM lakets._due_chunks(v_table, v_default, v_from, v_to, 1)) THEN
+        IF v_default IS NOT NULL AND NOT lakets._must_follow(v_table) AND NOT EXISTS (SELECT FROM lakets._due_chunks(v_table, v_default, v_from, v_to, 1)) THEN
             RETURN 0;  -- the usual case waits for nobody
         END IF;
         -- Let go of the default partition, which was read: whoever maintains the table now may be about to lock it.
@@ -467,7 +517,7 @@ BEGIN
     PERFORM lakets._require_read_committed();
     -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) default partition, (4) tables that it refers to.
     PERFORM lakets._lock_maintenance(v_relation);
-    v_table := lakets._chronotable(v_table.table_name, v_table.schema_name);  -- if it is still one
+    v_table := lakets._follow(lakets._chronotable(p_chronotable_id));  -- if it is still one
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', v_relation);
     v_default := coalesce(lakets._default_partition(v_relation), lakets._create_default_partition(v_table));
     v_due := ARRAY(SELECT DISTINCT tstzrange(due.range_start, due.range_end)

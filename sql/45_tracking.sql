@@ -3,6 +3,11 @@
 -- position must lie after the lock on the shadow (see 60_durability.sql). The trigger functions are
 -- generated per table, so that their plans are kept from one statement to the next.
 --
+-- The trigger functions run as the table's owner (SECURITY DEFINER), who also owns the shadow. A writer therefore needs
+-- no right on the shadow, on the change log or on the schemas, and cannot change what the proofs rest on. They may be
+-- executed by that owner only, so nobody can put them on another table. They fire in every session, whatever its
+-- session_replication_role.
+--
 -- A writer is never refused for the mirror's sake. When a row to change is not found in the shadow, or the
 -- table no longer has the columns or the key that the function was written for, a gap is noted: then nothing
 -- counts as durable until enable_sync, called again, has brought the shadow in line. A row trigger that
@@ -44,6 +49,19 @@ AS $$
      WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped AND att.attgenerated <> 'v';
 $$;
 
+-- The index of the key that identifies a row at any moment: of the replica identity, or else of the primary key unless
+-- that is deferrable.
+CREATE OR REPLACE FUNCTION lakets._key_index(
+    p_relation oid
+) RETURNS oid
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(pg_get_replica_identity_index(p_relation::regclass)::oid, (
+        SELECT idx.indexrelid FROM pg_index AS idx
+         WHERE idx.indrelid = p_relation AND idx.indisprimary AND idx.indimmediate AND idx.indisvalid));
+$$;
+
 -- Has a table still the columns and the key (null: none was needed) that its tracking was written for? Declared
 -- immutable, so that a statement with constant arguments asks once, when it is planned; Postgres plans a statement on
 -- a transition table anew when its table was altered. Only for tracking triggers: see _guarded.
@@ -57,13 +75,21 @@ CREATE OR REPLACE FUNCTION lakets._has_shape(
 AS $$
     SELECT CASE WHEN lakets._shape(p_relation) IS DISTINCT FROM p_shape THEN false  -- it has none if it is gone
                 WHEN p_key IS NULL THEN true
-                ELSE pg_get_replica_identity_index(p_relation) IS NOT DISTINCT FROM p_key END;
+                ELSE lakets._key_index(p_relation) IS NOT DISTINCT FROM p_key END;
 $$;
--- Also where functions are not granted by default.
-GRANT EXECUTE ON FUNCTION lakets._shape(regclass), lakets._has_shape(oid, text[], oid) TO PUBLIC;
 
--- The columns of the key that identifies a row at any moment (the replica identity, so the primary key
--- unless it is deferrable), each with its type's own equality operator; no rows without such a key.
+-- Has a table still a column of that name? Declared immutable for the same reason, and for the same use only.
+CREATE OR REPLACE FUNCTION lakets._has_column(
+    p_relation oid,
+    p_column   name
+) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pg_attribute AS att WHERE att.attrelid = p_relation AND att.attname = p_column AND NOT att.attisdropped);
+$$;
+
+-- The columns of that key, each with its type's own equality operator; no rows without such a key.
 CREATE OR REPLACE FUNCTION lakets._key_columns(
     p_relation regclass
 ) RETURNS TABLE (key_column name, equals text)
@@ -79,7 +105,7 @@ AS $$
                           AND amop.amoplefttype = cls.opcintype AND amop.amoprighttype = cls.opcintype
       JOIN pg_operator AS opr ON opr.oid = amop.amopopr
       JOIN pg_namespace AS nsp ON nsp.oid = opr.oprnamespace
-     WHERE idx.indexrelid = pg_get_replica_identity_index(p_relation) AND k.position <= idx.indnkeyatts
+     WHERE idx.indexrelid = lakets._key_index(p_relation) AND k.position <= idx.indnkeyatts
      ORDER BY k.position;
 $$;
 
@@ -302,6 +328,51 @@ AS $$
                FROM unnest(p_rows) AS rows)) END;
 $$;
 
+-- See that the owner of a table, as whom its trigger functions run, may do what they do. The rights on the change log are
+-- on the columns that they fill: position, transaction and snapshot are always those of the moment.
+CREATE OR REPLACE FUNCTION lakets._grant_tracking(
+    p_relation regclass
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_owner   oid     := (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = p_relation);
+    v_can     boolean := (SELECT pg_has_role(cls.relowner, 'USAGE') FROM pg_class AS cls WHERE cls.oid = 'lakets._change_log'::regclass);
+    v_missing text[]  := ARRAY(
+        SELECT need.what
+          FROM (VALUES
+            (has_schema_privilege(v_owner, 'lakets', 'USAGE'), 'USAGE ON SCHEMA lakets'),
+            (has_schema_privilege(v_owner, 'lakets_cdf', 'USAGE'), 'USAGE ON SCHEMA lakets_cdf'),
+            (has_column_privilege(v_owner, 'lakets._change_log', 'chronotable_id', 'INSERT')
+                 AND has_column_privilege(v_owner, 'lakets._change_log', 'min_time', 'INSERT')
+                 AND has_column_privilege(v_owner, 'lakets._change_log', 'max_time', 'INSERT'),
+             'INSERT (chronotable_id, min_time, max_time) ON lakets._change_log'),
+            (has_column_privilege(v_owner, 'lakets._mirror_gap', 'shadow', 'INSERT')
+                 AND has_column_privilege(v_owner, 'lakets._mirror_gap', 'shadow', 'SELECT'),
+             'SELECT (shadow), INSERT (shadow) ON lakets._mirror_gap'),
+            (has_table_privilege(v_owner, 'lakets._chunk_metadata', 'SELECT'), 'SELECT ON lakets._chunk_metadata'),
+            (has_function_privilege(v_owner, 'lakets._has_shape(oid, text[], oid)', 'EXECUTE'),
+             'EXECUTE ON FUNCTION lakets._has_shape(oid, text[], oid)'),
+            (has_function_privilege(v_owner, 'lakets._has_column(oid, name)', 'EXECUTE'),
+             'EXECUTE ON FUNCTION lakets._has_column(oid, name)'),
+            (has_function_privilege(v_owner, 'lakets._key_index(oid)', 'EXECUTE'), 'EXECUTE ON FUNCTION lakets._key_index(oid)'),
+            (has_function_privilege(v_owner, 'lakets._shape(regclass)', 'EXECUTE'), 'EXECUTE ON FUNCTION lakets._shape(regclass)')
+          ) AS need (is_held, what)
+         WHERE NOT need.is_held);
+    v_what    text;
+BEGIN
+    IF v_missing <> '{}' AND NOT v_can THEN
+        RAISE EXCEPTION 'Changes to % cannot be tracked: its owner % lacks % .', p_relation, v_owner::regrole, array_to_string(v_missing, ', ')
+            USING ERRCODE = 'insufficient_privilege',
+                  HINT = format('Let the owner of LakeTS run: GRANT %s TO %s.', v_missing[1], v_owner::regrole);
+    END IF;
+    FOREACH v_what IN ARRAY v_missing LOOP
+        EXECUTE format('GRANT %s TO %s', v_what, v_owner::regrole);
+    END LOOP;
+END;
+$$;
+
 -- Write one trigger function and, unless it is there, its trigger ('AFTER INSERT ON % ...').
 CREATE OR REPLACE FUNCTION lakets._write_tracker(
     p_relation regclass,
@@ -313,14 +384,16 @@ CREATE OR REPLACE FUNCTION lakets._write_tracker(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_event text := split_part(p_trigger, ' ', 2);
-    v_owner oid  := (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = p_relation);
+    v_event   text := split_part(p_trigger, ' ', 2);
+    v_owner   oid  := (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = p_relation);
+    v_name    text := 'lakets_track_' || lower(v_event);
+    v_enabled "char";
 BEGIN
     -- Settings: old rows are found in the shadow by index and tuple id however small it was when the
-    -- plan was made; and floats print exactly.
+    -- plan was made; and floats print exactly. SECURITY DEFINER: see the top of this file.
     EXECUTE format(
         $sql$CREATE OR REPLACE FUNCTION lakets.%I() RETURNS trigger
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp%s
 AS %L$sql$,
         p_function,
@@ -328,46 +401,69 @@ AS %L$sql$,
             ' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET extra_float_digits = 1'
         ELSE '' END,
         format(E'BEGIN\n    %s\n    RETURN NULL;\nEND;', p_body));
+    EXECUTE format('REVOKE ALL ON FUNCTION lakets.%I() FROM PUBLIC', p_function);
     -- The table's owner, and whoever may act for it, can write it anew.
     IF EXISTS (SELECT FROM pg_proc AS fn
                 WHERE fn.oid = to_regprocedure(format('lakets.%I()', p_function)) AND fn.proowner <> v_owner) THEN
         EXECUTE format('ALTER FUNCTION lakets.%I() OWNER TO %I', p_function, pg_get_userbyid(v_owner));
     END IF;
-    IF NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_track_' || lower(v_event)) THEN
+    SELECT trg.tgenabled INTO v_enabled FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = v_name;
+    IF NOT FOUND THEN
         EXECUTE format('CREATE TRIGGER %I %s FOR EACH STATEMENT EXECUTE FUNCTION lakets.%I()',
-                       'lakets_track_' || lower(v_event), replace(p_trigger, '%', p_relation::text), p_function);
+                       v_name, replace(p_trigger, '%', p_relation::text), p_function);
+    END IF;
+    IF v_enabled IS NULL OR v_enabled = 'O' THEN  -- one that somebody disabled is left to enable_sync
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', p_relation, v_name);
     END IF;
 END;
 $$;
 
--- SQL text that is run as long as table, key and shadow are what the mirroring statements were written for.
--- p_rows: the transition table that has a row if anything happened; null for TRUNCATE, which has none.
+-- The end of a TRUNCATE of a whole table: from here on its chunks refuse one of their own again.
+CREATE OR REPLACE FUNCTION lakets._end_truncate() RETURNS trigger
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM set_config('lakets.truncating', array_to_string(
+        array_remove(string_to_array(current_setting('lakets.truncating', true), ' '), TG_RELID::text), ' '), true);
+    RETURN NULL;
+END;
+$$;
+
+-- SQL text that is run as long as table, key and shadow are what the mirroring statements were written for, and the time
+-- column has the name it had. p_rows: the transition table that has a row if anything happened; null for TRUNCATE, which
+-- has none.
+--
+-- Asked at planning, where that can be: to ask each time costs more than a row inserted by itself. The answer is kept with
+-- the plan, so it must not come from an old snapshot, which shows the table as it was. After a restore into another
+-- database the table has another oid.
 CREATE OR REPLACE FUNCTION lakets._guarded(
-    p_relation regclass,
-    p_shadow   regclass,
-    p_rows     text,
-    p_mirror   text,
-    p_log      text,
-    p_log_all  text
+    p_relation    regclass,
+    p_shadow      regclass,
+    p_time_column text,
+    p_rows        text,
+    p_mirror      text,
+    p_log         text,
+    p_log_all     text
 ) RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_gap   text := lakets._note_gap(p_shadow, '(VALUES (1)) AS one WHERE true') || ';';
-    v_shape text := format('%L, %s', lakets._shape(p_relation),
-                           coalesce(pg_get_replica_identity_index(p_relation)::oid::text, 'NULL'));
-    v_asks  text := format('lakets._has_shape(TG_RELID, %s)', v_shape);
-    v_some  text := coalesce('EXISTS (SELECT FROM ' || p_rows || ')', 'true');
+    v_gap    text := CASE WHEN p_shadow IS NOT NULL THEN lakets._note_gap(p_shadow, '(VALUES (1)) AS one WHERE true') || ';' END;
+    v_some   text := coalesce('EXISTS (SELECT FROM ' || p_rows || ')', 'true');
+    v_asks   text := CASE WHEN p_shadow IS NULL THEN format('_has_column(%s, %L)', chr(1), p_time_column)
+                          ELSE format('_has_shape(%s, %L, %s)', chr(1), lakets._shape(p_relation),
+                                      coalesce(lakets._key_index(p_relation)::text, 'NULL')) END;
+    v_now    text := 'lakets.' || replace(v_asks, chr(1), 'TG_RELID');
+    v_once   text := format('TG_RELID = %1$s AND EXISTS (SELECT FROM %2$s WHERE lakets.%3$s)', p_relation::oid, p_rows,
+                            replace(v_asks, chr(1), p_relation::oid::text));
 BEGIN
-    IF p_shadow IS NULL THEN
+    IF p_shadow IS NULL AND p_rows IS NULL THEN
         RETURN p_log;
-    ELSIF NOT lakets._shape(p_relation) <@ lakets._shape(p_shadow) THEN
+    ELSIF p_shadow IS NOT NULL AND NOT lakets._shape(p_relation) <@ lakets._shape(p_shadow) THEN
         RETURN v_gap || E'\n    ' || p_log;
     END IF;
-    -- Asked at planning, where that can be: to ask each time costs more than a row inserted by itself. The answer is
-    -- kept with the plan, so it must not come from an old snapshot, which shows the table as it was. After a restore into
-    -- another database the table has another oid.
     RETURN format(
         $sql$DECLARE
         v_fits boolean;
@@ -385,9 +481,8 @@ BEGIN
     %s
     END IF;
     END;$sql$,
-        coalesce(format('TG_RELID = %1$s AND EXISTS (SELECT FROM ' || p_rows || ' WHERE lakets._has_shape(%1$s, %2$s))',
-                        p_relation::oid, v_shape), v_asks),
-        v_asks, p_mirror, p_log, v_some, v_gap, p_log_all);
+        CASE WHEN p_rows IS NULL THEN v_now ELSE v_once END, v_now, CASE WHEN p_shadow IS NOT NULL THEN p_mirror END,
+        p_log, v_some, v_gap, p_log_all);
 END;
 $$;
 
@@ -416,23 +511,31 @@ BEGIN
     v_update := CASE WHEN EXISTS (SELECT FROM lakets._key_columns(p_relation)) THEN lakets._mirror_update(p_relation, p_shadow)
                      ELSE v_delete.ctes || E'\n    ' || v_insert END;
 
+    PERFORM lakets._grant_tracking(p_relation);
     PERFORM lakets._write_tracker(
         p_relation, p_stem || '_insert', 'AFTER INSERT ON % REFERENCING NEW TABLE AS new_rows',
-        lakets._guarded(p_relation, p_shadow, 'new_rows', v_insert,
+        lakets._guarded(p_relation, p_shadow, p_time_column, 'new_rows', v_insert,
                         lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{new_rows}'), v_all));
     PERFORM lakets._write_tracker(
         p_relation, p_stem || '_update', 'AFTER UPDATE ON % REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows',
-        lakets._guarded(p_relation, p_shadow, 'old_rows', v_update,
+        lakets._guarded(p_relation, p_shadow, p_time_column, 'old_rows', v_update,
                         lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{old_rows,new_rows}'), v_all));
     PERFORM lakets._write_tracker(
         p_relation, p_stem || '_delete', 'AFTER DELETE ON % REFERENCING OLD TABLE AS old_rows',
-        lakets._guarded(p_relation, p_shadow, 'old_rows', v_delete.ctes,
+        lakets._guarded(p_relation, p_shadow, p_time_column, 'old_rows', v_delete.ctes,
                         lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{old_rows}'), v_all));
-    -- Before, while the rows can still be seen. Chunks let themselves be emptied with their table only.
+    -- Before, while the rows can still be seen. Chunks let themselves be emptied with their table only: by the same
+    -- statement, at the end of which _end_truncate takes the table off the list.
+    IF NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_truncated') THEN
+        EXECUTE format('CREATE TRIGGER lakets_truncated AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION lakets._end_truncate()',
+                       p_relation);
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER lakets_truncated', p_relation);
+    END IF;
     PERFORM lakets._write_tracker(
         p_relation, p_stem || '_truncate', 'BEFORE TRUNCATE ON %',
-        'PERFORM set_config(''lakets.truncating'', TG_RELID::text, true);' || E'\n    ' || lakets._guarded(
-            p_relation, p_shadow, NULL, lakets._mirror_truncate(p_relation, p_shadow, p_time_column, p_chronotable_id),
+        'PERFORM set_config(''lakets.truncating'', concat_ws('' '', current_setting(''lakets.truncating'', true), TG_RELID::text), true);'
+        || E'\n    ' || lakets._guarded(
+            p_relation, p_shadow, p_time_column, NULL, lakets._mirror_truncate(p_relation, p_shadow, p_time_column, p_chronotable_id),
             v_all, v_all));
 END;
 $$;
@@ -445,12 +548,11 @@ CREATE OR REPLACE FUNCTION lakets._track_chronotable(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_table lakets._chronotable_registry;
+    v_table lakets._chronotable_registry := lakets._chronotable(p_chronotable_id);
 BEGIN
-    SELECT reg.* INTO STRICT v_table FROM lakets._chronotable_registry AS reg WHERE reg.id = p_chronotable_id;
-    PERFORM lakets._guard_partitions(lakets._relation(v_table.schema_name, v_table.table_name));
+    PERFORM lakets._guard_partitions(v_table.relation::regclass);
     PERFORM lakets._write_trackers(
-        lakets._relation(v_table.schema_name, v_table.table_name), format('_track_%s', v_table.id), v_table.time_column,
+        v_table.relation::regclass, format('_track_%s', v_table.id), v_table.time_column,
         CASE WHEN v_table.sync_enabled THEN lakets._shadow_relation(v_table.shadow_table_name) END, v_table.id);
 END;
 $$;

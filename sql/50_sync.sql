@@ -1,7 +1,7 @@
 -- Sync: the unpartitioned mirror that the change feed streams into Unity Catalog.
 
--- What a shadow must be: fully identified, so that the feed takes it; indexed, so that the triggers find old rows;
--- owned as the table is; and writable, through the triggers, for whoever may write the table.
+-- What a shadow must be: fully identified, so that the feed takes it; indexed, so that the triggers find old rows; owned
+-- as the table is, since the triggers run as that owner; and written by nobody else.
 CREATE OR REPLACE FUNCTION lakets._dress_shadow(
     p_relation    regclass,
     p_shadow      regclass,
@@ -14,7 +14,7 @@ DECLARE
     v_columns text := lakets._shadow_index_columns(p_relation, p_shadow, p_time_column);
     v_index   text := format('_find_%s_%s', p_shadow::oid, left(md5(v_columns), 8));
     v_owner   oid  := (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = p_relation);
-    v_grant   text;
+    v_revoke  text;
 BEGIN
     IF EXISTS (SELECT FROM pg_class AS cls WHERE cls.oid = p_shadow AND cls.relreplident <> 'f') THEN
         EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', p_shadow);
@@ -25,33 +25,27 @@ BEGIN
     IF EXISTS (SELECT FROM pg_class AS cls WHERE cls.oid = p_shadow AND cls.relowner <> v_owner) THEN
         EXECUTE format('ALTER TABLE %s OWNER TO %I', p_shadow, pg_get_userbyid(v_owner));
     END IF;
-    FOR v_grant IN SELECT lakets._shadow_grants(p_relation, p_shadow) LOOP
-        EXECUTE v_grant;
+    FOR v_revoke IN SELECT lakets._shadow_revokes(p_shadow) LOOP
+        EXECUTE v_revoke;
     END LOOP;
 END;
 $$;
 
--- The grants that a table's writers need on its shadow.
-CREATE OR REPLACE FUNCTION lakets._shadow_grants(
-    p_relation regclass,
-    p_shadow   regclass
+-- The statements that take back what others than its owner may do to a shadow: who writes there directly changes what is
+-- streamed without a trace. Older versions granted it to the table's writers, SELECT included.
+CREATE OR REPLACE FUNCTION lakets._shadow_revokes(
+    p_shadow regclass
 ) RETURNS SETOF text
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT DISTINCT format('GRANT %s ON %s TO %s', need.rights, p_shadow,
-                           CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END)
+    SELECT format('REVOKE ALL ON %s FROM %s', p_shadow,
+                  CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END)
       FROM pg_class AS cls
-     CROSS JOIN LATERAL (
-           SELECT tab.grantee, tab.privilege_type FROM aclexplode(cls.relacl) AS tab
-           UNION ALL
-           SELECT col.grantee, col.privilege_type
-             FROM pg_attribute AS att, aclexplode(att.attacl) AS col WHERE att.attrelid = cls.oid) AS acl
-      JOIN (VALUES ('INSERT', 'INSERT'),
-                   ('UPDATE', 'SELECT, INSERT, UPDATE, DELETE'),
-                   ('DELETE', 'SELECT, UPDATE, DELETE'),
-                   ('TRUNCATE', 'SELECT, UPDATE, DELETE')) AS need (privilege_type, rights) ON need.privilege_type = acl.privilege_type
-     WHERE cls.oid = p_relation AND acl.grantee <> cls.relowner;
+     CROSS JOIN LATERAL aclexplode(cls.relacl) AS acl
+     WHERE cls.oid = p_shadow AND acl.grantee <> cls.relowner
+     GROUP BY acl.grantee
+    HAVING bool_or(acl.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER', 'REFERENCES'));
 $$;
 
 -- Make the shadow of a relation, empty. It has no constraints: it also keeps rows that the table no longer has.
@@ -214,15 +208,24 @@ BEGIN
 END;
 $$;
 
--- Say so when there is no feed to stream a shadow; it is still filled, and picked up when there is one.
+-- Warn when there is no feed to stream a shadow, or this role cannot see it: the shadow is still filled, and picked up
+-- when there is one. Looked up in the catalog, since a name in a schema without USAGE is an error.
 CREATE OR REPLACE FUNCTION lakets._warn_without_feed() RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_feed oid := (SELECT cls.oid FROM pg_class AS cls
+                     JOIN pg_namespace AS nsp ON nsp.oid = cls.relnamespace AND nsp.nspname = 'wal2delta'
+                    WHERE cls.relname = 'tables');
 BEGIN
-    IF to_regclass('wal2delta.tables') IS NULL THEN
+    IF v_feed IS NULL THEN
         RAISE WARNING 'Lakebase Change Data Feed is not set up in this database: nothing reaches Unity Catalog yet.'
             USING HINT = 'Create a feed for schema lakets_cdf. Until then tiering and gated retention defer every chunk.';
+    ELSIF NOT has_schema_privilege('wal2delta', 'USAGE') OR NOT has_table_privilege(v_feed, 'SELECT') THEN
+        RAISE WARNING 'Role % may not read wal2delta.tables: it cannot see how far the change feed has come.', current_user
+            USING HINT = 'Grant it USAGE on schema wal2delta and SELECT on wal2delta.tables. Until then tiering and gated retention '
+                         'that run as this role defer every chunk.';
     END IF;
 END;
 $$;
@@ -250,8 +253,8 @@ BEGIN
         PERFORM lakets._realign_shadow(p_relation, p_shadow, p_evicted);
         DELETE FROM lakets._mirror_gap AS gap WHERE gap.shadow = p_shadow;
         FOR v_trigger IN SELECT trg.tgname FROM pg_trigger AS trg
-                          WHERE trg.tgrelid = p_relation AND trg.tgname LIKE 'lakets\_track\_%' AND trg.tgenabled NOT IN ('O', 'A') LOOP
-            EXECUTE format('ALTER TABLE %s ENABLE TRIGGER %I', p_relation, v_trigger);
+                          WHERE trg.tgrelid = p_relation AND trg.tgname LIKE 'lakets\_track\_%' AND trg.tgenabled <> 'A' LOOP
+            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', p_relation, v_trigger);
         END LOOP;
     END IF;
     RETURN v_problem IS NOT NULL;
@@ -267,18 +270,20 @@ CREATE OR REPLACE FUNCTION lakets._sync_chronotable(
     SET row_security = off  -- a policy that hides rows is an error here: they would not be mirrored
 AS $$
 DECLARE
-    v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
-    v_evicted  text     := lakets._is_evicted(p_table.id, lakets._as_instant(
-                               format('s.%I', p_table.time_column), lakets._column_type(v_relation, p_table.time_column)));
-    v_list     text     := (SELECT string_agg(quote_ident(col), ', ') FROM unnest(lakets._columns(v_relation)) AS col);
+    v_relation regclass := lakets._relation(p_table);
+    v_evicted  text;
+    v_list     text;
     v_shadow   regclass;
     v_copied   boolean  := true;
 BEGIN
     -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) advisory on the shadow's name. No writer is in flight
     -- while the trigger functions change, so none misses the shadow.
     PERFORM lakets._lock_maintenance(v_relation);
-    p_table := lakets._chronotable(p_table.table_name, p_table.schema_name);  -- as it is under the lock
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
+    p_table := lakets._follow(p_table);  -- as it is under the lock
+    v_evicted := lakets._is_evicted(p_table.id, lakets._as_instant(
+        format('s.%I', p_table.time_column), lakets._column_type(v_relation, p_table.time_column)));
+    v_list := (SELECT string_agg(quote_ident(col), ', ') FROM unnest(lakets._columns(v_relation)) AS col);
     v_shadow := lakets._shadow_relation(p_table.shadow_table_name);
     IF p_table.sync_enabled AND v_shadow IS NOT NULL THEN
         WITH doubted AS (DELETE FROM lakets._mirror_check AS chk WHERE chk.chronotable_id = p_table.id RETURNING chk.compared)
@@ -291,16 +296,11 @@ BEGIN
         UPDATE lakets._chronotable_registry AS reg
            SET sync_enabled = true, shadow_table_name = p_table.shadow_table_name WHERE reg.id = p_table.id;
         -- Nothing visible now has written to the shadow, so all of it is flushed; the copy below is not.
-        INSERT INTO lakets._feed_proof AS proof (chronotable_id, proven) VALUES (p_table.id, lakets._ended_now())
+        INSERT INTO lakets._feed_proof AS proof (chronotable_id, proven, cluster) VALUES (p_table.id, lakets._ended_now(), lakets._lineage())
             ON CONFLICT (chronotable_id) DO UPDATE
-               SET proven = excluded.proven, observed = NULL, observed_lsn = NULL, fenced = false;
+               SET proven = excluded.proven, observed = NULL, observed_lsn = NULL, fenced = false, cluster = excluded.cluster, baseline = NULL;
         PERFORM lakets._track_chronotable(p_table.id);
         EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM %3$s', v_shadow, v_list, v_relation);
-    END IF;
-    IF (SELECT cls.relrowsecurity FROM pg_class AS cls WHERE cls.oid = v_relation) THEN
-        RAISE WARNING 'The row level security of %.% does not hold for its shadow %: whoever may change the table can read all of that.',
-            p_table.schema_name, p_table.table_name, v_shadow
-            USING HINT = 'Give the shadow policies of its own, or let a role change the table that may see all of it.';
     END IF;
     INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) SELECT p_table.id, '-infinity', 'infinity' WHERE v_copied;
     PERFORM lakets._prepare_trimming(p_table);
@@ -415,15 +415,16 @@ BEGIN
         FOREACH v_event IN ARRAY '{insert,update,delete,truncate}'::text[] LOOP
             EXECUTE format('DROP TRIGGER IF EXISTS lakets_track_%s ON %s', v_event, v_relation);
         END LOOP;
+        EXECUTE format('DROP TRIGGER IF EXISTS lakets_truncated ON %s', v_relation);
         PERFORM lakets._drop_mirror('rollup', v_rollup.id, v_rollup.shadow_table_name);
         UPDATE lakets._rollup_registry AS reg SET sync_enabled = false, shadow_table_name = NULL WHERE reg.id = v_rollup.id;
         RETURN;
     END IF;
     v_table := lakets._chronotable(p_table_name, p_schema_name);
-    v_relation := lakets._relation(p_schema_name, p_table_name);
+    v_relation := v_table.relation;
     PERFORM lakets._lock_maintenance(v_relation);
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
-    v_table := lakets._chronotable(p_table_name, p_schema_name);
+    v_table := lakets._follow(v_table);
     UPDATE lakets._chronotable_registry AS reg SET sync_enabled = false, shadow_table_name = NULL WHERE reg.id = v_table.id;
     PERFORM lakets._track_chronotable(v_table.id);
     PERFORM lakets._drop_shadow(v_table.shadow_table_name);

@@ -104,8 +104,8 @@ BEGIN
 END;
 $$;
 
--- What was learnt of the feed before. Nothing, if that was in another cluster, whose transaction ids had
--- come further.
+-- What was learnt of the feed before. Nothing, if that was in another database or another line of its history, where the
+-- same numbers stand for other transactions and positions.
 CREATE OR REPLACE FUNCTION lakets._known_proof(
     p_chronotable_id integer
 ) RETURNS lakets._feed_proof
@@ -117,9 +117,25 @@ DECLARE
 BEGIN
     SELECT proof.* INTO v_proof
       FROM lakets._feed_proof AS proof
-     WHERE proof.chronotable_id = p_chronotable_id
+     WHERE proof.chronotable_id = p_chronotable_id AND proof.cluster = lakets._lineage()
        AND pg_snapshot_xmax(coalesce(proof.observed, proof.proven)) <= pg_snapshot_xmax(pg_current_snapshot());
     RETURN v_proof;
+END;
+$$;
+
+-- Begin to learn of the feed anew. What it shows now may have been copied with the database, so it counts for nothing until
+-- it shows something else.
+CREATE OR REPLACE FUNCTION lakets._restart_proof(
+    p_table lakets._chronotable_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE lakets._feed_proof AS proof
+       SET proven = NULL, observed = NULL, observed_lsn = NULL, fenced = false, cluster = lakets._lineage(),
+           baseline = CASE WHEN proof.cluster IS NOT NULL THEN lakets._cdf_committed_lsn(p_table.shadow_table_name) END
+     WHERE proof.chronotable_id = p_table.id;
 END;
 $$;
 
@@ -139,7 +155,7 @@ DECLARE
     v_last   record;
 BEGIN
     -- Passed
-    IF v_lsn IS NULL OR v_proven IS NULL THEN
+    IF v_lsn IS NULL OR v_lsn = v_proof.baseline OR v_proven IS NULL THEN
         RETURN NULL;
     END IF;
     -- Alone. The order of statements matters: committed_lsn is read, then nobody holds the shadow, then a
@@ -206,6 +222,11 @@ BEGIN
             RAISE EXCEPTION 'ChronoTable %.% was dropped meanwhile.', p_table.schema_name, p_table.table_name
                 USING HINT = 'lakets._chronotable_registry lists those that there are.';
         END IF;
+    END IF;
+
+    IF v_proof.cluster IS DISTINCT FROM lakets._lineage() THEN
+        PERFORM lakets._restart_proof(p_table);
+        SELECT proof.* INTO v_proof FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = p_table.id;
     END IF;
 
     v_proven := lakets._proof_now(p_table);
@@ -288,11 +309,13 @@ DECLARE
 BEGIN
     IF NOT p_table.sync_enabled THEN
         RETURN 'the table is not synced to Unity Catalog';
+    ELSIF p_table.cluster IS NULL THEN
+        RETURN 'the table was restored, and its mirror may lack changes; the next partition job sees to that, or lakets.enable_sync';
     ELSIF v_status <> 'STREAMING' THEN
         RETURN format('the change feed of %s is not streaming: %s', p_table.shadow_table_name, v_status);
     END IF;
     RETURN coalesce(
-        lakets._mirror_problem(lakets._relation(p_table.schema_name, p_table.table_name),
+        lakets._mirror_problem(lakets._relation(p_table),
                                lakets._shadow_relation(p_table.shadow_table_name)),
         CASE WHEN p_proven IS NULL THEN 'the change feed has not yet passed a known position' END);
 END;
@@ -352,7 +375,7 @@ BEGIN
         RAISE EXCEPTION 'Chunk % does not exist.', p_chunk_name
             USING HINT = 'lakets.show_chunks(table) lists the chunks.';
     END IF;
-    SELECT reg.* INTO STRICT v_table FROM lakets._chronotable_registry AS reg WHERE reg.id = v_chunk.chronotable_id;
+    v_table := lakets._chronotable(v_chunk.chronotable_id);
     RETURN lakets._durability_gap(v_table, v_chunk, lakets._proof_now(v_table));
 END;
 $$;

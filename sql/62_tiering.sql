@@ -59,9 +59,9 @@ DECLARE
     v_gap    text;
 BEGIN
     PERFORM lakets._require_read_committed();
-    SELECT reg.* INTO v_table
+    SELECT tab.* INTO v_table
       FROM lakets._chunk_metadata AS chunk
-      JOIN lakets._chronotable_registry AS reg ON reg.id = chunk.chronotable_id
+     CROSS JOIN LATERAL lakets._chronotable(chunk.chronotable_id) AS tab
      WHERE chunk.chunk_name = p_chunk_name;
     -- Lock order: (1) the table's proof row, (2) the chunk's metadata row, (3) its partition, where its mirror is in
     -- doubt, (4) for a fence only, the shadow.

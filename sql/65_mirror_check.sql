@@ -13,7 +13,7 @@ CREATE OR REPLACE FUNCTION lakets._begin_mirror_check(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_relation regclass := lakets._relation(p_table);
     v_shadow   regclass := lakets._shadow_relation(p_table.shadow_table_name);
     v_default  regclass := lakets._default_partition(v_relation);
     v_in_doubt boolean  := false;
@@ -124,7 +124,7 @@ CREATE OR REPLACE FUNCTION lakets._align_chunk(
     SET extra_float_digits = 1
 AS $$
 DECLARE
-    v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_relation regclass := lakets._relation(p_table);
     v_shadow   regclass := lakets._shadow_relation(p_table.shadow_table_name);
     v_type     regtype  := lakets._column_type(v_relation, p_table.time_column);
     v_columns  name[]   := lakets._columns(v_relation);

@@ -138,7 +138,7 @@ CREATE OR REPLACE FUNCTION lakets._lock_partitions(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_default regclass := lakets._default_partition(lakets._relation(p_table.schema_name, p_table.table_name));
+    v_default regclass := lakets._default_partition(lakets._relation(p_table));
     v_is_free boolean  := v_default IS NULL;
     v_unused  bigint[] := '{}';
     v_chunk   record;
@@ -170,9 +170,9 @@ BEGIN
 END;
 $$;
 
--- Drop the partitions of chunks (ids) and return how many; the caller holds the parent in ACCESS EXCLUSIVE mode. The
--- registry rows stay, so that RollUps know which buckets must keep their value. What is no partition any more is
--- left to whoever detached it. A partition that other objects depend on stays, with a warning.
+-- Drop the partitions of chunks (ids) and return how many there were; the caller holds the parent in ACCESS EXCLUSIVE mode.
+-- The registry rows stay, so that RollUps know which buckets must keep their value. A partition that other objects depend
+-- on stays, with a warning.
 CREATE OR REPLACE FUNCTION lakets._drop_partitions(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[]
@@ -181,35 +181,34 @@ CREATE OR REPLACE FUNCTION lakets._drop_partitions(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_parent  regclass := lakets._relation(p_table.schema_name, p_table.table_name);
     v_names   text;
     v_chunk   bigint;
-    v_dropped integer := 0;
+    v_dropped integer;
 BEGIN
     WITH gone AS (
         UPDATE lakets._chunk_metadata AS chunk
            SET status = 'dropped',
                row_count = coalesce(part.row_count, chunk.row_count),
                size_bytes = coalesce(pg_total_relation_size(part.relation), chunk.size_bytes)
-          FROM (SELECT old.id, inh.inhrelid::regclass AS relation, nullif(cls.reltuples, -1)::bigint AS row_count
+          FROM (SELECT old.id, cls.oid::regclass AS relation, nullif(cls.reltuples, -1)::bigint AS row_count
                   FROM lakets._chunk_metadata AS old
-                  LEFT JOIN pg_inherits AS inh ON inh.inhrelid = lakets._chunk_relation(p_table, old) AND inh.inhparent = v_parent
-                  LEFT JOIN pg_class AS cls ON cls.oid = inh.inhrelid
+                  LEFT JOIN pg_class AS cls ON cls.oid = lakets._chunk_relation(p_table, old)
                  WHERE old.id = ANY (p_chunks)) AS part
          WHERE chunk.id = part.id
         RETURNING part.relation, chunk.range_start
     )
-    SELECT string_agg(gone.relation::text, ', ' ORDER BY gone.range_start) INTO v_names FROM gone;
+    SELECT string_agg(gone.relation::text, ', ' ORDER BY gone.range_start), count(gone.relation) INTO v_names, v_dropped FROM gone;
     IF v_names IS NOT NULL THEN
         EXECUTE format('DROP TABLE %s', v_names);
     END IF;
-    RETURN cardinality(p_chunks);
+    RETURN v_dropped;
 EXCEPTION WHEN dependent_objects_still_exist THEN  -- one by one then, to see which
     IF cardinality(p_chunks) = 1 THEN
         RAISE WARNING 'Chunk % stays: other objects depend on its partition.',
             (SELECT chunk.chunk_name FROM lakets._chunk_metadata AS chunk WHERE chunk.id = p_chunks[1]);
         RETURN 0;
     END IF;
+    v_dropped := 0;
     FOREACH v_chunk IN ARRAY p_chunks LOOP
         v_dropped := v_dropped + lakets._drop_partitions(p_table, ARRAY[v_chunk]);
     END LOOP;
@@ -232,8 +231,8 @@ CREATE OR REPLACE FUNCTION lakets.execute_retention(
     SET lock_timeout = '2s'
 AS $$
 DECLARE
-    v_relation regclass := lakets._relation(p_schema_name, p_table_name);
-    v_table    lakets._chronotable_registry;
+    v_table    lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
+    v_relation regclass := v_table.relation;
     v_proven   pg_snapshot;
     v_expired  bigint[];
     v_chunks   bigint[];
@@ -245,7 +244,7 @@ BEGIN
     -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) policies, (4) chunk metadata, (5) parent,
     -- (6) partitions, without waiting.
     PERFORM lakets._lock_maintenance(v_relation);
-    v_table := lakets._chronotable(p_table_name, p_schema_name);  -- as it is under the lock
+    v_table := lakets._follow(v_table);  -- as it is under the lock
     v_in_doubt := NOT p_force AND lakets._begin_mirror_check(v_table);
     v_proven := lakets._prove(v_table);
     UPDATE lakets._policy_registry AS pol SET last_run_at = now()
@@ -294,13 +293,14 @@ CREATE OR REPLACE FUNCTION lakets.drop_chunks(
 AS $$
 DECLARE
     v_table    lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
-    v_relation regclass := lakets._relation(p_schema_name, p_table_name);
+    v_relation regclass := v_table.relation;
     v_chunks   bigint[];
 BEGIN
     PERFORM lakets._check_age('p_older_than', p_older_than);
     PERFORM lakets._require_read_committed();
     -- Lock order: (1) advisory (lakets, relation), (2) chunk metadata, (3) parent, (4) partitions, without waiting.
     PERFORM lakets._lock_maintenance(v_relation);
+    v_table := lakets._follow(v_table);  -- as it is under the lock
     v_chunks := ARRAY(
         SELECT chunk.id
           FROM lakets._chunk_metadata AS chunk

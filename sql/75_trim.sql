@@ -43,7 +43,7 @@ AS $$
 BEGIN
     RETURN coalesce((
         SELECT key.key_column <> p_table.time_column
-          FROM lakets._key_columns(lakets._relation(p_table.schema_name, p_table.table_name)) AS key LIMIT 1), false);
+          FROM lakets._key_columns(lakets._relation(p_table)) AS key LIMIT 1), false);
 END;
 $$;
 
@@ -69,7 +69,7 @@ BEGIN
         RETURN;
     END IF;
     -- Lock order: (1) advisory (lakets, relation), (2) shadow.
-    PERFORM lakets._lock_maintenance(lakets._relation(p_table.schema_name, p_table.table_name));
+    PERFORM lakets._lock_maintenance(lakets._relation(p_table));
     IF v_is IS NOT NULL THEN
         EXECUTE format('DROP INDEX %s', v_is);
     ELSE
@@ -154,20 +154,16 @@ CREATE OR REPLACE FUNCTION lakets._lock_evicted(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_parent    regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_parent    regclass := lakets._relation(p_table);
     v_partition regclass;
 BEGIN
     EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', v_parent);
     FOR v_partition IN
         SELECT inh.inhrelid
           FROM pg_inherits AS inh
-          JOIN pg_class AS cls ON cls.oid = inh.inhrelid
-          JOIN pg_namespace AS nsp ON nsp.oid = cls.relnamespace
          WHERE inh.inhparent = v_parent
-           AND NOT EXISTS (
-               SELECT FROM lakets._chunk_metadata AS chunk
-                WHERE chunk.chronotable_id = p_table.id AND chunk.status <> 'dropped' AND nsp.nspname = p_table.schema_name
-                  AND cls.relname = coalesce(chunk.relation_name, substr(chunk.chunk_name, length(p_table.schema_name) + 2)))
+           AND NOT EXISTS (SELECT FROM lakets._chunk_metadata AS chunk
+                            WHERE chunk.chronotable_id = p_table.id AND chunk.status <> 'dropped' AND chunk.relation = inh.inhrelid)
          ORDER BY inh.inhrelid
     LOOP
         EXECUTE format('LOCK TABLE %s IN SHARE MODE', v_partition);
@@ -190,7 +186,7 @@ CREATE OR REPLACE FUNCTION lakets._trim_range(
     SET enable_seqscan = off SET enable_bitmapscan = off  -- or each batch would pass over what those before it removed
 AS $$
 DECLARE
-    v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_relation regclass := lakets._relation(p_table);
     v_shadow   regclass := lakets._shadow_relation(p_table.shadow_table_name);
     v_type     regtype  := lakets._column_type(v_relation, p_table.time_column);
     v_late     record   := lakets._mirror_delete(v_relation, v_shadow, p_table.time_column);
@@ -228,8 +224,8 @@ CREATE OR REPLACE FUNCTION lakets.trim_shadow(
     SET lock_timeout = '2s'
 AS $$
 DECLARE
-    v_relation regclass := lakets._relation(p_schema_name, p_table_name);
-    v_table    lakets._chronotable_registry;
+    v_table    lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
+    v_relation regclass := v_table.relation;
     v_chunks   bigint[];
     v_ranges   tstzmultirange;
     v_range    tstzrange;
@@ -243,7 +239,7 @@ BEGIN
     -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) chunk metadata, (4) parent, (5) partitions that
     -- are no chunks, (6) shadow.
     PERFORM lakets._lock_maintenance(v_relation);
-    v_table := lakets._chronotable(p_table_name, p_schema_name);  -- as it is under the lock
+    v_table := lakets._follow(v_table);  -- as it is under the lock
     v_chunks := ARRAY(
         SELECT chunk.id
           FROM lakets._chunk_metadata AS chunk

@@ -18,8 +18,8 @@ CREATE OR REPLACE FUNCTION lakets._rollup_sources(
 AS $$
 BEGIN
     RETURN QUERY
-        SELECT lakets._relation(tab.schema_name, tab.table_name), tab.time_column, '[]'::jsonb
-          FROM lakets._chronotable_registry AS tab WHERE tab.id = p_chronotable_id
+        SELECT now.relation::regclass, now.time_column, '[]'::jsonb
+          FROM lakets._chronotable_registry AS tab CROSS JOIN LATERAL lakets._recognise(tab) AS now WHERE tab.id = p_chronotable_id
         UNION ALL
         SELECT lakets._rollup_relation(up.name), up.bucket_column, up.definition -> 'steps'
           FROM lakets._rollup_registry AS up WHERE up.id = ANY (p_depends_on);

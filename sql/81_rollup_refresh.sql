@@ -97,8 +97,8 @@ BEGIN
 END;
 $$;
 
--- Is it unknown what the RollUp has absorbed? So it is after an upgrade, and after a restore into another
--- cluster, whose transaction ids have not come as far.
+-- Is it unknown what the RollUp has absorbed? So it is after an upgrade, and after a restore into another database, where
+-- the same numbers stand for other transactions.
 CREATE OR REPLACE FUNCTION lakets._must_reload(
     p_rollup lakets._rollup_registry
 ) RETURNS boolean
@@ -107,7 +107,8 @@ CREATE OR REPLACE FUNCTION lakets._must_reload(
 AS $$
 BEGIN
     RETURN p_rollup.track_changes
-       AND (p_rollup.absorbed IS NULL OR pg_snapshot_xmax(p_rollup.absorbed) > pg_snapshot_xmax(pg_current_snapshot()));
+       AND (p_rollup.absorbed IS NULL OR split_part(coalesce(p_rollup.cluster, ''), '/', 1) <> lakets._cluster()
+            OR pg_snapshot_xmax(p_rollup.absorbed) > pg_snapshot_xmax(pg_current_snapshot()));
 END;
 $$;
 
@@ -208,7 +209,8 @@ DECLARE
 BEGIN
     EXECUTE format('SELECT %s FROM %s', v_bucket, v_relation) INTO v_watermark;
     UPDATE lakets._rollup_registry AS reg
-       SET absorbed = p_absorbed, watermark = v_watermark, last_refreshed_at = clock_timestamp()
+       SET absorbed = p_absorbed, watermark = v_watermark, last_refreshed_at = clock_timestamp(),
+           relation = v_relation, cluster = lakets._here()
      WHERE reg.id = p_rollup.id;
     PERFORM lakets._prune_change_log(tab, 100)  -- a few cost readers nothing, but letting go of them costs a millisecond
        FROM lakets._chronotable_registry AS tab WHERE tab.id = p_rollup.source_chronotable_id;

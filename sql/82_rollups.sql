@@ -43,7 +43,7 @@ CREATE OR REPLACE FUNCTION lakets._resolve_sources(
 AS $$
 DECLARE
     v_tables  integer[] := ARRAY(SELECT reg.id FROM lakets._chronotable_registry AS reg
-                                  WHERE to_regclass(format('%I.%I', reg.schema_name, reg.table_name))::oid = ANY (p_relations));
+                                  WHERE lakets._known_relation(reg) = ANY (p_relations));
     v_unknown text      := (SELECT coalesce(dep, 'null') FROM unnest(p_depends_on) AS dep
                              WHERE NOT EXISTS (SELECT FROM lakets._rollup_registry AS reg WHERE reg.name = dep) LIMIT 1);
 BEGIN
@@ -111,11 +111,14 @@ BEGIN
     PERFORM lakets._lock_sources(v_source.chronotable_id, v_source.depends_on);
 
     EXECUTE format('CREATE TABLE public.%I AS SELECT * FROM (%s) AS fresh WITH NO DATA', '_rollup_' || p_name, v_query.query);
+    -- It has no key, and a publication of all tables would refuse what a refresh does.
+    EXECUTE format('ALTER TABLE public.%I REPLICA IDENTITY FULL', '_rollup_' || p_name);
     INSERT INTO lakets._rollup_registry AS reg (
-        name, source_chronotable_id, rollup_table, bucket_interval, query_text, source_time_column, depends_on, absorbed)
+        name, source_chronotable_id, rollup_table, bucket_interval, query_text, source_time_column, depends_on, absorbed,
+        relation, cluster)
     SELECT p_name, v_source.chronotable_id, '_rollup_' || p_name, p_bucket_interval, v_query.query,
            (SELECT src.time_column FROM lakets._rollup_sources(v_source.chronotable_id, v_source.depends_on) AS src LIMIT 1),
-           v_source.depends_on, lakets._ended_now()
+           v_source.depends_on, lakets._ended_now(), lakets._find_relation('public', '_rollup_' || p_name), lakets._here()
     RETURNING reg.* INTO v_rollup;
     v_rollup := lakets._store_definition(v_rollup, v_query.query, v_query.tree, v_query.relations, v_query.returns);
     EXECUTE format('CREATE INDEX ON public.%I (%I)', '_rollup_' || p_name, v_rollup.bucket_column);

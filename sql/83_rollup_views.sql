@@ -29,7 +29,7 @@ DECLARE
     -- The query may read the table itself where the RollUp reads another RollUp.
     v_table    integer   := coalesce(p_rollup.source_chronotable_id, (
         SELECT min(reg.id) FROM lakets._chronotable_registry AS reg
-         WHERE to_regclass(format('%I.%I', reg.schema_name, reg.table_name))::oid = ANY (p_relations)));
+         WHERE lakets._known_relation(reg) = ANY (p_relations)));
     v_rollups  integer[] := ARRAY(SELECT reg.id FROM lakets._rollup_registry AS reg
                                    WHERE to_regclass(format('public.%I', '_rollup_' || reg.name))::oid = ANY (p_relations));
     v_found    record;

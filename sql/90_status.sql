@@ -15,6 +15,7 @@ DECLARE
     v_table  lakets._chronotable_registry;
     v_proven pg_snapshot;
     v_last   pg_lsn;
+    v_problem text;
 BEGIN
     IF p_table_name IS NOT NULL THEN
         PERFORM lakets._chronotable(p_table_name, p_schema_name);  -- raises if it is none
@@ -25,6 +26,12 @@ BEGIN
                     ELSE reg.table_name = p_table_name AND reg.schema_name = p_schema_name END
          ORDER BY reg.schema_name, reg.table_name
     LOOP
+        v_problem := lakets._identity_problem(v_table);
+        IF v_problem IS NOT NULL THEN
+            RAISE WARNING '%', v_problem;  -- the others are still reported
+            CONTINUE;
+        END IF;
+        v_table := lakets._recognise(v_table);
         schema_name := v_table.schema_name;
         table_name := v_table.table_name;
         SELECT pol.after, pol.last_run_at INTO after, last_run_at
@@ -73,7 +80,7 @@ CREATE OR REPLACE FUNCTION lakets._stray_rows(
     SET lock_timeout = '2s'
 AS $$
 DECLARE
-    v_relation regclass := to_regclass(format('%I.%I', p_table.schema_name, p_table.table_name));
+    v_relation regclass := CASE WHEN lakets._identity_problem(p_table) IS NULL THEN lakets._relation(p_table) END;
     v_default  regclass := lakets._default_partition(v_relation);
     v_rows     bigint := 0;
 BEGIN

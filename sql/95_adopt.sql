@@ -8,9 +8,10 @@ CREATE OR REPLACE FUNCTION lakets._adopt_chronotable(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_relation regclass := lakets._relation(p_table.schema_name, p_table.table_name);
+    v_relation regclass := lakets._relation(p_table);
     v_shadow   regclass := lakets._shadow_relation(p_table.shadow_table_name);
 BEGIN
+    p_table := lakets._follow(p_table);
     IF p_table.sync_enabled AND v_shadow IS NOT NULL AND EXISTS (
         SELECT FROM lakets._chronotable_registry AS other
          WHERE other.id < p_table.id AND other.sync_enabled AND lakets._shadow_relation(other.shadow_table_name) = v_shadow) THEN
@@ -49,6 +50,9 @@ BEGIN
     END IF;
     IF p_rollup.sync_enabled AND v_shadow IS NOT NULL AND lakets._shape(v_relation) <@ lakets._shape(v_shadow) THEN
         PERFORM lakets._dress_shadow(v_relation, v_shadow, p_rollup.bucket_column);
+    END IF;
+    IF EXISTS (SELECT FROM pg_class AS cls WHERE cls.oid = v_relation AND cls.relreplident = 'd') AND lakets._key_index(v_relation) IS NULL THEN
+        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', v_relation);  -- as of those that are created now
     END IF;
     PERFORM lakets._track_rollup(p_rollup.id);
 END;

@@ -462,3 +462,24 @@ def test_a_drop_steps_back_from_a_long_reader_and_leaves_all_as_it_was(
     assert sorted(stage.column(LEFT)) == sorted([*before, "logged change"])
     stage.refresh("hourly")
     assert stage.difference("hourly") == []
+
+
+# stranger/jobs: advisory locks can be taken by whoever can connect.
+@pytest.mark.parametrize("job", [RANGE, RETAIN, "SELECT lakets.enable_sync('metrics')", DROP])
+def test_a_stranger_with_the_maintenance_lock_is_named_as_contending(
+    stage: Stage, sessions: Sessions, job: str
+) -> None:
+    stage.synced()
+    stranger = sessions("stranger")
+    stranger.run(
+        "SELECT pg_advisory_lock(hashtext('lakets'),"
+        " ('metrics'::regclass::oid::bigint - 2147483648)::integer)"
+    )
+    stage.set_lock_timeout("100ms")
+
+    with pytest.raises(
+        psycopg.errors.LockNotAvailable, match=f"Maintenance of public.metrics .*pid {stranger.pid}, role"
+    ):
+        stage.run(job)
+
+    assert count(stage) == 4

@@ -137,7 +137,7 @@ def test_default_privileges_do_not_add_grants(db: Sandbox) -> None:
 
 def test_rows_that_a_policy_hides_even_from_the_owner_are_kept(db: Sandbox) -> None:
     db.run(
-        "CREATE ROLE keeper; GRANT CREATE ON SCHEMA public, lakets TO keeper;"
+        "CREATE ROLE keeper; GRANT USAGE, CREATE ON SCHEMA public, lakets, lakets_cdf TO keeper;"
         " GRANT ALL ON ALL TABLES IN SCHEMA lakets TO keeper;"
         " CREATE TABLE metrics (ts timestamptz, hidden boolean); ALTER TABLE metrics OWNER TO keeper;"
         " INSERT INTO metrics SELECT now(), n > 5 FROM generate_series(1, 10) AS n;"

@@ -760,13 +760,62 @@ def test_any_history_of_writes_leaves_the_shadow_equal(
         assert missed(db) == 0
 
 
-def test_a_sync_warns_that_row_security_does_not_hold_for_the_shadow(db: Sandbox) -> None:
-    db.chronotable()
-    db.run("ALTER TABLE metrics ENABLE ROW LEVEL SECURITY")
+@pytest.mark.parametrize("synced", [True, False], ids=["synced", "not synced"])
+def test_a_chunk_refuses_its_own_truncate_after_one_of_the_whole_table(db: Sandbox, synced: bool) -> None:
+    db.chronotable("id int, ts timestamptz", synced=synced)
+    db.run("INSERT INTO metrics VALUES (1, now())")
+    db.run("SELECT lakets._ensure_partitions(id) FROM lakets._chronotable_registry")
+    db.run("TRUNCATE metrics; INSERT INTO metrics VALUES (2, now())")
+    chunk = db.value("SELECT tableoid::regclass::text FROM metrics")
+
+    with db.refused("P0001", "cannot be written directly"):
+        db.run(f"TRUNCATE {chunk}")
+
+    assert db.column("SELECT id FROM metrics") == [2]
+    if synced:
+        assert db.mirror_difference() == []
+
+
+def test_tables_are_truncated_together_and_by_each_others_triggers(db: Sandbox) -> None:
+    for name in ("metrics", "other", "third"):
+        db.chronotable("id int, ts timestamptz", name=name, synced=True)
+    db.run(
+        "CREATE FUNCTION empty_third() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN TRUNCATE third;"
+        " RETURN NULL; END $$;"
+        " CREATE TRIGGER a BEFORE TRUNCATE ON metrics FOR EACH STATEMENT EXECUTE FUNCTION empty_third();"
+        " CREATE TRIGGER z BEFORE TRUNCATE ON metrics FOR EACH STATEMENT EXECUTE FUNCTION empty_third()"
+    )
+    for name in ("metrics", "other", "third"):
+        db.run(f"INSERT INTO {name} VALUES (1, now())")
+
+    db.run("TRUNCATE metrics, other")
+
+    for name in ("metrics", "other", "third"):
+        assert db.value(f"SELECT count(*) FROM {name}") == 0
+        assert db.mirror_difference(name) == []
+        chunk = db.value(
+            f"SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = '{name}'::regclass"
+        )
+        with db.refused("P0001", "cannot be written directly"):
+            db.run(f"TRUNCATE {chunk}")
+
+
+def test_a_role_that_may_not_see_the_feed_is_warned_and_its_table_is_synced(db: Sandbox) -> None:
+    db.run(
+        "CREATE ROLE keeper; GRANT USAGE, CREATE ON SCHEMA public, lakets, lakets_cdf TO keeper;"
+        " GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO keeper;"
+        " CREATE SCHEMA wal2delta CREATE TABLE tables"
+        " (table_oid oid, status text, committed_lsn pg_lsn, last_write_time timestamptz)"
+    )
     warned: list[str] = []
     db.conn.add_notice_handler(lambda notice: warned.append(str(notice.message_primary)))
-    db.run("SET LOCAL client_min_messages = warning")
+    db.run("SET LOCAL client_min_messages = warning; SET LOCAL ROLE keeper")
+    db.run("CREATE TABLE metrics (id int, ts timestamptz); SELECT lakets.create_chronotable('metrics', 'ts')")
 
-    db.run("SELECT lakets.enable_sync('metrics')")
+    db.run("SELECT lakets.enable_sync('metrics'); RESET ROLE")
 
-    assert [text for text in warned if "does not hold for its shadow lakets_cdf._shadow_metrics" in text]
+    assert warned == [
+        "Role keeper may not read wal2delta.tables: it cannot see how far the change feed has come."
+    ]
+    db.run("INSERT INTO metrics VALUES (1, now())")
+    assert db.mirror_difference() == []

@@ -1,0 +1,177 @@
+-- Keeping the registry in step with what was done to a table by hand. Called by jobs that have the table's maintenance
+-- lock, and by the install.
+
+-- Is there anything to follow? Changes nothing, waits for nobody.
+CREATE OR REPLACE FUNCTION lakets._must_follow(
+    p_table lakets._chronotable_registry
+) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (SELECT reg IS DISTINCT FROM p_table FROM lakets._chronotable_registry AS reg WHERE reg.id = p_table.id)
+        OR EXISTS (SELECT FROM lakets._lost_chunks(p_table));
+END;
+$$;
+
+-- The chunks that stand in the registry, but are no partitions any more. By index, since thousands of dropped ones may be
+-- beside them.
+CREATE OR REPLACE FUNCTION lakets._lost_chunks(
+    p_table lakets._chronotable_registry
+) RETURNS SETOF lakets._chunk_metadata
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off
+AS $$
+BEGIN
+    IF p_table.cluster IS NULL THEN
+        RETURN;  -- oids mean nothing here yet
+    END IF;
+    RETURN QUERY
+        SELECT chunk.*
+          FROM lakets._chunk_metadata AS chunk
+         WHERE chunk.chronotable_id = p_table.id AND chunk.status <> 'dropped' AND chunk.relation IS NOT NULL
+           AND NOT EXISTS (SELECT FROM pg_inherits AS inh WHERE inh.inhrelid = chunk.relation AND inh.inhparent = p_table.relation);
+END;
+$$;
+
+-- Note which relations a ChronoTable and its chunks are, in this database.
+CREATE OR REPLACE FUNCTION lakets._learn(
+    p_table lakets._chronotable_registry
+) RETURNS lakets._chronotable_registry
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_table lakets._chronotable_registry := lakets._recognise(p_table);
+BEGIN
+    UPDATE lakets._chunk_metadata AS chunk SET relation = lakets._chunk_relation(v_table, chunk)
+     WHERE chunk.chronotable_id = v_table.id AND (v_table.cluster IS NULL OR chunk.relation IS NULL);
+    v_table.cluster := lakets._here();
+    UPDATE lakets._chronotable_registry AS reg
+       SET schema_name = v_table.schema_name, table_name = v_table.table_name, time_column = v_table.time_column,
+           relation = v_table.relation, time_attnum = v_table.time_attnum, owner = v_table.owner, cluster = v_table.cluster
+     WHERE reg.id = v_table.id;
+    RETURN v_table;
+END;
+$$;
+
+-- Bring the registry in step with what was done to a table by hand, and say what that was. Renames and a new owner are
+-- followed. After a restore the names are all there is to go by, and nothing that was proved or absorbed counts any more.
+CREATE OR REPLACE FUNCTION lakets._follow(
+    p_table lakets._chronotable_registry
+) RETURNS lakets._chronotable_registry
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_kept   lakets._chronotable_registry;
+    v_now    lakets._chronotable_registry;
+    v_lost   text;
+BEGIN
+    SELECT reg.* INTO v_kept FROM lakets._chronotable_registry AS reg WHERE reg.id = p_table.id;
+    v_now := lakets._recognise(v_kept);
+    IF NOT lakets._must_follow(v_now) THEN
+        RETURN v_now;
+    END IF;
+    WITH lost AS (
+        UPDATE lakets._chunk_metadata AS chunk SET status = 'dropped'
+         WHERE chunk.id IN (SELECT lost.id FROM lakets._lost_chunks(v_now) AS lost)
+        RETURNING chunk.chunk_name, chunk.range_start
+    )
+    SELECT string_agg(lost.chunk_name, ', ' ORDER BY lost.range_start) INTO v_lost FROM lost;
+    IF v_lost IS NOT NULL THEN
+        RAISE WARNING 'These chunks of % were detached or dropped by hand, and count as dropped: %.', v_now.relation::regclass, v_lost
+            USING HINT = 'RollUps and the shadow keep what they hold of them. Attach one again, and lakets.adopt_partitions takes it back.';
+    END IF;
+    v_now := lakets._learn(v_kept);
+    IF v_kept.relation <> v_now.relation OR split_part(v_kept.cluster, '/', 1) <> lakets._cluster() THEN
+        RAISE WARNING 'ChronoTable % was restored: what was proved and absorbed before does not count any more.', v_now.relation::regclass
+            USING HINT = 'Its RollUps are computed anew by their next refresh. If it is synced, call lakets.enable_sync.';
+        PERFORM lakets._forget_proofs(v_now);
+    ELSIF (v_kept.schema_name, v_kept.table_name) <> (v_now.schema_name, v_now.table_name) THEN
+        RAISE WARNING 'ChronoTable %.% is now called %.%.', v_kept.schema_name, v_kept.table_name, v_now.schema_name, v_now.table_name
+            USING HINT = 'Queries of RollUps that name it by its old name fail until it has that again, or they are created anew.';
+    END IF;
+    IF v_kept.relation IS NOT NULL AND v_kept.time_column <> v_now.time_column THEN
+        PERFORM lakets._follow_time_column(v_now, v_kept.time_column);
+    END IF;
+    IF v_kept.owner <> v_now.owner THEN
+        PERFORM lakets._follow_owner(v_now);
+    END IF;
+    IF v_kept.cluster IS NOT NULL THEN
+        PERFORM lakets._track_chronotable(v_now.id);
+    END IF;
+    RETURN v_now;
+END;
+$$;
+
+-- Nothing is known of the feed, every row counts as changed, and the shadow may lack changes: so it is after a restore.
+CREATE OR REPLACE FUNCTION lakets._forget_proofs(
+    p_table lakets._chronotable_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_shadow regclass := lakets._shadow_relation(p_table.shadow_table_name);
+BEGIN
+    UPDATE lakets._chunk_metadata AS chunk SET status = 'active', tiered_at = NULL
+     WHERE chunk.chronotable_id = p_table.id AND chunk.status = 'tiered';
+    UPDATE lakets._rollup_registry AS reg SET absorbed = NULL WHERE reg.source_chronotable_id = p_table.id;
+    PERFORM lakets._restart_proof(p_table);
+    -- Stamps of another database would be read as this one's.
+    DELETE FROM lakets._change_log AS log WHERE log.chronotable_id = p_table.id;
+    INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) VALUES (p_table.id, '-infinity', 'infinity');
+    IF p_table.sync_enabled AND v_shadow IS NOT NULL THEN
+        INSERT INTO lakets._mirror_gap (shadow) VALUES (v_shadow);
+    END IF;
+END;
+$$;
+
+-- The time column has another name: so has the shadow's, where rows of dropped chunks have their times too.
+CREATE OR REPLACE FUNCTION lakets._follow_time_column(
+    p_table    lakets._chronotable_registry,
+    p_old_name text
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_shadow regclass := lakets._shadow_relation(p_table.shadow_table_name);
+BEGIN
+    RAISE WARNING 'The time column of % is now called %.', p_table.relation::regclass, p_table.time_column
+        USING HINT = format('Queries of RollUps that name it %s fail until they are created anew.', p_old_name);
+    IF p_table.sync_enabled AND v_shadow IS NOT NULL
+       AND lakets._column_type(v_shadow, p_old_name) IS NOT NULL AND lakets._column_type(v_shadow, p_table.time_column) IS NULL THEN
+        -- No writer is in flight while the shadow changes. What came between may be missing there.
+        EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', p_table.relation::regclass);
+        EXECUTE format('ALTER TABLE %s RENAME COLUMN %I TO %I', v_shadow, p_old_name, p_table.time_column);
+    END IF;
+    UPDATE lakets._rollup_registry AS reg SET source_time_column = p_table.time_column
+     WHERE reg.source_chronotable_id = p_table.id AND reg.source_time_column = p_old_name;
+END;
+$$;
+
+-- The table has another owner: so have its partitions and its shadow. The trigger functions follow when they are written.
+CREATE OR REPLACE FUNCTION lakets._follow_owner(
+    p_table lakets._chronotable_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relation regclass;
+BEGIN
+    FOR v_relation IN
+        SELECT cls.oid
+          FROM pg_class AS cls
+         WHERE cls.relowner <> p_table.owner
+           AND (cls.oid = lakets._shadow_relation(p_table.shadow_table_name)
+                OR cls.oid IN (SELECT inh.inhrelid FROM pg_inherits AS inh WHERE inh.inhparent = p_table.relation))
+         ORDER BY cls.oid
+    LOOP
+        EXECUTE format('ALTER TABLE %s OWNER TO %s', v_relation, p_table.owner::regrole);
+    END LOOP;
+END;
+$$;

@@ -1,0 +1,121 @@
+-- ChronoTables that are no more: dropped by us, or by hand.
+
+-- Remove what the registries hold of a ChronoTable, its change log and its trigger functions.
+CREATE OR REPLACE FUNCTION lakets._unregister(
+    p_table lakets._chronotable_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM lakets._change_log AS log WHERE log.chronotable_id = p_table.id;
+    -- 0.1.x may lack the foreign keys that do this.
+    DELETE FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = p_table.id;
+    DELETE FROM lakets._policy_registry AS pol WHERE pol.chronotable_id = p_table.id;
+    DELETE FROM lakets._chronotable_registry AS reg WHERE reg.id = p_table.id;
+END;
+$$;
+
+-- Drop a ChronoTable with all that hangs on it: its RollUps and theirs, its shadow, policies and registry rows. What is in
+-- Unity Catalog stays there. A table that took the place of one dropped by hand is not touched: that is an error.
+CREATE OR REPLACE FUNCTION lakets.drop_chronotable(
+    p_table_name  text,
+    p_schema_name text DEFAULT 'public'
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+DECLARE
+    v_table    lakets._chronotable_registry := lakets._registered(p_table_name, p_schema_name);
+    v_relation regclass;
+    v_rollups  text[];
+    v_rollup   text;
+BEGIN
+    IF v_table.id IS NULL OR lakets._find_relation(p_schema_name, p_table_name) IS NOT NULL OR lakets._still_stands(v_table) THEN
+        v_table := lakets._chronotable(p_table_name, p_schema_name);
+        v_relation := v_table.relation;
+    END IF;
+    v_rollups := lakets._rollups_of(v_table.id);
+    -- Lock order: (1) advisory (lakets, relation), (2) advisory (lakets, RollUp's table) of each, (3) proof row, which
+    -- tiering has before it looks at a partition, (4) parent, (5) RollUps, highest first, (6) partitions.
+    IF v_relation IS NOT NULL THEN
+        PERFORM lakets._lock_maintenance(v_relation);
+        v_table := lakets._chronotable(v_table.id);  -- if it is still one
+    END IF;
+    FOREACH v_rollup IN ARRAY v_rollups LOOP
+        IF to_regclass(format('public.%I', '_rollup_' || v_rollup)) IS NOT NULL THEN
+            PERFORM lakets._lock_maintenance(lakets._rollup_relation(v_rollup));
+        END IF;
+    END LOOP;
+    PERFORM FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = v_table.id FOR UPDATE;
+    IF v_relation IS NOT NULL THEN
+        EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_relation);
+    END IF;
+    IF v_rollups <> lakets._rollups_of(v_table.id) THEN
+        RAISE EXCEPTION 'A RollUp of %.% was made or dropped meanwhile.', p_schema_name, p_table_name
+            USING ERRCODE = 'lock_not_available', HINT = 'Try again.';
+    END IF;
+    FOREACH v_rollup IN ARRAY v_rollups LOOP
+        PERFORM lakets.drop_rollup(v_rollup);
+    END LOOP;
+    IF v_relation IS NOT NULL THEN
+        EXECUTE format('DROP TABLE %s', v_relation);
+    END IF;
+    PERFORM lakets._drop_mirror('chronotable', v_table.id, v_table.shadow_table_name);
+    PERFORM lakets._unregister(v_table);
+END;
+$$;
+
+-- Is the table of a registry row there, under whatever name?
+CREATE OR REPLACE FUNCTION lakets._still_stands(
+    p_table lakets._chronotable_registry
+) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN p_table.cluster IS NOT DISTINCT FROM lakets._here()
+       AND EXISTS (SELECT FROM pg_class AS cls WHERE cls.oid = p_table.relation);
+END;
+$$;
+
+-- Forget a ChronoTable whose table was dropped by hand, and keep what is left of its data: its shadow and the tables of its
+-- RollUps stay, as ordinary tables. So does whatever has its name now.
+CREATE OR REPLACE FUNCTION lakets.forget_chronotable(
+    p_table_name  text,
+    p_schema_name text DEFAULT 'public'
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+DECLARE
+    v_table lakets._chronotable_registry := lakets._registered(p_table_name, p_schema_name);
+    v_kept  text;
+BEGIN
+    IF v_table.id IS NULL THEN
+        PERFORM lakets._chronotable(p_table_name, p_schema_name);  -- raises
+    ELSIF lakets._still_stands(v_table) OR (v_table.cluster IS DISTINCT FROM lakets._here()
+          AND EXISTS (SELECT FROM pg_class AS cls WHERE cls.oid = lakets._find_relation(p_schema_name, p_table_name) AND cls.relkind = 'p')) THEN
+        RAISE EXCEPTION 'ChronoTable %.% cannot be forgotten: its table is still there%.', p_schema_name, p_table_name,
+            coalesce(', as ' || (SELECT cls.oid::regclass FROM pg_class AS cls WHERE cls.oid = v_table.relation), '')
+            USING HINT = 'lakets.drop_chronotable drops it; lakets.adopt_chronotable accepts its new name.';
+    END IF;
+    -- Lock order: (1) proof row, (2) registry rows.
+    PERFORM FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = v_table.id FOR UPDATE;
+    SELECT string_agg(left_over, ', ') INTO v_kept
+      FROM (SELECT lakets._shadow_relation(v_table.shadow_table_name)::text
+            UNION ALL
+            SELECT format('public.%I', '_rollup_' || reg.name) FROM lakets._rollup_registry AS reg
+             WHERE reg.name = ANY (lakets._rollups_of(v_table.id))) AS kept (left_over)
+     WHERE left_over IS NOT NULL;
+    DELETE FROM lakets._mirror_gap AS gap WHERE gap.shadow = lakets._shadow_relation(v_table.shadow_table_name);
+    DELETE FROM lakets._rollup_registry AS reg WHERE reg.name = ANY (lakets._rollups_of(v_table.id));
+    PERFORM lakets._drop_mirror('chronotable', v_table.id, NULL);
+    PERFORM lakets._unregister(v_table);
+    IF v_kept IS NOT NULL THEN
+        RAISE NOTICE 'These stay as ordinary tables: %.', v_kept;
+    END IF;
+END;
+$$;
