@@ -70,6 +70,8 @@ def install(
     with _told():
         done = _hook(conn_id, uri).install()
     typer.echo(f"LakeTS {done.after} is installed (before: {done.before or 'none'}).")
+    for note in done.notes:
+        typer.echo(f"- {note}")
 
 
 @app.command()

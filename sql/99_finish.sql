@@ -28,3 +28,19 @@ BEGIN
            (SELECT ver.version FROM lakets._version AS ver ORDER BY ver.installed_at DESC LIMIT 1);
 END
 $$;
+
+-- What the install changed, and what is left to do. INFO reaches every client, whatever it asked to hear.
+DO $$
+DECLARE
+    v_repair record;
+BEGIN
+    IF coalesce(pg_catalog.current_setting('lakets.others', true), '') <> '' THEN
+        RAISE INFO 'LakeTS 0.1.x is replaced by %: % ChronoTables, % RollUps and % last value caches go on; its row triggers are dropped.',
+            pg_catalog.current_setting('lakets.version'), (SELECT count(*) FROM lakets._chronotable_registry),
+            (SELECT count(*) FROM lakets._rollup_registry), (SELECT count(*) FROM lakets._lvc_registry);
+    END IF;
+    FOR v_repair IN SELECT rep.* FROM lakets.pending_repairs() AS rep LOOP
+        RAISE INFO '%: %. %', v_repair.object, v_repair.problem, v_repair.remedy;
+    END LOOP;
+END
+$$;

@@ -141,6 +141,16 @@ class Patient:
         )
         return Finding("", "warn", said, advice)
 
+    def repairs(self) -> Finding:
+        """See what is left to mend, for instance after an upgrade."""
+        if self.hook._is_older():
+            return Finding("", "ok", "not looked for in LakeTS 0.1.x")
+        found = self.hook._call("pending_repairs")
+        if not found:
+            return Finding("", "ok", "none is needed")
+        said = "; ".join(f"{row['object']}: {row['problem']}" for row in found)
+        return Finding("", "warn", said, " ".join(row["remedy"] for row in found))
+
     def _row(self, query: str) -> dict[str, Any]:
         (row,) = self.hook._query(query, doing="Examining the session")
         return row
@@ -162,6 +172,7 @@ def examine(hook: LakeTSHook) -> Iterator[Finding]:
         ("LakeTS", patient.lakets),
         ("rights", patient.rights),
         ("feed", patient.feed),
+        ("repairs", patient.repairs),
     ]
     broken = False
     with contextlib.ExitStack() as stack:

@@ -146,11 +146,21 @@ class LakeTSInventory(LakeTSContract):
         from airflow_provider_lakets.engine import install_script
 
         script = install_script().encode()
+        notes: list[str] = []
+
+        def note(said: psycopg.errors.Diagnostic) -> None:
+            if said.severity_nonlocalized in ("WARNING", "INFO"):
+                notes.append(" ".join(part for part in (said.message_primary, said.message_hint) if part))
 
         def run(conn: psycopg.Connection[Any]) -> None:
+            notes.clear()
+            conn.add_notice_handler(note)
             # Without parameters psycopg sends a script as it is: it brings its own BEGIN and COMMIT. Where
             # it fails, the session is left in a broken transaction, and is not used again.
-            conn.execute(script)
+            try:
+                conn.execute(script)
+            finally:
+                conn.remove_notice_handler(note)
 
         with self.session():
             before = self.version()
@@ -162,7 +172,9 @@ class LakeTSInventory(LakeTSContract):
         if after is None:
             raise LakeTSError("The install ran, but recorded no version in lakets._version.")
         self.log.info("LakeTS is at version %s now; before: %s", after, before)
-        return InstallResult(before, after)
+        for text in notes:
+            self.log.info("%s", text)
+        return InstallResult(before, after, notes)
 
     def _foreign_owner(self) -> dict[str, Any] | None:
         """Return who owns LakeTS, and the role of the session, unless the latter may replace it."""

@@ -221,10 +221,15 @@ class PlanResult(JobResult):
 
 @dataclass(frozen=True)
 class InstallResult(Record):
-    """The LakeTS version before an install (None: there was none) and after it."""
+    """
+    The LakeTS version before an install (None: there was none) and after it.
+
+    :param notes: What the install changed, and what is left to do, in words.
+    """
 
     before: str | None
     after: str
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -219,6 +219,7 @@ def test_the_doctor_finds_nothing_wrong(in_lab: Callable[..., Result], lab: Lab)
         "LakeTS": "ok",
         "rights": "ok",
         "feed": "ok",
+        "repairs": "ok",
     }
 
 
@@ -255,6 +256,25 @@ def test_the_doctor_warns_of_a_table_that_no_feed_streams(in_lab: Callable[..., 
 
     assert (done.exit_code, verdicts(done)["feed"]) == (0, "warn")
     assert "public.metrics NONE" in done.stdout
+
+
+@pytest.mark.parametrize("engine", ["0.1"])
+def test_after_an_upgrade_install_and_doctor_name_what_is_left_to_do(
+    in_lab: Callable[..., Result], lab: Lab
+) -> None:
+    lab.synced(days=3)
+    lab.flush()
+
+    installed = in_lab("install")
+    told = in_lab("doctor")
+    lab.conn.execute("SELECT lakets.enable_sync('metrics')")
+    mended = in_lab("doctor")
+
+    assert "LakeTS 0.1.x is replaced by" in installed.stdout
+    for output in (installed.stdout, told.stdout):
+        assert "are not yet compared with their mirror" in output
+        assert "SELECT lakets.enable_sync('metrics', 'public');" in output
+    assert (verdicts(told)["repairs"], verdicts(mended)["repairs"]) == ("warn", "ok")
 
 
 def test_what_the_doctor_prescribes_cures(
