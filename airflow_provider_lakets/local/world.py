@@ -73,10 +73,16 @@ class World:
 
 
 def _make_roles(state: State, lakebase: LocalLakebase) -> None:
-    """Let the owner own the database and make roles, as a project's creator does; the other gets no right."""
+    """
+    Let the owner own the database and make roles, as a project's creator does.
+
+    The jobs' role is a member of the owner's: only who may act for a table's owner can attach and drop
+    its chunks.
+    """
     for principal in (state.owner, state.jobs):
         lakebase.postgres.ensure_role(principal.client_id)
     owner = sql.Identifier(state.owner.client_id)
     with psycopg.connect(lakebase.conninfo(), autocommit=True) as conn:
         conn.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(DEFAULT_DATABASE), owner))
         conn.execute(sql.SQL("ALTER ROLE {} CREATEROLE").format(owner))
+        conn.execute(sql.SQL("GRANT {} TO {}").format(owner, sql.Identifier(state.jobs.client_id)))

@@ -1,0 +1,85 @@
+"""The jobs of LakeTS' Databricks bundle run on the local Lakebase, as *airflow-jobs*."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_lakets.engine import install_script
+from airflow_provider_lakets.local.feed import control
+from tests.superuser import superuser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_lakets.local.client import LocalServer
+
+WORLD = """
+CREATE TABLE ticks (ts timestamptz NOT NULL, symbol text NOT NULL, price float8);
+INSERT INTO ticks SELECT now() - n * interval '6 hours', 's' || n % 3, n FROM generate_series(0, 60) AS n;
+SELECT lakets.create_chronotable('ticks', 'ts', '1 day'), lakets.enable_sync('ticks'),
+       lakets.add_tiered_retention_policy('ticks', '2 days', '6 days');
+SELECT lakets.create_rollup('hourly', 'SELECT lakets.time_bucket(''1 hour'', ts) AS bucket, count(*) AS n'
+                            ' FROM ticks GROUP BY 1', '1 hour', 'ticks');
+UPDATE lakets._rollup_registry SET refresh_lag = '0';
+INSERT INTO ticks VALUES (now(), 's1', 7);
+SELECT lakets.drop_chunks('ticks', '14 days');
+"""
+
+
+@pytest.fixture
+def lived_in(server: LocalServer) -> Iterator[LocalServer]:
+    """Yield the local Lakebase as the owner leaves it: with LakeTS installed and a table in it."""
+    with server.connect(server.state.owner) as conn:
+        conn.autocommit = True
+        conn.execute(install_script().encode())
+        conn.execute(WORLD.encode())
+    yield server
+    with server.connect(server.state.owner) as conn:
+        conn.autocommit = True
+        conn.execute("SELECT lakets.drop_chronotable('ticks')")
+
+
+def run(server: LocalServer, job: str, **environment: str) -> int:
+    """Run a job as a process of its own, as *airflow-jobs*, and return what it counts."""
+    jobs = server.state.jobs
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("bundle_jobs.py"), job, "local", str(server.state.port)],
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(server.folder),
+            "DATABRICKS_HOST": server.state.url,
+            "DATABRICKS_CLIENT_ID": jobs.client_id,
+            "DATABRICKS_CLIENT_SECRET": jobs.client_secret,
+            **environment,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_all_four_jobs_of_the_bundle_do_their_work(lived_in: LocalServer) -> None:
+    state = lived_in.state
+
+    assert run(lived_in, "partitions") >= 0
+    assert run(lived_in, "rollups", LAKETS_PG_ROLE=state.jobs.client_id) == 1
+    flagged = 0
+    for _ in range(4):
+        control.wait_flushed(superuser(lived_in), 60.0, lambda: None)
+        flagged += run(lived_in, "tiering")
+    dropped = run(lived_in, "retention")
+
+    assert flagged >= 10
+    assert dropped >= 5
+    with lived_in.connect(state.jobs) as conn:
+        row = conn.execute("SELECT min(ts) > now() - interval '8 days' FROM ticks").fetchone()
+    assert row == (True,)
