@@ -149,7 +149,8 @@ def test_refusals_are_raise_exception_but_for_what_a_later_try_may_cure(populate
         for code in re.findall(r"RAISE EXCEPTION[^;]*?ERRCODE = '(\w+)'", path.read_text())
     }
 
-    # A missing right has its own code, as in Postgres. LT001 never leaves the engine; time_bucket and what computes like it keep the code of date_bin.
+    # A missing right has its own code, as in Postgres. LT001 never leaves the engine; time_bucket and what
+    # computes like it keep the code of date_bin.
     allowed = {"lock_not_available", "insufficient_privilege", "LT001"}
     assert {(name, code) for name, code in codes if name >= "15" and code not in allowed} == set()
     assert {code for name, code in codes if name < "15"} == {"invalid_parameter_value"}
