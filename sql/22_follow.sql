@@ -70,6 +70,10 @@ DECLARE
     v_lost   text;
 BEGIN
     SELECT reg.* INTO v_kept FROM lakets._chronotable_registry AS reg WHERE reg.id = p_table.id;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION '%.% is not a ChronoTable any more.', p_table.schema_name, p_table.table_name
+            USING HINT = 'It was dropped meanwhile; lakets._chronotable_registry lists those that there are.';
+    END IF;
     v_now := lakets._recognise(v_kept);
     IF NOT lakets._must_follow(v_now) THEN
         RETURN v_now;

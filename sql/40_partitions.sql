@@ -517,7 +517,7 @@ BEGIN
     PERFORM lakets._require_read_committed();
     -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) default partition, (4) tables that it refers to.
     PERFORM lakets._lock_maintenance(v_relation);
-    v_table := lakets._follow(lakets._chronotable(p_chronotable_id));  -- if it is still one
+    v_table := lakets._follow(v_table);  -- if it is still one
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', v_relation);
     v_default := coalesce(lakets._default_partition(v_relation), lakets._create_default_partition(v_table));
     v_due := ARRAY(SELECT DISTINCT tstzrange(due.range_start, due.range_end)

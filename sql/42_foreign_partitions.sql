@@ -80,8 +80,8 @@ DECLARE
 BEGIN
     -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) partitions.
     PERFORM lakets._lock_maintenance(v_table.relation);
-    EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_table.relation::regclass);
     v_table := lakets._follow(v_table);
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_table.relation::regclass);
     v_shadow := CASE WHEN v_table.sync_enabled THEN lakets._shadow_relation(v_table.shadow_table_name) END;
     FOR v_new IN
         SELECT hand.relation, hand.range,

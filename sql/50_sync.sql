@@ -279,8 +279,8 @@ BEGIN
     -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) advisory on the shadow's name. No writer is in flight
     -- while the trigger functions change, so none misses the shadow.
     PERFORM lakets._lock_maintenance(v_relation);
-    EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
     p_table := lakets._follow(p_table);  -- as it is under the lock
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
     v_evicted := lakets._is_evicted(p_table.id, lakets._as_instant(
         format('s.%I', p_table.time_column), lakets._column_type(v_relation, p_table.time_column)));
     v_list := (SELECT string_agg(quote_ident(col), ', ') FROM unnest(lakets._columns(v_relation)) AS col);
@@ -423,8 +423,8 @@ BEGIN
     v_table := lakets._chronotable(p_table_name, p_schema_name);
     v_relation := v_table.relation;
     PERFORM lakets._lock_maintenance(v_relation);
-    EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
     v_table := lakets._follow(v_table);
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
     UPDATE lakets._chronotable_registry AS reg SET sync_enabled = false, shadow_table_name = NULL WHERE reg.id = v_table.id;
     PERFORM lakets._track_chronotable(v_table.id);
     PERFORM lakets._drop_shadow(v_table.shadow_table_name);

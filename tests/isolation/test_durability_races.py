@@ -491,7 +491,10 @@ def test_feed_that_the_role_cannot_read_proves_nothing(
     role = f"blind_{stage.conn.info.dbname}"
     stage.run(f"CREATE ROLE {role}")
     try:
-        stage.run(f"GRANT ALL ON ALL TABLES IN SCHEMA lakets, lakets_cdf, public TO {role}")
+        stage.run(
+            f"GRANT ALL ON ALL TABLES IN SCHEMA lakets, lakets_cdf, public TO {role};"
+            f" GRANT USAGE ON SCHEMA lakets, lakets_cdf TO {role}"
+        )
         writer.run(f"SET ROLE {role}")
 
         assert not writer.value("SELECT lakets.tier_chunk(%s)", stage.chunk(COLD))
@@ -513,7 +516,10 @@ def test_feed_view_that_fails_for_the_role_proves_nothing(
     role = f"blind_{stage.conn.info.dbname}"
     stage.run(f"CREATE ROLE {role}")
     try:
-        stage.run(f"GRANT ALL ON ALL TABLES IN SCHEMA lakets, lakets_cdf, public TO {role}")
+        stage.run(
+            f"GRANT ALL ON ALL TABLES IN SCHEMA lakets, lakets_cdf, public TO {role};"
+            f" GRANT USAGE ON SCHEMA lakets, lakets_cdf TO {role}"
+        )
         writer.run(f"SET ROLE {role}")
 
         assert not writer.value("SELECT lakets.tier_chunk(%s)", stage.chunk(COLD))

@@ -690,7 +690,10 @@ def test_retention_drops_nothing_that_may_not_be_durable(
 ) -> None:
     role = f"jobs_{stage.conn.info.dbname}"
     stage.run(f"CREATE ROLE {role}")
-    stage.run(f"GRANT ALL ON ALL TABLES IN SCHEMA lakets, lakets_cdf, public TO {role}")
+    stage.run(
+        f"GRANT ALL ON ALL TABLES IN SCHEMA lakets, lakets_cdf, public TO {role};"
+        f" GRANT USAGE ON SCHEMA lakets, lakets_cdf TO {role}"
+    )
     try:
         retention.run(mishap.replace("a_role", role))
 

@@ -304,7 +304,10 @@ def test_a_policy_that_hides_late_rows_is_an_error(
     stage.run(f"CREATE ROLE {role}")
     try:
         stage.run(f"GRANT ALL ON SCHEMA lakets, lakets_cdf, public, wal2delta TO {role}")
-        stage.run(f"GRANT ALL ON ALL TABLES IN SCHEMA lakets, lakets_cdf, public, wal2delta TO {role}")
+        stage.run(
+            f"GRANT ALL ON ALL TABLES IN SCHEMA lakets, lakets_cdf, public, wal2delta TO {role};"
+            f" GRANT USAGE ON SCHEMA lakets, lakets_cdf TO {role}"
+        )
         stage.run(f"ALTER TABLE metrics OWNER TO {role}")
         stage.run("SELECT lakets.enable_sync('metrics')")
         stage.run("ALTER TABLE metrics ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
