@@ -33,9 +33,7 @@ def run(server: Server, scale: Scale) -> list[Figure]:
             for name in ("plain", "rolled"):
                 script = Path(folder) / name
                 script.write_text(INSERT.format(name))
-                variants[f"{name} {clients}"] = partial(
-                    _insert, server, script, clients, scale.client_seconds
-                )
+                variants[f"{name} {clients}"] = partial(insert, server, script, clients, scale.client_seconds)
         samples = measure(variants, rounds=scale.rounds)
     figures = [
         Figure(
@@ -63,9 +61,11 @@ def run(server: Server, scale: Scale) -> list[Figure]:
     return figures
 
 
-def _insert(server: Server, script: Path, clients: int, seconds: int, _: int) -> float:
+def insert(
+    server: Server, script: Path, clients: int, seconds: int, _: int, *, database: str = "clients"
+) -> float:
     """Insert as fast as clients can, one row a transaction; return how many a second."""
-    printed = server.pgbench("clients", f"--client={clients}", f"--time={seconds}", f"--file={script}")
+    printed = server.pgbench(database, f"--client={clients}", f"--time={seconds}", f"--file={script}")
     found = re.search(r"^tps = ([\d.]+)", printed, re.MULTILINE)
     if found is None:
         raise RuntimeError(f"pgbench printed no rate: {printed}")

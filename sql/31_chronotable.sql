@@ -182,4 +182,3 @@ BEGIN
          ORDER BY dag.refresh_order DESC, dag.rollup_id);
 END;
 $$;
-

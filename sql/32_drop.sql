@@ -63,6 +63,7 @@ BEGIN
         EXECUTE format('DROP TABLE %s', v_relation);
     END IF;
     PERFORM lakets._drop_mirror('chronotable', v_table.id, v_table.shadow_table_name);
+    PERFORM lakets._drop_lvc(v_table);
     PERFORM lakets._unregister(v_table);
 END;
 $$;
@@ -113,6 +114,7 @@ BEGIN
     DELETE FROM lakets._mirror_gap AS gap WHERE gap.shadow = lakets._shadow_relation(v_table.shadow_table_name);
     DELETE FROM lakets._rollup_registry AS reg WHERE reg.name = ANY (lakets._rollups_of(v_table.id));
     PERFORM lakets._drop_mirror('chronotable', v_table.id, NULL);
+    EXECUTE format('DROP FUNCTION IF EXISTS lakets.%I()', format('_lvc_%s', v_table.id));
     PERFORM lakets._unregister(v_table);
     IF v_kept IS NOT NULL THEN
         RAISE NOTICE 'These stay as ordinary tables: %.', v_kept;

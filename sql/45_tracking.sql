@@ -554,5 +554,6 @@ BEGIN
     PERFORM lakets._write_trackers(
         v_table.relation::regclass, format('_track_%s', v_table.id), v_table.time_column,
         CASE WHEN v_table.sync_enabled THEN lakets._shadow_relation(v_table.shadow_table_name) END, v_table.id);
+    PERFORM lakets._track_lvc(v_table);
 END;
 $$;

@@ -31,7 +31,7 @@ INSTALL = {"_adopt_chronotable", "_adopt_rollup"}
 FOR_DATABRICKS = {"history_view_sql"}
 
 # Triggers of a table: they run as its owner, so that its writers need no right on what is ours.
-TRACKER = re.compile(r"_track_(rollup_)?\d+_(insert|update|delete|truncate)")
+TRACKER = re.compile(r"_track_(rollup_)?\d+_(insert|update|delete|truncate)|_lvc_\d+")
 
 LOCKING = re.compile(
     r"\b(LOCK TABLE|(ATTACH|DETACH) PARTITION|(DROP|ALTER|TRUNCATE) TABLE|DROP TRIGGER"
@@ -51,6 +51,7 @@ def populated(db: Sandbox) -> Sandbox:
         " FROM public.metrics GROUP BY 1$$, '1 day')"
     )
     db.run("SELECT lakets.enable_sync('daily')")
+    db.run("SELECT lakets.enable_lvc('plain', '{value}', '{}')")
     return db
 
 
