@@ -428,7 +428,7 @@ def roles(metrics: Sandbox) -> Sandbox:
     metrics.run("CREATE ROLE lvc_owner; CREATE ROLE lvc_writer; CREATE ROLE lvc_reader")
     metrics.run(
         "GRANT CREATE ON SCHEMA public, lakets, lakets_cdf TO lvc_owner;"
-        "GRANT USAGE ON SCHEMA lakets TO lvc_owner"
+        "GRANT USAGE ON SCHEMA lakets, lakets_cdf TO lvc_owner"
     )
     metrics.run("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO lvc_owner")
     metrics.run("SET LOCAL ROLE lvc_owner")
