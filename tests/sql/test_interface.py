@@ -21,12 +21,6 @@ TABLES_DIFFER = {
 }
 
 
-#: Not there yet.
-TO_COME = {"alert_check", "alert_deadman", "cardinality_check", "cardinality_stats", "create_metric_table"}
-TO_COME |= {"ingest_batch", "ingest_prometheus", "query_stats"}
-FUNCTIONS = [line for line in FUNCTIONS_01 if line.split("(")[0] not in TO_COME]
-
-
 def parts(listed: str) -> list[str]:
     """Split a list of arguments or columns at its commas."""
     return [part for part in re.split(r", ", listed) if part]
@@ -51,7 +45,7 @@ def has_at_least(found: str, wanted: str) -> bool:
     return found == wanted
 
 
-@pytest.mark.parametrize("line", FUNCTIONS, ids=lambda line: line.split("(")[0])
+@pytest.mark.parametrize("line", FUNCTIONS_01, ids=lambda line: line.split("(")[0])
 def test_a_function_is_as_in_0_1_3(db: Sandbox, line: str) -> None:
     wanted = Signature(line)
     db.run("SET LOCAL timezone = 'UTC'")
@@ -77,7 +71,7 @@ def test_a_function_is_as_in_0_1_3(db: Sandbox, line: str) -> None:
     assert [row for row in found if fits(*row)], found
 
 
-@pytest.mark.parametrize("line", FUNCTIONS, ids=lambda line: line.split("(")[0])
+@pytest.mark.parametrize("line", FUNCTIONS_01, ids=lambda line: line.split("(")[0])
 def test_no_other_form_of_a_function_makes_a_call_of_0_1_3_ambiguous(db: Sandbox, line: str) -> None:
     wanted = Signature(line)
     if wanted.is_aggregate:

@@ -19,7 +19,7 @@ COMPUTING = re.compile(
 )
 
 # They read a query as their caller means it.
-UNDER_THE_CALLERS_SEARCH_PATH = {"create_rollup", "create_rollup_view"}
+UNDER_THE_CALLERS_SEARCH_PATH = {"alert_check", "create_rollup", "create_rollup_view"}
 
 # Stable, yet they open a subtransaction, or look at other sessions' locks.
 NOT_IN_PARALLEL = {"_cdf_committed_lsn", "_cdf_report", "_cdf_status", "_ended_now", "_sync_gap"}

@@ -1,0 +1,91 @@
+-- Alerts: rows that somebody should look at. Nothing is stored; whoever calls decides what becomes of them.
+
+-- alert_check with the search_path under which the caller meant the query.
+CREATE OR REPLACE FUNCTION lakets._alert_check(
+    p_name        text,
+    p_query       text,
+    p_severity    text,
+    p_search_path text
+) RETURNS TABLE (alert_name text, severity text, fired_at timestamptz, alert_data jsonb)
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_query IS NULL OR btrim(p_query, E' \t\r\n;') = '' THEN
+        RAISE EXCEPTION 'Alert % has no query.', coalesce(p_name, 'NULL')
+            USING HINT = 'Pass one SELECT; each of its rows is an alert.';
+    END IF;
+    PERFORM set_config('search_path', p_search_path, true);
+    alert_name := p_name;
+    severity := coalesce(p_severity, 'warning');
+    fired_at := now();
+    -- A loop opens a cursor, which one query can be and several cannot.
+    FOR alert_data IN EXECUTE format(E'SELECT pg_catalog.to_jsonb(alert) FROM (%s\n) AS alert', rtrim(p_query, E' \t\r\n;')) LOOP
+        RETURN NEXT;
+    END LOOP;
+END;
+$$;
+
+-- A row for each row of a query, with that row as JSON. The query runs with the rights and the search_path of the caller.
+CREATE OR REPLACE FUNCTION lakets.alert_check(
+    p_name     text,
+    p_query    text,
+    p_severity text DEFAULT 'warning'
+) RETURNS TABLE (alert_name text, severity text, fired_at timestamptz, alert_data jsonb)
+    LANGUAGE sql VOLATILE PARALLEL UNSAFE
+AS $$
+    SELECT found.alert_name, found.severity, found.fired_at, found.alert_data
+      FROM lakets._alert_check(p_name, p_query, p_severity, pg_catalog.current_setting('search_path')) AS found;
+$$;
+
+-- A row for each value of a column whose newest row is older than p_timeout: a device that fell silent.
+CREATE OR REPLACE FUNCTION lakets.alert_deadman(
+    p_name        text,
+    p_table_name  text,
+    p_group_by    text,
+    p_timeout     interval,
+    p_schema_name text DEFAULT 'public'
+) RETURNS TABLE (alert_name text, severity text, fired_at timestamptz, dead_key text, last_seen timestamptz, silent_for interval)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_table    lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
+    v_relation regclass := v_table.relation;
+BEGIN
+    IF (p_group_by = ANY (lakets._columns(v_relation))) IS NOT TRUE THEN
+        RAISE EXCEPTION 'Table % has no column %.', v_relation, coalesce(p_group_by, 'NULL')
+            USING HINT = 'Pass p_group_by as the name of one column, as it is written.';
+    ELSIF p_timeout IS NULL THEN
+        RAISE EXCEPTION 'Alert % has no timeout.', coalesce(p_name, 'NULL')
+            USING HINT = 'Pass p_timeout, the longest silence that is nothing to worry about.';
+    END IF;
+    RETURN QUERY EXECUTE format(
+        'SELECT $1, ''critical''::text, now(), seen.key::text, seen.last_seen, now() - seen.last_seen'
+        ' FROM (SELECT rows.%1$I AS key, max(%2$s) AS last_seen FROM %3$s AS rows GROUP BY 1) AS seen'
+        ' WHERE seen.last_seen < now() - $2 ORDER BY seen.last_seen, seen.key::text',
+        p_group_by, lakets._as_instant(format('rows.%I', v_table.time_column), lakets._column_type(v_relation, v_table.time_column)), v_relation)
+        USING p_name, p_timeout;
+END;
+$$;
+
+-- The statements of this database that mention LakeTS, by total time. No rows where pg_stat_statements is not installed.
+CREATE OR REPLACE FUNCTION lakets.query_stats(
+    p_limit integer DEFAULT 20
+) RETURNS TABLE (query text, calls bigint, total_time_ms double precision, mean_time_ms double precision, rows_returned bigint)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_schema name := (SELECT nsp.nspname FROM pg_extension AS ext JOIN pg_namespace AS nsp ON nsp.oid = ext.extnamespace
+                       WHERE ext.extname = 'pg_stat_statements');
+BEGIN
+    IF v_schema IS NOT NULL THEN
+        RETURN QUERY EXECUTE format(
+            'SELECT stat.query, stat.calls, stat.total_exec_time, stat.mean_exec_time, stat.rows FROM %I.pg_stat_statements AS stat'
+            ' WHERE stat.dbid = (SELECT db.oid FROM pg_database AS db WHERE db.datname = current_database())'
+            ' AND (stat.query ILIKE ''%%lakets%%'' OR stat.query ILIKE ''%%time\_bucket%%'')'
+            ' ORDER BY stat.total_exec_time DESC LIMIT $1', v_schema) USING p_limit;
+    END IF;
+END;
+$$;
