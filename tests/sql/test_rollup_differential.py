@@ -142,7 +142,7 @@ class Pair:
             self.run(
                 "SELECT lakets.create_rollup(%s, %s, %s::interval)", self.name, query, self.definition.width
             )
-        except psycopg.errors.InvalidParameterValue:
+        except psycopg.errors.RaiseException:
             return False
         if starts_empty:
             self.insert(40)
