@@ -37,6 +37,7 @@ STAMPS = {
     *("installed_at", "applied_at"),
     *("noted_at", "invalidated_at", "absorbed", "proven", "observed", "observed_lsn"),
     *("xid", "lsn", "snapshot"),
+    *("relation", "cluster"),  # numbers that tell this database from another
 }
 # A transaction that was lost leaves gaps in these numbers, and in the space that a table takes.
 ACCIDENTS = {("_chunk_metadata", "id"), ("_rollup_invalidation_log", "id"), ("_chunk_metadata", "size_bytes")}
