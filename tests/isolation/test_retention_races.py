@@ -272,7 +272,7 @@ def test_metrics_of_other_tables_are_told_while_one_is_locked(
     owner.run("LOCK TABLE ONLY metrics IN ACCESS EXCLUSIVE MODE")
 
     told = monitor.run(
-        "SELECT labels ->> 'chronotable', metric_value FROM lakets.lakets_metrics()"
+        "SELECT labels ->> 'table', metric_value FROM lakets.lakets_metrics()"
         " WHERE metric_name = 'lakets_rows_outside_chunks' ORDER BY 1"
     )
 
