@@ -50,6 +50,7 @@ SELECT pg_catalog.format('EXECUTE on function %s', fun.oid::regprocedure),
        pg_catalog.format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA lakets TO %I', current_user)
   FROM pg_catalog.pg_proc AS fun
  WHERE fun.pronamespace = 'lakets'::regnamespace AND NOT pg_catalog.has_function_privilege(fun.oid, 'EXECUTE')
+   AND fun.prorettype <> 'trigger'::regtype  -- nobody needs that right to fire a trigger
 UNION ALL
 SELECT pg_catalog.format('membership in %s, the owner of %s', owner, name),
        pg_catalog.format('GRANT %s TO %I', owner, current_user)

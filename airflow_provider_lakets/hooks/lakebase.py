@@ -19,7 +19,7 @@ from airflow_provider_lakets.exceptions import (
     LakebaseResolutionError,
     LakeTSError,
 )
-from airflow_provider_lakets.hooks._psycopg import PsycopgHook, require_sqlalchemy_2
+from airflow_provider_lakets.login.driver import PsycopgHook, require_sqlalchemy_2
 from airflow_provider_lakets.login.fields import PASTED, PLACE, libpq_names, read_extra
 from airflow_provider_lakets.login.gate import printable
 from airflow_provider_lakets.login.hook_arguments import (
