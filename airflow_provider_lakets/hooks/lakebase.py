@@ -14,12 +14,12 @@ import tenacity
 from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
 from airflow.sdk import Connection
 
+from airflow_provider_lakets.driver import PsycopgHook, require_sqlalchemy_2
 from airflow_provider_lakets.exceptions import (
     LakebaseCredentialError,
     LakebaseResolutionError,
     LakeTSError,
 )
-from airflow_provider_lakets.login.driver import PsycopgHook, require_sqlalchemy_2
 from airflow_provider_lakets.login.fields import PASTED, PLACE, libpq_names, read_extra
 from airflow_provider_lakets.login.gate import printable
 from airflow_provider_lakets.login.hook_arguments import (

@@ -21,6 +21,7 @@ NAME = PACKAGE.name
 FLOORS = [
     ["", "exceptions", "engine"],
     ["login"],
+    ["driver"],
     ["hooks"],
     ["compat", "assets", "lineage", "deferral", "retries", "links"],
     ["triggers"],
