@@ -109,12 +109,15 @@ BEGIN
       FROM (SELECT lakets._shadow_relation(v_table.shadow_table_name)::text
             UNION ALL
             SELECT format('public.%I', '_rollup_' || reg.name) FROM lakets._rollup_registry AS reg
-             WHERE reg.name = ANY (lakets._rollups_of(v_table.id))) AS kept (left_over)
+             WHERE reg.name = ANY (lakets._rollups_of(v_table.id))
+            UNION ALL
+            SELECT lakets._lvc_relation(v_table, reg)::text FROM lakets._lvc_registry AS reg
+             WHERE reg.chronotable_id = v_table.id) AS kept (left_over)
      WHERE left_over IS NOT NULL;
     DELETE FROM lakets._mirror_gap AS gap WHERE gap.shadow = lakets._shadow_relation(v_table.shadow_table_name);
     DELETE FROM lakets._rollup_registry AS reg WHERE reg.name = ANY (lakets._rollups_of(v_table.id));
     PERFORM lakets._drop_mirror('chronotable', v_table.id, NULL);
-    EXECUTE format('DROP FUNCTION IF EXISTS lakets.%I()', format('_lvc_%s', v_table.id));
+    PERFORM lakets._untrack_lvc(v_table);
     PERFORM lakets._unregister(v_table);
     IF v_kept IS NOT NULL THEN
         RAISE NOTICE 'These stay as ordinary tables: %.', v_kept;

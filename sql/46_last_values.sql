@@ -89,7 +89,7 @@ CREATE OR REPLACE FUNCTION lakets._lvc_problem(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_relation regclass := (SELECT cls.oid FROM pg_class AS cls WHERE cls.oid = p_table.relation);
+    v_relation oid      := (SELECT cls.oid FROM pg_class AS cls WHERE cls.oid = lakets._known_relation(p_table));
     v_cache    regclass := lakets._lvc_relation(p_table, p_lvc);
     v_misfits  text     := lakets._lvc_misfits(v_relation, v_cache, p_lvc);
 BEGIN
@@ -98,10 +98,10 @@ BEGIN
         WHEN v_relation IS NULL THEN 'its table does not exist'
         WHEN v_cache IS NULL THEN format('its table %I.%I does not exist', p_table.schema_name, p_lvc.cache_table_name)
         WHEN v_misfits IS NOT NULL THEN format('these columns were dropped, renamed or changed: %s', v_misfits)
-        WHEN (SELECT count(*) FROM pg_trigger AS trg
-               WHERE trg.tgrelid = v_relation AND trg.tgenabled IN ('O', 'A')
-                 AND trg.tgfoid = to_regprocedure(format('lakets._lvc_%s()', p_table.id))) < 2
-            THEN 'its triggers are missing or disabled' END;
+        WHEN (SELECT count(*) FROM pg_trigger AS trg JOIN pg_proc AS fn ON fn.oid = trg.tgfoid
+               WHERE trg.tgrelid = v_relation AND trg.tgenabled IN ('O', 'A') AND fn.proname = format('_lvc_%s', p_table.id)
+                 AND position(quote_literal(v_cache::text) IN fn.prosrc) > 0) < 2
+            THEN 'its triggers are missing, disabled or of another schema' END;
 END;
 $$;
 
@@ -174,7 +174,7 @@ END;
 $$;
 
 -- (Re)write the triggers of a ChronoTable's cache as its registry row says; nothing where there is none, or it does not
--- fit. The first time over a cache of 0.1.3, whose last_updated is the time of the write, fill it anew.
+-- fit. Fill it where rows may have passed it by: a cache of 0.1.3, or one whose schema was renamed.
 CREATE OR REPLACE FUNCTION lakets._track_lvc(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -185,7 +185,7 @@ DECLARE
     v_lvc      lakets._lvc_registry;
     v_relation regclass := p_table.relation;
     v_function text     := format('_lvc_%s', p_table.id);
-    v_is_new   boolean  := to_regprocedure(format('lakets.%I()', v_function)) IS NULL;
+    v_is_new   boolean;
     v_owner    oid      := (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = v_relation);
     v_shape    text[];
     v_cache    regclass;
@@ -199,6 +199,8 @@ BEGIN
     IF v_cache IS NULL THEN
         RETURN;
     END IF;
+    v_is_new := NOT EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(format('lakets.%I()', v_function))
+                               AND position(quote_literal(v_cache::text) IN fn.prosrc) > 0);
     v_shape := lakets._lvc_shape(v_cache, v_lvc, v_relation, p_table.time_column);
     IF lakets._lvc_misfits(v_relation, v_cache, v_lvc) IS NOT NULL THEN
         RAISE WARNING 'The last value cache of %.% is out of date: these columns were dropped, renamed or changed: %.',
@@ -322,7 +324,7 @@ AS $$
 DECLARE
     v_table    lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
     v_relation regclass := v_table.relation;
-    v_name     text     := '_lvc_' || p_table_name;
+    v_name     text     := '_lvc_' || v_table.table_name;
     v_cache    regclass;
     v_problem  text;
 BEGIN
@@ -339,16 +341,16 @@ BEGIN
     p_value_columns := coalesce(p_value_columns, '{}');
     PERFORM lakets._check_lvc_columns(v_relation, p_key_columns, p_value_columns);
     IF octet_length(v_name) > 63 THEN
-        v_name := lakets._free_relation_name(p_schema_name, v_name, '');
-    ELSIF to_regclass(format('%I.%I', p_schema_name, v_name)) IS NOT NULL THEN
-        RAISE EXCEPTION 'The cache would be %.%, but there is such a relation.', p_schema_name, v_name
+        v_name := lakets._free_relation_name(v_table.schema_name, v_name, '');
+    ELSIF to_regclass(format('%I.%I', v_table.schema_name, v_name)) IS NOT NULL THEN
+        RAISE EXCEPTION 'The cache would be %.%, but there is such a relation.', v_table.schema_name, v_name
             USING HINT = 'Rename or drop that relation.';
     END IF;
 
     EXECUTE format('CREATE TABLE %1$I.%2$I WITH (fillfactor = 70) AS SELECT %3$s, NULL::timestamptz AS last_updated FROM %4$s WITH NO DATA',
-                   p_schema_name, v_name, (SELECT string_agg(quote_ident(col), ', ' ORDER BY place)
+                   v_table.schema_name, v_name, (SELECT string_agg(quote_ident(col), ', ' ORDER BY place)
                                              FROM unnest(p_key_columns || p_value_columns) WITH ORDINALITY AS u (col, place)), v_relation);
-    v_cache := lakets._relation(p_schema_name, v_name);
+    v_cache := lakets._relation(v_table.schema_name, v_name);
     EXECUTE format('ALTER TABLE %s ALTER COLUMN last_updated SET NOT NULL, ADD PRIMARY KEY (%s)', v_cache,
                    (SELECT string_agg(quote_ident(col), ', ' ORDER BY place) FROM unnest(p_key_columns) WITH ORDINALITY AS u (col, place)));
     INSERT INTO lakets._lvc_registry (chronotable_id, cache_table_name, key_columns, value_columns)
@@ -357,8 +359,8 @@ BEGIN
 END;
 $$;
 
--- Drop a ChronoTable's cache with its triggers, if it has one. The caller holds the table, where there still is one.
-CREATE OR REPLACE FUNCTION lakets._drop_lvc(
+-- Leave a ChronoTable's cache as it is, if it has one. The caller holds the table, where there still is one.
+CREATE OR REPLACE FUNCTION lakets._untrack_lvc(
     p_table lakets._chronotable_registry
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -366,17 +368,29 @@ CREATE OR REPLACE FUNCTION lakets._drop_lvc(
 AS $$
 DECLARE
     v_trigger record;
-    v_cache   text := (SELECT format('%I.%I', p_table.schema_name, reg.cache_table_name)
-                         FROM lakets._lvc_registry AS reg WHERE reg.chronotable_id = p_table.id);
 BEGIN
     FOR v_trigger IN SELECT trg.tgname AS name, trg.tgrelid::regclass AS relation FROM pg_trigger AS trg
                       WHERE trg.tgfoid = to_regprocedure(format('lakets._lvc_%s()', p_table.id)) AND trg.tgparentid = 0 LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', v_trigger.name, v_trigger.relation);
     END LOOP;
     EXECUTE format('DROP FUNCTION IF EXISTS lakets.%I()', format('_lvc_%s', p_table.id));
+    DELETE FROM lakets._lvc_registry AS reg WHERE reg.chronotable_id = p_table.id;
+END;
+$$;
+
+-- The same, and drop it.
+CREATE OR REPLACE FUNCTION lakets._drop_lvc(
+    p_table lakets._chronotable_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_cache regclass := (SELECT lakets._lvc_relation(p_table, reg) FROM lakets._lvc_registry AS reg WHERE reg.chronotable_id = p_table.id);
+BEGIN
+    PERFORM lakets._untrack_lvc(p_table);
     IF v_cache IS NOT NULL THEN
-        EXECUTE format('DROP TABLE IF EXISTS %s', v_cache);
-        DELETE FROM lakets._lvc_registry AS reg WHERE reg.chronotable_id = p_table.id;
+        EXECUTE format('DROP TABLE %s', v_cache);
     END IF;
 END;
 $$;
@@ -391,14 +405,11 @@ CREATE OR REPLACE FUNCTION lakets.disable_lvc(
     SET lock_timeout = '2s'
 AS $$
 DECLARE
-    v_table    lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
-    v_relation regclass := v_table.relation;
+    v_table lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
 BEGIN
     -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) cache.
-    IF v_relation IS NOT NULL THEN
-        PERFORM lakets._lock_maintenance(v_relation);
-        EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_relation);
-    END IF;
+    PERFORM lakets._lock_maintenance(v_table.relation);
+    EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_table.relation::regclass);
     PERFORM lakets._lvc(v_table);
     PERFORM lakets._drop_lvc(v_table);
 END;

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DOCS = Path(__file__).parents[2] / "docs" / "permissions.md"
-GRANTS, FEED_GRANTS = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
+GRANTS, FEED_GRANTS, READER_GRANTS = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
 
 
 @pytest.fixture
 def roles(database: str) -> Iterator[dict[str, str]]:
     """Make the roles of the docs under names of this test: roles belong to the whole server."""
     name = psycopg.conninfo.conninfo_to_dict(database)["dbname"]
-    names = {role: f"{role}_{name}" for role in ("tables_owner", "lakets_jobs", "a_writer")}
+    names = {role: f"{role}_{name}" for role in ("tables_owner", "lakets_jobs", "a_writer", "a_reader")}
     with psycopg.connect(database, autocommit=True) as admin:
         for role in names.values():
             admin.execute(f"CREATE ROLE {role} LOGIN")
@@ -203,3 +203,20 @@ def test_a_feed_that_may_not_be_read_defers_everything(
 
     assert candidates == []
     assert dropped == 0
+
+
+def test_a_reader_with_the_documented_rights_reads_the_last_values(
+    lifecycle: psycopg.Connection, database: str, conn: psycopg.Connection, roles: dict[str, str]
+) -> None:
+    with lifecycle, session(database, roles["tables_owner"]) as owner:
+        owner.execute("SELECT lakets.enable_lvc('metrics', '{device}', '{value}')")
+    run_as_told(conn, READER_GRANTS, roles)
+
+    with session(database, roles["a_reader"]) as reader:
+        found = reader.execute(
+            "SELECT device, value FROM lakets.latest_values('metrics')"
+            " AS t (device int, value float8, last_updated timestamptz)"
+        ).fetchall()
+        counted = reader.execute("SELECT cached_series FROM lakets.lvc_stats()").fetchall()
+
+    assert (found, counted) == ([(1, 0)], [(1,)])

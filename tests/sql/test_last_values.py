@@ -342,7 +342,42 @@ def test_it_goes_with_its_table(metrics: Sandbox) -> None:
     assert metrics.column("SELECT proname FROM pg_proc WHERE proname ~ '^_lvc_[0-9]'") == []
 
 
-# What is done to the table's columns
+def test_it_stays_as_a_table_where_its_table_is_forgotten(metrics: Sandbox) -> None:
+    write(metrics, (0, "a", 1))
+    metrics.run("DROP TABLE metrics")
+
+    metrics.run("SELECT lakets.forget_chronotable('metrics')")
+
+    assert cached(metrics) == {"a": 1}
+    assert metrics.column("SELECT proname FROM pg_proc WHERE proname ~ '^_lvc_[0-9]'") == []
+
+
+# What is done to the table, and to its columns
+
+
+def test_a_renamed_table_keeps_its_cache(metrics: Sandbox) -> None:
+    metrics.run("ALTER TABLE metrics RENAME TO readings")
+    metrics.run(f"INSERT INTO readings VALUES ({NOON}, 'a', 1)")
+
+    assert metrics.run(
+        "SELECT d, v FROM lakets.latest_values('readings') AS t (d text, v float8, at timestamptz)"
+    ) == [("a", 1)]
+    metrics.run("SELECT lakets.disable_lvc('readings')")
+    assert metrics.value("SELECT to_regclass('_lvc_metrics')") is None
+
+
+def test_a_renamed_schema_is_reported_and_followed_by_the_next_job(db: Sandbox) -> None:
+    db.chronotable("ts timestamptz, device text, value float8", schema="here")
+    db.run("SELECT lakets.enable_lvc('metrics', '{device}', '{value}', 'here')")
+    db.run("ALTER SCHEMA here RENAME TO there")
+    db.run(f"INSERT INTO there.metrics VALUES ({NOON}, 'a', 1)")
+    assert db.column("SELECT enabled FROM lakets.lvc_stats()") == [False]
+
+    db.run("SELECT lakets._ensure_partitions(id) FROM lakets._chronotable_registry")
+    db.run(f"INSERT INTO there.metrics VALUES ({NOON}, 'b', 2)")
+
+    assert db.run("SELECT device, value FROM there._lvc_metrics ORDER BY 1") == [("a", 1), ("b", 2)]
+    assert db.column("SELECT enabled FROM lakets.lvc_stats()") == [True]
 
 
 CHANGES = {
