@@ -79,6 +79,7 @@ def get_provider_info() -> dict[str, Any]:
                         "retention",
                         "rollups",
                         "tables",
+                        "alerts",
                         "approval",
                         "summary",
                     )

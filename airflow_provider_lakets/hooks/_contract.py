@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_lakets.exceptions import LakeTSArgumentError, LakeTSNotInstalledError
 from airflow_provider_lakets.hooks import _older
-from airflow_provider_lakets.hooks._calls import LakeTSCalls, Row
+from airflow_provider_lakets.hooks._series import LakeTSSeries
 from airflow_provider_lakets.hooks.results import (
     Chunk,
     ChunkHealth,
@@ -22,6 +22,8 @@ from airflow_provider_lakets.hooks.results import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
+
+    from airflow_provider_lakets.hooks._calls import Row
 
 R = TypeVar("R", bound=Record)
 
@@ -49,7 +51,7 @@ def _before(end: datetime | None) -> datetime | None:
     return end and end - timedelta(microseconds=1)
 
 
-class LakeTSContract(LakeTSCalls):
+class LakeTSContract(LakeTSSeries):
     """
     Base of LakeTSHook: the public functions of LakeTS.
 

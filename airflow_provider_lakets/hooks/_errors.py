@@ -29,7 +29,9 @@ REFUSED = frozenset(
         "22007",  # no such date or interval
         "22008",  # time out of range
         "22023",  # invalid parameter value
+        "0A000",  # not supported, such as a query that changes rows where one must read
         "22P02",  # text that is not of the type
+        "42601",  # syntax error: a query of the user's
         "42602",  # invalid name
         "42703",  # undefined column
         "42704",  # undefined object

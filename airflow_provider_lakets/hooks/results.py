@@ -280,3 +280,68 @@ class Status(Record):
     health: list[ChunkHealth]
     feeds: list[FeedStatus]
     rollups: list[Rollup]
+
+
+@dataclass(frozen=True)
+class LastValueCache(Record):
+    """A last value cache; ``enabled`` is false where it is out of date, and nobody keeps it."""
+
+    chronotable: str
+    cache_table: str
+    cached_series: int | None
+    key_columns: str
+    value_columns: str
+    enabled: bool
+
+
+@dataclass(frozen=True)
+class Cardinality(Record):
+    """How many distinct values a text column has."""
+
+    column_name: str
+    distinct_values: int
+    total_rows: int
+    pct_of_rows: float
+
+
+@dataclass(frozen=True)
+class CardinalityCheck(Record):
+    """How many series a table has: ``OK``, ``WARNING`` or ``CRITICAL``."""
+
+    status: str
+    combined_cardinality: int
+    max_allowed: int
+    tag_columns: str
+
+
+@dataclass(frozen=True)
+class Alert(Record):
+    """One row that an alert's query found."""
+
+    alert_name: str
+    severity: str
+    fired_at: datetime
+    alert_data: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SilentSeries(Record):
+    """One series whose newest row is too old; ``silent_for`` is an interval as Postgres writes it."""
+
+    alert_name: str
+    severity: str
+    fired_at: datetime
+    dead_key: str | None
+    last_seen: datetime
+    silent_for: str | None
+
+
+@dataclass(frozen=True)
+class QueryStats(Record):
+    """What one statement took, all calls together."""
+
+    query: str
+    calls: int
+    total_time_ms: float
+    mean_time_ms: float
+    rows_returned: int

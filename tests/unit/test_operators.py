@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from airflow_provider_lakets.operators._arguments import as_bool, as_instant, as_names, as_range
+from airflow_provider_lakets.operators.alerts import LakeTSAlertOperator
 from airflow_provider_lakets.operators.approval import LakeTSForceApprovalOperator
 from airflow_provider_lakets.operators.install import LakeTSInstallOperator
 from airflow_provider_lakets.operators.partitions import LakeTSPartitionOperator
@@ -28,8 +29,9 @@ OPERATORS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "rollups": (LakeTSRollupRefreshOperator, {}),
     "tables": (LakeTSTablesOperator, {}),
     "approval": (LakeTSForceApprovalOperator, {"tables": ["public.metrics"]}),
+    "alert": (LakeTSAlertOperator, {"name": "hot", "query": "SELECT 1"}),
 }
-DRY = {name: OPERATORS[name] for name in OPERATORS if name not in ("install", "tables")}
+DRY = {name: OPERATORS[name] for name in OPERATORS if name not in ("install", "tables", "alert")}
 
 every = pytest.mark.parametrize(("operator", "arguments"), OPERATORS.values(), ids=OPERATORS)
 
@@ -75,6 +77,27 @@ def test_a_task_that_never_ran_can_be_killed(operator: type[Any], arguments: dic
         (lambda: LakeTSPartitionOperator(task_id="x", range_end="2025-01-01"), "range_start and range_end"),
         (lambda: LakeTSRollupRefreshOperator(task_id="x", range_start="2025-01-01"), "range_start and"),
         (lambda: LakeTSTablesOperator(task_id="x", policy="retain"), "policy must be 'tiering', 'retention'"),
+        (
+            lambda: LakeTSAlertOperator(task_id="x", name="a", query="SELECT 1", on_alert="mail"),  # type: ignore[arg-type]
+            "on_alert must be one of fail, skip, branch, report",
+        ),
+        (lambda: LakeTSAlertOperator(task_id="x", name="a"), "give either query, or table"),
+        (
+            lambda: LakeTSAlertOperator(task_id="x", name="a", query="SELECT 1", table="t"),
+            "give either query, or table",
+        ),
+        (
+            lambda: LakeTSAlertOperator(task_id="x", name="a", table="t", group_by="device"),
+            "give either query, or table",
+        ),
+        (
+            lambda: LakeTSAlertOperator(task_id="x", name="a", query="SELECT 1", on_alert="branch"),
+            "if_alert or if_quiet",
+        ),
+        (
+            lambda: LakeTSAlertOperator(task_id="x", name="a", query="SELECT 1", if_alert="mend"),
+            "if_alert or if_quiet",
+        ),
     ],
     ids=[
         "batch_size",
@@ -85,6 +108,12 @@ def test_a_task_that_never_ran_can_be_killed(operator: type[Any], arguments: dic
         "half a range of chunks",
         "half a range of buckets",
         "policy",
+        "on_alert",
+        "no alert",
+        "two alerts",
+        "half an alert",
+        "no branch",
+        "a branch for nothing",
     ],
 )
 def test_what_cannot_be_meant_is_refused_when_the_dag_is_parsed(wrong: Callable[[], Any], words: str) -> None:

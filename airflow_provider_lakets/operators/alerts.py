@@ -1,0 +1,141 @@
+"""Let alerts of LakeTS fail a task, skip what follows, or choose the branch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.providers.standard.operators.branch import BranchMixIn
+
+from airflow_provider_lakets.compat import AirflowSkipException, fail
+from airflow_provider_lakets.operators._arguments import as_interval, as_name, as_names, is_nothing
+from airflow_provider_lakets.operators.base import LakeTSBaseOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import timedelta
+
+    from airflow.sdk import Context
+
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+    from airflow_provider_lakets.hooks.results import Alert, SilentSeries
+
+    OnAlert = Literal["fail", "skip", "branch", "report"]
+
+ON_ALERT = ("fail", "skip", "branch", "report")
+# An error is read by a human: the others are in the result of the task.
+ALERTS_SHOWN = 20
+
+
+class LakeTSAlertOperator(LakeTSBaseOperator, BranchMixIn):
+    """
+    Check an alert: a query that finds rows, or a table with series that fell silent.
+
+    Give either ``query``, or ``table``, ``group_by`` and ``timeout``. Returns the alerts as a list of dicts;
+    an empty list when all is well. What alerts do is ``on_alert``:
+
+    - ``fail``: the task fails for good, with the alerts in its error; the list is its result all the same.
+    - ``skip``: the task is skipped, and so is what follows it.
+    - ``branch``: the tasks of ``if_alert`` follow, or those of ``if_quiet`` when all is well; the others are
+      skipped.
+    - ``report``: nothing; the next task reads the list.
+
+    :param name: What the alert is called. (templated)
+    :param query: One SELECT that finds what is wrong, and no row when all is well. (templated)
+    :param severity: How serious what the query finds is. (templated)
+    :param table: The ChronoTable in which series may fall silent, as ``schema.table``. (templated)
+    :param group_by: The column that tells its series apart. (templated)
+    :param timeout: How long a series may be silent: a timedelta or a Postgres interval. (templated)
+    :param on_alert: What alerts do.
+    :param if_alert: For ``branch``: the ids of tasks that follow where there are alerts.
+    :param if_quiet: For ``branch``: the ids of tasks that follow where there are none.
+    """
+
+    template_fields: Sequence[str] = (
+        "name",
+        "query",
+        "severity",
+        "table",
+        "group_by",
+        "timeout",
+        "lakebase_conn_id",
+    )
+    template_fields_renderers = {"query": "sql"}  # noqa: RUF012 - as BaseOperator declares it
+    template_ext: Sequence[str] = (".sql",)
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        query: str | None = None,
+        severity: str = "warning",
+        table: str | None = None,
+        group_by: str | None = None,
+        timeout: str | timedelta | None = None,
+        on_alert: OnAlert = "fail",
+        if_alert: str | Sequence[str] = (),
+        if_quiet: str | Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if on_alert not in ON_ALERT:
+            raise ValueError(f"on_alert must be one of {', '.join(ON_ALERT)}, not {on_alert!r}")
+        if (query is None) != (None not in (table, group_by, timeout)) or (
+            query is not None and (table, group_by, timeout) != (None, None, None)
+        ):
+            raise ValueError("give either query, or table, group_by and timeout")
+        if (on_alert == "branch") != bool(if_alert or if_quiet):
+            raise ValueError("if_alert or if_quiet go with on_alert='branch', which needs one of them")
+        self.name = name
+        self.query = query
+        self.severity = severity
+        self.table = table
+        self.group_by = group_by
+        self.timeout = timeout
+        self.on_alert = on_alert
+        self.if_alert = [if_alert] if isinstance(if_alert, str) else [*if_alert]
+        self.if_quiet = [if_quiet] if isinstance(if_quiet, str) else [*if_quiet]
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Return the alerts, unless they fail or skip the task."""
+        with self.lakets(context) as hook:
+            found = self._check(hook)
+        alerts = [alert.as_dict() for alert in found]
+        for alert in alerts:
+            self.log.warning("%s: %s", alert["alert_name"], _in_words(alert))
+        if self.on_alert == "branch":
+            self.do_branch(context, self.if_alert if alerts else self.if_quiet)
+        elif alerts and self.on_alert == "fail":
+            context["ti"].xcom_push(key="return_value", value=alerts)
+            fail("\n".join([f"Alert {self.name}: {len(alerts)} found.", *_shown(alerts)]))
+        elif alerts and self.on_alert == "skip":
+            context["ti"].xcom_push(key="return_value", value=alerts)
+            raise AirflowSkipException(f"Alert {self.name}: {len(alerts)} found.")
+        return alerts
+
+    def _check(self, hook: LakeTSHook) -> Sequence[Alert | SilentSeries]:
+        name = as_name(self.name, "name")
+        if self.query is not None:
+            if is_nothing(self.query):
+                fail(f"query was rendered to {self.query!r}, which finds nothing. Correct the template.")
+            return hook.alert_check(name, self.query, severity=as_name(self.severity, "severity"))
+        (table,) = hook.chronotables(as_names(self.table, "table"))
+        return hook.alert_deadman(
+            name,
+            table.table_name,
+            as_name(self.group_by, "group_by"),
+            as_interval(self.timeout, "timeout"),
+            schema_name=table.schema_name,
+        )
+
+
+def _in_words(alert: dict[str, Any]) -> str:
+    if "alert_data" in alert:
+        return ", ".join(f"{name} = {value}" for name, value in alert["alert_data"].items())
+    return f"{alert['dead_key']} is silent for {alert['silent_for']}, since {alert['last_seen']}"
+
+
+def _shown(alerts: list[dict[str, Any]]) -> list[str]:
+    lines = [_in_words(alert) for alert in alerts[:ALERTS_SHOWN]]
+    if alerts[ALERTS_SHOWN:]:
+        lines.append(f"... and {len(alerts) - ALERTS_SHOWN} more: see the result of the task (XCom).")
+    return lines
