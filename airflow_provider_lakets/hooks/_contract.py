@@ -7,8 +7,8 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_provider_lakets import older
 from airflow_provider_lakets.exceptions import LakeTSArgumentError, LakeTSNotInstalledError
-from airflow_provider_lakets.hooks import _older
 from airflow_provider_lakets.hooks._series import LakeTSSeries
 from airflow_provider_lakets.hooks.results import (
     Chunk,
@@ -315,7 +315,7 @@ class LakeTSContract(LakeTSSeries):
         """Show how far tiering and the change feed are for a table, with whatever policy."""
         if self._is_older():
             table = f"{schema_name}.{table_name}"
-            rows = self._query(_older.FEED, {"table": table}, doing=f"Asking for the feed of {table}")
+            rows = self._query(older.FEED, {"table": table}, doing=f"Asking for the feed of {table}")
             return [record(FeedStatus, row) for row in rows]
         rows = self._call("show_tiering_status", p_table_name=table_name, p_schema_name=schema_name)
         return [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_lakets.hooks import _older
+from airflow_provider_lakets import older
 from airflow_provider_lakets.hooks.results import DeferredChunk, PastChunk
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def past_retention(hook: LakeTSContract, table: ChronoTable) -> list[PastChunk]:
         rows = hook._call("retention_report", p_table_name=table.table_name, p_schema_name=table.schema_name)
         return [PastChunk(row["chunk_name"], row["blocked_by"]) for row in rows]
     doing = f"Listing the chunks of {table.name} past retention"
-    rows = hook._query(_older.PAST_RETENTION, {"id": table.id}, doing=doing)
-    return [PastChunk(row["chunk_name"], _older.NOT_DURABLE if row["is_blocked"] else None) for row in rows]
+    rows = hook._query(older.PAST_RETENTION, {"id": table.id}, doing=doing)
+    return [PastChunk(row["chunk_name"], older.NOT_DURABLE if row["is_blocked"] else None) for row in rows]
 
 
 def why_not_refreshed(hook: LakeTSContract, name: str) -> tuple[str, str]:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.rows import dict_row
 
+from airflow_provider_lakets import older
 from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakeTSArgumentError, LakeTSError
-from airflow_provider_lakets.hooks import _older
 from airflow_provider_lakets.hooks._errors import translate
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def durable(chunks: Sequence[str], *, may_flag: bool = False) -> Watch:
         return waiting
     if may_flag:
         return (yield from _not_flagged(chunks))
-    rows = yield Question(_older.CHUNKS, {"chunks": [*chunks]}, doing)
+    rows = yield Question(older.CHUNKS, {"chunks": [*chunks]}, doing)
     for row in rows:
         if row["status"] is None:
             raise LakeTSArgumentError(f"Chunk {row['chunk_name']!r} does not exist.")
@@ -211,7 +211,7 @@ def caught_up(table: str) -> Watch:
     :param table: As ``schema.table``, or ``table`` for one in schema public.
     """
     (found,) = yield _function("lakets.explain_durability(text)")
-    query = FEED if found["there"] else _older.FEED
+    query = FEED if found["there"] else older.FEED
     rows = yield Question(query, {"table": table}, doing=f"Asking how far the change feed of {table} is")
     if not rows:
         raise LakeTSArgumentError(
@@ -260,8 +260,8 @@ def droppable(table: str, chunks: Sequence[str]) -> Watch:
     (found,) = yield _function("lakets.retention_report(text,text)")
     doing = f"Listing the chunks of {table} past retention"
     if not found["there"]:
-        rows = yield Question(_older.PAST_RETENTION, {"id": tables[0]["id"]}, doing)
-        blocked = {row["chunk_name"]: _older.NOT_DURABLE for row in rows if row["is_blocked"]}
+        rows = yield Question(older.PAST_RETENTION, {"id": tables[0]["id"]}, doing)
+        blocked = {row["chunk_name"]: older.NOT_DURABLE for row in rows if row["is_blocked"]}
         return {chunk: blocked[chunk] for chunk in chunks if chunk in blocked}
     arguments = {"table": tables[0]["table_name"], "schema": tables[0]["schema_name"]}
     rows = yield Question(REPORT, arguments, doing)

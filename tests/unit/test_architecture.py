@@ -19,7 +19,7 @@ NAME = PACKAGE.name
 
 # From the ground up: what stands on one floor may be imported from there and from above.
 FLOORS = [
-    ["", "exceptions", "engine"],
+    ["", "exceptions", "engine", "older"],
     ["login"],
     ["driver"],
     ["hooks"],
