@@ -107,7 +107,7 @@ def test_install_makes_lakets(
     done = run(samples["lakets_install"])
 
     assert done.state == "success"
-    assert done.result("install") == {"before": None, "after": __version__}
+    assert done.result("install") == {"before": None, "after": __version__, "notes": []}
     lab.conn.close()
 
 
