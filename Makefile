@@ -101,10 +101,11 @@ RESOLVE := $(UV) pip compile pyproject.toml --quiet --python-version 3.10 --stri
 constraints: $(UV)  ## resolve constraints.txt, for every supported Python
 	$(RESOLVE) --extra dev --universal $(UPGRADE) --custom-compile-command "make $@" --output-file $@.txt
 
-# Airflow 3.1.0 does not start with a newer structlog, though it allows it; a newer fastapi-cli would raise typer.
+# Airflow 3.1.0 does not start with a newer structlog, though it allows it; a newer fastapi-cli would raise typer, and
+# click 8.5 warns of what older typers use.
 constraints-lowest: $(UV)  ## resolve constraints-lowest.txt, the lower bounds of pyproject.toml on the lowest Python
 	@: > $@.txt
-	printf '%s\n' 'structlog<25.5' 'fastapi-cli<0.0.20' | $(RESOLVE) --constraint - --extra test \
+	printf '%s\n' 'structlog<25.5' 'fastapi-cli<0.0.20' 'click<8.5' | $(RESOLVE) --constraint - --extra test \
 	    --resolution lowest-direct --custom-compile-command "make $@" --output-file $@.txt
 
 $(UV):
