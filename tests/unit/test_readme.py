@@ -15,14 +15,6 @@ def test_the_quoted_dag_is_the_sample_dag() -> None:
     assert quoted == (ROOT / "dags" / "lakets_tiering.py").read_text()
 
 
-def test_every_link_leads_to_a_file() -> None:
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    local = [link for link in links if "://" not in link]
-
-    assert local
-    assert [link for link in local if not (ROOT / link).exists()] == []
-
-
 def test_every_make_target_named_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {name for call in re.findall(r"make ((?:[a-z-]+ ?)+)", README) for name in call.split()}

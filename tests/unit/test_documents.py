@@ -1,0 +1,51 @@
+"""The documents name what is really there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_leads_to_a_file(document: Path) -> None:
+    links = [link for link in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()) if "://" not in link]
+
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_every_promise_is_held_by_tests_that_are_there() -> None:
+    held = dict(re.findall(r"^\| (\d+) \| [^|]+ \| ([^|]+) \|$", ARCHITECTURE, re.MULTILINE))
+    named = {number: re.findall(r"`(tests/[^:`]+)::(\w+)`", tests) for number, tests in held.items()}
+
+    assert list(named) == [str(number) for number in range(1, 21)]
+    assert [number for number, tests in named.items() if not tests] == []
+    missing = [
+        f"{file}::{test}"
+        for tests in named.values()
+        for file, test in tests
+        if f"def {test}(" not in (ROOT / file).read_text()
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_every_path_named_exists(name: str) -> None:
+    package = ROOT / "airflow_provider_lakets"
+    named = set(re.findall(r"`((?:\w+/)+[\w.]*)`", (ROOT / name).read_text()))
+
+    assert named
+    assert [path for path in named if not ((ROOT / path).exists() or (package / path).exists())] == []
+
+
+def test_every_make_target_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z0-9-]+)", (ROOT / "CONTRIBUTING.md").read_text()))
+
+    assert {"test", "lint"} <= named
+    assert named <= targets | {"e2e", "e2e-short"}
