@@ -92,8 +92,9 @@ CREATE OR REPLACE FUNCTION lakets.forget_chronotable(
     SET lock_timeout = '2s'
 AS $$
 DECLARE
-    v_table lakets._chronotable_registry := lakets._registered(p_table_name, p_schema_name);
-    v_kept  text;
+    v_table  lakets._chronotable_registry := lakets._registered(p_table_name, p_schema_name);
+    v_rollup text;
+    v_kept   text;
 BEGIN
     IF v_table.id IS NULL THEN
         PERFORM lakets._chronotable(p_table_name, p_schema_name);  -- raises
@@ -115,7 +116,10 @@ BEGIN
              WHERE reg.chronotable_id = v_table.id) AS kept (left_over)
      WHERE left_over IS NOT NULL;
     DELETE FROM lakets._mirror_gap AS gap WHERE gap.shadow = lakets._shadow_relation(v_table.shadow_table_name);
-    DELETE FROM lakets._rollup_registry AS reg WHERE reg.name = ANY (lakets._rollups_of(v_table.id));
+    FOREACH v_rollup IN ARRAY lakets._rollups_of(v_table.id) LOOP
+        EXECUTE format('DROP FUNCTION IF EXISTS %s', lakets._fill_function(v_rollup));
+        DELETE FROM lakets._rollup_registry AS reg WHERE reg.name = v_rollup;
+    END LOOP;
     PERFORM lakets._drop_mirror('chronotable', v_table.id, NULL);
     PERFORM lakets._untrack_lvc(v_table);
     PERFORM lakets._unregister(v_table);

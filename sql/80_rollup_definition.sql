@@ -173,7 +173,9 @@ BEGIN
     IF p_query IS NULL THEN
         RETURN false;
     END IF;
-    EXECUTE format('EXPLAIN INSERT INTO %s (%s) %s', p_relation, p_columns, p_query) USING '-infinity'::timestamptz, 'infinity'::timestamptz;
+    -- Read, but not planned: a plan would call functions of the query, as whoever asks here.
+    EXECUTE format('PREPARE lakets_fits_table (timestamptz, timestamptz) AS INSERT INTO %s (%s) %s', p_relation, p_columns, p_query);
+    DEALLOCATE lakets_fits_table;
     RETURN true;
 EXCEPTION WHEN syntax_error_or_access_rule_violation THEN  -- a rewritten name, a row of the table's own type, a system column
     IF SQLSTATE = '42501' THEN
@@ -261,6 +263,7 @@ BEGIN
                  JOIN pg_attribute AS att ON att.attrelid = v_relation AND att.attname = ret ->> 'column' AND NOT att.attisdropped))
      WHERE reg.id = p_rollup.id
     RETURNING reg.* INTO p_rollup;
+    PERFORM lakets._write_fill(p_rollup);
     RETURN p_rollup;
 END;
 $$;
@@ -302,6 +305,29 @@ BEGIN
 END;
 $$;
 
+-- Refuse a stored query that is not the one that the RollUp was made from. Where there is nothing to compare it with (an
+-- older RollUp that the install could not adopt), only the owner of the RollUp may say that it is.
+CREATE OR REPLACE FUNCTION lakets._check_origin(
+    p_rollup lakets._rollup_registry
+) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_is_own boolean := lakets._has_own_query(p_rollup);
+    v_owner  text    := (SELECT pg_get_userbyid(cls.relowner) FROM pg_class AS cls WHERE cls.oid = lakets._rollup_relation(p_rollup.name));
+BEGIN
+    IF NOT v_is_own THEN
+        RAISE EXCEPTION 'The stored query of RollUp % is not the one that it was made from: lakets._rollup_registry was changed by hand.', p_rollup.name
+            USING HINT = 'Drop the RollUp and create it again.';
+    ELSIF v_is_own IS NULL AND v_owner <> current_user THEN
+        RAISE EXCEPTION 'RollUp % was not adopted by the install, and % does not own it.', p_rollup.name, current_user
+            USING HINT = format('Refresh it once as %s, or drop it and create it again.', v_owner);
+    END IF;
+    PERFORM lakets._check_stored_query(p_rollup.name, p_rollup.query_text);
+END;
+$$;
+
 -- A RollUp as it is to be refreshed: looked at again if a column that its query reads, or that its table has, is no
 -- longer the one it was.
 CREATE OR REPLACE FUNCTION lakets._current_definition(
@@ -313,11 +339,14 @@ AS $$
 DECLARE
     v_changed record;
 BEGIN
-    PERFORM lakets._check_stored_query(p_rollup.name, p_rollup.query_text);
-    IF p_rollup.definition IS NULL THEN
+    IF p_rollup.definition IS NULL OR lakets._has_own_query(p_rollup) IS NOT TRUE THEN
+        PERFORM lakets._check_origin(p_rollup);
         RETURN lakets._redefine_rollup(p_rollup, 'public, lakets');
     END IF;
-    PERFORM lakets._check_stored_query(p_rollup.name, p_rollup.window_query);
+    PERFORM lakets._write_fill(p_rollup)  -- the table was given to another owner
+       FROM pg_class AS cls
+       JOIN pg_proc AS fn ON fn.oid = to_regprocedure(lakets._fill_function(p_rollup.name)) AND fn.proowner <> cls.relowner
+      WHERE cls.oid = lakets._rollup_relation(p_rollup.name);
     SELECT col.*, att.attname IS NULL AS is_gone INTO v_changed
       FROM jsonb_to_recordset((p_rollup.definition -> 'reads') || (p_rollup.definition -> 'writes'))
            AS col (relation text, "column" name, type text, number smallint)

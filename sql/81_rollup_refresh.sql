@@ -13,41 +13,18 @@ CREATE OR REPLACE FUNCTION lakets._recompute(
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
-    SET timezone = 'UTC'  -- rows must not depend on who refreshes
-    SET datestyle = 'ISO, MDY'
-    SET intervalstyle = 'postgres'
-    SET extra_float_digits = 1
-    SET row_security = off  -- nor may a policy hide some: it is an error here
 AS $$
 DECLARE
     -- The earliest instant there is: infinite times belong to no bucket.
     v_earliest constant timestamptz := '4714-11-24 00:00:00+00 BC';
-    v_relation regclass  := lakets._rollup_relation(p_rollup.name);
-    v_type     regtype   := lakets._column_type(v_relation, p_rollup.bucket_column);
-    v_bucket   text      := format('fresh.%I', p_rollup.bucket_column);
-    v_columns  text      := lakets._column_list(p_rollup.definition -> 'writes');
     v_times    tstzrange := lakets._window_times(p_rollup, p_window);
     v_labels   tstzrange;  -- of all that is read
-    v_query    text;
     v_strays   bigint;
 BEGIN
-    EXECUTE format('DELETE FROM %1$s AS old WHERE old.%2$I >= %3$s AND old.%2$I < %4$s', v_relation, p_rollup.bucket_column,
-                   lakets._comparable('$1', v_type), lakets._comparable('$2', v_type))
-      USING greatest(lower(p_window), v_earliest), upper(p_window);
-    IF lakets._is_exact(p_rollup) THEN
-        v_query := 'WITH fresh AS (INSERT INTO %1$s (%2$s) %3$s RETURNING %4$s) '
-                   'SELECT count(*) FROM fresh WHERE (%5$s >= %6$s AND %5$s < %7$s) IS NOT TRUE';
-    ELSE
-        -- More source rows are read than those of the window: what is in other buckets is incomplete, and left out.
+    IF NOT lakets._is_exact(p_rollup) THEN
         v_labels := lakets._window_labels(p_rollup, v_times);
-        v_query := 'WITH fresh AS MATERIALIZED (%3$s), '
-                   'kept AS (INSERT INTO %1$s (%2$s) SELECT fresh.* FROM fresh WHERE %5$s >= %6$s AND %5$s < %7$s) '
-                   'SELECT count(*) FROM fresh WHERE (%5$s >= %8$s AND %5$s < %9$s) IS NOT TRUE';
     END IF;
-    EXECUTE format(v_query, v_relation, v_columns, p_rollup.window_query, quote_ident(p_rollup.bucket_column), v_bucket,
-                   lakets._comparable('$3', v_type), lakets._comparable('$4', v_type),
-                   lakets._comparable('$5', v_type), lakets._comparable('$6', v_type))
-       INTO v_strays
+    EXECUTE format('SELECT lakets.%I($1, $2, $3, $4, $5, $6)', '_fill_' || p_rollup.name) INTO v_strays
       USING greatest(lower(v_times), v_earliest), upper(v_times), greatest(lower(p_window), v_earliest), upper(p_window),
             lower(v_labels), upper(v_labels);
     IF v_strays > 0 AND (p_rollup.definition ->> 'limited')::boolean THEN

@@ -102,6 +102,7 @@ BEGIN
     PERFORM lakets._require_read_committed();
     PERFORM pg_advisory_xact_lock(hashtext('lakets rollup'), hashtext(p_name));
     PERFORM lakets._check_new_rollup(p_name, p_bucket_interval);
+    PERFORM lakets._check_one_query(p_name, p_query, p_search_path);
     SELECT * INTO v_query FROM lakets._read_query(p_name, p_query, p_search_path);
     SELECT * INTO v_source FROM lakets._resolve_sources(p_name, v_query.relations, p_source_table, p_source_schema, p_depends_on);
 
@@ -283,6 +284,7 @@ BEGIN
     END IF;
     EXECUTE format('DROP VIEW IF EXISTS public.%I', '_rollup_rt_' || p_name);
     EXECUTE format('DROP FUNCTION IF EXISTS lakets.%I()', '_rollup_live_' || v_rollup.id);
+    EXECUTE format('DROP FUNCTION IF EXISTS %s', lakets._fill_function(p_name));
     EXECUTE format('DROP TABLE IF EXISTS public.%I', '_rollup_' || p_name);
     PERFORM lakets._drop_mirror('rollup', v_rollup.id, v_rollup.shadow_table_name);
     DELETE FROM lakets._rollup_registry AS reg WHERE reg.id = v_rollup.id;

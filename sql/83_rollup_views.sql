@@ -73,6 +73,7 @@ DECLARE
     v_query  record;
     v_live   text;
 BEGIN
+    PERFORM lakets._check_one_query(p_name, p_raw_query, p_search_path);
     SELECT * INTO v_query FROM lakets._read_query(p_name, p_raw_query, p_search_path);
     v_live := lakets._live_query(v_rollup, v_query.query, v_query.tree, v_query.relations, v_query.returns);
     IF NOT v_query.is_settled THEN

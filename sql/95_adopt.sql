@@ -47,6 +47,11 @@ BEGIN
     IF p_rollup.definition IS NULL THEN
         PERFORM lakets._adopt_query(p_rollup);
         p_rollup := lakets._rollup(p_rollup.name);
+    ELSIF lakets._has_own_query(p_rollup) IS NOT FALSE THEN
+        PERFORM lakets._write_fill(p_rollup);  -- as this version writes it
+    ELSE
+        RAISE WARNING 'The stored query of RollUp % is not the one that it was made from.', p_rollup.name
+            USING HINT = 'Drop the RollUp and create it again.';
     END IF;
     IF p_rollup.sync_enabled AND v_shadow IS NOT NULL AND lakets._shape(v_relation) <@ lakets._shape(v_shadow) THEN
         PERFORM lakets._dress_shadow(v_relation, v_shadow, p_rollup.bucket_column);
@@ -66,7 +71,18 @@ CREATE OR REPLACE FUNCTION lakets._adopt_query(
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_owner text := (SELECT pg_get_userbyid(cls.relowner) FROM pg_class AS cls WHERE cls.oid = lakets._rollup_relation(p_rollup.name));
 BEGIN
+    -- As its owner: see 81_rollup_fill.sql.
+    EXECUTE format('CREATE FUNCTION lakets._ask_as_owner() RETURNS void LANGUAGE sql VOLATILE PARALLEL UNSAFE SECURITY DEFINER'
+                   ' SET search_path = pg_catalog, pg_temp AS %L',
+                   format('SELECT lakets._check_one_query(%L, %L, %L)', p_rollup.name, p_rollup.query_text, 'public, lakets'));
+    IF v_owner <> current_user THEN
+        EXECUTE format('ALTER FUNCTION lakets._ask_as_owner() OWNER TO %I', v_owner);
+    END IF;
+    PERFORM lakets._ask_as_owner();
+    DROP FUNCTION lakets._ask_as_owner();
     PERFORM lakets._redefine_rollup(p_rollup, 'public, lakets');
 EXCEPTION WHEN OTHERS THEN  -- a user's query can fail in any way; each RollUp stands alone
     RAISE WARNING 'RollUp % can no longer be refreshed: %', p_rollup.name, SQLERRM

@@ -1,0 +1,98 @@
+-- How a RollUp is filled: by a function of its own, which holds its query.
+--
+-- That function runs as the owner of the RollUp's table (SECURITY DEFINER), and only that owner, and who is a member of
+-- it, may execute it. What a query calls therefore has the rights of whoever made the RollUp, not of whoever refreshes
+-- it or installs LakeTS, and cannot leave them: Postgres refuses SET ROLE there. The function also says what it was made
+-- from, so that a query that somebody put into the registry is noticed before it is used.
+
+-- The function's signature: source times from and to, buckets to replace from and to, labels of all that is read from
+-- and to. No names, which a column of the query could have.
+CREATE OR REPLACE FUNCTION lakets._fill_function(
+    p_name text
+) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('lakets.%I(timestamptz, timestamptz, timestamptz, timestamptz, timestamptz, timestamptz)', '_fill_' || p_name);
+$$;
+
+-- What the function is made from, as its first line says.
+CREATE OR REPLACE FUNCTION lakets._fill_origin(
+    p_rollup lakets._rollup_registry
+) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('-- made from %s', md5(concat_ws(';', p_rollup.query_text, p_rollup.window_query)));
+$$;
+
+-- Is the stored query the one that the RollUp's function was made from? Null: there is no such function.
+CREATE OR REPLACE FUNCTION lakets._has_own_query(
+    p_rollup lakets._rollup_registry
+) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT starts_with(fn.prosrc, lakets._fill_origin(p_rollup))
+      FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(lakets._fill_function(p_rollup.name));
+$$;
+
+-- Its body: replace the buckets, and count the rows that are in no bucket of the source rows that were read.
+CREATE OR REPLACE FUNCTION lakets._fill_body(
+    p_rollup lakets._rollup_registry
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relation regclass := lakets._rollup_relation(p_rollup.name);
+    v_type     regtype  := lakets._column_type(v_relation, p_rollup.bucket_column);
+    v_insert   text;
+BEGIN
+    IF lakets._is_exact(p_rollup) THEN
+        v_insert := 'WITH fresh AS (INSERT INTO %1$s (%2$s) %3$s RETURNING %4$I)'
+                    ' SELECT count(*) INTO lakets_strays FROM fresh WHERE (fresh.%4$I >= %5$s AND fresh.%4$I < %6$s) IS NOT TRUE;';
+    ELSE
+        -- More source rows are read than those of the window: what is in other buckets is incomplete, and left out.
+        v_insert := 'WITH fresh AS MATERIALIZED (%3$s),'
+                    ' kept AS (INSERT INTO %1$s (%2$s) SELECT fresh.* FROM fresh WHERE fresh.%4$I >= %5$s AND fresh.%4$I < %6$s)'
+                    ' SELECT count(*) INTO lakets_strays FROM fresh WHERE (fresh.%4$I >= %7$s AND fresh.%4$I < %8$s) IS NOT TRUE;';
+    END IF;
+    RETURN format(E'%s\n#variable_conflict use_column\nDECLARE\n    lakets_strays bigint;\nBEGIN\n'
+                  '    DELETE FROM %s AS old WHERE old.%I >= %s AND old.%I < %s;\n    %s\n    RETURN lakets_strays;\nEND;',
+                  lakets._fill_origin(p_rollup), v_relation, p_rollup.bucket_column, lakets._comparable('$3', v_type),
+                  p_rollup.bucket_column, lakets._comparable('$4', v_type),
+                  format(v_insert, v_relation, lakets._column_list(p_rollup.definition -> 'writes'), p_rollup.window_query,
+                         p_rollup.bucket_column, lakets._comparable('$3', v_type), lakets._comparable('$4', v_type),
+                         lakets._comparable('$5', v_type), lakets._comparable('$6', v_type)));
+END;
+$$;
+
+-- Write the function, unless it is as it should be, and give it to the owner of the RollUp's table.
+CREATE OR REPLACE FUNCTION lakets._write_fill(
+    p_rollup lakets._rollup_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_function text := lakets._fill_function(p_rollup.name);
+    v_body     text := lakets._fill_body(p_rollup);
+    v_owner    oid  := (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = lakets._rollup_relation(p_rollup.name));
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(v_function) AND fn.prosrc = v_body) THEN
+        -- SECURITY DEFINER: see the top of this file. The rows must not depend on who refreshes, nor may a policy hide some
+        -- (it is an error here); and each range of times has a plan of its own.
+        EXECUTE format(
+            $sql$CREATE OR REPLACE FUNCTION %s RETURNS bigint
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
+    SET extra_float_digits = 1 SET row_security = off SET plan_cache_mode = force_custom_plan
+AS %L$sql$, v_function, v_body);
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(v_function) AND fn.proowner = v_owner) THEN
+        EXECUTE format('ALTER FUNCTION %s OWNER TO %s', v_function, v_owner::regrole);
+    END IF;
+END;
+$$;
