@@ -48,7 +48,10 @@ def test_pythons_promised_are_those_that_are_run(metadata: Message) -> None:
 
     assert classified == PYTHONS
     assert [minor for minor in range(9, 16) if f"3.{minor}.0" in allowed] == [10, 11, 12, 13]
-    assert f"{{PYTHONS:-{PYTHONS[0]} {PYTHONS[-1]}}}" in run
+    # Beside the usual one the highest, and the lowest with the lowest packages.
+    assert f"{{PYTHONS:-{PYTHONS[-1]}}}" in run
+    assert "step test-lowest" in run
+    assert f"find-python {PYTHONS[0]})" in (ROOT / "Makefile").read_text()
 
 
 def test_every_lower_bound_is_one_that_the_lowest_tests_run_on(metadata: Message) -> None:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-# What other programs made in the schema's time: kept under another name, or generated for each table.
-NOT_OURS = "proname ~ '^_0_1_|^_track_.*_|^_lvc_[0-9]|^_?my_'"
+# What other programs made in the schema's time: kept under another name, or generated for each table and RollUp.
+NOT_OURS = "proname ~ '^_0_1_|^_track_.*_|^_lvc_[0-9]|^_fill_|^_?my_'"
 
 CATALOG = {
     "functions": f"SELECT pg_get_functiondef(oid), proacl::text FROM pg_proc"
