@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-# What other programs made in the schema's time: kept under another name, or generated for each table and RollUp.
+# What other programs made in the schema's time: kept under another name, or generated for each relation.
 NOT_OURS = "proname ~ '^_0_1_|^_track_.*_|^_lvc_[0-9]|^_fill_|^_?my_'"
 
 CATALOG = {
