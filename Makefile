@@ -11,13 +11,14 @@ BIN := $(VENV)/bin
 DEMO_STAMP := $(VENV)/.installed-local-$(VERSION)
 TEST_STAMP := $(VENV)/.installed-test-$(VERSION)
 STAMP := $(VENV)/.installed-dev-$(VERSION)
+DOCS := .venv-docs
 LOWEST := .venv-lowest
 LOWEST_STAMP := $(LOWEST)/.installed
 LOWEST_PYTHON ?= $(shell .ci/find-python 3.10)
 # Bytecode makes every start of Airflow about twice as fast.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-python test-postgres test-lowest test-sdist e2e e2e-short compose-test lint format bench constraints \
+.PHONY: help demo test test-python test-postgres test-lowest test-sdist e2e e2e-short compose-test lint format docs bench constraints \
     constraints-lowest clean
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -48,6 +49,12 @@ $(LOWEST_STAMP): PYTHON = $(LOWEST_PYTHON)
 $(LOWEST_STAMP): VERSION = 3.10
 $(LOWEST_STAMP): pyproject.toml constraints-lowest.txt
 	$(call install,$(LOWEST),constraints-lowest.txt,test)
+
+# The site needs none of the packages that the project needs: it reads the code without running it.
+$(DOCS)/.installed: .ci/site-requirements.txt constraints.txt
+	@$(PYTHON) -m venv $(DOCS)
+	@$(DOCS)/bin/pip install --quiet --constraint constraints.txt --requirement .ci/site-requirements.txt
+	@touch $@
 
 demo: $(DEMO_STAMP)  ## run the LakeTS lifecycle on a local Lakebase with real data, through Airflow
 	$(BIN)/lakets demo
@@ -92,20 +99,23 @@ format: $(STAMP)  ## let ruff put things right
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(DOCS)/.installed  ## build the site of the documentation into build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build
+
 bench: $(STAMP)  ## measure the engine beside plain Postgres
 	$(BIN)/python -m benchmarks
 
 # Pins stay as they are where pyproject.toml allows; UPGRADE=--upgrade takes the newest of all.
 UV := .venv-uv/bin/uv
-RESOLVE := $(UV) pip compile pyproject.toml --quiet --python-version 3.10 --strip-extras --no-annotate
+RESOLVE := $(UV) pip compile --quiet --python-version 3.10 --strip-extras --no-annotate
 constraints: $(UV)  ## resolve constraints.txt, for every supported Python
-	$(RESOLVE) --extra dev --universal $(UPGRADE) --custom-compile-command "make $@" --output-file $@.txt
+	$(RESOLVE) pyproject.toml .ci/site-requirements.txt --extra dev --universal $(UPGRADE) --custom-compile-command "make $@" --output-file $@.txt
 
 # Airflow 3.1.0 does not start with a newer structlog, though it allows it; a newer fastapi-cli would raise typer, and
 # click 8.5 warns of what older typers use.
 constraints-lowest: $(UV)  ## resolve constraints-lowest.txt, the lower bounds of pyproject.toml on the lowest Python
 	@: > $@.txt
-	printf '%s\n' 'structlog<25.5' 'fastapi-cli<0.0.20' 'click<8.5' | $(RESOLVE) --constraint - --extra test \
+	printf '%s\n' 'structlog<25.5' 'fastapi-cli<0.0.20' 'click<8.5' | $(RESOLVE) pyproject.toml --constraint - --extra test \
 	    --resolution lowest-direct --custom-compile-command "make $@" --output-file $@.txt
 
 $(UV):

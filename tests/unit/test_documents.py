@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -49,3 +50,18 @@ def test_every_make_target_named_exists() -> None:
 
     assert {"test", "lint"} <= named
     assert named <= targets | {"e2e", "e2e-short"}
+
+
+def test_the_page_of_errors_has_the_messages_of_the_engine_and_of_the_provider() -> None:
+    spec = importlib.util.spec_from_file_location("site_hook", ROOT / ".ci" / "site.py")
+    assert spec is not None
+    assert spec.loader is not None
+    site = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(site)
+
+    engine, provider = dict(site.engine_messages()), dict(site.provider_messages())
+
+    raised = sum(module.read_text().count("RAISE EXCEPTION '") for module in (ROOT / "sql").glob("*.sql"))
+    assert len(list(site.engine_messages())) == raised
+    assert engine["RollUp … exists already."].startswith("Drop it first with lakets.drop_rollup")
+    assert "`LakeTSArgumentError`" in provider.values()
