@@ -1,44 +1,24 @@
-"""`lakets`: install LakeTS, see how it stands, find out what is wrong, try it on a laptop."""
+"""`lakets`: install LakeTS, run its jobs, see how it stands, find out what is wrong, try it on a laptop."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-from typing import TYPE_CHECKING, Annotated, NoReturn
+import json
+from typing import Annotated
 
 import typer
 
-from airflow_provider_lakets.commands import local
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+from airflow_provider_lakets.commands import local, run
+from airflow_provider_lakets.commands.connection import AsJson, ConnId, Uri, explain_errors, open_hook, stop
 
 app = typer.Typer(
     help="The LakeTS time-series lifecycle on Databricks Lakebase Postgres.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # they may hold a password
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 app.add_typer(local.app, name="local")
-
-ConnId = Annotated[
-    str,
-    typer.Option(
-        help="Airflow connection, from wherever Airflow keeps them. Where lakebase_default is not defined, "
-        "LAKETS_LAKEBASE_ENDPOINT and DATABRICKS_... in the environment do."
-    ),
-]
-Uri = Annotated[
-    str | None,
-    typer.Option(
-        help="Connection string postgresql://<role>@<host>/<database>, instead of a connection. "
-        "Without a password: OAuth."
-    ),
-]
+app.add_typer(run.app, name="run")
 
 
 @app.callback(invoke_without_command=True)
@@ -67,8 +47,8 @@ def install(
 
         typer.echo(install_script(), nl=False)
         return
-    with _told():
-        done = _hook(conn_id, uri).install()
+    with explain_errors():
+        done = open_hook(conn_id, uri).install()
     typer.echo(f"LakeTS {done.after} is installed (before: {done.before or 'none'}).")
     for note in done.notes:
         typer.echo(f"- {note}")
@@ -78,11 +58,11 @@ def install(
 def status(
     conn_id: ConnId = "lakebase_default",
     uri: Uri = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Write JSON instead of tables.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show ChronoTables, chunks, the change feed and RollUps."""
-    with _told():
-        found = _hook(conn_id, uri).status()
+    with explain_errors():
+        found = open_hook(conn_id, uri).status()
 
     from airflow_provider_lakets.commands.status import show
 
@@ -92,11 +72,42 @@ def status(
 @app.command()
 def doctor(conn_id: ConnId = "lakebase_default", uri: Uri = None) -> None:
     """Check everything between here and a working LakeTS, one thing after another."""
-    with _told():
+    with explain_errors():
         from airflow_provider_lakets.commands.doctor import examine, show
 
-        healthy = show(examine(_hook(conn_id, uri)))
+        healthy = show(examine(open_hook(conn_id, uri)))
     raise typer.Exit(0 if healthy else 1)
+
+
+@app.command()
+def metrics(conn_id: ConnId = "lakebase_default", uri: Uri = None) -> None:
+    """Print the gauges of LakeTS in the text format of Prometheus."""
+    with explain_errors():
+        found = open_hook(conn_id, uri).lakets_metrics()
+
+    from airflow_provider_lakets.commands.metrics import exposition
+
+    typer.echo(exposition(found), nl=False)
+
+
+@app.command()
+def explain(
+    name: Annotated[str, typer.Argument(help="A chunk as schema.chunk, or a RollUp.")],
+    conn_id: ConnId = "lakebase_default",
+    uri: Uri = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say why a chunk or a RollUp is as it is, and what comes next."""
+    with explain_errors():
+        from airflow_provider_lakets.commands.explain import explain as ask
+
+        found = ask(open_hook(conn_id, uri), name)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    width = max(map(len, found))
+    for heading, sentence in found.items():
+        typer.echo(f"{heading:<{width}}  {sentence}")
 
 
 @app.command()
@@ -113,39 +124,5 @@ def demo(
     except ModuleNotFoundError as err:
         if (err.name or "").startswith("airflow_provider_lakets"):
             raise
-        _stop(f"The demo needs {err.name}: pip install 'airflow-provider-lakets[local]'")
+        stop(f"The demo needs {err.name}: pip install 'airflow-provider-lakets[local]'")
     raise typer.Exit(code)
-
-
-def _hook(conn_id: str, uri: str | None) -> LakeTSHook:
-    """Return a hook for a connection, defined or given."""
-    from airflow_provider_lakets.compat import stored_connection
-    from airflow_provider_lakets.hooks.lakets import LakeTSHook
-
-    if uri is not None:
-        from airflow_provider_lakets.login.fields import pasted_connection
-
-        return LakeTSHook("--uri", connection=pasted_connection(uri, "--uri"))
-    return LakeTSHook(conn_id, connection=stored_connection(conn_id))
-
-
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    """Turn what a user can do something about into one message and exit code 1."""
-    # Airflow logs to standard output, which is for results here; whoever wants its remarks sets the level.
-    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
-    # As Airflow's own command does it, to be let at the connections in the metadata database.
-    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    from airflow.exceptions import AirflowException  # type: ignore[attr-defined]
-
-    from airflow_provider_lakets.exceptions import LakeTSError
-
-    try:
-        yield
-    except (LakeTSError, AirflowException) as err:
-        _stop(str(err))
-
-
-def _stop(message: str) -> NoReturn:
-    typer.secho(message, err=True, fg=typer.colors.RED)
-    sys.exit(1)

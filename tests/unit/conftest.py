@@ -12,14 +12,19 @@ import psycopg
 import pytest
 import tenacity
 from psycopg import sql
+from typer.testing import CliRunner
 
+from airflow_provider_lakets.cli import app
 from airflow_provider_lakets.login import login_error, rest
 from tests.control_plane import ControlPlane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from typer.testing import Result
+
     from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
+    from tests.lab import Lab
 
 BY_PASSWORD = "by_password"
 
@@ -112,3 +117,18 @@ def define(bare_environment: None, monkeypatch: pytest.MonkeyPatch) -> Callable[
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", value)
 
     return define_connection
+
+
+@pytest.fixture
+def lakets(bare_environment: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run a command in this process, which keeps the settings that it has."""
+    monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "INFO")
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "client")
+    return lambda *arguments: CliRunner().invoke(app, arguments)
+
+
+@pytest.fixture
+def in_lab(lakets: Callable[..., Result], lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Run a command against a database with LakeTS."""
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection())
+    return lakets

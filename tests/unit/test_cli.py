@@ -13,10 +13,8 @@ from urllib.parse import quote
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
-from typer.testing import CliRunner
 
 from airflow_provider_lakets import __version__
-from airflow_provider_lakets.cli import app
 from airflow_provider_lakets.engine import install_script
 
 if TYPE_CHECKING:
@@ -35,26 +33,11 @@ def engine() -> str:
 
 
 @pytest.fixture
-def lakets(bare_environment: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Run a command in this process, which keeps the settings that it has."""
-    monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "INFO")
-    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "client")
-    return lambda *arguments: CliRunner().invoke(app, arguments)
-
-
-@pytest.fixture
 def empty(
     lakets: Callable[..., Result], empty_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Result]:
     """Run a command against a database without LakeTS."""
     monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", as_uri(empty_database))
-    return lakets
-
-
-@pytest.fixture
-def in_lab(lakets: Callable[..., Result], lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Run a command against a database with LakeTS."""
-    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection())
     return lakets
 
 

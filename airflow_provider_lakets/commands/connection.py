@@ -1,0 +1,66 @@
+"""What the commands share: which database, and errors as one message."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+
+ConnId = Annotated[
+    str,
+    typer.Option(
+        help="Airflow connection, from wherever Airflow keeps them. Where lakebase_default is not defined, "
+        "LAKETS_LAKEBASE_ENDPOINT and DATABRICKS_... in the environment do."
+    ),
+]
+Uri = Annotated[
+    str | None,
+    typer.Option(
+        help="Connection string postgresql://<role>@<host>/<database>, instead of a connection. "
+        "Without a password: OAuth."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+
+
+def open_hook(conn_id: str, uri: str | None) -> LakeTSHook:
+    """Return a hook for a connection, defined or given."""
+    from airflow_provider_lakets.compat import stored_connection
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+
+    if uri is not None:
+        from airflow_provider_lakets.login.fields import pasted_connection
+
+        return LakeTSHook("--uri", connection=pasted_connection(uri, "--uri"))
+    return LakeTSHook(conn_id, connection=stored_connection(conn_id))
+
+
+@contextlib.contextmanager
+def explain_errors() -> Iterator[None]:
+    """Turn what a user can do something about into one message and exit code 1."""
+    # Airflow logs to standard output, which is for results here; whoever wants its remarks sets the level.
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+    # As Airflow's own command does it, to be let at the connections in the metadata database.
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    from airflow.exceptions import AirflowException  # type: ignore[attr-defined]
+
+    from airflow_provider_lakets.exceptions import LakeTSError
+
+    try:
+        yield
+    except (LakeTSError, AirflowException) as err:
+        stop(str(err))
+
+
+def stop(message: str) -> NoReturn:
+    """End with a message on standard error and exit code 1."""
+    typer.secho(message, err=True, fg=typer.colors.RED)
+    sys.exit(1)

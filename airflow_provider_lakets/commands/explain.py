@@ -1,0 +1,97 @@
+"""`lakets explain`: why a chunk or a RollUp is as it is, and what will happen to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lakets.exceptions import LakeTSArgumentError
+
+if TYPE_CHECKING:
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+    from airflow_provider_lakets.hooks.results import Rollup
+
+CHUNK = """
+SELECT tab.schema_name, tab.table_name, chunk.status, chunk.range_start, chunk.range_end,
+       chunk.range_end + pol.tier_after AS tiers_at, chunk.range_end + pol.drop_after AS expires_at
+  FROM lakets._chunk_metadata AS chunk
+  JOIN lakets._chronotable_registry AS tab ON tab.id = chunk.chronotable_id
+ CROSS JOIN LATERAL (
+       SELECT max(coalesce(one.config ->> 'tier_after', one.config ->> 'after')::interval) AS tier_after,
+              max((one.config ->> 'drop_after')::interval) AS drop_after
+         FROM lakets._policy_registry AS one WHERE one.chronotable_id = tab.id AND one.enabled) AS pol
+ WHERE chunk.chunk_name = %(name)s
+"""
+
+MARKS = """
+SELECT count(*) AS count FROM lakets._rollup_invalidation_log AS mark
+  JOIN lakets._rollup_registry AS reg ON reg.id = mark.rollup_id WHERE reg.name = %(name)s
+"""
+
+GAPS = """
+SELECT lakets.explain_durability(%(name)s) AS not_durable, due.blocked_by,
+       due.chunk_name IS NOT NULL AS is_due
+  FROM (VALUES (1)) AS once (n)
+  LEFT JOIN lakets.retention_report(%(table_name)s, %(schema_name)s) AS due ON due.chunk_name = %(name)s
+"""
+
+
+def explain(hook: LakeTSHook, name: str) -> dict[str, Any]:
+    """
+    Return what is to be said of a chunk or a RollUp, by heading.
+
+    :param hook: The connection.
+    :param name: A chunk as ``schema.chunk``, or a RollUp.
+    :raises LakeTSArgumentError: if neither is called so.
+    """
+    with hook.session():
+        rollups = {rollup.name: rollup for rollup in hook.rollups()}
+        if name in rollups:
+            return _rollup(hook, rollups[name])
+        rows = hook._query(CHUNK, {"name": name}, doing=f"Looking up chunk {name}")
+        if not rows:
+            raise LakeTSArgumentError(
+                f"{name!r} is neither a RollUp nor a chunk. lakets.show_rollups() lists the RollUps, "
+                "lakets.show_chunks('<table>') the chunks, which are named schema.chunk."
+            )
+        return _chunk(hook, name, rows[0])
+
+
+def _rollup(hook: LakeTSHook, rollup: Rollup) -> dict[str, Any]:
+    plans = {plan.name: plan for plan in hook.plan_refresh(rollup.name)}
+    plan = plans[rollup.name]
+    (marks,) = hook._query(
+        MARKS, {"name": rollup.name}, doing=f"Counting the marked buckets of {rollup.name}"
+    )
+    return {
+        "RollUp": rollup.name,
+        "reads": ", ".join(filter(None, [rollup.source, *rollup.depends_on])),
+        "newest bucket": _instant(rollup.watermark) or "none: it is empty",
+        "last refresh": _instant(rollup.last_refreshed_at) or "never",
+        "buckets marked to be computed again": marks["count"],
+        "next refresh": f"{plan.outcome}: {plan.detail}" if plan.detail else plan.outcome,
+    }
+
+
+def _chunk(hook: LakeTSHook, name: str, chunk: dict[str, Any]) -> dict[str, Any]:
+    said = {
+        "chunk": name,
+        "of": f"{chunk['schema_name']}.{chunk['table_name']}",
+        "from": _instant(chunk["range_start"]),
+        "to": _instant(chunk["range_end"]),
+        "status": chunk["status"],
+    }
+    if chunk["status"] == "dropped":
+        return {**said, "next": "nothing: it is no more in Lakebase. Unity Catalog has what was synced."}
+    (gaps,) = hook._query(GAPS, {**chunk, "name": name}, doing=f"Asking what keeps chunk {name}")
+    kept = (gaps["blocked_by"] or "the next run drops it") if gaps["is_due"] else "not due"
+    return {
+        **said,
+        "durable in Unity Catalog": f"no: {gaps['not_durable']}" if gaps["not_durable"] else "yes",
+        "due for tiering": _instant(chunk["tiers_at"]) or "never: the table has no tiering policy",
+        "due for the drop": _instant(chunk["expires_at"]) or "never: the table has no retention policy",
+        "retention": kept,
+    }
+
+
+def _instant(at: Any) -> str | None:
+    return at.isoformat(sep=" ", timespec="seconds") if at else None

@@ -1,0 +1,175 @@
+"""`lakets run`: the four jobs without Airflow, for cron, a container or a shell."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from airflow_provider_lakets.commands.connection import AsJson, ConnId, Uri, explain_errors, open_hook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+    from airflow_provider_lakets.hooks.results import JobResult
+
+    # Yields, for each part of the work, the whole number of things and what became of those of the part.
+    Parts = Callable[[LakeTSHook], Iterator[tuple[int, Sequence[JobResult]]]]
+
+# As many tables or chunks in one call as a mapped task of the sample DAGs has.
+BATCH = 20
+# Of sysexits.h: trying again later makes sense.
+TRY_AGAIN = 75
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Run one of the four jobs now, with the code of the operators. Exit code 0: all is done; 75: a "
+    "later run does what is left, such as a table that another session holds; 1: something failed for good.",
+)
+
+Tables = Annotated[
+    list[str] | None,
+    typer.Option("--table", help="Only this ChronoTable (schema.table); repeat for several."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
+
+
+@app.command()
+def partitions(
+    table: Tables = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    conn_id: ConnId = "lakebase_default",
+    uri: Uri = None,
+) -> None:
+    """Create the chunks that writers will need."""
+
+    def parts(hook: LakeTSHook) -> Iterator[tuple[int, Sequence[JobResult]]]:
+        names = [one.name for one in hook.chronotables(table)]
+        for batch in _batches(names):
+            yield len(names), hook.plan_partitions(batch) if dry_run else hook.partition(batch)
+
+    _run(parts, conn_id, uri, as_json=as_json)
+
+
+@app.command()
+def tier(
+    table: Tables = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    conn_id: ConnId = "lakebase_default",
+    uri: Uri = None,
+) -> None:
+    """Flag the cold chunks that are proved durable in Unity Catalog; drops nothing."""
+
+    def parts(hook: LakeTSHook) -> Iterator[tuple[int, Sequence[JobResult]]]:
+        look = hook.plan_candidates if dry_run else hook.tier_candidates
+        names = [one.chunk_name for one in look(table)]
+        for batch in _batches(names):
+            yield len(names), hook.plan_tiering(batch) if dry_run else hook.tier(batch)
+
+    _run(parts, conn_id, uri, as_json=as_json)
+
+
+@app.command()
+def retain(
+    table: Tables = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Drop even what is not proved durable. Name the tables.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    conn_id: ConnId = "lakebase_default",
+    uri: Uri = None,
+) -> None:
+    """Drop the expired chunks that are durable in Unity Catalog, from Lakebase only."""
+    if force and not table:
+        raise typer.BadParameter("--force needs --table: it drops what may be nowhere else.")
+
+    def parts(hook: LakeTSHook) -> Iterator[tuple[int, Sequence[JobResult]]]:
+        names = [one.name for one in hook.chronotables(table, policy="retention")]
+        for batch in _batches(names):
+            if dry_run:
+                yield len(names), hook.plan_retentions(batch, force=force)
+            else:
+                yield len(names), hook.retain_all(batch, force=force)
+
+    _run(parts, conn_id, uri, as_json=as_json)
+
+
+@app.command()
+def refresh(
+    rollup: Annotated[
+        str | None, typer.Option(help="Only this RollUp, with all that it reads; else every one.")
+    ] = None,
+    parallelism: Annotated[int, typer.Option(min=1, help="How many to refresh at a time.")] = 4,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    conn_id: ConnId = "lakebase_default",
+    uri: Uri = None,
+) -> None:
+    """Aggregate the buckets that changed, each RollUp after those that it reads."""
+
+    def parts(hook: LakeTSHook) -> Iterator[tuple[int, Sequence[JobResult]]]:
+        if dry_run:
+            yield 0, hook.plan_refresh(rollup)
+        else:
+            yield 0, hook.refresh(rollup, parallelism=parallelism)
+
+    _run(parts, conn_id, uri, as_json=as_json)
+
+
+def _batches(names: Iterable[str]) -> Iterator[list[str]]:
+    rest = iter(names)
+    while batch := list(islice(rest, BATCH)):
+        yield batch
+
+
+def _run(parts: Parts, conn_id: str, uri: str | None, *, as_json: bool) -> None:
+    """Do the work, show how far it is on a terminal, print the results, and exit with what they mean."""
+    results: list[JobResult] = []
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with (
+        explain_errors(),
+        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+        (hook := open_hook(conn_id, uri)).session(),
+    ):
+        shown = progress.add_task("Logging in")
+        for total, done in parts(hook):
+            results += done
+            progress.update(shown, description=f"{len(results)} of {total or len(results)} done")
+    if as_json:
+        typer.echo(json.dumps([one.as_dict() for one in results], indent=2))
+    else:
+        for one in results:
+            typer.echo(_line(one))
+        typer.echo(_summary(results))
+    problems = [one for one in results if not one.ok]
+    if problems:
+        raise typer.Exit(TRY_AGAIN if all(one.retryable for one in problems) else 1)
+
+
+def _line(one: JobResult) -> str:
+    """Return a result as a line: what, what became of it, and what it says about that."""
+    plain = one.as_dict()
+    counts = [
+        f"{len(plain[key])} {'chunk' if len(plain[key]) == 1 else 'chunks'} {key}"
+        for key in ("planned", "created", "dropped", "deferred")
+        if plain.get(key)
+    ]
+    if plain.get("rows") is not None and one.outcome == "refreshed":
+        counts.append(f"{plain['rows']} rows written")
+    reasons = sorted({kept["reason"] for kept in plain.get("deferred") or []})
+    more = "; ".join(filter(None, [", ".join(counts), one.detail, *reasons]))
+    return f"{one.name}: {one.outcome}" + (f" ({more})" if more else "")
+
+
+def _summary(results: list[JobResult]) -> str:
+    outcomes = [one.outcome for one in results]
+    counts = [f"{outcomes.count(outcome)} {outcome}" for outcome in dict.fromkeys(outcomes)]
+    return ", ".join(counts) or "Nothing is due."

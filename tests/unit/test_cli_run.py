@@ -1,0 +1,145 @@
+"""`lakets run`, `explain` and `metrics`, as a user or a cron job types them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typer.testing import Result
+
+    from tests.lab import Lab
+
+SAMPLE = re.compile(r'[a-z_]+(\{([a-z]+="([^"\\\n]|\\.)*")(,[a-z]+="([^"\\\n]|\\.)*")*\})? [-+0-9.e]+')
+
+
+@pytest.fixture
+def engine() -> str:
+    return "ours"
+
+
+@pytest.fixture
+def world(lab: Lab) -> Lab:
+    """Yield a table of six days, tiered after two and dropped after four, and a RollUp."""
+    lab.synced(days=6)
+    lab.rollup("hourly")
+    lab.flush()
+    lab.conn.execute("SELECT lakets.set_chunk_interval('metrics', '30 days')")  # so there is a chunk to make
+    return lab
+
+
+def test_a_night_of_jobs(in_lab: Callable[..., Result], world: Lab) -> None:
+    made = in_lab("run", "partitions")
+    refreshed = in_lab("run", "refresh")
+    tiered = in_lab("run", "tier")
+    dropped = in_lab("run", "retain")
+
+    assert [made.exit_code, refreshed.exit_code, tiered.exit_code, dropped.exit_code] == [0, 0, 0, 0]
+    assert made.stdout.startswith("public.metrics: created (")
+    assert "hourly: refreshed" in refreshed.stdout
+    assert re.search(r"^[3-9] tiered$", tiered.stdout, re.MULTILINE)
+    assert re.search(r"^public.metrics: dropped \(\d chunks? dropped", dropped.stdout)
+
+
+def test_a_dry_run_changes_nothing(in_lab: Callable[..., Result], world: Lab) -> None:
+    done = [in_lab("run", job, "--dry-run") for job in ("partitions", "refresh", "tier", "retain")]
+
+    assert [one.exit_code for one in done] == [0, 0, 0, 0]
+    assert all("planned" in one.stdout for one in done)
+    assert set(world.values("SELECT status FROM lakets._chunk_metadata")) == {"active"}
+
+
+def test_json_is_all_that_a_program_reads(in_lab: Callable[..., Result], world: Lab) -> None:
+    done = in_lab("run", "tier", "--table", "metrics", "--json")
+
+    assert {one["outcome"] for one in json.loads(done.stdout)} == {"tiered"}
+
+
+def test_what_a_later_run_can_do_has_an_exit_code_of_its_own(
+    in_lab: Callable[..., Result], world: Lab
+) -> None:
+    key = "hashtext('lakets'), ('metrics'::regclass::oid::bigint - 2147483648)::integer"
+    world.conn.execute(f"SELECT pg_advisory_lock({key})")
+
+    done = in_lab("run", "retain")
+
+    assert (done.exit_code, "public.metrics: contended" in done.stdout) == (75, True)
+
+
+def test_what_fails_for_good_ends_with_1(in_lab: Callable[..., Result], world: Lab) -> None:
+    done = in_lab("run", "tier", "--table", "public.nothing")
+
+    assert done.exit_code == 1
+    assert "'public.nothing' is no ChronoTable" in done.stderr
+
+
+def test_with_nothing_due_it_says_so(in_lab: Callable[..., Result], lab: Lab) -> None:
+    done = in_lab("run", "tier")
+
+    assert (done.exit_code, done.stdout) == (0, "Nothing is due.\n")
+
+
+def test_force_wants_the_tables_by_name(in_lab: Callable[..., Result], world: Lab) -> None:
+    refused = in_lab("run", "retain", "--force")
+    done = in_lab("run", "retain", "--force", "--table", "public.metrics")
+
+    assert (refused.exit_code, done.exit_code) == (2, 0)
+    assert "--force needs --table" in re.sub(r"\W*\n\W*", " ", refused.stderr)
+    assert "public.metrics: dropped" in done.stdout
+
+
+def test_a_chunk_is_explained(in_lab: Callable[..., Result], world: Lab) -> None:
+    oldest = world.old_chunks()[0]
+
+    before = json.loads(in_lab("explain", oldest, "--json").stdout)
+    in_lab("run", "refresh")
+    world.flush()
+    after = json.loads(in_lab("explain", oldest, "--json").stdout)
+    in_lab("run", "retain")
+    dropped = in_lab("explain", oldest)
+
+    assert before["of"] == "public.metrics"
+    assert (after["durable in Unity Catalog"], after["retention"]) == ("yes", "the next run drops it")
+    assert "no more in Lakebase" in dropped.stdout
+
+
+def test_a_chunk_that_is_not_durable_is_explained(in_lab: Callable[..., Result], world: Lab) -> None:
+    world.conn.execute("UPDATE metrics SET value = value + 1")
+
+    said = json.loads(in_lab("explain", world.old_chunks()[0], "--json").stdout)
+
+    assert said["durable in Unity Catalog"].startswith("no: ")
+    assert said["retention"] not in ("not due", "the next run drops it")
+
+
+def test_a_rollup_is_explained(in_lab: Callable[..., Result], world: Lab) -> None:
+    said = json.loads(in_lab("explain", "hourly", "--json").stdout)
+
+    assert said["reads"] == "public.metrics"
+    assert said["next refresh"].startswith("planned: ")
+
+
+def test_what_is_neither_is_named(in_lab: Callable[..., Result], world: Lab) -> None:
+    done = in_lab("explain", "hurly")
+
+    assert done.exit_code == 1
+    assert "'hurly' is neither a RollUp nor a chunk" in done.stderr
+
+
+def test_metrics_are_in_the_format_of_prometheus(in_lab: Callable[..., Result], world: Lab) -> None:
+    world.conn.execute('CREATE TABLE "we""ird\\ \n" (at timestamptz NOT NULL)')
+    world.value("SELECT lakets.create_chronotable(%s, 'at')", 'we"ird\\ \n')
+
+    done = in_lab("metrics")
+
+    names = re.findall(r"^# TYPE (\w+) gauge$", done.stdout, re.MULTILINE)
+    samples = [line for line in done.stdout.splitlines() if not line.startswith("#")]
+    assert len(names) == len(set(names)) > 8
+    assert [line for line in samples if not SAMPLE.fullmatch(line)] == []
+    assert 'lakets_tiering_pending_chunks{table="public.metrics"}' in done.stdout
+    assert r'table="public.we\"ird\\ \n"' in done.stdout
