@@ -10,7 +10,7 @@ from airflow.providers.postgres.hooks.postgres import PostgresHook
 from psycopg.rows import dict_row, namedtuple_row
 from psycopg.types.json import Json
 
-from airflow_provider_lakets.exceptions import LakebaseSettingError, LakeTSError
+from airflow_provider_lakets.exceptions import LakebaseSettingError
 from airflow_provider_lakets.login.gate import shown
 
 if TYPE_CHECKING:
@@ -79,18 +79,3 @@ class PsycopgHook(PostgresHook):
     def _serialize_cell(cell: object, conn: Any | None = None) -> Any:
         # As PostgresHook does with psycopg 3. With psycopg 2 it leaves lists alone, as arrays.
         return Json(cell) if isinstance(cell, (dict, list)) else cell
-
-
-def require_sqlalchemy_2(asked_for: str) -> None:
-    """
-    Raise unless SQLAlchemy knows psycopg 3, which it does from 2.0 on.
-
-    :param asked_for: What needs it.
-    """
-    import sqlalchemy
-
-    if int(sqlalchemy.__version__.partition(".")[0]) < 2:
-        raise LakeTSError(
-            f"{asked_for} needs SQLAlchemy 2.0 or later, which can use psycopg 3; {sqlalchemy.__version__} "
-            "is installed. Upgrade SQLAlchemy, or use get_conn, get_records or get_pool, which need none."
-        )

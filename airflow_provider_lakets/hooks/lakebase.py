@@ -14,7 +14,7 @@ import tenacity
 from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
 from airflow.sdk import Connection
 
-from airflow_provider_lakets.driver import PsycopgHook, require_sqlalchemy_2
+from airflow_provider_lakets.driver import PsycopgHook
 from airflow_provider_lakets.exceptions import (
     LakebaseCredentialError,
     LakebaseResolutionError,
@@ -28,6 +28,7 @@ from airflow_provider_lakets.login.hook_arguments import (
     driver,
     engine_arguments,
     engine_query,
+    require_sqlalchemy_2,
 )
 from airflow_provider_lakets.login.login import Login
 from airflow_provider_lakets.login.login_error import RETRY_POLICY

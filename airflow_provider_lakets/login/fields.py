@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_lakets.exceptions import LakebaseSettingError
 from airflow_provider_lakets.login import pasted
@@ -17,7 +17,7 @@ from airflow_provider_lakets.login.gate import clean_password, shown, shown_host
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from airflow.sdk import Connection
+    from airflow.sdk import Connection as AirflowConnection
 
 PASTED = "connection_string"
 
@@ -42,6 +42,22 @@ _REFUSED = {
 _OFF = (None, "", False, 0, "0", "false", "False", "no")
 
 _HOST_NAME = re.compile(r"(?!.{254})[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
+
+
+class Connection(Protocol):
+    """What is read of a connection: Airflow's have it, and so have those of programs without Airflow."""
+
+    conn_id: Any
+    host: Any
+    port: Any
+    login: Any
+    password: Any
+    schema: Any
+    extra: Any
+
+    @property
+    def extra_dejson(self) -> Any:
+        """The extra as an object."""
 
 
 @dataclass(frozen=True)
@@ -124,17 +140,17 @@ def read(connection: Connection, ignored: Collection[str]) -> Fields:
     )
 
 
-def pasted_connection(string: str, conn_id: str) -> Connection:
+def pasted_connection(string: str, conn_id: str) -> AirflowConnection:
     """
     Return a connection of a connection string.
 
     :param string: The string; a password in it is the role's own.
     :param conn_id: What to call the connection in messages.
     """
-    from airflow.sdk import Connection
+    from airflow.sdk import Connection as AirflowConnection
 
     found = pasted.parse(string, conn_id)
-    return Connection(
+    return AirflowConnection(
         conn_id=conn_id, conn_type="lakebase", **{**found, "extra": json.dumps(found.get("extra") or {})}
     )
 

@@ -6,9 +6,7 @@ import difflib
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.sql.hooks.sql import DbApiHook
-
-from airflow_provider_lakets.exceptions import LakebaseSettingError
+from airflow_provider_lakets.exceptions import LakebaseSettingError, LakeTSError
 from airflow_provider_lakets.login.fields import libpq_settings
 from airflow_provider_lakets.login.gate import shown
 
@@ -47,6 +45,8 @@ def check_arguments(
     :param kwargs: Its keyword arguments, but for those it took itself.
     :param of_the_extra: Names of the connection's extra, which SQL operators pass on to every hook.
     """
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
     conn_id_name: str = hook.conn_name_attr  # type: ignore[attr-defined]
     known = {conn_id_name, *_INHERITED}
     for base in hook.__mro__[: hook.__mro__.index(DbApiHook) + 1]:
@@ -120,3 +120,18 @@ def engine_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     settings = {name: value for name, value in arguments.items() if name not in _OF_PSYCOPG}
     options = {name: value for name, value in arguments.items() if name in _OF_PSYCOPG}
     return libpq_settings(settings, "The arguments of an engine", "The arguments of an engine"), options
+
+
+def require_sqlalchemy_2(asked_for: str) -> None:
+    """
+    Raise unless SQLAlchemy knows psycopg 3, which it does from 2.0 on.
+
+    :param asked_for: What needs it.
+    """
+    import sqlalchemy
+
+    if int(sqlalchemy.__version__.partition(".")[0]) < 2:
+        raise LakeTSError(
+            f"{asked_for} needs SQLAlchemy 2.0 or later, which can use psycopg 3; {sqlalchemy.__version__} "
+            "is installed. Upgrade SQLAlchemy, or use get_conn, get_records or get_pool, which need none."
+        )

@@ -21,8 +21,6 @@ from airflow_provider_lakets.login.workspace import Workspace
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from airflow.sdk import Connection
-
     from airflow_provider_lakets.exceptions import LakeTSError
 
 POSTGRES_PORT = 5432
@@ -36,7 +34,7 @@ class Login:
 
     What is looked up is looked up once; a credential is minted each time.
 
-    :param connection: The Airflow connection.
+    :param connection: The Airflow connection, or what looks like one.
     :param ignored: Keys of its extra that are not for libpq.
     :param databricks_conn_id: Whose identity to use, before the connection's own ``databricks_conn_id``.
     :param options: Settings for the server, in the form of libpq's ``options``.
@@ -45,7 +43,7 @@ class Login:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: fields.Connection,
         *,
         ignored: Collection[str] = (),
         databricks_conn_id: str | None = None,

@@ -26,6 +26,7 @@ FLOORS = [
     ["compat", "assets", "lineage", "deferral", "retries", "links"],
     ["triggers"],
     ["operators", "sensors"],
+    ["dbos"],
     ["jobs"],
     ["get_provider_info"],
 ]

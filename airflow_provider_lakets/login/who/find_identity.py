@@ -13,8 +13,8 @@ from airflow_provider_lakets.login.who.other_identities import (
     ENVIRONMENT,
     ConnectionIdentity,
     EnvironmentIdentity,
+    workspace_of,
 )
-from airflow_provider_lakets.login.who.stored import NOT_DEFINED, stored, workspace_of
 
 # Login kinds that a Databricks connection prefers to its service principal, see BaseDatabricksHook.
 _PREFERRED_KINDS = {"token", "azure_tenant_id", "use_azure_managed_identity", "use_default_azure_credential"}
@@ -47,14 +47,28 @@ def find_host(databricks_conn_id: str | None) -> str | None:
     """
     try:
         if databricks_conn_id:
-            return workspace_of(stored(databricks_conn_id))
+            return _host_of(databricks_conn_id)
         host = os.environ.get("DATABRICKS_HOST")
         return workspace_url(without_user(host), "The environment") if host else None
-    except (LakeTSError, *NOT_DEFINED):
+    except LakeTSError:
+        return None
+
+
+# Airflow is imported only to look a connection up: programs without any use the environment's identity.
+
+
+def _host_of(conn_id: str) -> str | None:
+    from airflow_provider_lakets.login.who.stored import NOT_DEFINED, stored
+
+    try:
+        return workspace_of(stored(conn_id))
+    except NOT_DEFINED:
         return None
 
 
 def _from_connection(conn_id: str, asker: str) -> Identity:
+    from airflow_provider_lakets.login.who.stored import NOT_DEFINED, stored
+
     try:
         connection = stored(conn_id)
     except NOT_DEFINED as err:

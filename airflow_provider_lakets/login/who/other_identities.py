@@ -11,13 +11,25 @@ from airflow_provider_lakets.login.address import workspace_url
 from airflow_provider_lakets.login.fields import read_extra
 from airflow_provider_lakets.login.gate import clean, said, shown
 from airflow_provider_lakets.login.who.identity import Identity
-from airflow_provider_lakets.login.who.stored import workspace_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
     from databricks.sdk.core import Config
 
 ENVIRONMENT = "DATABRICKS_HOST, DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET"
+
+
+def workspace_of(connection: Connection) -> str:
+    """Return the address in a Databricks connection, where scheme and port may be fields of their own."""
+    asker = f"Databricks connection {shown(connection.conn_id)}"
+    host = str(read_extra(connection).get("host") or connection.host or "").strip()
+    if not host:
+        raise LakebaseCredentialError(f"{asker} has no host: set the workspace's address.")
+    if "://" not in host:
+        host = f"{connection.schema if connection.schema in ('http', 'https') else 'https'}://{host}"
+    url = workspace_url(host, asker)
+    has_port = re.search(r":\d+$", url)
+    return f"{url}:{connection.port}" if connection.port and not has_port else url
 
 
 class ConnectionIdentity(Identity):

@@ -1,0 +1,105 @@
+"""SQLAlchemy engines on Lakebase for programs, such as those of DBOS, in which no Airflow is configured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL, Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+# As DBOS sets up the engine that it makes itself.
+APPLICATION_NAME = "dbos_transact"
+IDLE_IN_TRANSACTION = "-c idle_in_transaction_session_timeout=60s"
+POOL = {"pool_size": 20, "max_overflow": 0, "pool_timeout": 30}
+
+# A credential is good for an hour. A role or a right that is taken away takes effect within it.
+RECYCLED_SECONDS = 45 * 60
+
+
+def create_lakebase_engine(
+    database_url: str | None = None, endpoint: str | None = None, **engine_options: Any
+) -> Engine:
+    """
+    Return an engine that logs in to Lakebase with a fresh credential each time; nothing is asked yet.
+
+    With a password in the connection string the login is a native Postgres one. Without, the identity is
+    the Databricks SDK's default one, that of the environment or of a profile. Give the engine to DBOS as
+    ``DBOSConfig["system_database_engine"]``, to ``SQLAlchemyDatasource`` or to ``DBOSClient``.
+
+    :param database_url: Connection string as the Lakebase console shows it; by default
+        ``DBOS_SYSTEM_DATABASE_URL``. Without one, host, role and database are those of the endpoint, of the
+        identity, and ``databricks_postgres``.
+    :param endpoint: ``projects/<project>/branches/<branch>/endpoints/<endpoint>``; by default
+        ``DATABRICKS_LAKEBASE_ENDPOINT``. It may be left out where the host tells which one it is.
+    :param engine_options: What :func:`sqlalchemy.create_engine` takes.
+    """
+    import psycopg
+    import sqlalchemy
+
+    from airflow_provider_lakets.dbos.logins import Logins
+
+    options, settings, of_driver = _prepare(engine_options)
+    logins = Logins(database_url, endpoint, name=APPLICATION_NAME, options=IDLE_IN_TRANSACTION)
+
+    def connect() -> psycopg.Connection[Any]:
+        return logins.open(psycopg.Connection.connect, settings, **of_driver)
+
+    return sqlalchemy.create_engine(_url(logins.said), **{"creator": connect, **options})
+
+
+def create_lakebase_async_engine(
+    database_url: str | None = None, endpoint: str | None = None, **engine_options: Any
+) -> AsyncEngine:
+    """
+    Return the asynchronous twin of :func:`create_lakebase_engine`, such as for ``AsyncSQLAlchemyDatasource``.
+
+    :param database_url: As there.
+    :param endpoint: As there.
+    :param engine_options: What :func:`sqlalchemy.ext.asyncio.create_async_engine` takes.
+    """
+    import psycopg
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    from airflow_provider_lakets.dbos.logins import Logins
+
+    options, settings, of_driver = _prepare(engine_options)
+    logins = Logins(database_url, endpoint, name=APPLICATION_NAME, options=IDLE_IN_TRANSACTION)
+
+    async def connect() -> psycopg.AsyncConnection[Any]:
+        return await logins.aopen(psycopg.AsyncConnection.connect, settings, **of_driver)
+
+    return create_async_engine(_url(logins.said), **{"async_creator": connect, **options})
+
+
+def _prepare(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Return the options of the engine, then ``connect_args`` as settings of libpq and as psycopg's own."""
+    from sqlalchemy.pool import NullPool
+
+    from airflow_provider_lakets.login.hook_arguments import engine_arguments, require_sqlalchemy_2
+
+    require_sqlalchemy_2("An engine")
+    options = {**given}
+    settings, of_driver = engine_arguments(options.pop("connect_args", None) or {})
+    usual: dict[str, Any] = {"pool_pre_ping": True, "pool_recycle": RECYCLED_SECONDS, **POOL}
+    if options.get("poolclass") is NullPool:
+        usual = {}
+    elif "poolclass" in options:
+        usual = {name: usual[name] for name in ("pool_pre_ping", "pool_recycle")}
+    return {**usual, **options}, settings, of_driver
+
+
+def _url(said: dict[str, Any]) -> URL:
+    """Return what DBOS logs of the engine; the password is in none of it."""
+    from sqlalchemy.engine import URL
+
+    host = said["host"]
+    is_socket = bool(host) and host.startswith(("/", "@"))
+    return URL.create(
+        "postgresql+psycopg",
+        username=said["login"],
+        host=None if is_socket else host,
+        port=said["port"],
+        database=said["database"],
+        query={"host": host} if is_socket else {},
+    )

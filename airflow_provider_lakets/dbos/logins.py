@@ -1,0 +1,122 @@
+"""One login after another to the same database, each with a password of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import tenacity
+
+from airflow_provider_lakets.dbos.place import ProgramConnection, find_connection
+from airflow_provider_lakets.exceptions import LakebaseCredentialError, LakebaseResolutionError, LakeTSError
+from airflow_provider_lakets.login import fields
+from airflow_provider_lakets.login.login import DEFAULT_DATABASE, Login
+from airflow_provider_lakets.login.login_error import RETRY_POLICY
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+C = TypeVar("C")
+
+# Refusals that may come of something looked up long ago.
+_OUT_OF_DATE = (LakebaseCredentialError, LakebaseResolutionError)
+
+
+class Logins:
+    """
+    Log in, again while a suspended endpoint wakes up; what was looked up is looked up anew when it fails.
+
+    :param database_url: A connection string; None for the environment's.
+    :param endpoint: The resource name of an endpoint; None for the environment's.
+    :param name: Name of the sessions, unless the string has another.
+    :param options: Settings for the server, in libpq's form, unless the string has others.
+    """
+
+    def __init__(self, database_url: str | None, endpoint: str | None, *, name: str, options: str) -> None:
+        self._connection: ProgramConnection = find_connection(database_url, endpoint, options=options)
+        self._name = name
+        self._lock = threading.Lock()
+        self._login = self._new_login()
+
+    @property
+    def said(self) -> dict[str, Any]:
+        """What the connection says, without asking anybody: host, port, login, database."""
+        found = fields.read(self._connection, ())
+        return {
+            "host": found.host,
+            "port": found.port,
+            "login": found.role,
+            "database": found.database or DEFAULT_DATABASE,
+        }
+
+    def open(self, connect: Callable[..., C], more: Mapping[str, Any], **options: Any) -> C:
+        """
+        Log in.
+
+        :param connect: ``connect`` of a psycopg connection class.
+        :param more: Settings of libpq in place of the connection's.
+        :param options: Arguments for psycopg itself.
+        """
+        retrying = tenacity.Retrying(**RETRY_POLICY)
+        login = self._login
+        known = login.remembers
+        try:
+            connection: C = retrying(_open, login, connect, more, options)
+        except _OUT_OF_DATE:
+            if not known:
+                raise
+            connection = retrying(_open, self._start_over(login), connect, more, options)
+        return connection
+
+    async def aopen(self, connect: Callable[..., Awaitable[C]], more: Mapping[str, Any], **options: Any) -> C:
+        """Log in from an event loop, which is not held up by the lookups; the arguments are as above."""
+        retrying = tenacity.AsyncRetrying(**RETRY_POLICY)
+        login = self._login
+        known = login.remembers
+        try:
+            return await retrying(_aopen, login, connect, more, options)
+        except _OUT_OF_DATE:
+            if not known:
+                raise
+        return await retrying(_aopen, self._start_over(login), connect, more, options)
+
+    def _new_login(self) -> Login:
+        return Login(self._connection, name=self._name)
+
+    def _start_over(self, failed: Login) -> Login:
+        """Forget what was looked up; of several threads that failed together the first does so."""
+        with self._lock:
+            if self._login is failed:
+                self._login = self._new_login()
+            return self._login
+
+
+def _arguments(login: Login, more: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    return {**options, **login.fresh(more), "dbname": login.database}
+
+
+# An error of psycopg's carries the password that it tried: ours is raised where that one is no part of it.
+
+
+def _open(login: Login, connect: Callable[..., C], more: Mapping[str, Any], options: Mapping[str, Any]) -> C:
+    arguments = _arguments(login, more, options)
+    try:
+        return connect(**arguments)
+    except Exception as err:
+        failure: LakeTSError = login.explain(err, arguments)
+    raise failure
+
+
+async def _aopen(
+    login: Login,
+    connect: Callable[..., Awaitable[C]],
+    more: Mapping[str, Any],
+    options: Mapping[str, Any],
+) -> C:
+    arguments = await asyncio.to_thread(_arguments, login, more, options)
+    try:
+        return await connect(**arguments)
+    except Exception as err:
+        failure: LakeTSError = login.explain(err, arguments)
+    raise failure
