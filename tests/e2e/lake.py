@@ -18,8 +18,14 @@ LONG = 300  # seconds; longer than any test waits
 _QUERY = """
 SELECT lakets.time_bucket('1 hour', at) AS bucket, count(*) AS readings, sum(value) AS total
   FROM public.{table}
- WHERE (SELECT pg_sleep(pace.seconds)::text FROM public.pace) IS NOT NULL
  GROUP BY 1
+"""
+
+# How long a refresh sleeps when it begins to write.
+_PAUSE = """
+CREATE TABLE public.pace AS SELECT 0::float8 AS seconds;
+CREATE OR REPLACE FUNCTION public.pause() RETURNS trigger LANGUAGE plpgsql AS
+'BEGIN PERFORM pg_catalog.pg_sleep(pace.seconds) FROM public.pace; RETURN NULL; END'
 """
 
 _PACE = """
@@ -44,7 +50,7 @@ class Lake:
         self.admin = psycopg.connect(lakebase.conninfo(), autocommit=True)
         # As the application would come in: through the front door, with a credential of its own.
         self.conn = cloud.connect()
-        self.conn.execute("CREATE TABLE public.pace AS SELECT 0::float8 AS seconds")
+        self.conn.execute(_PAUSE)
 
     def clean(self) -> None:
         """Take all of it away, and whatever is wrong."""
@@ -111,9 +117,13 @@ class Lake:
             table,
         )
         self.conn.execute("SELECT lakets.set_refresh_lag(%s, interval '0')", [name])
+        self.conn.execute(
+            f"CREATE TRIGGER pause BEFORE INSERT ON public._rollup_{name}"
+            " FOR EACH STATEMENT EXECUTE FUNCTION public.pause()".encode()
+        )
 
     def slow(self, seconds: float) -> None:
-        """Let refreshes that begin now sleep so long in the middle of their query."""
+        """Let refreshes that begin now sleep so long before they write a row."""
         self.conn.execute("UPDATE public.pace SET seconds = %s", [seconds])
 
     def slow_tiering(self, seconds: float) -> None:
