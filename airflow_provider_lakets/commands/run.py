@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from airflow_provider_lakets.commands.connection import AsJson, ConnId, Uri, explain_errors, open_hook
+from airflow_provider_lakets.commands.connection import AsJson, ConnId, Uri, explain_errors, open_hook, stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +28,7 @@ BATCH = 20
 TRY_AGAIN = 75
 
 app = typer.Typer(
-    no_args_is_help=True,
+    invoke_without_command=True,
     help="Run one of the four jobs now, with the code of the operators. Exit code 0: all is done; 75: a "
     "later run does what is left, such as a table that another session holds; 1: something failed for good.",
 )
@@ -37,6 +38,38 @@ Tables = Annotated[
     typer.Option("--table", help="Only this ChronoTable (schema.table); repeat for several."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
+
+
+class Runner(str, Enum):
+    """What can run the jobs on their schedules, beside Airflow."""
+
+    DBOS = "dbos"
+
+
+@app.callback()
+def run(
+    context: typer.Context,
+    runner: Annotated[
+        Runner | None,
+        typer.Option("--with", help="Run all jobs on their schedules until stopped, with this runner."),
+    ] = None,
+    conn_id: ConnId = "lakebase_default",
+    uri: Uri = None,
+) -> None:
+    """See the help of the group."""
+    if context.invoked_subcommand is not None:
+        return
+    if runner is None:
+        typer.echo(context.get_help())
+        raise typer.Exit(2)
+    with explain_errors():
+        try:
+            import dbos  # noqa: F401 - is it there
+        except ModuleNotFoundError:
+            stop("--with dbos needs DBOS: pip install 'airflow-provider-lakets[dbos]'")
+        from airflow_provider_lakets.dbos import jobs
+
+        jobs.run(lambda: open_hook(conn_id, uri), open_hook(conn_id, uri).get_sqlalchemy_engine())
 
 
 @app.command()
