@@ -141,7 +141,7 @@ def test_a_job_that_is_killed_goes_on_at_the_step_it_was_in(
     program()
 
     # What the second step had done before is there; the first one's tables were not looked at again.
-    done = client.retrieve_workflow(workflow).get_result()
+    done: dict[str, int] = client.retrieve_workflow(workflow).get_result()
     assert sum(done.values()) == 22
     assert done["created"] >= 20
     assert steps(client, workflow) == ["tables", "make chunks", "make chunks"]
