@@ -41,7 +41,8 @@ def test_every_path_named_exists(name: str) -> None:
     named = set(re.findall(r"`((?:\w+/)+[\w.]*)`", (ROOT / name).read_text()))
 
     assert named
-    assert [path for path in named if not ((ROOT / path).exists() or (package / path).exists())] == []
+    missing = {path for path in named if not ((ROOT / path).exists() or (package / path).exists())}
+    assert missing <= {"build/site"}  # which `make docs` makes
 
 
 def test_every_make_target_named_exists() -> None:
