@@ -49,8 +49,17 @@ class LakeTSPartialFailureError(LakeTSError):
     """Some of the work failed; all that could be done was done, and the message lists the rest."""
 
 
+class DBOSSettingError(LakeTSError, ValueError):
+    """A workflow, queue, application version or schema of DBOS is not there, or is not what was asked for."""
+
+
+class DBOSWorkflowError(LakeTSError):
+    """A DBOS workflow ended without success, or did not start or end in time."""
+
+
 # No retry cures these.
 PERMANENT = (
+    DBOSSettingError,
     LakebaseCredentialError,
     LakebaseResolutionError,
     LakebaseSettingError,

@@ -83,26 +83,38 @@ def get_provider_info() -> dict[str, Any]:
                         "approval",
                         "summary",
                     )
-                ],
+                ]
+                + [f"{_PACKAGE}.dbos.enqueue", f"{_PACKAGE}.dbos.operators"],
             }
         ],
         "hooks": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": [f"{_PACKAGE}.hooks.lakebase", f"{_PACKAGE}.hooks.lakets"],
+                "python-modules": [
+                    f"{_PACKAGE}.hooks.lakebase",
+                    f"{_PACKAGE}.hooks.lakets",
+                    f"{_PACKAGE}.dbos.hook",
+                ],
             }
         ],
         "sensors": [
             {
                 "integration-name": _INTEGRATION,
-                "python-modules": [f"{_PACKAGE}.sensors.{job}" for job in ("durability", "rollups")],
+                "python-modules": [
+                    *(f"{_PACKAGE}.sensors.{job}" for job in ("durability", "rollups")),
+                    f"{_PACKAGE}.dbos.sensor",
+                ],
             }
         ],
         "triggers": [
             {
                 "integration-name": _INTEGRATION,
                 "python-modules": [
-                    f"{_PACKAGE}.triggers.{job}" for job in ("durability", "tiering", "retention", "rollups")
+                    *(
+                        f"{_PACKAGE}.triggers.{job}"
+                        for job in ("durability", "tiering", "retention", "rollups")
+                    ),
+                    f"{_PACKAGE}.dbos.trigger",
                 ],
             }
         ],

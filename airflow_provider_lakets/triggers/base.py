@@ -11,7 +11,6 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from airflow_provider_lakets.hooks.lakets import LakeTSHook
     from airflow_provider_lakets.triggers.watch import Waiting, Watch
 
 REACHED, TIMED_OUT, FAILED = "reached", "timed_out", "failed"
@@ -93,13 +92,16 @@ class LakeTSBaseTrigger(BaseTrigger):
                     return
                 if waiting != before:
                     self.log.info("Waiting for %s", listed(waiting))
-            left = (self.deadline - datetime.now(timezone.utc)).total_seconds()
+            left = (self._give_up_at() - datetime.now(timezone.utc)).total_seconds()
             if left <= 0:
                 yield _event(TIMED_OUT, waiting=waiting, message=message)
                 return
             await asyncio.sleep(min(left, self._pause(failures)))
 
-    def _make_hook(self) -> LakeTSHook:
+    def _give_up_at(self) -> datetime:
+        return self.deadline
+
+    def _make_hook(self) -> Any:
         from airflow_provider_lakets.hooks.lakets import LakeTSHook
         from airflow_provider_lakets.login.settings import application_name
 
@@ -115,7 +117,7 @@ class LakeTSBaseTrigger(BaseTrigger):
             lock_timeout="2s",
         )
 
-    async def _look(self, hook: LakeTSHook) -> Waiting:
+    async def _look(self, hook: Any) -> Waiting:
         from airflow_provider_lakets.triggers.watch import alook
 
         return await alook(hook, self.watch())

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
+import subprocess
+import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +20,7 @@ from airflow_provider_lakets.local.client import LocalServer
 from tests.superuser import superuser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _numbers = itertools.count()
 
@@ -64,3 +69,132 @@ def native_url(lake: LocalServer, admin: psycopg.Connection) -> Iterator[str]:
     )
     yield f"postgresql://{role}:p%40ss%2Fword@127.0.0.1:{lake.state.port}/databricks_postgres?sslmode=require"
     admin.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(role)))
+
+
+class App:
+    """
+    The program of a test, in a schema of its own; it is killed at the end.
+
+    :param lake: Where its database is.
+    :param schema: Of its system tables.
+    """
+
+    def __init__(self, lake: LocalServer, url: str, schema: str) -> None:
+        self.schema = schema
+        self._environ = {**os.environ, **lake.env(), "APP_URL": url, "APP_SCHEMA": schema}
+        self._environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self, *arguments: str) -> None:
+        """Start it, and return when it is ready."""
+        command = [sys.executable, str(Path(__file__).with_name("app.py")), *arguments]
+        self._process = process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=self._environ
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() == "ready":
+                return
+        raise AssertionError(f"the program ended with {process.wait()}")
+
+    def kill(self) -> None:
+        """End it as kill -9 does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
+
+
+class Effects:
+    """What the steps of a program did, and what stands in their way."""
+
+    def __init__(self, admin: psycopg.Connection) -> None:
+        self._conn = admin
+
+    def of(self, name: str) -> list[int]:
+        """Return the steps that have begun, in their order."""
+        rows = self._conn.execute("SELECT step FROM app.effects WHERE name = %s ORDER BY at", [name])
+        return [row[0] for row in rows]
+
+    def shut(self, name: str, step: int) -> None:
+        self._conn.execute("INSERT INTO app.shut VALUES (%s, %s)", [name, step])
+
+    def open(self, name: str, step: int) -> None:
+        self._conn.execute("DELETE FROM app.shut WHERE (name, step) = (%s, %s)", [name, step])
+
+    def break_(self, name: str, step: int) -> None:
+        self._conn.execute("INSERT INTO app.broken VALUES (%s, %s)", [name, step])
+
+    def mend(self, name: str, step: int) -> None:
+        self._conn.execute("DELETE FROM app.broken WHERE (name, step) = (%s, %s)", [name, step])
+
+    def wait_for(self, name: str, step: int) -> None:
+        """Return once a step has begun."""
+        wait_until(lambda: step in self.of(name), f"{name} is in step {step}")
+
+
+def wait_until(is_so: Callable[[], object], what: str) -> None:
+    """Return once something is so."""
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline, f"not so: {what}"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def effects(lake: LocalServer) -> Iterator[Effects]:
+    with psycopg.connect(superuser(lake), autocommit=True) as conn:
+        owner = sql.Identifier(lake.state.owner.client_id)
+        conn.execute("CREATE SCHEMA app")
+        conn.execute(
+            "CREATE TABLE app.effects (name text, step int, at timestamptz DEFAULT clock_timestamp());"
+            "CREATE TABLE app.shut (name text, step int); CREATE TABLE app.broken (name text, step int)"
+        )
+        conn.execute(sql.SQL("GRANT ALL ON SCHEMA app TO {}").format(owner))
+        conn.execute(sql.SQL("GRANT ALL ON ALL TABLES IN SCHEMA app TO {}").format(owner))
+        yield Effects(conn)
+
+
+def session_url(lake: LocalServer) -> str:
+    state = lake.state
+    return f"postgresql://{state.owner.client_id}@127.0.0.1:{state.port}/databricks_postgres?sslmode=require"
+
+
+@pytest.fixture(scope="session")
+def app(lake: LocalServer, effects: Effects) -> Iterator[App]:
+    """Yield a program that runs for the whole session; its system tables are in schema dbos."""
+    app = App(lake, session_url(lake), "dbos")
+    app.start("pickled")
+    yield app
+    app.kill()
+
+
+@pytest.fixture
+def own_app(lake: LocalServer, effects: Effects) -> Iterator[App]:
+    """Yield a program of the test's own, which does not run yet."""
+    app = App(lake, session_url(lake), f"dbos_{next(_numbers)}")
+    yield app
+    app.kill()
+
+
+@pytest.fixture
+def connection(lake: LocalServer, url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let lakebase_default lead to the system database, by OAuth."""
+    state = lake.state
+    extra = {"sslmode": "require"}
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_LAKEBASE_DEFAULT",
+        json.dumps(
+            {
+                "conn_type": "lakebase",
+                "host": "127.0.0.1",
+                "port": state.port,
+                "login": state.owner.client_id,
+                "schema": "databricks_postgres",
+                "extra": extra,
+            }
+        ),
+    )
+    return "lakebase_default"

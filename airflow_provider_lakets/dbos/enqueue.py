@@ -1,0 +1,346 @@
+"""Start DBOS workflows from Airflow, each once, and wait for them."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+from airflow_provider_lakets.compat import TaskDeferralTimeout, fail
+from airflow_provider_lakets.dbos.base import DBOSBaseOperator
+from airflow_provider_lakets.dbos.workflows.start import Order, bring_up, enqueue_all
+from airflow_provider_lakets.deferral import (
+    GRACE,
+    as_seconds,
+    check_interval,
+    deadline,
+    is_of_this_try,
+    raise_if_failed,
+    this_try,
+)
+from airflow_provider_lakets.exceptions import DBOSWorkflowError, wrapped
+from airflow_provider_lakets.operators._arguments import as_name, is_nothing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow.sdk import Context
+
+    from airflow_provider_lakets.dbos.hook import DBOSHook
+
+OnTerminal = Literal["attach", "resume", "rewind", "fork", "new"]
+
+PROBLEMS_SHOWN = 20
+
+
+class DBOSEnqueueOperator(DBOSBaseOperator):
+    """
+    Enqueue a DBOS workflow once, wait until it has ended, and return its result.
+
+    The id of the workflow is made of DAG, run, task and map index, so retries, cleared tasks and several
+    schedulers find the workflow that is there. What happens to one that has ended, and whose end Airflow has
+    told, is said by ``on_terminal``: ``attach`` tells the same end again; ``resume`` lets one go on that was
+    cancelled or given up; ``rewind`` runs it again under its id, ``fork`` under another, both from
+    ``from_step`` on; ``new`` starts another. An end that Airflow has not told yet is told first.
+
+    With ``items`` it starts a workflow for each of them, all in one transaction, and returns the list of
+    their results: in place of thousands of mapped tasks.
+
+    :param workflow_name: Name of the workflow: the qualified name of its function. (templated)
+    :param queue_name: The queue, which must be there. (templated)
+    :param args: Positional arguments of the workflow. (templated)
+    :param kwargs: Named arguments. (templated)
+    :param items: A list with the arguments of each workflow: a dict of named ones, a list of positional ones,
+        or a value that is the only one; after ``args`` and ``kwargs``. (templated)
+    :param class_name: Class of a workflow that is a method.
+    :param instance_name: Name of a configured instance.
+    :param app_version: Version of the application; it must be there. By default the latest. (templated)
+    :param priority: From 1 on; a smaller number goes first, and no number before all.
+    :param deduplication_id: At most one workflow of this id is in the queue. (templated)
+    :param duplication_policy: ``reject`` a second one, or ``return-existing``: wait for the first.
+    :param partition_key: For a partitioned queue. (templated)
+    :param delay: How long before it may start.
+    :param workflow_timeout: How long it may run; then DBOS cancels it.
+    :param attributes: What to list it by. (templated)
+    :param workflow_id: An id of your own; by default that of the task. (templated)
+    :param on_terminal: What to do with a workflow that has ended.
+    :param from_step: Step for ``rewind`` and ``fork``; by default the one that failed, or the first.
+    :param wait: Whether to wait; else the id is returned, of ``items`` the list of ids.
+    :param deferrable: Whether to wait in the triggerer.
+    :param poll_interval: Seconds between two looks.
+    :param start_timeout: How long it may wait in its queue, after its delay; of ``items`` the first. None
+        is no limit.
+    :param end_timeout: How long to wait for the end. The workflow goes on, and a retry waits for it again.
+    :param cancel_on_kill: Whether it is cancelled when the task is stopped; a cleared task resumes it.
+    :param cancel_children: Whether the workflows that it started are, too.
+    """
+
+    template_fields: Sequence[str] = (
+        *DBOSBaseOperator.template_fields,
+        "workflow_name",
+        "queue_name",
+        "args",
+        "kwargs",
+        "items",
+        "app_version",
+        "deduplication_id",
+        "partition_key",
+        "attributes",
+        "workflow_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        workflow_name: str,
+        queue_name: str,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        items: Any = None,
+        class_name: str | None = None,
+        instance_name: str | None = None,
+        app_version: str | None = None,
+        priority: int | None = None,
+        deduplication_id: str | None = None,
+        duplication_policy: Literal["reject", "return-existing"] = "reject",
+        partition_key: str | None = None,
+        delay: timedelta | float | None = None,
+        workflow_timeout: timedelta | float | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        workflow_id: str | None = None,
+        on_terminal: OnTerminal = "attach",
+        from_step: int | None = None,
+        wait: bool = True,
+        deferrable: bool = True,
+        poll_interval: float = 10,
+        start_timeout: timedelta | float | None = timedelta(hours=1),
+        end_timeout: timedelta | float = timedelta(days=1),
+        cancel_on_kill: bool = True,
+        cancel_children: bool = False,
+        **more: Any,
+    ) -> None:
+        super().__init__(**more)
+        if on_terminal not in ("attach", "resume", "rewind", "fork", "new"):
+            raise ValueError(f"on_terminal is {on_terminal!r}. Give attach, resume, rewind, fork or new.")
+        if from_step is not None and on_terminal not in ("rewind", "fork"):
+            raise ValueError(f"from_step is for on_terminal rewind and fork; it is {on_terminal!r}.")
+        if from_step is not None and from_step < 1:
+            raise ValueError(f"from_step is {from_step}. Steps are counted from 1 on.")
+        if items is not None and (deduplication_id is not None or workflow_id is not None):
+            raise ValueError(
+                "With items there are many workflows: take out deduplication_id and workflow_id."
+            )
+        if items is not None and on_terminal in ("fork", "new"):
+            raise ValueError(f"With items on_terminal cannot be {on_terminal!r}: their ids are the tasks'.")
+        if items is not None and delay is not None:
+            raise ValueError("With items there is no delay. Take it out, or have the workflow sleep.")
+        self.workflow_name = workflow_name
+        self.queue_name = queue_name
+        self.args = args
+        self.kwargs = kwargs
+        self.items = items
+        self.class_name = class_name
+        self.instance_name = instance_name
+        self.app_version = app_version
+        self.priority = priority
+        self.deduplication_id = deduplication_id
+        self.duplication_policy = duplication_policy
+        self.partition_key = partition_key
+        self.delay = None if delay is None else as_seconds(delay)
+        self.workflow_timeout = None if workflow_timeout is None else as_seconds(workflow_timeout)
+        self.attributes = attributes
+        self.workflow_id = workflow_id
+        self.on_terminal = on_terminal
+        self.from_step = from_step
+        self.wait = wait
+        self.deferrable = deferrable
+        self.poll_interval = check_interval(poll_interval)
+        self.start_timeout = None if start_timeout is None else as_seconds(start_timeout)
+        self.end_timeout = as_seconds(end_timeout)
+        self.cancel_on_kill = cancel_on_kill
+        self.cancel_children = cancel_children
+        self._has_items = items is not None
+        self._running: list[str] = []
+
+    def execute(self, context: Context) -> Any:
+        """Start what is not there, and wait."""
+        with self.dbos() as hook:
+            order = self.order(context)
+            if self._has_items:
+                ids = enqueue_all(hook, order, self._items(), self.on_terminal, self.from_step)
+            else:
+                ids = [bring_up(hook, order, self.on_terminal, self.from_step)]
+            self.log.info("DBOS workflow(s): %s", ids if len(ids) <= PROBLEMS_SHOWN else len(ids))
+            if not self.wait:
+                return ids if self._has_items else ids[0]
+            if not self._all_ended(hook, ids):
+                self._running = ids
+                if self.deferrable:
+                    self._defer(context, order, ids)
+                self._wait_here(hook, ids)
+            return self._finish(hook, ids)
+
+    def order(self, context: Context) -> Order:
+        """Return what to start."""
+        return Order.of(
+            context,
+            workflow_name=as_name(self.workflow_name, "workflow_name"),
+            queue_name=as_name(self.queue_name, "queue_name"),
+            args=self.args,
+            kwargs=self.kwargs,
+            class_name=self.class_name,
+            instance_name=self.instance_name,
+            app_version=None if self.app_version is None else as_name(self.app_version, "app_version"),
+            priority=self.priority,
+            deduplication_id=self.deduplication_id,
+            duplication_policy=self.duplication_policy,
+            queue_partition_key=self.partition_key,
+            delay_seconds=self.delay,
+            workflow_timeout=self.workflow_timeout,
+            attributes=self.attributes,
+            workflow_id=None if self.workflow_id is None else as_name(self.workflow_id, "workflow_id"),
+        )
+
+    def execute_complete(
+        self, context: Context, event: Mapping[str, Any], workflow_ids: Sequence[str] = ()
+    ) -> Any:
+        """Return the result, or say why there is none."""
+        raise_if_failed(event)
+        with self.dbos() as hook:
+            # Those of items are not kept with the task: there may be thousands.
+            ids = list(workflow_ids) or self.order(context).item_ids(hook, self._items())
+            return self._finish(hook, ids)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a wait, even one that no triggerer saw to; begin anew in a new try."""
+        arguments = dict(next_kwargs or {})
+        if not is_of_this_try(arguments, context):
+            return self.execute(context)
+        try:
+            return super().resume_execution(next_method, arguments, context)
+        except TaskDeferralTimeout:
+            self.log.warning("The triggerer did not answer in time; is one running?")
+            arguments.pop("event", None)
+            return self.execute_complete(context, {"status": "timed_out"}, **arguments)
+
+    def on_kill(self) -> None:
+        """Cancel what is waited for, so that it does not run on unseen."""
+        if self.cancel_on_kill and self._running:
+            from airflow_provider_lakets.dbos.workflows.control import stop
+
+            hook = self.make_hook()
+            try:
+                stopped = stop(hook, self._running, prefix=None, children=self.cancel_children)
+                self.log.info("Cancelled %d DBOS workflow(s)", len(stopped))
+            finally:
+                hook.close()
+
+    def _items(self) -> list[Any]:
+        if isinstance(self.items, (str, bytes, dict)) or self.items is None:
+            fail(f"items must be a list, not {self.items!r}. Set render_template_as_native_obj in the DAG.")
+        found = list(self.items)
+        for place, item in enumerate(found):
+            if item is None or (isinstance(item, str) and is_nothing(item)):
+                fail(f"Item {place + 1} of {len(found)} is {item!r}, which is nothing.")
+        return found
+
+    def _defer(self, context: Context, order: Order, ids: list[str]) -> NoReturn:
+        from airflow_provider_lakets.dbos.trigger import DBOSWorkflowTrigger
+
+        to_start = None if self.start_timeout is None else self.start_timeout + (self.delay or 0)
+        # Thousands of ids would be kept with the trigger: what they begin with does as well.
+        which: dict[str, Any] = {"workflow_ids": ids}
+        if self._has_items:
+            which = {"prefix": f"{order.workflow_id}/"}
+        self.defer(
+            trigger=DBOSWorkflowTrigger(
+                **which,
+                start_deadline=None if to_start is None else deadline(to_start),
+                deadline=deadline(self.end_timeout),
+                poll_interval=self.poll_interval,
+                stop_on_kill=self.cancel_on_kill,
+                stop_children=self.cancel_children,
+                lakebase_conn_id=self.lakebase_conn_id,
+                dbos_schema=self.dbos_schema,
+                application=self.application,
+            ),
+            method_name="execute_complete",
+            kwargs={**this_try(context), **({} if self._has_items else {"workflow_ids": ids})},
+            timeout=timedelta(seconds=self.end_timeout) + GRACE,
+        )
+
+    def _wait_here(self, hook: DBOSHook, ids: list[str]) -> None:
+        from airflow_provider_lakets.dbos.workflows.outcomes import WAITING
+
+        begun = time.monotonic()
+        to_start = None if self.start_timeout is None else self.start_timeout + (self.delay or 0)
+        while True:
+            found = hook.statuses(ids)
+            if all(one.status not in ("PENDING", *WAITING) for one in found.values()):
+                return
+            passed = time.monotonic() - begun
+            waits = all(one.status in WAITING for one in found.values())
+            if passed > self.end_timeout or (waits and to_start is not None and passed > to_start):
+                return
+            time.sleep(self.poll_interval)
+
+    def _all_ended(self, hook: DBOSHook, ids: list[str]) -> bool:
+        from airflow_provider_lakets.dbos.workflows.outcomes import has_ended
+
+        found = hook.statuses(ids)
+        return len(found) == len(ids) and all(has_ended(one) for one in found.values())
+
+    def _finish(self, hook: DBOSHook, ids: list[str]) -> Any:
+        """Return the results; what has not ended, or not well, fails the task."""
+        from airflow_provider_lakets.dbos.workflows.control import mark
+        from airflow_provider_lakets.dbos.workflows.ids import TOLD
+        from airflow_provider_lakets.dbos.workflows.outcomes import SUCCESS, explain, has_ended, read_results
+
+        found = hook.statuses(ids)
+        if missing := [one for one in ids if one not in found]:
+            fail(f"{len(missing)} DBOS workflow(s) are not there any more, such as {missing[0]}.")
+        self._raise_unended(ids, found)
+        results = read_results(hook, [name for name in ids if found[name].status == SUCCESS])
+        problems = explain(hook, found)
+        if not self._has_items and has_ended(found[ids[0]]):
+            mark(hook, ids[0], TOLD)
+        self._running = []
+        if problems:
+            self._raise_problems(problems, len(ids))
+        return [results[name] for name in ids] if self._has_items else results[ids[0]]
+
+    def _raise_unended(self, ids: list[str], found: Mapping[str, Any]) -> None:
+        from airflow_provider_lakets.dbos.workflows.outcomes import WAITING, has_ended
+
+        left = [found[name] for name in ids if not has_ended(found[name])]
+        if not left:
+            return
+        some = left[0]
+        if all(one.status in WAITING for one in found.values()):
+            patience = timedelta(seconds=self.start_timeout or self.end_timeout)
+            version = f"version {some.app_version}" if some.app_version else "the latest version"
+            raise DBOSWorkflowError(
+                wrapped(
+                    f"DBOS workflow {some.name!r} ({some.workflow_id}) has not started in {patience}: it is "
+                    f"{some.status} in queue {some.queue_name!r}. See that a program of {version}, of "
+                    f"application {some.application_name or 'any'}, runs and takes from this queue. "
+                    "A retry waits again."
+                )
+            )
+        patience = timedelta(seconds=self.end_timeout)
+        raise DBOSWorkflowError(
+            wrapped(
+                f"{len(left)} of {len(ids)} DBOS workflow(s) have not ended in {patience}, such as "
+                f"{some.workflow_id}, which is {some.status}. They go on; a retry waits again."
+            )
+        )
+
+    def _raise_problems(self, problems: Mapping[str, str], count: int) -> NoReturn:
+        lines = list(problems.values())
+        if self._has_items:
+            more = [f"... and {len(lines) - PROBLEMS_SHOWN} more"] if len(lines) > PROBLEMS_SHOWN else []
+            lines = [f"{len(lines)} of {count} workflows failed.", *lines[:PROBLEMS_SHOWN], *more]
+        message = "\n".join(lines)
+        if self.on_terminal == "attach":
+            fail(message)  # another try would find the same end
+        raise DBOSWorkflowError(wrapped(message))

@@ -1,0 +1,343 @@
+"""List DBOS workflows, and cancel, resume or fork them; made for dynamic task mapping."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lakets.compat import fail
+from airflow_provider_lakets.dbos.base import DBOSBaseOperator
+from airflow_provider_lakets.operators._arguments import as_name, is_nothing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow.sdk import Context
+    from dbos import WorkflowStatus
+
+    from airflow_provider_lakets.dbos.hook import DBOSHook
+    from airflow_provider_lakets.dbos.workflows.outcomes import Step
+
+STATUSES = (
+    "ENQUEUED",
+    "DELAYED",
+    "PENDING",
+    "SUCCESS",
+    "ERROR",
+    "CANCELLED",
+    "MAX_RECOVERY_ATTEMPTS_EXCEEDED",
+)
+
+
+class DBOSListWorkflowsOperator(DBOSBaseOperator):
+    """
+    Return the workflows that fit, oldest first.
+
+    Each is a dict with ``workflow_id``, ``name``, ``status``, ``queue_name``, ``created_at``,
+    ``completed_at`` and, of those in ERROR, ``failed_step`` and ``failed_step_name``. What they were given
+    and returned is not read.
+
+    :param status: One status or several. (templated)
+    :param workflow_name: One name or several. (templated)
+    :param queue_name: The queue. (templated)
+    :param created_after: An instant, as ISO 8601 text or a datetime; without a zone it is UTC. (templated)
+    :param created_before: Likewise. (templated)
+    :param completed_after: Likewise. (templated)
+    :param completed_before: Likewise. (templated)
+    :param attributes: What their attributes must hold. (templated)
+    :param failed_in_step: Number or name of the step in which they failed. (templated)
+    :param limit: The most there may be; more fail the task, since some would be left out without a word.
+    """
+
+    template_fields: Sequence[str] = (
+        *DBOSBaseOperator.template_fields,
+        "status",
+        "workflow_name",
+        "queue_name",
+        "created_after",
+        "created_before",
+        "completed_after",
+        "completed_before",
+        "attributes",
+        "failed_in_step",
+    )
+
+    def __init__(
+        self,
+        *,
+        status: str | Sequence[str] | None = None,
+        workflow_name: str | Sequence[str] | None = None,
+        queue_name: str | None = None,
+        created_after: str | datetime | None = None,
+        created_before: str | datetime | None = None,
+        completed_after: str | datetime | None = None,
+        completed_before: str | datetime | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        failed_in_step: int | str | None = None,
+        limit: int = 1000,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if limit < 1:
+            raise ValueError(f"limit is {limit}. Give 1 or more.")
+        self.status = status
+        self.workflow_name = workflow_name
+        self.queue_name = queue_name
+        self.created_after = created_after
+        self.created_before = created_before
+        self.completed_after = completed_after
+        self.completed_before = completed_before
+        self.attributes = attributes
+        self.failed_in_step = failed_in_step
+        self.limit = limit
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Return them."""
+        from airflow_provider_lakets.dbos.workflows.outcomes import ERROR, failed_steps
+
+        times = ("created_after", "created_before", "completed_after", "completed_before")
+        after, before, ended_after, ended_before = (_instant(getattr(self, name), name) for name in times)
+        with self.dbos() as hook:
+            with hook.doing("Listing DBOS workflows") as client:
+                found = client.list_workflows(
+                    status=self._statuses(),
+                    name=_texts(self.workflow_name, "workflow_name"),
+                    queue_name=None if self.queue_name is None else as_name(self.queue_name, "queue_name"),
+                    start_time=after,
+                    end_time=before,
+                    completed_after=ended_after,
+                    completed_before=ended_before,
+                    attributes=dict(self.attributes) if self.attributes else None,
+                    limit=self.limit + 1,
+                    load_input=False,
+                    load_output=False,
+                )
+            if len(found) > self.limit:
+                fail(f"More than {self.limit} DBOS workflows fit. Narrow the search, or raise limit.")
+            steps = failed_steps(hook, [one.workflow_id for one in found if one.status == ERROR])
+        listed = [_listed(one, steps.get(one.workflow_id)) for one in found]
+        return [one for one in listed if self._fits(one)]
+
+    def _statuses(self) -> list[str] | None:
+        given = _texts(self.status, "status")
+        if self.failed_in_step is not None and given is None:
+            return ["ERROR"]
+        for one in given or ():
+            if one not in STATUSES:
+                fail(f"There is no status {one!r}. There are: {', '.join(STATUSES)}.")
+        return given
+
+    def _fits(self, workflow: Mapping[str, Any]) -> bool:
+        step = self.failed_in_step
+        if step is None:
+            return True
+        if is_nothing(step):
+            fail(f"failed_in_step was rendered to {step!r}, which names no step.")
+        return str(step) in (str(workflow["failed_step"]), workflow["failed_step_name"])
+
+
+class DBOSControlOperator(DBOSBaseOperator):
+    """
+    Base of the operators that do something to workflows.
+
+    :param workflow_id: One id, one entry of what ``DBOSListWorkflowsOperator`` returns, or a list of such.
+        (templated)
+    """
+
+    template_fields: Sequence[str] = (*DBOSBaseOperator.template_fields, "workflow_id")
+
+    def __init__(self, *, workflow_id: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.workflow_id = workflow_id
+
+    def execute(self, context: Context) -> list[str]:
+        """Do it to each; the ids are returned."""
+        ids = _ids(self.workflow_id)
+        with self.dbos() as hook:
+            found = hook.statuses(ids)
+            if missing := [one for one in ids if one not in found]:
+                fail(f"{len(missing)} of {len(ids)} DBOS workflow(s) are not there, such as {missing[0]!r}.")
+            return self.act(hook, [found[one] for one in ids], context)
+
+    def act(self, hook: DBOSHook, found: Sequence[WorkflowStatus], context: Context) -> list[str]:
+        """Do it."""
+        raise NotImplementedError
+
+
+class DBOSCancelOperator(DBOSControlOperator):
+    """
+    Cancel workflows; those that have ended are left alone.
+
+    A step that runs is not torn out: the workflow stops before its next one.
+
+    :param workflow_id: One or several. (templated)
+    :param cancel_children: Whether the workflows that they started are cancelled, too.
+    """
+
+    def __init__(self, *, cancel_children: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.cancel_children = cancel_children
+
+    def act(self, hook: DBOSHook, found: Sequence[WorkflowStatus], context: Context) -> list[str]:
+        """Cancel those that are active; return their ids."""
+        from airflow_provider_lakets.dbos.workflows.outcomes import has_ended
+
+        active = [one.workflow_id for one in found if not has_ended(one)]
+        with hook.doing(f"Cancelling {len(active)} DBOS workflow(s)") as client:
+            client.cancel_workflows(active, cancel_children=self.cancel_children)
+        self.log.info("Cancelled %d; %d had ended", len(active), len(found) - len(active))
+        return active
+
+
+class DBOSResumeOperator(DBOSControlOperator):
+    """
+    Let workflows go on that were cancelled or given up, from where they were.
+
+    Those that are active already are left alone, those that succeeded or failed are refused.
+
+    :param workflow_id: One or several. (templated)
+    :param queue_name: A queue to put them into; by default they start at once. (templated)
+    """
+
+    template_fields: Sequence[str] = (*DBOSControlOperator.template_fields, "queue_name")
+
+    def __init__(self, *, queue_name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.queue_name = queue_name
+
+    def act(self, hook: DBOSHook, found: Sequence[WorkflowStatus], context: Context) -> list[str]:
+        """Resume them; return the ids of those that were not active."""
+        from airflow_provider_lakets.dbos.workflows.control import RESUMABLE, resume
+        from airflow_provider_lakets.dbos.workflows.outcomes import has_ended
+
+        queue = _queue(hook, self.queue_name)
+        ended = [one for one in found if has_ended(one)]
+        # The ones to refuse come first: nothing is resumed then.
+        for one in sorted(ended, key=lambda one: one.status in RESUMABLE):
+            resume(hook, one, queue)
+        return [one.workflow_id for one in ended]
+
+
+class DBOSForkOperator(DBOSControlOperator):
+    """
+    Run workflows again under new ids, from a step on; what earlier steps returned is taken over.
+
+    Returns the new ids. A retry or a cleared task forks nothing a second time.
+
+    :param workflow_id: One or several. (templated)
+    :param start_step: The step; by default the one that failed, or the first. (templated)
+    :param app_version: Version to run them with, such as one in which the step is mended; by default the
+        latest. (templated)
+    :param queue_name: A queue to put them into; by default they start at once. (templated)
+    """
+
+    template_fields: Sequence[str] = (
+        *DBOSControlOperator.template_fields,
+        "start_step",
+        "app_version",
+        "queue_name",
+    )
+
+    def __init__(
+        self,
+        *,
+        start_step: int | str | None = None,
+        app_version: str | None = None,
+        queue_name: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.start_step = start_step
+        self.app_version = app_version
+        self.queue_name = queue_name
+
+    def act(self, hook: DBOSHook, found: Sequence[WorkflowStatus], context: Context) -> list[str]:
+        """Fork them; return the new ids."""
+        from airflow_provider_lakets.dbos.workflows.control import fork
+        from airflow_provider_lakets.dbos.workflows.ids import digest, task_id_of
+
+        queue, version = _queue(hook, self.queue_name), self.app_version
+        if version is not None:
+            hook.check_version(as_name(version, "app_version"))
+        made = []
+        for one in found:
+            new_id = f"{task_id_of(context)}/{digest(one.workflow_id)}"
+            fork(hook, one.workflow_id, new_id, self._step(), queue_name=queue, application_version=version)
+            self.log.info("%s goes on as %s", one.workflow_id, new_id)
+            made.append(new_id)
+        return made
+
+    def _step(self) -> int | None:
+        if self.start_step is None:
+            return None
+        text = str(self.start_step).strip()
+        if not text.isascii() or not text.isdecimal() or int(text) < 1:
+            fail(f"start_step is {self.start_step!r}. Steps are counted from 1 on.")
+        return int(text)
+
+
+def _queue(hook: DBOSHook, queue_name: str | None) -> str | None:
+    if queue_name is not None:
+        hook.find_queue(as_name(queue_name, "queue_name"))
+    return queue_name
+
+
+def _ids(given: Any) -> list[str]:
+    """Return the ids, in their order, each once."""
+    entries = [given] if isinstance(given, (str, dict)) else given
+    if is_nothing(given) or not hasattr(entries, "__iter__"):
+        fail(f"workflow_id was rendered to {given!r}, which names no workflow.")
+    ids: list[str] = []
+    for entry in entries:
+        one = entry.get("workflow_id") if isinstance(entry, dict) else entry
+        if not isinstance(one, str) or is_nothing(one):
+            fail(f"workflow_id must be an id or a list of ids; one of them is {one!r}.")
+        ids.append(one)
+    return list(dict.fromkeys(ids))
+
+
+def _texts(given: str | Sequence[str] | None, name: str) -> list[str] | None:
+    if given is None:
+        return None
+    texts = [given] if isinstance(given, str) else list(given)
+    if is_nothing(texts) or any(is_nothing(one) for one in texts):
+        fail(f"{name} was rendered to {given!r}, which is nothing. Leave it out for all.")
+    return texts
+
+
+def _instant(given: str | datetime | None, name: str) -> str | None:
+    """Return an instant as DBOS reads it, in UTC unless it says otherwise."""
+    if given is None:
+        return None
+    try:
+        moment = (
+            given
+            if isinstance(given, datetime)
+            else datetime.fromisoformat(given.strip().replace("Z", "+00:00"))
+        )
+    except ValueError:
+        fail(f"{name} is {given!r}. Give an instant such as 2025-06-01T03:00:00+00:00.")
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).isoformat()
+
+
+def _parsed(text: str) -> datetime:
+    return datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+
+
+def _listed(status: WorkflowStatus, step: Step | None) -> dict[str, Any]:
+    return {
+        "workflow_id": status.workflow_id,
+        "name": status.name,
+        "status": status.status,
+        "queue_name": status.queue_name,
+        "created_at": _iso(status.created_at),
+        "completed_at": _iso(status.completed_at),
+        "failed_step": step.number if step else None,
+        "failed_step_name": step.name if step else None,
+    }
+
+
+def _iso(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).isoformat()

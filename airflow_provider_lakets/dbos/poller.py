@@ -1,0 +1,115 @@
+"""
+One query for all workflows that the triggers of a process wait for, connection by connection.
+
+Triggers that look at about the same time are gathered, and what they wait for is asked for together. No
+session is held between two looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from airflow_provider_lakets.dbos.hook import DBOSHook
+
+    Key = tuple[str, str, str | None]
+
+GATHER_SECONDS = 0.2
+
+# What is asked is a blocking call, in a thread; DBOS' own asynchronous calls are the same.
+Statuses = dict[str, str]
+
+_pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Key, Poller]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+class Poller:
+    """
+    Ask for the statuses of workflows.
+
+    :param make_hook: Makes the hook that asks; it is kept, its sessions are not.
+    """
+
+    def __init__(self, make_hook: Callable[[], DBOSHook]) -> None:
+        self._make_hook = make_hook
+        self._hook: DBOSHook | None = None
+        self._asking: list[tuple[frozenset[str], str | None, asyncio.Future[Statuses]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def look(self, workflow_ids: Iterable[str], prefix: str | None = None) -> Statuses:
+        """
+        Return the statuses of workflows by id; those that are not there are left out.
+
+        :param workflow_ids: Their ids.
+        :param prefix: What the ids of further ones begin with; of these the active ones are told.
+        """
+        answer: asyncio.Future[Statuses] = asyncio.get_running_loop().create_future()
+        self._asking.append((frozenset(workflow_ids), prefix, answer))
+        if self._task is None:
+            self._task = asyncio.create_task(self._answer_soon())
+        return await answer
+
+    async def _answer_soon(self) -> None:
+        from asgiref.sync import sync_to_async
+
+        await asyncio.sleep(GATHER_SECONDS)
+        asking, self._asking, self._task = self._asking, [], None
+        asking = [one for one in asking if not one[2].done()]  # triggers that were cancelled meanwhile
+        ids = sorted(set().union(*(one[0] for one in asking)))
+        prefixes = sorted({one[1] for one in asking if one[1]})
+        try:
+            found = await sync_to_async(self._ask, thread_sensitive=False)(ids, prefixes)
+        except BaseException as err:
+            for *_, answer in asking:
+                if not answer.done():
+                    answer.set_exception(err)
+            if not isinstance(err, Exception):
+                raise
+            return
+        for wanted, prefix, answer in asking:
+            if not answer.done():
+                answer.set_result(
+                    {
+                        name: status
+                        for name, status in found.items()
+                        if name in wanted or (prefix and name.startswith(prefix))
+                    }
+                )
+
+    def _ask(self, ids: list[str], prefixes: list[str]) -> Statuses:
+        from airflow_provider_lakets.dbos.workflows.outcomes import ACTIVE
+
+        if self._hook is None:
+            self._hook = self._make_hook()
+        found = {name: one.status for name, one in self._hook.statuses(ids).items()} if ids else {}
+        if prefixes:
+            with self._hook.doing("Looking up the active workflows of tasks") as client:
+                active = client.list_workflows(
+                    workflow_id_prefix=prefixes, status=[*ACTIVE], load_input=False, load_output=False
+                )
+            found.update({one.workflow_id: one.status for one in active})
+        return {name: str(status) for name, status in found.items()}
+
+
+def poller_of(conn_id: str, schema: str, application: str | None) -> Poller:
+    """Return the one poller of a connection in this process; sessions are named after it."""
+
+    def make_hook() -> Any:
+        from airflow_provider_lakets.dbos.hook import DBOSHook
+
+        return DBOSHook(
+            conn_id,
+            dbos_schema=schema,
+            application=application,
+            pooled=False,
+            application_name="airflow-triggerer/dbos",
+            statement_timeout="5min",
+        )
+
+    pollers = _pollers.setdefault(asyncio.get_running_loop(), {})
+    return pollers.setdefault((conn_id, schema, application), Poller(make_hook))

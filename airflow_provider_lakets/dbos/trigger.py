@@ -1,0 +1,112 @@
+"""Wait until workflows have ended."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from airflow_provider_lakets.dbos.poller import Poller
+    from airflow_provider_lakets.triggers.watch import Waiting, Watch
+
+_NOT_THERE = "NOT THERE"
+
+
+class DBOSWorkflowTrigger(LakeTSBaseTrigger):
+    """
+    Fire when all of several workflows have ended, however; what they returned is not read here.
+
+    Triggers of one connection look at the same moments, by one query.
+
+    :param workflow_ids: Their ids; one that is not there yet is waited for.
+    :param prefix: What the ids of further ones begin with, in place of many ids.
+    :param start_deadline: When to give up if none has started, before ``deadline``.
+    :param stop_on_kill: Whether they are cancelled when a user stops, clears or marks the deferred task.
+    :param stop_children: Whether their children are, too.
+    """
+
+    def __init__(
+        self,
+        *,
+        workflow_ids: Sequence[str] = (),
+        prefix: str | None = None,
+        start_deadline: datetime | None = None,
+        stop_on_kill: bool = False,
+        stop_children: bool = False,
+        dbos_schema: str = "dbos",
+        application: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.workflow_ids = list(workflow_ids)
+        self.prefix = prefix
+        self.start_deadline = start_deadline
+        self.stop_on_kill = stop_on_kill
+        self.stop_children = stop_children
+        self.dbos_schema = dbos_schema
+        self.application = application
+        self._has_started = False
+
+    def arguments(self) -> dict[str, Any]:
+        """Return which workflows, and what to do about them."""
+        return {
+            "workflow_ids": self.workflow_ids,
+            "prefix": self.prefix,
+            "start_deadline": self.start_deadline,
+            "stop_on_kill": self.stop_on_kill,
+            "stop_children": self.stop_children,
+            "dbos_schema": self.dbos_schema,
+            "application": self.application,
+        }
+
+    def watch(self) -> Watch:
+        """Do nothing: DBOS is asked, not LakeTS."""
+        raise NotImplementedError
+
+    async def on_kill(self) -> None:
+        """Cancel the workflows: a user has stopped, cleared or marked the task. From Airflow 3.3 on."""
+        from asgiref.sync import sync_to_async
+
+        if self.stop_on_kill:
+            await sync_to_async(self._stop, thread_sensitive=False)()
+
+    def _make_hook(self) -> None:
+        """Prepare nothing: the poller has the hook."""
+
+    async def _look(self, hook: object) -> Waiting:
+        from airflow_provider_lakets.dbos.workflows.outcomes import ACTIVE, WAITING
+
+        found = await self._poller().look(self.workflow_ids, self.prefix)
+        waiting = {name: found.get(name, _NOT_THERE) for name in self.workflow_ids}
+        waiting.update(found)
+        self._has_started |= any(status not in (*WAITING, _NOT_THERE) for status in waiting.values())
+        return {name: status for name, status in waiting.items() if status in (*ACTIVE, _NOT_THERE)}
+
+    def _give_up_at(self) -> datetime:
+        if self._has_started or self.start_deadline is None:
+            return self.deadline
+        return min(self.start_deadline, self.deadline)
+
+    def _pause(self, failures: int) -> float:
+        pause = super()._pause(failures)
+        # At whole multiples of it, so that the looks of many triggers fall together.
+        return pause if failures else max(pause - time.time() % pause, 0.05)
+
+    def _poller(self) -> Poller:
+        from airflow_provider_lakets.dbos.poller import poller_of
+
+        return poller_of(self.lakebase_conn_id, self.dbos_schema, self.application)
+
+    def _stop(self) -> None:
+        from airflow_provider_lakets.dbos.hook import DBOSHook
+        from airflow_provider_lakets.dbos.workflows.control import stop
+
+        hook = DBOSHook(
+            self.lakebase_conn_id, dbos_schema=self.dbos_schema, application=self.application, pooled=False
+        )
+        stop(hook, self.workflow_ids, prefix=self.prefix, children=self.stop_children)

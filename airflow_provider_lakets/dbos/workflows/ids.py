@@ -1,0 +1,79 @@
+"""
+The ids of workflows that tasks start.
+
+They are made of what stays the same over the tries of a task and for every scheduler: DAG, run, task and map
+index. DBOS keeps one workflow for an id, so a task starts its workflow once. The number of the try is no part
+of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from airflow.sdk import Context
+
+# In the attributes of a workflow: which task started it; up to which end Airflow has told; what Airflow
+# cancelled because its task was stopped.
+STARTED_BY, TOLD, STOPPED = "airflow", "airflow_told", "airflow_stopped"
+
+_SUCCESSOR = re.compile(r"#(\d+)")
+
+
+def task_id_of(context: Context) -> str:
+    """Return the id of the workflow of a task."""
+    ti = context["ti"]
+    parts = [ti.dag_id, ti.run_id, ti.task_id]
+    if (ti.map_index if ti.map_index is not None else -1) >= 0:
+        parts.append(str(ti.map_index))
+    return "/".join(["airflow", *(quote(part, safe=":+@=,") for part in parts)])
+
+
+def started_by(context: Context) -> dict[str, Any]:
+    """Return what the attributes of a workflow say about its task; workflows can be listed by it."""
+    ti = context["ti"]
+    return {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
+
+
+def digest(value: Any) -> str:
+    """Return a short name for arguments; other arguments have another."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def item_ids(base: str, digests: Sequence[str]) -> list[str]:
+    """
+    Return an id for each item: by what it is, not by its place, so that a list in another order fits, too.
+
+    :param base: The task's.
+    :param digests: Of the items; equal ones are counted.
+    """
+    seen: dict[str, int] = {}
+    found = []
+    for one in digests:
+        seen[one] = seen.get(one, 0) + 1
+        found.append(f"{base}/{one}" + (f".{seen[one]}" if seen[one] > 1 else ""))
+    return found
+
+
+def successor(base: str, known: Iterable[str]) -> str:
+    """Return the id after the last of a row: base, base#2, base#3."""
+    return f"{base}#{max(map(number, known), default=1) + 1}"
+
+
+def number(workflow_id: str) -> int:
+    """Return the place of an id in its row."""
+    match = _SUCCESSOR.search(workflow_id.rpartition("/")[2])
+    return int(match[1]) if match else 1
+
+
+def is_of(base: str, workflow_id: str) -> bool:
+    """Tell whether an id belongs to the row of a base."""
+    rest = workflow_id.removeprefix(base)
+    return workflow_id.startswith(base) and (not rest or _SUCCESSOR.fullmatch(rest) is not None)
