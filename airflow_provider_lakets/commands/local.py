@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow_provider_lakets.local.client import LocalServer
 
 app = typer.Typer(
@@ -21,22 +24,40 @@ DEFAULT_FOLDER = Path(".lakets")
 Folder = Annotated[Path, typer.Option(help="Holds all of it.")]
 
 
-def _server(folder: Path, **options: object) -> LocalServer:
+def _port(help_text: str) -> Any:
+    """Return the option of a port."""
+    return typer.Option(min=1, max=65535, help=f"{help_text}; by default the last one used, or a free one.")
+
+
+def _seconds(value: float) -> float:
+    """Return a number of seconds between two rounds; neither a busy loop nor a feed that never comes."""
+    if not 0.1 <= value <= 86_400:  # nor what is no number
+        raise typer.BadParameter(f"{value:g} is not between 0.1 and 86400 seconds.")
+    return value
+
+
+@contextlib.contextmanager
+def _server(folder: Path, **options: object) -> Iterator[LocalServer]:
+    """Yield the Lakebase of a folder; what a user can do something about becomes one message."""
     try:
         from airflow_provider_lakets.local.client import LocalServer
     except ModuleNotFoundError as err:
         if (err.name or "").startswith("airflow_provider_lakets"):
             raise
-        typer.secho(
-            f"This needs {err.name}: pip install 'airflow-provider-lakets[local]'", err=True, fg="red"
-        )
-        sys.exit(1)
-    return LocalServer(folder, **options)  # type: ignore[arg-type]
+        _fail(f"This needs {err.name}: pip install 'airflow-provider-lakets[local]'")
+    from airflow_provider_lakets.exceptions import LakeTSError
+
+    try:
+        yield LocalServer(folder, **options)  # type: ignore[arg-type]
+    except LakeTSError as err:
+        _fail(str(err))
+    except OSError as err:
+        _fail(f"The folder {folder} is of no use: {err.strerror or err}. Name another with --folder.")
 
 
-def _fail(error: Exception) -> None:
-    typer.secho(str(error), err=True, fg="red")
-    sys.exit(1)
+def _fail(message: str, code: int = 1) -> NoReturn:
+    typer.secho(message, err=True, fg="red")
+    sys.exit(code)
 
 
 @app.command()
@@ -47,49 +68,57 @@ def up(
     ] = False,
     postgres_version: Annotated[int, typer.Option(help="Postgres major version: 16, 17 or 18.")] = 16,
     feed_interval: Annotated[
-        float, typer.Option(help="Seconds between two rounds of the change feed.")
+        float, typer.Option(help="Seconds between two rounds of the change feed.", callback=_seconds)
     ] = 15.0,
+    port: Annotated[int | None, _port("Port of Postgres")] = None,
+    api_port: Annotated[int | None, _port("Port of the REST API")] = None,
 ) -> None:
     """Start it, unless it runs, and leave it running."""
-    from airflow_provider_lakets.exceptions import LakeTSError
-
-    server = _server(folder, version=postgres_version, feed_interval=feed_interval)
-    try:
+    asked = {"--port": port, "--api-port": api_port}
+    arguments = [text for name, value in asked.items() if value for text in (name, str(value))]
+    with _server(
+        folder, version=postgres_version, feed_interval=feed_interval, arguments=arguments
+    ) as server:
         server.start()
-    except LakeTSError as err:
-        _fail(err)
-    if env:
-        for name, value in server.env().items():
-            typer.echo(f"export {name}={shlex.quote(value)}")
-        return
-    state = server.state
-    typer.echo(f"A Lakebase runs in {server.folder}: {state.url}, Postgres on port {state.port}.")
-    typer.echo('Next: eval "$(lakets local up --env)" and then lakets install')
+        state = server.state
+        for option, value, found in (("--port", port, state.port), ("--api-port", api_port, state.api_port)):
+            if value not in (None, found):
+                _fail(
+                    f"It runs already, on port {found} instead of {option} {value}. "
+                    f"Stop it first: `{server.command('down')}`."
+                )
+        if env:
+            for name, text in server.env().items():
+                typer.echo(f"export {name}={shlex.quote(text)}")
+            return
+        typer.echo(f"A Lakebase runs in {server.folder}: {state.url}, Postgres on port {state.port}.")
+        typer.echo(f'Next: eval "$({server.command("up --env")})" and then lakets install')
 
 
 @app.command()
 def down(folder: Folder = DEFAULT_FOLDER) -> None:
     """Stop it; its data stays in the folder."""
-    server = _server(folder)
-    was_running = server.is_running
-    server.stop()
-    typer.echo(f"{'Stopped' if was_running else 'Nothing runs'} in {server.folder}.")
+    with _server(folder) as server:
+        was_running = server.is_running
+        server.stop()
+        typer.echo(f"{'Stopped' if was_running else 'Nothing runs'} in {server.folder}.")
 
 
 @app.command()
 def status(folder: Folder = DEFAULT_FOLDER) -> None:
     """Say whether it runs, where, and what is wrong on purpose; exit code 1 if it does not run."""
-    server = _server(folder)
-    if not server.is_running:
-        typer.echo(f"Nothing runs in {server.folder}. Start it with `lakets local up`.")
-        raise typer.Exit(1)
-    state = server.state
-    typer.echo(
-        f"A Lakebase runs in {server.folder} (process {state.pid}): {state.url}, Postgres port {state.port}."
-    )
-    for name, fault in server.faults().items():
-        times = "until cleared" if fault["times"] is None else f"{fault['times']} more time(s)"
-        typer.echo(f"fault {name}: {times}")
+    with _server(folder) as server:
+        if not server.is_running:
+            typer.echo(f"Nothing runs in {server.folder}. Start it with `{server.command('up')}`.")
+            raise typer.Exit(1)
+        state = server.state
+        typer.echo(
+            f"A Lakebase runs in {server.folder} (process {state.pid}): {state.url}, "
+            f"Postgres port {state.port}."
+        )
+        for name, fault in server.faults().items():
+            times = "until cleared" if fault["times"] is None else f"{fault['times']} more time(s)"
+            typer.echo(f"fault {name}: {times}")
 
 
 @app.command()
@@ -101,26 +130,19 @@ def fault(
     folder: Folder = DEFAULT_FOLDER,
 ) -> None:
     """Make it misbehave, to see what your pipelines do."""
-    from airflow_provider_lakets.exceptions import LakeTSError
+    with _server(folder) as server:
+        from airflow_provider_lakets.local.api.faults import MEANINGS, FaultName
 
-    server = _server(folder)
-
-    from airflow_provider_lakets.local.api.faults import MEANINGS, FaultName
-
-    try:
         if clear:
             typer.echo(f"Undone: {', '.join(server.clear_faults()) or 'nothing'}.")
         elif name is None:
             for fault_name, meaning in MEANINGS.items():
                 typer.echo(f"{fault_name.value:16} {meaning}")
         elif name not in {known.value for known in FaultName}:
-            typer.secho(f"There is no fault {name!r}; `lakets local fault` lists them.", err=True, fg="red")
-            sys.exit(2)
+            _fail(f"There is no fault {name!r}; `lakets local fault` lists them.", 2)
         else:
             done = server.fault(FaultName(name), times=times, seconds=seconds)
             typer.echo(f"{name}: {MEANINGS[FaultName(name)]}{_sessions(done)}.")
-    except LakeTSError as err:
-        _fail(err)
 
 
 def _sessions(done: dict[str, object]) -> str:

@@ -13,7 +13,7 @@ from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE, Embedded
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_provider_lakets.local.api.workspace import Branch, Workspace
+    from airflow_provider_lakets.local.api.workspace import Branch
 
 
 class Branches:
@@ -22,13 +22,13 @@ class Branches:
 
     :param folder: Where the servers of other branches keep their data.
     :param version: Postgres major version.
-    :param workspace: Knows the roles of each branch.
+    :param prepare: Makes the roles of a new server.
     """
 
-    def __init__(self, folder: Path, version: int, workspace: Workspace) -> None:
+    def __init__(self, folder: Path, version: int, prepare: Callable[[EmbeddedPostgres], None]) -> None:
         self._folder = folder
         self._version = version
-        self._workspace = workspace
+        self._prepare = prepare
         self._servers: dict[str, EmbeddedPostgres] = {}
         self._starting = asyncio.Lock()
         self._changing = threading.Lock()  # a start goes on in its thread though nobody waits for it any more
@@ -41,6 +41,11 @@ class Branches:
     async def socket(self, branch: Branch) -> Path:
         """Return the Unix socket of a branch's server, started if need be."""
         return _socket(await self._server(branch.name, lambda: self._make(branch)))
+
+    async def superuser(self, branch: Branch) -> str:
+        """Return a connection string of the superuser, for database ``postgres``."""
+        await self.socket(branch)
+        return self._servers[branch.name].conninfo()
 
     async def replica(self, branch: Branch) -> Path:
         """Return the Unix socket of a branch's hot standby, which no session can write to."""
@@ -76,8 +81,7 @@ class Branches:
         server = EmbeddedPostgres(self._data_dir(branch.name), version=self._version).start()
         try:
             server.ensure_database(DEFAULT_DATABASE)
-            for role in branch.roles.values():
-                server.ensure_role(role.postgres_role)
+            self._prepare(server)
         except BaseException:
             server.stop()
             raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.local.door.authority import client_context
 from airflow_provider_lakets.local.feed.feed import DEFAULT_INTERVAL
 from airflow_provider_lakets.local.pg.account import Account
+from airflow_provider_lakets.local.pg.binaries import bin_dir
 from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE
 from airflow_provider_lakets.local.processes import end_process, open_log
 from airflow_provider_lakets.local.state import State
@@ -28,6 +31,13 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.local.api.faults import FaultName
     from airflow_provider_lakets.local.api.workspace import Principal
+
+DEFAULT_FOLDER = Path(".lakets")
+SERVER = "airflow_provider_lakets.local.server"
+
+# How the server ends where it can say why in its own words, and what stands before them in its log.
+EXPLAINED = 3
+ERROR = "\nlakets: "
 
 _START_SECONDS = 90.0
 _WAYS_TO_STOP = ((signal.SIGTERM, 30.0), (signal.SIGKILL, 30.0))  # the latter loses nothing either
@@ -57,7 +67,9 @@ class LocalServer:
         feed_interval: float = DEFAULT_INTERVAL,
         arguments: Sequence[str] = (),
     ) -> None:
-        self.folder = Path(folder).absolute()
+        # Without symbolic links and "..": the one folder has one name, whichever way it is given.
+        self.folder = _plain(folder)
+        self._version = version
         self._arguments = ["--version", str(version), "--feed-interval", str(feed_interval), *arguments]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -69,9 +81,11 @@ class LocalServer:
         """
         if self.is_running:
             return self
+        bin_dir(self._version)  # fetched here, where nobody counts the seconds
         Account().make_private(self.folder)
-        command = [sys.executable, "-m", "airflow_provider_lakets.local.server", str(self.folder)]
+        command = [sys.executable, "-m", SERVER, str(self.folder)]
         with open_log(self.log_file) as output:
+            log_start = output.tell()
             self._process = process = subprocess.Popen(
                 [*command, *self._arguments, *(["--attached"] if attached else [])],
                 stdin=subprocess.PIPE if attached else subprocess.DEVNULL,
@@ -80,19 +94,23 @@ class LocalServer:
                 start_new_session=True,  # Ctrl-C is for us
             )
         try:
-            self._wait_until_ready(process)
+            self._wait_until_ready(process, log_start)
         except BaseException:  # Ctrl-C too: what nobody waits for is not to run
             self.stop()
             raise
         return self
 
-    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_until_ready(self, process: subprocess.Popen[bytes], log_start: int) -> None:
         deadline = time.monotonic() + _START_SECONDS
         while not self.is_running:
             if process.poll() is not None:
-                raise LocalServerError(self._with_log(f"It ended with code {process.returncode}"))
+                log = self.log_file.read_bytes()[log_start:].decode(errors="replace")
+                if process.returncode == EXPLAINED:
+                    raise LocalServerError(log.rpartition(ERROR)[2].strip())
+                raise LocalServerError(self._with_log(f"It ended with code {process.returncode}", log))
             if time.monotonic() > deadline:
-                raise LocalServerError(self._with_log(f"It was not ready after {_START_SECONDS:g} s"))
+                log = self.log_file.read_bytes()[log_start:].decode(errors="replace")
+                raise LocalServerError(self._with_log(f"It was not ready after {_START_SECONDS:g} s", log))
             time.sleep(0.05)
 
     def stop(self) -> None:
@@ -129,9 +147,20 @@ class LocalServer:
         if not state.pid or not psutil.pid_exists(state.pid):
             return False
         try:
-            return str(self.folder) in psutil.Process(state.pid).cmdline()
+            process = psutil.Process(state.pid)
+            here, command = Path(process.cwd()), process.cmdline()
         except psutil.Error:
             return False
+        return SERVER in command and self.folder in [_plain(here / argument) for argument in command]
+
+    def command(self, action: str) -> str:
+        """
+        Return what to type for something here; the folder is named unless it is the usual one.
+
+        :param action: Such as ``up --env``.
+        """
+        is_usual = self.folder == _plain(DEFAULT_FOLDER)
+        return f"lakets local {action}" + ("" if is_usual else f" --folder {shlex.quote(str(self.folder))}")
 
     @property
     def log_file(self) -> Path:
@@ -225,7 +254,7 @@ class LocalServer:
         state = self.state
         if not self.is_running:
             raise LocalServerError(
-                f"No local Lakebase runs in {self.folder}; start it with `lakets local up`."
+                f"No local Lakebase runs in {self.folder}; start it with `{self.command('up')}`."
             )
         answer = httpx.request(
             method,
@@ -239,6 +268,11 @@ class LocalServer:
             raise LocalServerError(f"{method} {path} was refused: {answer.text}")
         return dict(answer.json())
 
-    def _with_log(self, message: str) -> str:
-        lines = self.log_file.read_text(errors="replace").splitlines()[-20:]
+    def _with_log(self, message: str, log: str) -> str:
+        lines = log.splitlines()[-20:]
         return "\n".join([f"{message}; the end of {self.log_file}:", *lines])
+
+
+def _plain(folder: Path) -> Path:
+    """Return a path without links; of a circle of links, the path itself."""
+    return Path(os.path.realpath(folder))

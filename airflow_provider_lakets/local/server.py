@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -22,11 +23,14 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 import uvloop
 
+from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.local.api.admin import admin_routes
 from airflow_provider_lakets.local.api.control_plane import ControlPlane
+from airflow_provider_lakets.local.api.databases import Databases
 from airflow_provider_lakets.local.api.faults import Faults
 from airflow_provider_lakets.local.api.feeds import LocalFeeds
 from airflow_provider_lakets.local.branches import Branches
+from airflow_provider_lakets.local.client import ERROR, EXPLAINED
 from airflow_provider_lakets.local.door.authority import certificate, server_context
 from airflow_provider_lakets.local.door.credentials import Issuer
 from airflow_provider_lakets.local.door.doorkeeper import LakebaseDoorkeeper
@@ -46,10 +50,18 @@ log = logging.getLogger(__name__)
 _PREDECESSOR_SECONDS = 20.0
 
 
+class AlreadyServedError(LakeTSError):
+    """Another process serves the folder."""
+
+
+class PortTakenError(LakeTSError):
+    """A port that was asked for cannot be had."""
+
+
 async def serve(options: argparse.Namespace) -> None:
     """Start all parts, say where they are, and stop them on a signal, whenever it comes."""
     told = _hear_of_the_end(is_attached=options.attached)
-    folder: Path = options.folder.absolute()
+    folder: Path = options.folder.resolve()
     async with contextlib.AsyncExitStack() as stack:
         await _have_it_alone(folder, stack)
         state = State.load(folder)
@@ -64,7 +76,7 @@ async def serve(options: argparse.Namespace) -> None:
         world = World(state, lakebase, host=options.host, version=options.version)
         issuer = Issuer(url)
         faults = Faults()
-        branches = Branches(folder / "branches", options.version, world.workspace)
+        branches = Branches(folder / "branches", options.version, world.prepare)
         branches.adopt(world.branch, lakebase.postgres)
         leaf = certificate(folder, world.hosts())
         gateway = Gateway(
@@ -74,7 +86,7 @@ async def serve(options: argparse.Namespace) -> None:
         stack.push_async_callback(_stop_serving, gateway, branches, lakebase)
         port = await _listen(gateway, world.addresses(), options, state.port)
         feeds = LocalFeeds(lakebase)
-        app = ControlPlane(world.workspace, url, issuer, faults, feeds).app()
+        app = ControlPlane(world.workspace, url, issuer, faults, feeds, Databases(branches)).app()
         app.include_router(admin_routes(state.admin_token, faults, feeds, lakebase, cut=gateway.cut))
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1
@@ -95,9 +107,9 @@ async def _have_it_alone(folder: Path, stack: contextlib.AsyncExitStack) -> None
     deadline = asyncio.get_running_loop().time() + _PREDECESSOR_SECONDS
     while not try_lock(lock):
         if State.load(folder).pid or asyncio.get_running_loop().time() > deadline:
-            raise SystemExit(
+            raise AlreadyServedError(
                 f"A local Lakebase was asked for in {folder}, but one runs there. "
-                "Use that, or stop it: `lakets local down`."
+                f"Use that, or stop it: `lakets local down --folder {shlex.quote(str(folder))}`."
             )
         await asyncio.sleep(0.05)
 
@@ -167,9 +179,9 @@ def _bind(address: str | None, port: int, *, is_asked_for: bool) -> socket.socke
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((address or "127.0.0.1", port))
-    except OSError:
+    except OSError as err:
         if is_asked_for:
-            raise
+            raise PortTakenError(_no_port(address or "127.0.0.1", port, "--api-port", err)) from err
         listener.bind((address or "127.0.0.1", 0))
     listener.listen()  # until then another could take the same port
     return listener
@@ -179,10 +191,17 @@ async def _listen(gateway: Gateway, loopback: Sequence[str], options: argparse.N
     addresses = [options.bind] if options.bind else loopback
     try:
         return await gateway.listen(addresses, options.port or last)
-    except OSError:
+    except OSError as err:
         if options.port:
-            raise
+            raise PortTakenError(_no_port(", ".join(addresses), options.port, "--port", err)) from err
         return await gateway.listen(addresses, 0)
+
+
+def _no_port(address: str, port: int, option: str, error: OSError) -> str:
+    return (
+        f"Port {port} of {address} was asked for, and cannot be had: {error.strerror or error}. "
+        f"Name another with {option}, or leave it out for a free one."
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -210,7 +229,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.umask(0o077)  # what is in the folder is nobody else's
     Account().make_private(options.folder)
     uvloop.install()
-    asyncio.run(serve(options))
+    try:
+        asyncio.run(serve(options))
+    except LakeTSError as err:  # it says what to do; how we came there helps nobody
+        sys.stderr.write(f"{ERROR}{err}\n")
+        return EXPLAINED
     return 0
 
 

@@ -8,12 +8,17 @@ import secrets
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.local.api.workspace import Principal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 STATE_FILE = "lakebase.json"
+
+
+class StateError(LakeTSError):
+    """What a local Lakebase keeps in its folder cannot be read."""
 
 
 @dataclass
@@ -40,12 +45,20 @@ class State:
     def load(cls, folder: Path) -> State:
         """Return what the folder holds, or a new state."""
         path = folder / STATE_FILE
-        if not path.exists():
+        try:
+            kept = json.loads(path.read_text())
+            for who in ("owner", "jobs"):
+                kept[who] = Principal(**kept[who])
+            return cls(**kept)
+        except (FileNotFoundError, NotADirectoryError):
             return cls()
-        kept = json.loads(path.read_text())
-        for who in ("owner", "jobs"):
-            kept[who] = Principal(**kept[who])
-        return cls(**kept)
+        except OSError as err:
+            raise StateError(f"{path} cannot be read: {err.strerror}. Whose is it?") from err
+        except (ValueError, TypeError, KeyError) as err:
+            raise StateError(
+                f"{path} is not what a local Lakebase keeps there. Remove that file, and start it again: "
+                "it gets new identities."
+            ) from err
 
     def ready(self, folder: Path, *, pid: int, url: str, port: int, api_port: int) -> None:
         """Tell the others where it is."""

@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from airflow_provider_lakets.local.api.workspace import READ_ONLY, READ_WRITE, CdfConfig, Instance, Workspace
+from airflow_provider_lakets.local.api.workspace import (
+    READ_ONLY,
+    READ_WRITE,
+    CdfConfig,
+    Instance,
+    Workspace,
+    database_id,
+)
 from airflow_provider_lakets.local.feed.catalog import SCHEMA
 from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE
 
 if TYPE_CHECKING:
     from airflow_provider_lakets.local.lakebase import LocalLakebase
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
     from airflow_provider_lakets.local.state import State
 
 PROJECT = "local"
@@ -50,15 +58,29 @@ class World:
             branch.add_database(DEFAULT_DATABASE)
             for principal in (state.owner, state.jobs):
                 branch.add_role(principal.client_id, principal.client_id)
-        database = self.workspace.database(
-            f"{self.branch.name}/databases/{DEFAULT_DATABASE.replace('_', '-')}"
-        )
+        database = self.workspace.database(f"{self.branch.name}/databases/{database_id(DEFAULT_DATABASE)}")
         assert database is not None  # noqa: S101 - made above
         config = CdfConfig(f"{database.name}/cdf-configs/{SCHEMA}", "main", "lakets", SCHEMA)
         database.cdf_configs[config.name] = config
         self.workspace.instances["local-instance"] = Instance("local-instance", self.endpoint, version)
         state.endpoint = self.endpoint.name
-        _make_roles(state, lakebase)
+        self._owner, self._jobs = state.owner.client_id, state.jobs.client_id
+        self.prepare(lakebase.postgres)
+
+    def prepare(self, postgres: EmbeddedPostgres) -> None:
+        """
+        Make the roles of a branch's server, which has the usual database.
+
+        The owner owns that, and makes roles and databases, as a project's creator does. The jobs' role is a
+        member of the owner's: only who may act for a table's owner can attach and drop its chunks.
+        """
+        for role in (self._owner, self._jobs):
+            postgres.ensure_role(role)
+        owner, jobs, database = map(sql.Identifier, (self._owner, self._jobs, DEFAULT_DATABASE))
+        with psycopg.connect(postgres.conninfo(DEFAULT_DATABASE), autocommit=True) as conn:
+            conn.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(database, owner))
+            conn.execute(sql.SQL("ALTER ROLE {} CREATEROLE CREATEDB").format(owner))
+            conn.execute(sql.SQL("GRANT {} TO {}").format(owner, jobs))
 
     def hosts(self) -> list[str]:
         """Return the names and addresses that the certificate is for."""
@@ -70,19 +92,3 @@ class World:
     def addresses(self) -> list[str]:
         """Return the loopback addresses to listen on."""
         return ["127.0.0.1", *_LOOPBACK]
-
-
-def _make_roles(state: State, lakebase: LocalLakebase) -> None:
-    """
-    Let the owner own the database and make roles, as a project's creator does.
-
-    The jobs' role is a member of the owner's: only who may act for a table's owner can attach and drop
-    its chunks.
-    """
-    for principal in (state.owner, state.jobs):
-        lakebase.postgres.ensure_role(principal.client_id)
-    owner = sql.Identifier(state.owner.client_id)
-    with psycopg.connect(lakebase.conninfo(), autocommit=True) as conn:
-        conn.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(DEFAULT_DATABASE), owner))
-        conn.execute(sql.SQL("ALTER ROLE {} CREATEROLE").format(owner))
-        conn.execute(sql.SQL("GRANT {} TO {}").format(owner, sql.Identifier(state.jobs.client_id)))

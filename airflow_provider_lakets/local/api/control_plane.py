@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import JSONResponse
 
+from airflow_provider_lakets.local.api.databases import database_routes
 from airflow_provider_lakets.local.api.faults import FaultName, Faults
 from airflow_provider_lakets.local.api.requests import (
     MAX_TTL,
@@ -33,6 +34,7 @@ from airflow_provider_lakets.local.api.workspace import CdfConfig
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from airflow_provider_lakets.local.api.databases import Databases
     from airflow_provider_lakets.local.api.workspace import Database, Workspace
 
 WORKSPACE_ID = "1234567890123456"
@@ -88,16 +90,24 @@ class ControlPlane:
     :param issuer: Issues tokens and credentials.
     :param faults: What goes wrong.
     :param feeds: The change feeds.
+    :param databases: The databases of each branch.
     """
 
     def __init__(
-        self, workspace: Workspace, url: str, issuer: Issuer, faults: Faults, feeds: FeedControl
+        self,
+        workspace: Workspace,
+        url: str,
+        issuer: Issuer,
+        faults: Faults,
+        feeds: FeedControl,
+        databases: Databases,
     ) -> None:
         self.workspace = workspace
         self.url = url
         self.issuer = issuer
         self.faults = faults
         self.feeds = feeds
+        self.databases = databases
         self._operations: dict[str, Answer] = {}
 
     def app(self) -> FastAPI:
@@ -107,6 +117,8 @@ class ControlPlane:
         app.add_exception_handler(404, _no_such_api)
         app.add_exception_handler(405, _no_such_api)
         app.include_router(self._sign_in())
+        databases = database_routes(self.workspace, self.databases, self.identity, self._done)
+        app.include_router(databases, prefix="/api/2.0/postgres")
         app.include_router(self._projects(), prefix="/api/2.0/postgres")
         app.include_router(self._feeds(), prefix="/api/2.0/postgres")
         app.include_router(self._instances(), prefix="/api/2.0/database")
@@ -295,10 +307,9 @@ class ControlPlane:
             del parent.cdf_configs[config.name]
             return self._done(config.name, {})
 
-        @router.get(base + "/{c}/operations/{o}")
-        def get_operation(p: str, b: str, d: str, c: str, o: str) -> Answer:
-            name = f"projects/{p}/branches/{b}/databases/{d}/cdf-configs/{c}/operations/{o}"
-            return dict(_find(self._operations, name, "Operation"))
+        @router.get("/{parent:path}/operations/{o}")
+        def get_operation(parent: str, o: str) -> Answer:
+            return dict(_find(self._operations, f"{parent}/operations/{o}", "Operation"))
 
         @router.get(base + "/{c}/cdf-statuses")
         async def list_statuses(p: str, b: str, d: str, c: str, request: Request) -> Answer:
@@ -336,7 +347,7 @@ def _new_config(database: Database, asked: Answer, config_id: str | None) -> Cdf
 
 
 def _children(branch: Any, kind: str) -> dict[str, Any]:
-    if kind not in ("endpoints", "roles", "databases"):
+    if kind not in ("endpoints", "roles"):
         raise ApiError(404, "ENDPOINT_NOT_FOUND", f"There is no list of {kind} here.")
     return getattr(branch, kind)  # type: ignore[no-any-return]
 

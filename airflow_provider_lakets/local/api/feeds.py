@@ -11,9 +11,10 @@ import psycopg
 from psycopg import sql
 
 from airflow_provider_lakets.local.api.faults import FaultName
-from airflow_provider_lakets.local.api.requests import ApiError
+from airflow_provider_lakets.local.api.requests import invalid
 from airflow_provider_lakets.local.feed import control
 from airflow_provider_lakets.local.feed.catalog import SCHEMA
+from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,9 +69,10 @@ class LocalFeeds:
 
     async def start(self, database: Database, config: CdfConfig) -> None:
         """Begin to stream."""
-        if config.postgres_schema != SCHEMA or "/branches/production/" not in database.name:
-            raise ApiError(
-                400, "INVALID_PARAMETER_VALUE", f"Here only schema {SCHEMA} of branch production can be fed."
+        fed = "/branches/production/" in database.name and database.postgres_database == DEFAULT_DATABASE
+        if config.postgres_schema != SCHEMA or not fed:
+            raise invalid(
+                f"Here only schema {SCHEMA} in database {DEFAULT_DATABASE} of branch production can be fed."
             )
         await asyncio.to_thread(control.resume, self._lakebase.conninfo())
 

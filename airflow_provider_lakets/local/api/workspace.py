@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import uuid
 from dataclasses import dataclass, field
@@ -65,11 +66,14 @@ class Database:
 
     name: str
     postgres_database: str
+    owner: str = ""
     cdf_configs: dict[str, CdfConfig] = field(default_factory=dict)
 
     def answer(self) -> Answer:
         """Return it as the REST API does."""
         status = {"postgres_database": self.postgres_database, "database_id": _last(self.name)}
+        if self.owner:
+            status["role"] = f"{_parent(self.name)}/roles/{_id(self.owner)}"
         return {"name": self.name, "parent": _parent(self.name), "status": status}
 
 
@@ -127,13 +131,13 @@ class Branch:
 
     def add_database(self, postgres_database: str) -> Database:
         """Make a database known."""
-        name = f"{self.name}/databases/{postgres_database.replace('_', '-')}"
+        name = f"{self.name}/databases/{database_id(postgres_database)}"
         self.databases[name] = database = Database(name, postgres_database)
         return database
 
     def add_role(self, postgres_role: str, identity: str | None = None) -> Role:
         """Make a Postgres role known."""
-        name = f"{self.name}/roles/{postgres_role.replace('_', '-')}"
+        name = f"{self.name}/roles/{_id(postgres_role)}"
         self.roles[name] = role = Role(name, postgres_role, identity)
         return role
 
@@ -211,6 +215,10 @@ class Workspace:
         """Return the branches of all projects."""
         return [branch for project in self.projects.values() for branch in project.branches.values()]
 
+    def branch(self, name: str) -> Branch | None:
+        """Return the branch of that resource name."""
+        return next((branch for branch in self.branches() if branch.name == name), None)
+
     def branch_of(self, endpoint: Endpoint) -> Branch:
         """Return the branch behind an endpoint."""
         return next(branch for branch in self.branches() if endpoint.name in branch.endpoints)
@@ -226,6 +234,15 @@ class Workspace:
     def database(self, name: str) -> Database | None:
         """Return the database of that resource name."""
         return next((b.databases[name] for b in self.branches() if name in b.databases), None)
+
+
+def database_id(postgres_database: str) -> str:
+    """Return the id of a database, the last part of its resource name."""
+    return _id(postgres_database)
+
+
+def _id(name: str) -> str:
+    return re.sub("[^a-z0-9-]", "-", name.lower())
 
 
 def _last(name: str) -> str:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_lakets.local.api.control_plane import ControlPlane
+from airflow_provider_lakets.local.api.databases import Databases
 from airflow_provider_lakets.local.api.faults import Faults
 from airflow_provider_lakets.local.api.workspace import READ_WRITE, Instance, Principal, Workspace
 from airflow_provider_lakets.local.door.credentials import Issuer
@@ -19,14 +20,15 @@ from airflow_provider_lakets.local.door.credentials import Issuer
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_provider_lakets.local.api.workspace import CdfConfig, Database
+    from airflow_provider_lakets.local.api.workspace import Branch, CdfConfig, Database
 
 URL = "http://127.0.0.1:1"
 BRANCH = "projects/local/branches/production"
 DATABASE = f"/api/2.0/postgres/{BRANCH}/databases/databricks-postgres"
 CREDENTIALS = "/api/2.0/postgres/credentials"
-POSTS = [CREDENTIALS, "/api/2.0/database/credentials", f"{DATABASE}/cdf-configs"]
-LISTS = ["/api/2.0/postgres/projects", "/api/2.0/database/instances", f"{DATABASE}/cdf-configs"]
+DATABASES = f"/api/2.0/postgres/{BRANCH}/databases"
+POSTS = [CREDENTIALS, "/api/2.0/database/credentials", f"{DATABASE}/cdf-configs", DATABASES]
+LISTS = ["/api/2.0/postgres/projects", "/api/2.0/database/instances", f"{DATABASE}/cdf-configs", DATABASES]
 
 
 class NoFeeds:
@@ -40,6 +42,19 @@ class NoFeeds:
         return []
 
 
+class NoDatabases(Databases):
+    """Databases that exist in the workspace only."""
+
+    def __init__(self) -> None: ...
+
+    async def update(self, branch: Branch) -> None: ...
+
+    async def create(self, branch: Branch, name: str, owner: str) -> Database:
+        return branch.add_database(name)
+
+    async def drop(self, branch: Branch, database: Database) -> None: ...
+
+
 class Api:
     """A workspace, and somebody who is signed in."""
 
@@ -51,7 +66,7 @@ class Api:
         branch.add_database("databricks_postgres")
         workspace.instances["i"] = Instance("i", self.endpoint, 16)
         issuer = Issuer(URL)
-        app = ControlPlane(workspace, URL, issuer, Faults(), NoFeeds()).app()
+        app = ControlPlane(workspace, URL, issuer, Faults(), NoFeeds(), NoDatabases()).app()
         self.client = TestClient(app, raise_server_exceptions=False)
         token, _ = issuer.issue(self.principal.client_id, URL, 3600)
         self.headers = {"authorization": f"Bearer {token}"}
@@ -124,14 +139,16 @@ JSON = st.recursive(
     max_leaves=5,
 )
 NAMES = st.sampled_from(
-    ["endpoint", "ttl", "expire_time", "instance_names", "catalog", "schema", "postgres_schema"]
+    ["endpoint", "ttl", "expire_time", "instance_names", "catalog", "schema", "postgres_schema", "spec"]
 )
 
 
 @given(
     path=st.sampled_from(POSTS),
     body=st.dictionaries(NAMES, JSON) | JSON,
-    query=st.dictionaries(st.sampled_from(["page_size", "page_token", "cdf_config_id"]), st.text(max_size=8)),
+    query=st.dictionaries(
+        st.sampled_from(["page_size", "page_token", "cdf_config_id", "database_id"]), st.text(max_size=8)
+    ),
 )
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_request_is_a_fault_of_the_server(api: Api, path: str, body: Any, query: dict[str, str]) -> None:

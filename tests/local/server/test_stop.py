@@ -17,7 +17,7 @@ import psutil
 import psycopg
 import pytest
 
-from airflow_provider_lakets.local.client import LocalServer
+from airflow_provider_lakets.local.client import EXPLAINED, LocalServer
 from airflow_provider_lakets.local.feed.process import FeedProcess
 from tests.local.server.conftest import wait_until
 
@@ -158,7 +158,7 @@ def test_a_start_that_is_interrupted_leaves_nothing_running(
 ) -> None:
     server = LocalServer(folder, version=postgres_version)
 
-    def interrupt(_: object) -> None:
+    def interrupt(*_: object) -> None:
         wait_until(lambda: has_server(folder), "Postgres is being started")
         raise KeyboardInterrupt
 
@@ -221,7 +221,7 @@ def test_there_is_no_second_one_in_a_folder(running: LocalServer) -> None:
 
     second = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60)
 
-    assert second.returncode == 1
+    assert second.returncode == EXPLAINED
     assert "but one runs there" in second.stderr
     assert "Traceback" not in second.stderr
     assert running.is_running

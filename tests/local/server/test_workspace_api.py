@@ -10,14 +10,18 @@ import psycopg
 import pytest
 from databricks.sdk import WorkspaceClient
 from databricks.sdk.errors import AlreadyExists, BadRequest, InvalidParameterValue, NotFound, Unauthenticated
-from databricks.sdk.service.postgres import CdfConfig
+from databricks.sdk.service.postgres import CdfConfig, Database, DatabaseDatabaseSpec
 from google.protobuf.duration_pb2 import Duration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from airflow_provider_lakets.local.client import LocalServer
 
-ENDPOINT = "projects/local/branches/production/endpoints/primary"
-DATABASE = "projects/local/branches/production/databases/databricks-postgres"
+PRODUCTION = "projects/local/branches/production"
+ENDPOINT = f"{PRODUCTION}/endpoints/primary"
+DATABASE = f"{PRODUCTION}/databases/databricks-postgres"
 
 
 def test_the_documented_snippet_logs_in(workspace: WorkspaceClient, server: LocalServer) -> None:
@@ -162,3 +166,125 @@ def test_a_feed_tells_how_each_table_stands(workspace: WorkspaceClient, feeding:
     assert status.state.value == "CDF_STATE_STREAMING"
     assert status.postgres_table == "lakets_cdf._shadow_probe"
     assert status.uc_table == "main.lakets.lb__shadow_probe_history"
+
+
+def databases(workspace: WorkspaceClient, branch: str = PRODUCTION) -> dict[str | None, str | None]:
+    """Return the Postgres names of a branch's databases by their ids."""
+    found = [one.status for one in workspace.postgres.list_databases(branch) if one.status]
+    return {status.database_id: status.postgres_database for status in found}
+
+
+@pytest.mark.parametrize("branch", [PRODUCTION, "projects/local/branches/dev"])
+def test_a_database_is_made_logged_in_to_and_deleted(
+    workspace: WorkspaceClient, server: LocalServer, branch: str
+) -> None:
+    role = f"{branch}/roles/{server.state.owner.client_id}"
+    spec = DatabaseDatabaseSpec(role=role, postgres_database="sensor_data")
+
+    made = workspace.postgres.create_database(branch, Database(spec=spec)).wait()
+    listed = databases(workspace, branch)
+    endpoint = workspace.postgres.get_endpoint(f"{branch}/endpoints/primary")
+    assert endpoint.status is not None
+    assert endpoint.status.hosts is not None
+    session = psycopg.connect(
+        host=endpoint.status.hosts.host,
+        port=server.state.port,
+        dbname="sensor_data",
+        user=server.state.owner.client_id,
+        password=workspace.postgres.generate_database_credential(f"{branch}/endpoints/primary").token,
+        sslmode="require",
+        autocommit=True,
+    )
+    session.execute("CREATE TABLE public.probe (id int)")
+    workspace.postgres.delete_database(f"{branch}/databases/sensor-data").wait()
+    with pytest.raises(psycopg.OperationalError):
+        session.execute("SELECT 1")
+    session.close()
+
+    assert made.name == f"{branch}/databases/sensor-data"
+    assert made.status is not None
+    assert made.status.role == role
+    assert listed == {"databricks-postgres": "databricks_postgres", "sensor-data": "sensor_data"}
+    assert databases(workspace, branch) == {"databricks-postgres": "databricks_postgres"}
+
+
+def test_a_database_id_is_its_name(workspace: WorkspaceClient, server: LocalServer) -> None:
+    workspace.postgres.create_database(PRODUCTION, Database(), database_id="by-its-id").wait()
+
+    found = workspace.postgres.get_database(f"{PRODUCTION}/databases/by-its-id").status
+
+    assert found is not None
+    assert (found.postgres_database, found.role) == (
+        "by-its-id",
+        f"{PRODUCTION}/roles/{server.state.owner.client_id}",
+    )
+    workspace.postgres.delete_database(f"{PRODUCTION}/databases/by-its-id").wait()
+
+
+def test_a_database_made_by_sql_is_listed(
+    workspace: WorkspaceClient, login: Callable[..., psycopg.Connection[Any]]
+) -> None:
+    session = login()
+
+    session.execute("CREATE DATABASE by_sql")
+    listed = databases(workspace)
+    session.execute("DROP DATABASE by_sql")
+
+    assert listed["by-sql"] == "by_sql"
+    assert "by-sql" not in databases(workspace)
+
+
+@pytest.mark.parametrize(
+    ("name", "database_id", "error", "message"),
+    [
+        ("databricks_postgres", None, AlreadyExists, "databricks-postgres"),
+        ("databricks-postgres", None, AlreadyExists, "databricks-postgres"),
+        ("sensor_data", "something-else", InvalidParameterValue, "'sensor-data', not 'something-else'"),
+        (None, "UPPER", InvalidParameterValue, "no id of a database"),
+        (None, None, InvalidParameterValue, "lacks spec.postgres_database"),
+        ("with space", None, InvalidParameterValue, "no name of a database"),
+        ("x" * 64, None, InvalidParameterValue, "no name of a database"),
+    ],
+)
+def test_a_database_that_cannot_be_is_refused(
+    workspace: WorkspaceClient,
+    name: str | None,
+    database_id: str | None,
+    error: type[Exception],
+    message: str,
+) -> None:
+    before = databases(workspace)
+    spec = DatabaseDatabaseSpec(role="", postgres_database=name)
+
+    with pytest.raises(error, match=message):
+        workspace.postgres.create_database(PRODUCTION, Database(spec=spec), database_id=database_id)
+
+    assert databases(workspace) == before
+
+
+def test_what_a_branch_does_not_have_is_refused(workspace: WorkspaceClient) -> None:
+    nobody = DatabaseDatabaseSpec(role=f"{PRODUCTION}/roles/nobody", postgres_database="sensor_data")
+
+    with pytest.raises(InvalidParameterValue, match="no role"):
+        workspace.postgres.create_database(PRODUCTION, Database(spec=nobody))
+    with pytest.raises(NotFound, match="branches/nowhere"):
+        workspace.postgres.create_database("projects/local/branches/nowhere", Database(spec=nobody))
+    with pytest.raises(NotFound, match="nothing-here"):
+        workspace.postgres.delete_database(f"{PRODUCTION}/databases/nothing-here")
+    with pytest.raises(BadRequest, match="comes with the branch"):
+        workspace.postgres.delete_database(DATABASE)
+
+
+def test_uuid_ossp_is_there_or_the_server_says_that_it_is_not(
+    login: Callable[..., psycopg.Connection[Any]], postgres_version: int
+) -> None:
+    session = login()
+
+    if postgres_version == 17:
+        session.execute('CREATE EXTENSION "uuid-ossp"')
+        assert session.execute("SELECT uuid_generate_v4() IS NOT NULL").fetchone() == (True,)
+        session.execute('DROP EXTENSION "uuid-ossp"')
+    else:
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="is not available"):
+            session.execute('CREATE EXTENSION "uuid-ossp"')
+    assert session.execute("SELECT gen_random_uuid() IS NOT NULL").fetchone() == (True,)
