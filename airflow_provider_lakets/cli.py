@@ -70,12 +70,20 @@ def status(
 
 
 @app.command()
-def doctor(conn_id: ConnId = "lakebase_default", uri: Uri = None) -> None:
+def doctor(
+    conn_id: ConnId = "lakebase_default",
+    uri: Uri = None,
+    as_json: AsJson = False,
+    wait: Annotated[
+        float, typer.Option(min=0, max=3600, help="Seconds that a change feed which lags is given to move.")
+    ] = 20.0,
+) -> None:
     """Check everything between here and a working LakeTS, one thing after another."""
     with explain_errors():
-        from airflow_provider_lakets.commands.doctor import examine, show
+        from airflow_provider_lakets.commands.doctor import examine
+        from airflow_provider_lakets.commands.findings import show
 
-        healthy = show(examine(open_hook(conn_id, uri)))
+        healthy = show(examine(open_hook(conn_id, uri), patience=wait), as_json=as_json)
     raise typer.Exit(0 if healthy else 1)
 
 

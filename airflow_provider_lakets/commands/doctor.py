@@ -3,47 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import dataclasses
+import re
 from typing import TYPE_CHECKING, Any
 
 import psycopg  # noqa: TID253 - no DAG imports this module
 from airflow.exceptions import AirflowException  # type: ignore[attr-defined]
-from rich.text import Text
 
 from airflow_provider_lakets import __version__
+from airflow_provider_lakets.commands.feed import FeedCheck
+from airflow_provider_lakets.commands.findings import NAMED, Finding, named
 from airflow_provider_lakets.commands.rights import missing_rights
-from airflow_provider_lakets.commands.status import console
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.login.tls import stays_here
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
 
-RIGHTS_SHOWN = 5  # what is granted for one table is mostly lacking for all
+PATIENCE = 20.0  # a feed that works flushes about every 15 s
 
 
-@dataclass(frozen=True)
-class Finding:
-    """
-    What one check found.
-
-    ``verdict`` is ok, warn (it works, but), fail, or skip (not checked).
-    """
-
-    check: str
-    verdict: str
-    said: str
-    advice: str = ""
-
-
-class Patient:
+class Checks:
     """What the checks look at; each leaves to the next what it found."""
 
-    def __init__(self, hook: LakeTSHook) -> None:
+    def __init__(self, hook: LakeTSHook, patience: float) -> None:
         self.hook = hook
+        self.patience = patience
         self.by_password = False
 
     def identity(self) -> Finding:
@@ -116,30 +104,14 @@ class Patient:
         missing = missing_rights(self.hook)
         if not missing:
             return Finding("", "ok", "all that the four jobs need")
-        said = "; ".join(f"no {right.lacks}" for right in missing[:RIGHTS_SHOWN])
-        more = f"; and {len(missing) - RIGHTS_SHOWN} more" if len(missing) > RIGHTS_SHOWN else ""
-        grants = dict.fromkeys(f"{right.grant};" for right in missing)
-        return Finding("", "fail", said + more, " ".join(grants))
+        lacks = [f"no {right.lacks}" for right in missing]
+        more = f"; and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        grants = [*dict.fromkeys(f"{right.grant};" for right in missing)]
+        return Finding("", "fail", "; ".join(lacks[:NAMED]) + more, statements=grants, details=lacks)
 
     def feed(self) -> Finding:
-        """See whether the change feed streams what is synced."""
-        synced = [table for table in self.hook.chronotables() if table.sync_enabled]
-        if not synced:
-            return Finding("", "ok", "no table is synced, so none is needed")
-        states = {
-            table.name: feed.cdf_status
-            for table in synced
-            for feed in self.hook.show_tiering_status(table.table_name, schema_name=table.schema_name)
-        }
-        said = ", ".join(f"{name} {state}" for name, state in states.items())
-        if set(states.values()) == {"STREAMING"}:
-            return Finding("", "ok", said)
-        advice = (
-            "What does not stream is neither tiered nor dropped. Start a change data feed for schema "
-            "lakets_cdf, and let the role read wal2delta.tables; an empty table streams from its first row "
-            "on; SKIPPED: its replica identity is not FULL."
-        )
-        return Finding("", "warn", said, advice)
+        """See whether the change feed brings what is written to Unity Catalog."""
+        return FeedCheck(self.hook, patience=self.patience).examine()
 
     def repairs(self) -> Finding:
         """See what is left to mend, for instance after an upgrade."""
@@ -148,31 +120,49 @@ class Patient:
         found = self.hook._call("pending_repairs")
         if not found:
             return Finding("", "ok", "none is needed")
-        said = "; ".join(f"{row['object']}: {row['problem']}" for row in found)
-        return Finding("", "warn", said, " ".join(row["remedy"] for row in found))
+        alike: dict[str, list[dict[str, Any]]] = {}
+        for row in found:
+            alike.setdefault(re.sub(r"\d+", "#", row["problem"]), []).append(row)
+        said = "; ".join(
+            f"{named('object', [row['object'] for row in rows])}: {rows[0]['problem']}"
+            if len(rows) > 1
+            else f"{rows[0]['object']}: {rows[0]['problem']}"
+            for rows in alike.values()
+        )
+        remedies = [str(row["remedy"]).partition("; or ") for row in found]
+        advice = "; or ".join(dict.fromkeys(["", *(other for _, _, other in remedies if other)]))
+        return Finding(
+            "",
+            "warn",
+            said,
+            advice.removeprefix("; "),
+            [f"{first};" if other else first for first, other, _ in remedies],
+            [f"{row['object']}: {row['problem']}" for row in found],
+        )
 
     def _row(self, query: str) -> dict[str, Any]:
         (row,) = self.hook._query(query, doing="Examining the session")
         return row
 
 
-def examine(hook: LakeTSHook) -> Iterator[Finding]:
+def examine(hook: LakeTSHook, *, patience: float = PATIENCE) -> Iterator[Finding]:
     """
     Yield what each check found; after one that fails, most others make no sense.
 
     :param hook: For the connection in question.
+    :param patience: Seconds that a change feed which lags is given to move.
     """
-    patient = Patient(hook)
+    checked = Checks(hook, patience)
     checks: list[tuple[str, Callable[[], Finding]]] = [
-        ("identity", patient.identity),
-        ("endpoint", patient.endpoint),
-        ("credential", patient.credential),
-        ("login", patient.login),
-        ("TLS", patient.tls),
-        ("LakeTS", patient.lakets),
-        ("rights", patient.rights),
-        ("feed", patient.feed),
-        ("repairs", patient.repairs),
+        ("identity", checked.identity),
+        ("endpoint", checked.endpoint),
+        ("credential", checked.credential),
+        ("login", checked.login),
+        ("TLS", checked.tls),
+        ("LakeTS", checked.lakets),
+        ("rights", checked.rights),
+        ("feed", checked.feed),
+        ("repairs", checked.repairs),
     ]
     broken = False
     with contextlib.ExitStack() as stack:
@@ -190,21 +180,7 @@ def _checked(name: str, check: Callable[[], Finding]) -> Finding:
         found = check()
     except (LakeTSError, AirflowException, psycopg.Error) as err:
         return Finding(name, "fail", str(err))
-    return Finding(name, found.verdict, found.said, found.advice)
-
-
-def show(findings: Iterable[Finding]) -> bool:
-    """Print findings as they come, and return whether nothing failed."""
-    out = console()
-    colours = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
-    healthy = True
-    for found in findings:
-        healthy = healthy and found.verdict != "fail"
-        line = Text(f"{found.verdict:4} ", style=colours[found.verdict])
-        out.print(line.append(f"{found.check:10} {found.said}", style="default"), soft_wrap=True)
-        if found.advice:
-            out.print(Text(f"{'':16}{found.advice}", style="dim"), soft_wrap=True)
-    return healthy
+    return dataclasses.replace(found, check=name)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -55,7 +55,11 @@ def _tables(status: Status) -> Table:
             *([str(chunks.active), str(chunks.tiered), str(chunks.dropped)] if chunks else ["-"] * 3),
             str(feed.pending_chunks) if feed else "-",
             _instant(chunks.oldest_active if chunks else None),
-            _feed(feed) if feed and one.sync_enabled else "not synced",
+            "busy: locked"
+            if one.name in status.busy
+            else _feed(feed)
+            if feed and one.sync_enabled
+            else "not synced",
             _ago(feed.last_run_at if feed else None),
         )
     return table

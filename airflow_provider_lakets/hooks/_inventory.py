@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow_provider_lakets import __version__
 from airflow_provider_lakets.exceptions import (
     LakeTSArgumentError,
+    LakeTSContendedError,
     LakeTSError,
     LakeTSNotInstalledError,
     LakeTSPrivilegeError,
@@ -14,6 +15,7 @@ from airflow_provider_lakets.exceptions import (
 from airflow_provider_lakets.hooks._contract import LakeTSContract, record
 from airflow_provider_lakets.hooks.results import (
     ChronoTable,
+    FeedStatus,
     InstallResult,
     Rollup,
     Status,
@@ -127,15 +129,29 @@ class LakeTSInventory(LakeTSContract):
         return str(rows[0]["version"]) if rows else None
 
     def status(self) -> Status:
-        """Gather what `lakets status` shows."""
+        """Gather what `lakets status` shows; a table that is locked is listed as busy."""
         with self.session():
             tables = self.chronotables()
-            feeds = [
-                feed
-                for table in tables
-                for feed in self.show_tiering_status(table.table_name, schema_name=table.schema_name)
-            ]
-            return Status(self.version(), tables, self.chunk_health(), feeds, self.rollups())
+            feeds, busy = self.feeds(tables)
+            return Status(self.version(), tables, self.chunk_health(), feeds, self.rollups(), busy)
+
+    def feeds(self, tables: Iterable[ChronoTable]) -> tuple[list[FeedStatus], list[str]]:
+        """
+        Show how far tiering and the change feed are for each table.
+
+        :param tables: Which.
+        :return: The status of each, and the names of those that another session holds a lock on.
+        """
+        with self.session():
+            looks = {table.name: self._feed_unless_locked(table) for table in tables}
+        found = [feed for look in looks.values() for feed in look or ()]
+        return found, [name for name, look in looks.items() if look is None]
+
+    def _feed_unless_locked(self, table: ChronoTable) -> list[FeedStatus] | None:
+        try:
+            return self.show_tiering_status(table.table_name, schema_name=table.schema_name)
+        except LakeTSContendedError:
+            return None
 
     def install(self) -> InstallResult:
         """

@@ -273,13 +273,14 @@ class Metric(Record):
 
 @dataclass(frozen=True)
 class Status(Record):
-    """Everything `lakets status` shows."""
+    """Everything `lakets status` shows; ``busy`` names the tables that another session has locked."""
 
     version: str | None
     tables: list[ChronoTable]
     health: list[ChunkHealth]
     feeds: list[FeedStatus]
     rollups: list[Rollup]
+    busy: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import types
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -51,6 +52,11 @@ def verdicts(done: Result) -> dict[str, str]:
     """Return what the doctor said of each check."""
     lines = [line.split() for line in done.stdout.splitlines() if not line.startswith(" ")]
     return {line[1]: line[0] for line in lines}
+
+
+def said(done: Result) -> str:
+    """Return what was printed, as if on one line."""
+    return " ".join(done.stdout.split())
 
 
 def run(*command: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -238,7 +244,121 @@ def test_the_doctor_warns_of_a_table_that_no_feed_streams(in_lab: Callable[..., 
     done = in_lab("doctor")
 
     assert (done.exit_code, verdicts(done)["feed"]) == (0, "warn")
-    assert "public.metrics NONE" in done.stdout
+    assert "table public.metrics: NONE, and rows do not arrive" in said(done)
+
+
+def test_the_doctor_names_an_empty_table_as_one_that_will_stream(
+    in_lab: Callable[..., Result], lab: Lab
+) -> None:
+    lab.table("metrics")
+    lab.conn.execute("SELECT lakets.enable_sync('metrics')")
+
+    done = in_lab("doctor")
+
+    assert "NONE; no rows so far" in said(done)
+    assert "streams from its first row on" in said(done)
+
+
+def test_the_doctor_warns_of_a_feed_that_stands_still(in_lab: Callable[..., Result], lab: Lab) -> None:
+    lab.synced(days=3)
+    lab.flush()
+    lab.conn.execute("INSERT INTO metrics SELECT now(), 'b', n FROM generate_series(1, 2000) AS n")
+    lab.conn.execute("INSERT INTO metrics SELECT now(), 'b', n FROM generate_series(1, 2000) AS n")
+
+    done = in_lab("doctor", "--wait", "0")
+
+    assert verdicts(done)["feed"] == "warn"
+    assert "kB behind, and not moved" in said(done)
+    assert "Until it moves, nothing new is tiered or dropped" in said(done)
+
+
+def test_the_doctor_waits_for_a_feed_that_moves(
+    in_lab: Callable[..., Result], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.synced(days=3)
+    lab.flush()
+    for _ in range(2):
+        lab.conn.execute("INSERT INTO metrics SELECT now(), 'b', n FROM generate_series(1, 2000) AS n")
+    monkeypatch.setattr(time, "sleep", lambda _: lab.flush())
+
+    assert verdicts(in_lab("doctor", "--wait", "60"))["feed"] == "ok"
+
+
+def test_the_doctor_names_a_replication_slot_that_nobody_reads(
+    in_lab: Callable[..., Result], lab: Lab
+) -> None:
+    lab.synced(days=3)
+    lab.flush()
+    lab.conn.execute("SELECT pg_create_logical_replication_slot('left_over', 'pgoutput')")
+    for _ in range(2):
+        lab.conn.execute("INSERT INTO metrics SELECT now(), 'b', n FROM generate_series(1, 2000) AS n")
+
+    done = in_lab("doctor", "--wait", "0")
+    lab.conn.execute("SELECT pg_drop_replication_slot('left_over')")
+
+    assert "replication slot left_over: nobody reads it" in said(done)
+
+
+def test_the_doctor_of_a_fleet_fits_a_screen_and_its_json_has_all(
+    in_lab: Callable[..., Result], lab: Lab
+) -> None:
+    for number in range(12):
+        lab.synced(f"metrics_of_a_long_name_{number:02}", days=3)
+
+    done = in_lab("doctor", "--wait", "0")
+    found = {one["check"]: one for one in json.loads(in_lab("doctor", "--wait", "0", "--json").stdout)}
+
+    assert "12 tables: public.metrics_of_a_long_name_00," in said(done)
+    assert "and 7 more" in said(done)
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert len(found["feed"]["details"]) == 12
+    assert "public.metrics_of_a_long_name_11: NONE, and rows do not arrive" in found["feed"]["details"]
+
+
+@pytest.mark.parametrize("engine", ["0.1"])
+def test_the_doctor_sums_up_what_many_tables_need_after_an_upgrade(
+    in_lab: Callable[..., Result], lab: Lab
+) -> None:
+    for number in range(12):
+        lab.synced(f"metrics_{number:02}", days=3)
+        lab.flush(f"metrics_{number:02}")
+    in_lab("install")
+
+    done = in_lab("doctor", "--wait", "0")
+    (repairs,) = (
+        one
+        for one in json.loads(in_lab("doctor", "--wait", "0", "--json").stdout)
+        if one["check"] == "repairs"
+    )
+
+    assert "12 objects: ChronoTable public.metrics_00," in said(done)
+    assert "SELECT lakets.enable_sync('metrics_09', 'public');" in done.stdout
+    assert "-- and 2 more: lakets doctor --json" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert len(repairs["statements"]) == len(repairs["details"]) == 12
+
+
+def test_a_table_that_is_locked_is_busy_and_the_others_are_shown(
+    in_lab: Callable[..., Result], lab: Lab
+) -> None:
+    for name in ("metrics", "other"):
+        lab.synced(name, days=8)
+        lab.flush(name)
+    lab.hook().tier(lab.old_chunks("metrics"))
+    with psycopg.connect(lab.conninfo) as holder:
+        holder.execute("LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE")
+
+        printed = in_lab("status", "--json").stdout  # after what the hook logs, at the level of these tests
+        table = in_lab("status").stdout
+        doctor = in_lab("doctor", "--wait", "0")
+
+    status = json.loads(printed[printed.index("\n{") :])
+    assert status["busy"] == ["public.metrics"]
+    assert [feed["table"] for feed in status["feeds"]] == ["public.other"]
+    assert {one["chronotable"] for one in status["health"]} == {"public.metrics", "public.other"}
+    assert "busy: locked" in table
+    assert "table public.metrics: locked by another session" in said(doctor)
+    assert doctor.exit_code == 0
 
 
 @pytest.mark.parametrize("engine", ["0.1"])
@@ -254,7 +374,7 @@ def test_after_an_upgrade_install_and_doctor_name_what_is_left_to_do(
     mended = in_lab("doctor")
 
     assert "LakeTS 0.1.x is replaced by" in installed.stdout
-    for output in (installed.stdout, told.stdout):
+    for output in (said(installed), said(told)):
         assert "are not yet compared with their mirror" in output
         assert "SELECT lakets.enable_sync('metrics', 'public');" in output
     assert (verdicts(told)["repairs"], verdicts(mended)["repairs"]) == ("warn", "ok")
@@ -283,7 +403,7 @@ def test_what_the_doctor_prescribes_cures(
     after = lakets("doctor")
 
     assert (before.exit_code, verdicts(before)["rights"]) == (1, "fail")
-    assert f"membership in {role}_owner, the owner of metrics" in before.stdout or "more" in before.stdout
+    assert f"membership in {role}_owner, the owner of metrics" in said(before) or "more" in said(before)
     assert (after.exit_code, verdicts(after)["rights"]) == (0, "ok")
     for name in (role, f"{role}_owner"):
         lab.conn.execute(f"DROP OWNED BY {name} CASCADE")
@@ -313,7 +433,7 @@ def test_the_doctor_asks_for_the_log_of_trims_where_a_policy_trims(
 
     assert verdicts(done)["rights"] == ("fail" if is_trimming else "ok")
     lacks = "no SELECT on table lakets_cdf._trim_log; no INSERT on table lakets_cdf._trim_log"
-    assert (lacks in done.stdout) == is_trimming
+    assert (lacks in said(done)) == is_trimming
     lab.conn.execute(f"DROP OWNED BY {role} CASCADE")
     lab.conn.execute(f"DROP ROLE {role}")
 

@@ -38,7 +38,7 @@ def test_every_promise_is_held_by_tests_that_are_there() -> None:
 @pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md"])
 def test_every_path_named_exists(name: str) -> None:
     package = ROOT / "airflow_provider_lakets"
-    named = set(re.findall(r"`((?:\w+/)+[\w.]*)`", (ROOT / name).read_text()))
+    named = set(re.findall(r"`((?!build/)(?:\w+/)+[\w.]*)`", (ROOT / name).read_text()))  # build/ is made
 
     assert named
     missing = {path for path in named if not ((ROOT / path).exists() or (package / path).exists())}

@@ -52,7 +52,7 @@ def test_a_running_lakebase_is_found_whichever_way_its_folder_is_named(
     server: LocalServer, link: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(server.folder.parent)
-    ways = [
+    ways: list[str | Path] = [
         server.folder.name,
         f"../{server.folder.parent.name}/{server.folder.name}",
         f"{link.parent}/../{link.parent.name}/{link.name}",

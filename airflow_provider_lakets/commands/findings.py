@@ -1,0 +1,85 @@
+"""What the checks of `lakets doctor` found, as text for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import typer
+from rich.text import Text
+
+from airflow_provider_lakets.commands.status import console
+from airflow_provider_lakets.exceptions import WIDTH
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+NAMED = 5  # of a whole fleet
+STATEMENTS = 10
+INDENT = " " * 16
+COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """
+    What one check found.
+
+    :param check: Which check.
+    :param verdict: ok, warn (it works, but), fail, or skip (not checked).
+    :param said: What was found, with large groups summed up.
+    :param advice: What to do, in words.
+    :param statements: What to do, in SQL.
+    :param details: All single things of which ``said`` is the sum.
+    """
+
+    check: str
+    verdict: str
+    said: str
+    advice: str = ""
+    statements: Sequence[str] = ()
+    details: Sequence[str] = ()
+
+
+def named(kind: str, names: Sequence[str]) -> str:
+    """Return ``table a``, or ``37 tables: a, b, c, d, e and 32 more``."""
+    if len(names) == 1:
+        return f"{kind} {names[0]}"
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{len(names)} {kind}s: {', '.join(names[:NAMED])}{more}"
+
+
+def show(findings: Iterable[Finding], *, as_json: bool = False) -> bool:
+    """Print findings, as text as they come, and return whether nothing failed."""
+    healthy = True
+    printed = []
+    for found in findings:
+        healthy = healthy and found.verdict != "fail"
+        printed.append(asdict(found))
+        if not as_json:
+            _print(found)
+    if as_json:
+        typer.echo(json.dumps(printed, indent=2))
+    return healthy
+
+
+def _print(found: Finding) -> None:
+    out = console()
+    # A table or a host may have any name: no markup, and no line longer than a terminal is wide.
+    first, *rest = _lines(found.said) or [""]
+    line = Text(f"{found.verdict:4} ", style=COLOURS[found.verdict])
+    out.print(line.append(f"{found.check:10} {first}", style="default"), soft_wrap=True)
+    for text in rest:
+        out.print(Text(INDENT + text), soft_wrap=True)
+    statements = [*found.statements[:STATEMENTS]]
+    if len(found.statements) > STATEMENTS:
+        statements.append(f"-- and {len(found.statements) - STATEMENTS} more: lakets doctor --json")
+    # Statements stay whole: a quoted name may hold spaces.
+    for text in [*_lines(found.advice), *statements]:
+        out.print(Text(INDENT + text, style="dim"), soft_wrap=True)
+
+
+def _lines(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH - len(INDENT), break_long_words=False, break_on_hyphens=False)
