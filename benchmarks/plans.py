@@ -52,12 +52,16 @@ def _mirror(conn: psycopg.Connection, event: str) -> str:
 
 
 def _refresh(conn: psycopg.Connection) -> str:
+    """Explain the INSERT of the function that fills the RollUp, for the times and labels of one day."""
     day = DAYS // 2
-    (query,) = _row(conn, "SELECT window_query FROM lakets._rollup_registry")
-    for parameter, start in (("$1", day), ("$2", day + 1)):
+    (source,) = _row(conn, "SELECT prosrc FROM pg_proc WHERE proname = '_fill_history_hourly'")
+    statement = re.search(r"INSERT INTO .*?;", source, re.DOTALL)
+    assert statement is not None, "the function that fills the RollUp has no INSERT"
+    query = statement[0]
+    for parameter, start in (("$1", day), ("$2", day + 1), ("$3", day), ("$4", day + 1)):
         query = query.replace(parameter, f"timestamptz {tables.instant(start * tables.ROWS_A_DAY)}")
     with conn.transaction(force_rollback=True):
-        return _explain(conn, f"INSERT INTO public._rollup_history_hourly {query}")
+        return _explain(conn, query)
 
 
 def _explain(conn: psycopg.Connection, statement: str) -> str:

@@ -122,9 +122,9 @@ BEGIN
            v_source.depends_on, lakets._ended_now(), lakets._find_relation('public', '_rollup_' || p_name), lakets._here()
     RETURNING reg.* INTO v_rollup;
     v_rollup := lakets._store_definition(v_rollup, v_query.query, v_query.tree, v_query.relations, v_query.returns);
-    EXECUTE format('CREATE INDEX ON public.%I (%I)', '_rollup_' || p_name, v_rollup.bucket_column);
-
     PERFORM lakets._recompute(v_rollup, tstzrange('-infinity', 'infinity'));
+    -- After the load: to build an index costs less than to insert into it.
+    EXECUTE format('CREATE INDEX ON public.%I (%I)', '_rollup_' || p_name, v_rollup.bucket_column);
     PERFORM lakets._note_refresh(v_rollup, v_rollup.absorbed);
     -- The first load is not a refresh: the first refresh need not wait for refresh_lag.
     UPDATE lakets._rollup_registry AS reg SET last_refreshed_at = NULL WHERE reg.id = v_rollup.id;
