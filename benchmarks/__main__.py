@@ -14,6 +14,7 @@ from benchmarks import (
     clients,
     contention,
     feed,
+    fleet,
     frontdoor,
     functions,
     history,
@@ -42,6 +43,7 @@ GROUPS = {
     "frontdoor": frontdoor,
     "overhead": overhead,
     "feed": feed,
+    "fleet": fleet,
 }
 
 

@@ -17,6 +17,7 @@ class Scale:
     :param standing_chunks: How many chunks a table has on which nothing is due.
     :param rollups: How many idle RollUps a cascade goes over.
     :param load_seconds: How long readers and writers run beside retention, a round.
+    :param fleets: How many tables, and how many chunks each has.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Scale:
     standing_chunks: int
     rollups: int
     load_seconds: int
+    fleets: tuple[tuple[int, int], ...]
     rounds: int = 5
 
 
@@ -40,6 +42,7 @@ SCALES = {
         standing_chunks=1_000,
         rollups=500,
         load_seconds=1,
+        fleets=((100, 50),),
     ),
     "full": Scale(
         "full",
@@ -50,5 +53,6 @@ SCALES = {
         standing_chunks=5_000,
         rollups=500,
         load_seconds=10,
+        fleets=((100, 50), (400, 100)),
     ),
 }
