@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow_provider_lakets.compat import TaskDeferralTimeout, fail
 from airflow_provider_lakets.dbos.base import DBOSBaseOperator
-from airflow_provider_lakets.dbos.workflows.start import Order, bring_up, enqueue_all
+from airflow_provider_lakets.dbos.workflows.start import Order, bring_up, enqueue_all, find_latest
 from airflow_provider_lakets.deferral import (
     GRACE,
     as_seconds,
@@ -48,10 +48,10 @@ class DBOSEnqueueOperator(DBOSBaseOperator):
 
     :param workflow_name: Name of the workflow: the qualified name of its function. (templated)
     :param queue_name: The queue, which must be there. (templated)
-    :param args: Positional arguments of the workflow. (templated)
-    :param kwargs: Named arguments. (templated)
+    :param workflow_args: Positional arguments of the workflow. (templated)
+    :param workflow_kwargs: Named arguments. (templated)
     :param items: A list with the arguments of each workflow: a dict of named ones, a list of positional ones,
-        or a value that is the only one; after ``args`` and ``kwargs``. (templated)
+        or a value that is the only one; added to ``workflow_args`` and ``workflow_kwargs``. (templated)
     :param class_name: Class of a workflow that is a method.
     :param instance_name: Name of a configured instance.
     :param app_version: Version of the application; it must be there. By default the latest. (templated)
@@ -79,8 +79,8 @@ class DBOSEnqueueOperator(DBOSBaseOperator):
         *DBOSBaseOperator.template_fields,
         "workflow_name",
         "queue_name",
-        "args",
-        "kwargs",
+        "workflow_args",
+        "workflow_kwargs",
         "items",
         "app_version",
         "deduplication_id",
@@ -94,8 +94,8 @@ class DBOSEnqueueOperator(DBOSBaseOperator):
         *,
         workflow_name: str,
         queue_name: str,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        workflow_args: Sequence[Any] = (),
+        workflow_kwargs: Mapping[str, Any] | None = None,
         items: Any = None,
         class_name: str | None = None,
         instance_name: str | None = None,
@@ -117,9 +117,9 @@ class DBOSEnqueueOperator(DBOSBaseOperator):
         end_timeout: timedelta | float = timedelta(days=1),
         cancel_on_kill: bool = True,
         cancel_children: bool = False,
-        **more: Any,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(**more)
+        super().__init__(**kwargs)
         if on_terminal not in ("attach", "resume", "rewind", "fork", "new"):
             raise ValueError(f"on_terminal is {on_terminal!r}. Give attach, resume, rewind, fork or new.")
         if from_step is not None and on_terminal not in ("rewind", "fork"):
@@ -136,8 +136,8 @@ class DBOSEnqueueOperator(DBOSBaseOperator):
             raise ValueError("With items there is no delay. Take it out, or have the workflow sleep.")
         self.workflow_name = workflow_name
         self.queue_name = queue_name
-        self.args = args
-        self.kwargs = kwargs
+        self.workflow_args = workflow_args
+        self.workflow_kwargs = workflow_kwargs
         self.items = items
         self.class_name = class_name
         self.instance_name = instance_name
@@ -186,8 +186,8 @@ class DBOSEnqueueOperator(DBOSBaseOperator):
             context,
             workflow_name=as_name(self.workflow_name, "workflow_name"),
             queue_name=as_name(self.queue_name, "queue_name"),
-            args=self.args,
-            kwargs=self.kwargs,
+            args=self.workflow_args,
+            kwargs=self.workflow_kwargs,
             class_name=self.class_name,
             instance_name=self.instance_name,
             app_version=None if self.app_version is None else as_name(self.app_version, "app_version"),
@@ -207,9 +207,7 @@ class DBOSEnqueueOperator(DBOSBaseOperator):
         """Return the result, or say why there is none."""
         raise_if_failed(event)
         with self.dbos() as hook:
-            # Those of items are not kept with the task: there may be thousands.
-            ids = list(workflow_ids) or self.order(context).item_ids(hook, self._items())
-            return self._finish(hook, ids)
+            return self._finish(hook, list(workflow_ids) or self._ids_again(hook, context))
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a wait, even one that no triggerer saw to; begin anew in a new try."""
@@ -234,6 +232,11 @@ class DBOSEnqueueOperator(DBOSBaseOperator):
                 self.log.info("Cancelled %d DBOS workflow(s)", len(stopped))
             finally:
                 hook.close()
+
+    def _ids_again(self, hook: DBOSHook, context: Context) -> list[str]:
+        """Return the ids that are not kept with the deferred task: thousands of items, or in a DAG test."""
+        order = self.order(context)
+        return order.item_ids(hook, self._items()) if self._has_items else [find_latest(hook, order)]
 
     def _items(self) -> list[Any]:
         if isinstance(self.items, (str, bytes, dict)) or self.items is None:

@@ -70,7 +70,7 @@ class Run:
 def airflow() -> Path:
     """Make the metadata database and the DAG folder, with the sample DAGs copied into it."""
     folder = Path(os.environ["AIRFLOW_HOME"]) / "dags"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for sample in SAMPLES.glob("*.py"):
         shutil.copy(sample, folder)
     with warnings.catch_warnings():

@@ -17,6 +17,7 @@ import pytest
 from psycopg import sql
 
 from airflow_provider_lakets.local.client import LocalServer
+from tests.dags import conftest as dags
 from tests.superuser import superuser
 
 if TYPE_CHECKING:
@@ -198,3 +199,7 @@ def connection(lake: LocalServer, url: str, monkeypatch: pytest.MonkeyPatch) -> 
         ),
     )
     return "lakebase_default"
+
+
+# Whole runs of DAGs, as in the tests of those.
+airflow, run = dags.airflow, dags.run

@@ -40,7 +40,7 @@ def task(name: str, **arguments: Any) -> Task:
     usual = {
         "workflow_name": "job",
         "queue_name": "orders",
-        "kwargs": {"name": name},
+        "workflow_kwargs": {"name": name},
         "poll_interval": 0.2,
     }
     return Task(DBOSEnqueueOperator, **{**usual, **arguments})
@@ -237,8 +237,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "version": ({"app_version": "v9"}, r"no application version 'v9'.*'v1'"),
     "schema": ({"dbos_schema": "dbso"}, r"schema 'dbso'.*'dbos'"),
     "application": ({"application": "other"}, r"no queue 'orders' of application 'other'"),
-    "arguments": ({"kwargs": {"name": object()}}, "cannot be written as JSON"),
-    "args that are no list": ({"args": "abc"}, "args must be a list"),
+    "arguments": ({"workflow_kwargs": {"name": object()}}, "cannot be written as JSON"),
+    "args that are no list": ({"workflow_args": "abc"}, "workflow_args must be a list"),
     "no workflow": ({"workflow_name": ""}, "workflow_name was rendered to ''"),
     "connection": ({"lakebase_conn_id": "nope"}, "nope"),
 }
@@ -257,7 +257,7 @@ def test_what_would_wait_for_ever_fails_at_once(name: str, hook: DBOSHook, case:
 def test_other_arguments_for_a_workflow_that_is_there_are_not_ignored(name: str, effects: Effects) -> None:
     one = task(name)
     one.run()
-    one.arguments["kwargs"] = {"name": name, "steps": 1}
+    one.arguments["workflow_kwargs"] = {"name": name, "steps": 1}
 
     with fails(AirflowFailException, "other arguments"):
         one.run()
@@ -273,7 +273,7 @@ def test_another_workflow_under_the_id_is_refused(name: str) -> None:
 
 
 def test_a_workflow_that_its_program_pickled_is_not_unpickled(name: str) -> None:
-    usual = {"workflow_id": "pickled", "kwargs": {"name": "pickled"}}
+    usual = {"workflow_id": "pickled", "workflow_kwargs": {"name": "pickled"}}
 
     with fails(AirflowFailException, "pickle.*serialization='native'"):
         task(name, **usual).run()
@@ -282,7 +282,7 @@ def test_a_workflow_that_its_program_pickled_is_not_unpickled(name: str) -> None
 
 def test_items_are_enqueued_once_whatever_their_order(effects: Effects, name: str, hook: DBOSHook) -> None:
     items = [{"name": f"{name}-{number}", "steps": 1} for number in range(20)]
-    one = task(name, kwargs=None, items=items)
+    one = task(name, workflow_kwargs=None, items=items)
     attempt = one.begin()
     one.arguments["items"] = items[::-1]
 
@@ -293,7 +293,7 @@ def test_items_are_enqueued_once_whatever_their_order(effects: Effects, name: st
 
 
 def test_equal_items_are_a_workflow_each(name: str, hook: DBOSHook) -> None:
-    one = task(name, kwargs={"steps": 1}, items=[name, name], args=[])
+    one = task(name, workflow_kwargs={"steps": 1}, items=[name, name], workflow_args=[])
 
     assert [result["name"] for result in one.run()] == [name, name]
     assert len(workflows(hook, one)) == 2
@@ -306,7 +306,7 @@ def test_no_items_are_no_workflows(name: str) -> None:
 def test_of_many_items_those_that_failed_are_told_and_rewound(effects: Effects, name: str) -> None:
     effects.break_(f"{name}-1", 1)
     items = [[f"{name}-{number}", 1] for number in range(3)]
-    one = task(name, kwargs=None, items=items, on_terminal="rewind")
+    one = task(name, workflow_kwargs=None, items=items, on_terminal="rewind")
     with fails(DBOSWorkflowError, "1 of 3 workflows failed.*step 1"):
         one.run()
     effects.mend(f"{name}-1", 1)

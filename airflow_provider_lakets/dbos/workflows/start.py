@@ -46,8 +46,8 @@ class Order:
         """Return the order of a task."""
         if isinstance(args, (str, bytes)) or (kwargs is not None and not hasattr(kwargs, "items")):
             raise DBOSSettingError(
-                f"args must be a list and kwargs a dict; they are {args!r} and {kwargs!r}. A template that "
-                "returns such needs render_template_as_native_obj in the DAG."
+                f"workflow_args must be a list, workflow_kwargs a dict; they are {args!r} and {kwargs!r}. A "
+                "template that returns such needs render_template_as_native_obj in the DAG."
             )
         return cls(
             workflow_id=workflow_id or ids.task_id_of(context),
@@ -144,6 +144,11 @@ def bring_up(hook: DBOSHook, order: Order, on_terminal: str, from_step: int | No
     if ends_here:
         _again(hook, order, status, on_terminal, from_step)
     return latest
+
+
+def find_latest(hook: DBOSHook, order: Order) -> str:
+    """Return the id of the latest workflow of a task, or the id that its first one would have."""
+    return max(_row(hook, order), key=ids.number, default=order.workflow_id)
 
 
 def enqueue_all(

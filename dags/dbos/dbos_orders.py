@@ -1,0 +1,41 @@
+"""
+An event starts a DBOS workflow once: each order that is announced is charged, by a durable workflow.
+
+However often a task is tried or cleared, each order has one workflow. What is charged is announced in turn,
+and starts the DAGs that wait for it. Wants the extra `dbos`.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from airflow.sdk import DAG, Asset, task
+
+from airflow_provider_lakets.dbos.enqueue import DBOSEnqueueOperator
+
+ORDERED, CHARGED = Asset("dbos_orders"), Asset("dbos_charged")
+
+with DAG(
+    "dbos_orders",
+    schedule=[ORDERED],
+    start_date=datetime(2025, 1, 1, tzinfo=timezone.utc),
+    catchup=False,
+    tags=["dbos"],
+    doc_md=__doc__,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
+):
+
+    @task
+    def orders(**context: Any) -> list[dict[str, Any]]:
+        """Return the extra of each event, such as {"order": 7}: the named arguments of its workflow."""
+        return [event.extra for events in context["triggering_asset_events"].values() for event in events]
+
+    DBOSEnqueueOperator(
+        task_id="charge",
+        workflow_name="charge_order",
+        queue_name="orders",
+        items=orders(),
+        on_terminal="rewind",  # a retry runs what failed again, from the step that failed
+        outlets=[CHARGED],
+    )
