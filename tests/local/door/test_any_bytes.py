@@ -60,7 +60,7 @@ async def send(tls: ssl.SSLContext, attempts: Sequence[Sequence[bytes]], *, read
             if read:
                 writer.write_eof()
                 await asyncio.wait_for(reader.read(), 5)
-        except ConnectionError:
+        except OSError:  # the door has closed the connection: reset, broken pipe, or not connected any more
             pass
         finally:
             writer.transport.abort()
