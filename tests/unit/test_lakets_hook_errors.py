@@ -40,6 +40,19 @@ def job(lab: Lab, body: str) -> None:
     )
 
 
+def loses_its_connection(lab: Lab, function: str) -> None:
+    """Let a function of LakeTS count the call and lose the connection, with the arguments it has."""
+    head = lab.value(
+        "SELECT format('lakets.%%I(%%s) RETURNS %%s', proname, pg_get_function_arguments(oid),"
+        f" pg_get_function_result(oid)) FROM pg_proc WHERE oid = to_regproc('lakets.{function}')"
+    )
+    value = "" if head.endswith("void") else "1"
+    lab.conn.execute(
+        f"CREATE OR REPLACE FUNCTION {head} LANGUAGE plpgsql AS $$ BEGIN"
+        f" PERFORM nextval('tried'), pg_terminate_backend(pg_backend_pid()); RETURN {value}; END $$"
+    )
+
+
 class Sequence:
     """A counter that no rollback turns back: how often the server was asked."""
 
@@ -101,6 +114,28 @@ def test_a_connection_that_stays_lost_is_reported_as_lost(lab: Lab) -> None:
 
     with pytest.raises(LakebaseConnectionError, match="refused or lost"):
         lab.hook(tries=2).untier_chunk("x")
+
+
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [
+        ("enable_sync", lambda hook: hook.enable_sync("m")),
+        ("drop_chronotable", lambda hook: hook.drop_chronotable("m")),
+        ("add_retention_policy", lambda hook: hook.add_retention_policy("m", "1 day")),
+    ],
+    ids=["enable_sync", "drop_chronotable", "add_retention_policy"],
+)
+def test_a_call_that_would_do_more_the_second_time_is_not_made_again(
+    lab: Lab, function: str, call: Callable[[LakeTSHook], Any]
+) -> None:
+    # The server may have committed before the connection was lost: nobody can tell.
+    tried = Sequence(lab)
+    loses_its_connection(lab, function)
+
+    with pytest.raises(LakebaseConnectionError, match="refused or lost"):
+        call(lab.hook(tries=3))
+
+    assert tried.count == 1
 
 
 @pytest.mark.parametrize("state", ["P0001", "22023", "55000", "42704", "42P01"])
