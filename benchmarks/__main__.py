@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from benchmarks import (
+    batches,
     cascade,
     chunks,
     clients,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 GROUPS = {
     "chunks": chunks,
     "ingest": ingest,
+    "batches": batches,
     "clients": clients,
     "last_values": last_values,
     "history": history,

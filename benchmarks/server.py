@@ -60,13 +60,16 @@ class Server:
         return psycopg.connect(self.conninfo(database), autocommit=True)
 
     @contextmanager
-    def database(self, name: str) -> Iterator[psycopg.Connection]:
-        """Yield a session in a new database, dropped afterwards so that its autovacuum disturbs nobody."""
+    def database(self, name: str, script: str | None = None) -> Iterator[psycopg.Connection]:
+        """
+        Yield a session in a new database, dropped afterwards so that its autovacuum disturbs nobody.
+
+        :param script: What to install there instead of LakeTS and the feed.
+        """
         self._postgres.ensure_database(name)
         try:
             with self.connect(name) as conn:
-                conn.execute(self._install)
-                conn.execute(FEED)
+                conn.execute(script or self._install + FEED)
                 yield conn
         finally:
             self._postgres.drop_database(name)

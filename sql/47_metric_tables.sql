@@ -105,6 +105,35 @@ BEGIN
 END;
 $$;
 
+-- Insert JSON objects that all name the same columns, in one statement, and return how many.
+CREATE OR REPLACE FUNCTION lakets._insert_objects(
+    p_relation regclass,
+    p_keys     text[],
+    p_objects  jsonb
+) RETURNS integer
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_unknown text := (SELECT key FROM unnest(p_keys) AS key
+                        WHERE NOT EXISTS (SELECT FROM pg_attribute AS att WHERE att.attrelid = p_relation AND att.attname = key
+                                             AND att.attnum > 0 AND NOT att.attisdropped) LIMIT 1);
+    v_count   integer;
+BEGIN
+    IF v_unknown IS NOT NULL THEN
+        RAISE EXCEPTION 'Table % has no column %.', p_relation, v_unknown
+            USING HINT = 'The keys of the objects are the columns of the table, as they are written.';
+    ELSIF p_keys = '{}' THEN
+        RAISE EXCEPTION 'An object for % names no column.', p_relation USING HINT = 'Leave out objects without keys.';
+    END IF;
+    EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %3$s FROM jsonb_populate_recordset(NULL::%1$s, $1) AS item', p_relation,
+                   (SELECT string_agg(quote_ident(key), ', ') FROM unnest(p_keys) AS key),
+                   (SELECT string_agg(format('item.%I', key), ', ') FROM unnest(p_keys) AS key)) USING p_objects;
+    GET DIAGNOSTICS v_count = ROW_COUNT;
+    RETURN v_count;
+END;
+$$;
+
 -- Insert an array of JSON objects, and return how many. Keys are columns; a column that an object does not name takes its
 -- default. One statement for all objects that name the same columns: usually one.
 CREATE OR REPLACE FUNCTION lakets.ingest_batch(
@@ -117,37 +146,25 @@ CREATE OR REPLACE FUNCTION lakets.ingest_batch(
 AS $$
 DECLARE
     v_relation regclass := lakets._relation(p_schema_name, p_table_name);
-    v_unknown  text;
-    v_same     record;
-    v_count    integer;
-    v_total    integer := 0;
+    v_keys     text[];
 BEGIN
     IF jsonb_typeof(p_data) IS DISTINCT FROM 'array' OR jsonb_path_exists(p_data, 'strict $[*] ? (@.type() != "object")') THEN
         RAISE EXCEPTION 'The rows for % are not an array of JSON objects.', v_relation
             USING HINT = 'Pass p_data as [{"column": value, ...}, ...].';
+    ELSIF p_data = '[]' THEN
+        RETURN 0;
     END IF;
-    FOR v_same IN
-        SELECT named.keys, jsonb_agg(named.item ORDER BY named.place) AS items
-          FROM (SELECT item, place, ARRAY(SELECT jsonb_object_keys(item) ORDER BY 1) AS keys
-                  FROM jsonb_array_elements(p_data) WITH ORDINALITY AS u (item, place)) AS named
-         GROUP BY named.keys ORDER BY min(named.place)
-    LOOP
-        SELECT key INTO v_unknown FROM unnest(v_same.keys) AS key
-         WHERE NOT EXISTS (SELECT FROM pg_attribute AS att WHERE att.attrelid = v_relation AND att.attname = key
-                              AND att.attnum > 0 AND NOT att.attisdropped) LIMIT 1;
-        IF FOUND THEN
-            RAISE EXCEPTION 'Table % has no column %.', v_relation, v_unknown
-                USING HINT = 'The keys of the objects are the columns of the table, as they are written.';
-        ELSIF v_same.keys = '{}' THEN
-            RAISE EXCEPTION 'An object for % names no column.', v_relation USING HINT = 'Leave out objects without keys.';
-        END IF;
-        EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %3$s FROM jsonb_populate_recordset(NULL::%1$s, $1) AS item', v_relation,
-                       (SELECT string_agg(quote_ident(key), ', ') FROM unnest(v_same.keys) AS key),
-                       (SELECT string_agg(format('item.%I', key), ', ') FROM unnest(v_same.keys) AS key)) USING v_same.items;
-        GET DIAGNOSTICS v_count = ROW_COUNT;
-        v_total := v_total + v_count;
-    END LOOP;
-    RETURN v_total;
+    -- To sort the objects by their keys takes longer than to insert them, so first see whether there is any need.
+    v_keys := ARRAY(SELECT jsonb_object_keys(p_data -> 0));
+    IF NOT EXISTS (SELECT FROM jsonb_array_elements(p_data) AS item WHERE NOT item ?& v_keys OR item - v_keys <> '{}') THEN
+        RETURN lakets._insert_objects(v_relation, v_keys, p_data);
+    END IF;
+    RETURN (
+        SELECT sum(lakets._insert_objects(v_relation, same.keys, same.items))
+          FROM (SELECT named.keys, jsonb_agg(named.item ORDER BY named.place) AS items
+                  FROM (SELECT item, place, ARRAY(SELECT jsonb_object_keys(item) ORDER BY 1) AS keys
+                          FROM jsonb_array_elements(p_data) WITH ORDINALITY AS u (item, place)) AS named
+                 GROUP BY named.keys ORDER BY min(named.place)) AS same);
 END;
 $$;
 

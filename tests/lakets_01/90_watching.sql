@@ -69,17 +69,38 @@ BEGIN
         p_schema_name, p_table_name) USING p_timeout;
 END $$;
 
+-- One statement of its own for each object, written out as text key by key.
 CREATE FUNCTION lakets.ingest_batch(p_table_name text, p_data jsonb, p_schema_name text DEFAULT 'public') RETURNS int
     LANGUAGE plpgsql AS $$
 DECLARE
     v_item jsonb;
+    v_key text;
     v_columns text;
+    v_values text;
+    v_is_first boolean;
     v_count int := 0;
 BEGIN
+    IF jsonb_typeof(p_data) <> 'array' THEN
+        RAISE EXCEPTION 'p_data is not a JSONB array';
+    END IF;
     FOR v_item IN SELECT jsonb_array_elements(p_data) LOOP
-        SELECT string_agg(quote_ident(k), ', ') INTO v_columns FROM jsonb_object_keys(v_item) k;
-        EXECUTE format('INSERT INTO %1$I.%2$I (%3$s) SELECT %3$s FROM jsonb_populate_record(NULL::%1$I.%2$I, $1)',
-                       p_schema_name, p_table_name, v_columns) USING v_item;
+        v_columns := '';
+        v_values := '';
+        v_is_first := true;
+        FOR v_key IN SELECT jsonb_object_keys(v_item) LOOP
+            IF NOT v_is_first THEN
+                v_columns := v_columns || ', ';
+                v_values := v_values || ', ';
+            END IF;
+            v_columns := v_columns || quote_ident(v_key);
+            IF jsonb_typeof(v_item -> v_key) = 'null' THEN
+                v_values := v_values || 'NULL';
+            ELSE
+                v_values := v_values || quote_literal(v_item ->> v_key);
+            END IF;
+            v_is_first := false;
+        END LOOP;
+        EXECUTE format('INSERT INTO %I.%I (%s) VALUES (%s)', p_schema_name, p_table_name, v_columns, v_values);
         v_count := v_count + 1;
     END LOOP;
     RETURN v_count;
