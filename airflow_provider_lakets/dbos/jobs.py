@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets import __version__
-from airflow_provider_lakets.exceptions import LakeTSPartialFailureError
+from airflow_provider_lakets.exceptions import LakeTSNotInstalledError, LakeTSPartialFailureError
 from airflow_provider_lakets.hooks._outcomes import attempt
 from airflow_provider_lakets.hooks.results import RefreshResult
 
@@ -50,10 +50,14 @@ def run(open_hook: OpenHook, engine: Engine, schedules: Mapping[str, str] = SCHE
     :param engine: On the database in which DBOS keeps what is done, such as
         :func:`~airflow_provider_lakets.dbos.create_lakebase_engine` returns it. It may be the same database.
     :param schedules: The cron expression of each job, in UTC; a job that is left out is not run.
+    :raises LakeTSNotInstalledError: if there is no LakeTS in the database.
     """
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
+    # What no schedule could do is said now. It also imports, in this thread, all that the steps need.
+    if open_hook().version() is None:
+        raise LakeTSNotInstalledError("There is no LakeTS in this database. Install it: `lakets install`.")
     launch(open_hook, engine, schedules)
     try:
         stopped.wait()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,14 +15,12 @@ from dbos import DBOSClient
 
 from airflow_provider_lakets.dbos import create_lakebase_engine
 from airflow_provider_lakets.hooks.lakets import LakeTSHook
+from airflow_provider_lakets.local.client import LocalServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     import psycopg
-
-    from airflow_provider_lakets.local.client import LocalServer
 
 # More tables than one step makes chunks for; the chunk of the last one takes its time.
 TABLES = """
@@ -37,6 +37,16 @@ $$ BEGIN PERFORM pg_catalog.pg_sleep(3); RETURN NEW; END $$;
 CREATE TRIGGER slow BEFORE INSERT ON lakets._chunk_metadata FOR EACH ROW
 WHEN (NEW.chunk_name LIKE 'public.t22%') EXECUTE FUNCTION public.slow();
 """
+
+
+@pytest.fixture(scope="module")
+def lake(postgres_version: int) -> Iterator[LocalServer]:
+    """Start a Lakebase of its own: in the other one a program runs."""
+    with (
+        tempfile.TemporaryDirectory(prefix="jobs-", ignore_cleanup_errors=True) as folder,
+        LocalServer(Path(folder), version=postgres_version, feed_interval=30) as server,
+    ):
+        yield server
 
 
 @pytest.fixture
@@ -92,10 +102,17 @@ def until(what: Callable[[], Any], seconds: float = 60) -> Any:
     raise AssertionError(f"{what} came to nothing")
 
 
+def result(client: DBOSClient, workflow: str) -> Any:
+    """Return what a workflow returned; one that does not end fails the test."""
+    until(lambda: client.retrieve_workflow(workflow).get_status().status not in ("ENQUEUED", "PENDING"))
+    return client.retrieve_workflow(workflow).get_result()
+
+
 def steps(client: DBOSClient, workflow: str) -> list[str]:
     return [step["function_name"] for step in client.list_workflow_steps(workflow)]
 
 
+@pytest.mark.slow
 def test_all_four_jobs_run_on_schedules_and_can_be_started_at_once(
     hook: LakeTSHook, client: DBOSClient, program: Callable[[], subprocess.Popen[bytes]]
 ) -> None:
@@ -108,7 +125,7 @@ def test_all_four_jobs_run_on_schedules_and_can_be_started_at_once(
     process = program()
     schedules = until(lambda: len(client.list_schedules()) == 4 and client.list_schedules())
     done = {
-        job: client.trigger_schedule(f"lakets_{job}").get_result()
+        job: result(client, client.trigger_schedule(f"lakets_{job}").get_workflow_id())
         for job in ("partitions", "tier", "retain", "refresh")
     }
     process.terminate()
@@ -124,6 +141,7 @@ def test_all_four_jobs_run_on_schedules_and_can_be_started_at_once(
     assert process.wait(timeout=60) == 0
 
 
+@pytest.mark.slow
 def test_a_job_that_is_killed_goes_on_at_the_step_it_was_in(
     lake: LocalServer,
     admin: psycopg.Connection,
@@ -141,7 +159,7 @@ def test_a_job_that_is_killed_goes_on_at_the_step_it_was_in(
     program()
 
     # What the second step had done before is there; the first one's tables were not looked at again.
-    done: dict[str, int] = client.retrieve_workflow(workflow).get_result()
+    done: dict[str, int] = result(client, workflow)
     assert sum(done.values()) == 22
     assert done["created"] >= 20
     assert steps(client, workflow) == ["tables", "make chunks", "make chunks"]
