@@ -18,7 +18,7 @@ LOWEST_PYTHON ?= $(shell .ci/find-python 3.10)
 # Bytecode makes every start of Airflow about twice as fast.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-python test-postgres test-lowest test-sdist e2e e2e-short compose-test lint format docs bench constraints \
+.PHONY: help demo test test-dbos test-python test-postgres test-lowest test-sdist e2e e2e-short compose-test lint format docs bench constraints \
     constraints-lowest clean
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -61,6 +61,9 @@ demo: $(DEMO_STAMP)  ## run the LakeTS lifecycle on a local Lakebase with real d
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/pytest -n 2 -m "not slow"
+
+test-dbos: $(STAMP)  ## run the tests with DBOS programs, which take some minutes
+	$(BIN)/pytest -m "slow or not slow" tests/dbos
 
 test-python: $(TEST_STAMP)  ## run only the tests of hooks, operators and DAGs
 	$(BIN)/pytest -n 2 -m "not slow" tests/unit tests/dags

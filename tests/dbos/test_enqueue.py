@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from tests.dbos.conftest import App, Effects
 
-pytestmark = pytest.mark.usefixtures("app", "connection")
+# Programs run beside these tests, for a minute or two: `make test-dbos` runs them, one after another.
+pytestmark = [pytest.mark.usefixtures("app", "connection"), pytest.mark.slow]
 
 
 @pytest.fixture

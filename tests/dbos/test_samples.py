@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from tests.dags.conftest import Run
     from tests.dbos.conftest import Effects
 
-pytestmark = pytest.mark.usefixtures("app", "connection")
+# Programs run beside these tests, for a minute or two: `make test-dbos` runs them, one after another.
+pytestmark = [pytest.mark.usefixtures("app", "connection"), pytest.mark.slow]
 
 SAMPLES = Path(__file__).parents[2] / "dags" / "dbos"
 
