@@ -306,7 +306,7 @@ END;
 $$;
 
 -- Refuse a stored query that is not the one that the RollUp was made from. Where there is nothing to compare it with (an
--- older RollUp that the install could not adopt), only the owner of the RollUp may say that it is.
+-- older RollUp that the install could not adopt, a table that was given to another owner), only the owner may say so.
 CREATE OR REPLACE FUNCTION lakets._check_origin(
     p_rollup lakets._rollup_registry
 ) RETURNS void
@@ -321,7 +321,7 @@ BEGIN
         RAISE EXCEPTION 'The stored query of RollUp % is not the one that it was made from: lakets._rollup_registry was changed by hand.', p_rollup.name
             USING HINT = 'Drop the RollUp and create it again.';
     ELSIF v_is_own IS NULL AND v_owner <> current_user THEN
-        RAISE EXCEPTION 'RollUp % was not adopted by the install, and % does not own it.', p_rollup.name, current_user
+        RAISE EXCEPTION 'RollUp % has no query that its owner made, and % does not own it.', p_rollup.name, current_user
             USING HINT = format('Refresh it once as %s, or drop it and create it again.', v_owner);
     END IF;
     PERFORM lakets._check_stored_query(p_rollup.name, p_rollup.query_text);
@@ -343,10 +343,6 @@ BEGIN
         PERFORM lakets._check_origin(p_rollup);
         RETURN lakets._redefine_rollup(p_rollup, 'public, lakets');
     END IF;
-    PERFORM lakets._write_fill(p_rollup)  -- the table was given to another owner
-       FROM pg_class AS cls
-       JOIN pg_proc AS fn ON fn.oid = to_regprocedure(lakets._fill_function(p_rollup.name)) AND fn.proowner <> cls.relowner
-      WHERE cls.oid = lakets._rollup_relation(p_rollup.name);
     SELECT col.*, att.attname IS NULL AS is_gone INTO v_changed
       FROM jsonb_to_recordset((p_rollup.definition -> 'reads') || (p_rollup.definition -> 'writes'))
            AS col (relation text, "column" name, type text, number smallint)

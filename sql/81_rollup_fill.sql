@@ -26,7 +26,8 @@ AS $$
     SELECT format('-- made from %s', md5(concat_ws(';', p_rollup.query_text, p_rollup.window_query)));
 $$;
 
--- Is the stored query the one that the RollUp's function was made from? Null: there is no such function.
+-- Is the stored query the one that the RollUp's function was made from? Null: the owner of the RollUp's table has no such
+-- function. One of another role proves nothing.
 CREATE OR REPLACE FUNCTION lakets._has_own_query(
     p_rollup lakets._rollup_registry
 ) RETURNS boolean
@@ -34,7 +35,9 @@ CREATE OR REPLACE FUNCTION lakets._has_own_query(
     SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT starts_with(fn.prosrc, lakets._fill_origin(p_rollup))
-      FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(lakets._fill_function(p_rollup.name));
+      FROM pg_proc AS fn
+      JOIN pg_class AS cls ON cls.oid = lakets._rollup_relation(p_rollup.name) AND cls.relowner = fn.proowner
+     WHERE fn.oid = to_regprocedure(lakets._fill_function(p_rollup.name));
 $$;
 
 -- Its body: replace the buckets, and count the rows that are in no bucket of the source rows that were read. What is read

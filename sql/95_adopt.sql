@@ -43,15 +43,17 @@ AS $$
 DECLARE
     v_relation regclass := lakets._rollup_relation(p_rollup.name);
     v_shadow   regclass := lakets._shadow_relation(p_rollup.shadow_table_name);
+    -- Only when 0.1.x is replaced are queries taken as the registry has them: see 81_rollup_fill.sql.
+    v_is_upgrade boolean := coalesce(current_setting('lakets.others', true), '') <> '';
 BEGIN
-    IF p_rollup.definition IS NULL THEN
+    IF p_rollup.definition IS NULL AND v_is_upgrade THEN
         PERFORM lakets._adopt_query(p_rollup);
         p_rollup := lakets._rollup(p_rollup.name);
-    ELSIF lakets._has_own_query(p_rollup) IS NOT FALSE THEN
+    ELSIF lakets._has_own_query(p_rollup) IS NOT TRUE THEN
+        RAISE WARNING 'RollUp % is not refreshed: its stored query is not one that its owner made.', p_rollup.name
+            USING HINT = 'Refresh it once as the owner of its table, or drop it and create it again.';
+    ELSIF p_rollup.definition IS NOT NULL THEN
         PERFORM lakets._write_fill(p_rollup);  -- as this version writes it
-    ELSE
-        RAISE WARNING 'The stored query of RollUp % is not the one that it was made from.', p_rollup.name
-            USING HINT = 'Drop the RollUp and create it again.';
     END IF;
     IF p_rollup.sync_enabled AND v_shadow IS NOT NULL AND lakets._shape(v_relation) <@ lakets._shape(v_shadow) THEN
         PERFORM lakets._dress_shadow(v_relation, v_shadow, p_rollup.bucket_column);

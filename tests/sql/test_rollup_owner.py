@@ -84,26 +84,60 @@ def test_a_refresh_runs_the_query_as_the_owner(world: Sandbox, role: str | None,
     assert set(world.column("SELECT who FROM seen")) == {"author"}
 
 
+def install(db: Sandbox) -> None:
+    """Install again, in the transaction of the test."""
+    _, _, script = install_script().partition("BEGIN;\n")
+    db.run(script.rpartition("COMMIT;")[0])
+
+
 @pytest.mark.parametrize(
     "before",
     [
         pytest.param("SELECT", id="again"),
         pytest.param(
-            "DROP FUNCTION lakets._fill_q; UPDATE lakets._rollup_registry SET definition = NULL",
-            id="over-an-older-version",
+            "DROP FUNCTION lakets._fill_q; UPDATE lakets._rollup_registry SET definition = NULL;"
+            " SET LOCAL lakets.others = '{}'",  # what the migration from 0.1.x sets
+            id="over-0.1.x",
         ),
     ],
 )
 def test_an_install_runs_nothing_of_the_query_as_anybody_else(world: Sandbox, before: str) -> None:
     world.run(before)
 
-    _, _, script = install_script().partition("BEGIN;\n")
-    world.run(script.rpartition("COMMIT;")[0])
+    install(world)
 
     assert set(world.column("SELECT who FROM seen")) <= {"author"}
     act(world, "jobs", "SELECT lakets.refresh_rollup('q', true)")
     assert world.column(ROWS) == [5, 7]
     assert set(world.column("SELECT who FROM seen")) == {"author"}
+
+
+@pytest.mark.parametrize("definition", ["NULL", "definition"])
+@pytest.mark.parametrize("function", [True, False], ids=["with a function", "without"])
+def test_an_install_makes_no_rollup_of_a_row_that_somebody_wrote(
+    world: Sandbox, definition: str, *, function: bool
+) -> None:
+    world.run("CREATE TABLE _rollup_prey (LIKE _rollup_q); ALTER TABLE _rollup_prey OWNER TO author")
+    world.run("GRANT rival TO jobs")
+    act(
+        world,
+        "rival",
+        "INSERT INTO lakets._rollup_registry (name, rollup_table, query_text, window_query, definition,"
+        " bucket_interval, bucket_column, source_time_column, source_chronotable_id) SELECT 'prey',"
+        f" '_rollup_prey', query_text, window_query, {definition}, bucket_interval, bucket_column,"
+        " source_time_column, source_chronotable_id FROM lakets._rollup_registry",
+    )
+    if function:
+        written = world.value("SELECT pg_get_functiondef('lakets._fill_q'::regproc)")
+        act(world, "rival", str(written).replace("_fill_q", "_fill_prey"))
+
+    install(world)
+
+    with world.refused("P0001", "has no query that its owner made"):
+        act(world, "jobs", "SELECT lakets.refresh_rollup('prey', true)")
+    world.run("RESET ROLE")
+    assert world.value("SELECT count(*) FROM _rollup_prey") == 0
+    assert world.column("SELECT who FROM seen") == []
 
 
 @pytest.mark.parametrize(
@@ -137,7 +171,7 @@ def test_a_row_written_into_the_registry_makes_no_rollup_of_a_table(world: Sandb
         " FROM lakets._rollup_registry",
     )
 
-    with world.refused("P0001", "was not adopted by the install, and jobs does not own it"):
+    with world.refused("P0001", "has no query that its owner made, and jobs does not own it"):
         act(world, "jobs", "SELECT lakets.refresh_rollup('prey', true)")
 
     world.run("RESET ROLE")
@@ -149,10 +183,12 @@ def test_nobody_else_may_fill_a_rollup(world: Sandbox) -> None:
         act(world, "rival", "SELECT lakets._fill_q('-infinity', 'infinity', now(), now(), NULL, NULL)")
 
 
-def test_a_new_owner_of_the_table_is_followed(world: Sandbox) -> None:
+def test_a_new_owner_of_the_table_takes_the_query_over(world: Sandbox) -> None:
     world.run("GRANT author TO rival; ALTER TABLE _rollup_q OWNER TO rival")
 
-    world.run("SELECT lakets.refresh_rollup('q', true)")
+    with world.refused("P0001", "has no query that its owner made, and jobs does not own it"):
+        act(world, "jobs", "SELECT lakets.refresh_rollup('q', true)")
+    act(world, "rival", "SELECT lakets.refresh_rollup('q', true)")
 
     assert world.column(ROWS) == [5, 7]
     assert set(world.column("SELECT who FROM seen")) == {"rival"}
