@@ -62,8 +62,8 @@ demo: $(DEMO_STAMP)  ## run the LakeTS lifecycle on a local Lakebase with real d
 test: $(STAMP)  ## run the tests
 	$(BIN)/pytest -n 2 -m "not slow"
 
-test-dbos: $(STAMP)  ## run the tests with DBOS programs, which take some minutes
-	$(BIN)/pytest -m "slow or not slow" tests/dbos
+test-dbos: $(STAMP)  ## run all tests with DBOS programs, the slow ones too
+	$(BIN)/pytest -n 2 -m "slow or not slow" tests/dbos
 
 test-python: $(TEST_STAMP)  ## run only the tests of hooks, operators and DAGs
 	$(BIN)/pytest -n 2 -m "not slow" tests/unit tests/dags

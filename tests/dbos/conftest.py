@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +15,14 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from airflow_provider_lakets.local.client import LocalServer
 from tests.dags import conftest as dags
+from tests.lakes import new_lake
 from tests.superuser import superuser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from airflow_provider_lakets.local.client import LocalServer
 
 _numbers = itertools.count()
 
@@ -29,11 +30,7 @@ _numbers = itertools.count()
 @pytest.fixture(scope="session")
 def lake(postgres_version: int) -> Iterator[LocalServer]:
     """Start one local Lakebase for the whole session."""
-    # A short path: a Unix socket's name is limited to 107 bytes.
-    with (
-        tempfile.TemporaryDirectory(prefix="dbos-", ignore_cleanup_errors=True) as folder,
-        LocalServer(Path(folder), version=postgres_version, feed_interval=30) as server,
-    ):
+    with new_lake(postgres_version) as server:
         yield server
 
 

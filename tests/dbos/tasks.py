@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 _runs = itertools.count()
 
 
+# Seconds after which a trigger that does not fire fails its test.
+PATIENCE = 120
+
+
 class Task:
     """
     A task of one DAG run; every try of it makes the operator anew, as another worker would.
@@ -93,7 +97,7 @@ def fire(trigger: LakeTSBaseTrigger) -> dict[str, Any]:
     async def collect() -> list[Any]:
         return [event.payload async for event in trigger.run()]
 
-    (payload,) = asyncio.run(collect())
+    (payload,) = asyncio.run(asyncio.wait_for(collect(), PATIENCE))
     assert json.loads(json.dumps(payload)) == payload  # it is stored as JSON
     return dict(payload)
 

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from tests.dbos.conftest import App, Effects
 
-# Programs run beside these tests, for a minute or two: `make test-dbos` runs them, one after another.
-pytestmark = [pytest.mark.usefixtures("app", "connection"), pytest.mark.slow]
+pytestmark = pytest.mark.usefixtures("app", "connection")
 
 
 @pytest.fixture

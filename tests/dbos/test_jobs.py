@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,12 +13,15 @@ from dbos import DBOSClient
 
 from airflow_provider_lakets.dbos import create_lakebase_engine
 from airflow_provider_lakets.hooks.lakets import LakeTSHook
-from airflow_provider_lakets.local.client import LocalServer
+from tests.lakes import new_lake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     import psycopg
+
+    from airflow_provider_lakets.local.client import LocalServer
 
 # More tables than one step makes chunks for; the chunk of the last one takes its time.
 TABLES = """
@@ -42,10 +43,7 @@ WHEN (NEW.chunk_name LIKE 'public.t22%') EXECUTE FUNCTION public.slow();
 @pytest.fixture(scope="module")
 def lake(postgres_version: int) -> Iterator[LocalServer]:
     """Start a Lakebase of its own: in the other one a program runs."""
-    with (
-        tempfile.TemporaryDirectory(prefix="jobs-", ignore_cleanup_errors=True) as folder,
-        LocalServer(Path(folder), version=postgres_version, feed_interval=30) as server,
-    ):
+    with new_lake(postgres_version) as server:
         yield server
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.dags.conftest import Run
     from tests.dbos.conftest import Effects
 
-# Programs run beside these tests, for a minute or two: `make test-dbos` runs them, one after another.
+# They take half a minute: `make test-dbos` runs them.
 pytestmark = [pytest.mark.usefixtures("app", "connection"), pytest.mark.slow]
 
 SAMPLES = Path(__file__).parents[2] / "dags" / "dbos"

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import psycopg
 import pytest
 
-from airflow_provider_lakets.local.client import LocalServer
 from airflow_provider_lakets.local.feed import control
+from tests.lakes import new_lake
 from tests.superuser import superuser
 
 if TYPE_CHECKING:
@@ -20,15 +18,13 @@ if TYPE_CHECKING:
 
     from databricks.sdk import WorkspaceClient
 
+    from airflow_provider_lakets.local.client import LocalServer
+
 
 @pytest.fixture(scope="session")
 def running_server(postgres_version: int) -> Iterator[LocalServer]:
     """Start one local Lakebase for the whole session: it takes seconds."""
-    # A short path: a Unix socket's name is limited to 107 bytes.
-    with (
-        tempfile.TemporaryDirectory(prefix="lake-", ignore_cleanup_errors=True) as folder,
-        LocalServer(Path(folder), version=postgres_version, feed_interval=0.3) as server,
-    ):
+    with new_lake(postgres_version, feed_interval=0.3) as server:
         yield server
 
 
