@@ -5,13 +5,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.compat import conf, fail
+from airflow_provider_lakets.compat import TaskDeferralTimeout, conf, fail
 from airflow_provider_lakets.exceptions import LakeTSError, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperator, Context
+else:
+    BaseOperator = object  # whose methods the class below finds in those that stand beside it
 
 # A trigger gives up by itself. What Airflow adds to that is for when no triggerer runs.
 GRACE = timedelta(minutes=5)
@@ -55,6 +57,24 @@ def is_of_this_try(arguments: dict[str, Any], context: Context) -> bool:
     now: int = context["ti"].try_number
     waited_in: int = arguments.pop("in_try", now)
     return waited_in == now
+
+
+class ResumingOperator(BaseOperator):
+    """Beside an operator or sensor that defers with :func:`this_try`: go on in that try only."""
+
+    # Of the operator; what it was deferred with is lost when no triggerer answers.
+    execute_complete: Callable[..., Any]
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a wait, even one that no triggerer saw to; begin anew in a new try."""
+        arguments = dict(next_kwargs or {})
+        if not is_of_this_try(arguments, context):
+            return self.execute(context)
+        try:
+            return super().resume_execution(next_method, arguments, context)
+        except TaskDeferralTimeout:  # of a sensor Airflow makes a timeout of its own
+            self.log.warning("The triggerer did not answer in time; is one running?")
+            return self.execute_complete(context, {"status": "timed_out"})
 
 
 def raise_if_failed(event: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import Enum
+from importlib.util import find_spec
 from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
@@ -63,9 +64,7 @@ def run(
         typer.echo(context.get_help())
         raise typer.Exit(2)
     with explain_errors():
-        try:
-            import dbos  # noqa: F401 - is it there
-        except ModuleNotFoundError:
+        if find_spec("dbos") is None:
             stop("--with dbos needs DBOS: pip install 'airflow-provider-lakets[dbos]'")
         from airflow_provider_lakets.dbos import jobs
 

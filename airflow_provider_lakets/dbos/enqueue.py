@@ -6,15 +6,15 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from airflow_provider_lakets.compat import TaskDeferralTimeout, fail
+from airflow_provider_lakets.compat import fail
 from airflow_provider_lakets.dbos.base import DBOSBaseOperator
 from airflow_provider_lakets.dbos.workflows.start import Order, bring_up, enqueue_all, find_latest
 from airflow_provider_lakets.deferral import (
     GRACE,
+    ResumingOperator,
     as_seconds,
     check_interval,
     deadline,
-    is_of_this_try,
     raise_if_failed,
     this_try,
 )
@@ -33,7 +33,7 @@ OnTerminal = Literal["attach", "resume", "rewind", "fork", "new"]
 PROBLEMS_SHOWN = 20
 
 
-class DBOSEnqueueOperator(DBOSBaseOperator):
+class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
     """
     Enqueue a DBOS workflow once, wait until it has ended, and return its result.
 
@@ -208,18 +208,6 @@ class DBOSEnqueueOperator(DBOSBaseOperator):
         raise_if_failed(event)
         with self.dbos() as hook:
             return self._finish(hook, list(workflow_ids) or self._ids_again(hook, context))
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a wait, even one that no triggerer saw to; begin anew in a new try."""
-        arguments = dict(next_kwargs or {})
-        if not is_of_this_try(arguments, context):
-            return self.execute(context)
-        try:
-            return super().resume_execution(next_method, arguments, context)
-        except TaskDeferralTimeout:
-            self.log.warning("The triggerer did not answer in time; is one running?")
-            arguments.pop("event", None)
-            return self.execute_complete(context, {"status": "timed_out"}, **arguments)
 
     def on_kill(self) -> None:
         """Cancel what is waited for, so that it does not run on unseen."""

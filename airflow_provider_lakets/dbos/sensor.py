@@ -12,9 +12,9 @@ from airflow_provider_lakets.dbos.base import DBOSBaseOperator
 from airflow_provider_lakets.dbos.operators import _ids
 from airflow_provider_lakets.deferral import (
     GRACE,
+    ResumingOperator,
     check_interval,
     deadline,
-    is_of_this_try,
     raise_if_failed,
     this_try,
 )
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class DBOSWorkflowSensor(DBOSBaseOperator, BaseSensorOperator):
+class DBOSWorkflowSensor(ResumingOperator, DBOSBaseOperator, BaseSensorOperator):
     """
     Wait until workflows have ended; fail if one did not succeed. One that is not there yet is waited for.
 
@@ -69,13 +69,6 @@ class DBOSWorkflowSensor(DBOSBaseOperator, BaseSensorOperator):
                 timeout=timedelta(seconds=self.timeout) + GRACE,
             )
         return None
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a wait; begin anew in a new try."""
-        arguments = dict(next_kwargs or {})
-        if not is_of_this_try(arguments, context):
-            return self.execute(context)
-        return super().resume_execution(next_method, arguments, context)
 
     def poke(self, context: Context) -> bool:
         """Look once."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from airflow_provider_lakets.dbos.poller import Poller
-    from airflow_provider_lakets.triggers.watch import Waiting, Watch
+    from airflow_provider_lakets.triggers.watch import Waiting
 
 _NOT_THERE = "NOT THERE"
 
@@ -63,10 +63,6 @@ class DBOSWorkflowTrigger(LakeTSBaseTrigger):
             "dbos_schema": self.dbos_schema,
             "application": self.application,
         }
-
-    def watch(self) -> Watch:
-        """Do nothing: DBOS is asked, not LakeTS."""
-        raise NotImplementedError
 
     async def on_kill(self) -> None:
         """Cancel the workflows: a user has stopped, cleared or marked the task. From Airflow 3.3 on."""

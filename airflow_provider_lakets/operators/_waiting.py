@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow_provider_lakets.compat import TaskDeferralTimeout, fail
+from airflow_provider_lakets.compat import fail
 from airflow_provider_lakets.deferral import (
     GRACE,
+    ResumingOperator,
     as_seconds,
     check_interval,
     deadline,
     defer_by_default,
-    is_of_this_try,
     this_try,
 )
 from airflow_provider_lakets.exceptions import LakeTSPartialFailureError, wrapped
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
 
 
-class LakeTSWaitingOperator(LakeTSJobOperator):
+class LakeTSWaitingOperator(ResumingOperator, LakeTSJobOperator):
     """
     Base of the operators that can wait, in the triggerer, for what keeps part of their work deferred.
 
@@ -82,17 +82,6 @@ class LakeTSWaitingOperator(LakeTSJobOperator):
         """Return what was shown as the result when the task was deferred."""
         task = context["ti"]
         return task.xcom_pull(task_ids=task.task_id, key="return_value", map_indexes=task.map_index)
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a wait, even one that no triggerer saw to; begin anew in a new try."""
-        arguments = dict(next_kwargs or {})
-        if not is_of_this_try(arguments, context):
-            return self.execute(context)
-        try:
-            return super().resume_execution(next_method, arguments, context)
-        except TaskDeferralTimeout:
-            self.log.warning("The triggerer did not answer in time; is one running?")
-            return self.execute_complete(context, {"status": "timed_out"})
 
     def check_deferred(
         self, context: Context, event: Mapping[str, Any], result: Any, left: list[str]

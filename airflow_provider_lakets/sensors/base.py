@@ -10,10 +10,10 @@ from airflow.sdk import BaseSensorOperator
 from airflow_provider_lakets.compat import AirflowSensorTimeout, AirflowSkipException
 from airflow_provider_lakets.deferral import (
     GRACE,
+    ResumingOperator,
     check_interval,
     deadline,
     defer_by_default,
-    is_of_this_try,
     raise_if_failed,
     this_try,
 )
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
+    from airflow_provider_lakets.triggers.base import LakeTSWatchTrigger
     from airflow_provider_lakets.triggers.watch import Waiting
 
 
-class LakeTSBaseSensor(LakeTSBaseOperator, BaseSensorOperator):
+class LakeTSBaseSensor(ResumingOperator, LakeTSBaseOperator, BaseSensorOperator):
     """
     Base of the sensors; each says by its trigger what it waits for, also when it does not defer.
 
@@ -42,7 +42,7 @@ class LakeTSBaseSensor(LakeTSBaseOperator, BaseSensorOperator):
         if self.deferrable:
             check_interval(self.poke_interval)
 
-    def trigger(self, **wait: Any) -> LakeTSBaseTrigger:
+    def trigger(self, **wait: Any) -> LakeTSWatchTrigger:
         """
         Return what to wait for.
 
@@ -68,13 +68,6 @@ class LakeTSBaseSensor(LakeTSBaseOperator, BaseSensorOperator):
                 timeout=patience,
             )
         return None
-
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a wait; begin anew in a new try."""
-        arguments = dict(next_kwargs or {})
-        if not is_of_this_try(arguments, context):
-            return self.execute(context)
-        return super().resume_execution(next_method, arguments, context)
 
     def poke(self, context: Context) -> bool:
         """Look once."""

@@ -10,7 +10,7 @@ from airflow_provider_lakets.sensors.base import LakeTSBaseSensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
+    from airflow_provider_lakets.triggers.base import LakeTSWatchTrigger
 
 
 class LakeTSDurabilitySensor(LakeTSBaseSensor):
@@ -44,7 +44,7 @@ class LakeTSDurabilitySensor(LakeTSBaseSensor):
         self.table = table if self._by_table else None
         self.chunks = None if self._by_table else chunks
 
-    def trigger(self, **wait: Any) -> LakeTSBaseTrigger:
+    def trigger(self, **wait: Any) -> LakeTSWatchTrigger:
         """Return what to wait for."""
         from airflow_provider_lakets.triggers.durability import LakeTSDurabilityTrigger
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime, timedelta
 
-    from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
+    from airflow_provider_lakets.triggers.base import LakeTSWatchTrigger
 
 
 class LakeTSRollupFreshSensor(LakeTSBaseSensor):
@@ -49,7 +49,7 @@ class LakeTSRollupFreshSensor(LakeTSBaseSensor):
         self.watermark = watermark if self._has_watermark else None
         self.max_lag = max_lag if self._has_max_lag else None
 
-    def trigger(self, **wait: Any) -> LakeTSBaseTrigger:
+    def trigger(self, **wait: Any) -> LakeTSWatchTrigger:
         """Return what to wait for; the watermark in a form that means the same in every session."""
         from airflow_provider_lakets.triggers.rollups import LakeTSRollupFreshTrigger
 

@@ -55,10 +55,6 @@ class LakeTSBaseTrigger(BaseTrigger):
         """Return the arguments of the constructor that are the subclass's own."""
         raise NotImplementedError
 
-    def watch(self) -> Watch:
-        """Return the questions to ask in one look."""
-        raise NotImplementedError
-
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class and all arguments of its constructor."""
         return f"{type(self).__module__}.{type(self).__qualname__}", {
@@ -102,6 +98,37 @@ class LakeTSBaseTrigger(BaseTrigger):
         return self.deadline
 
     def _make_hook(self) -> Any:
+        """Return what a look needs; made once, in a thread."""
+        raise NotImplementedError
+
+    async def _look(self, hook: Any) -> Waiting:
+        """Return what still has to be waited for."""
+        raise NotImplementedError
+
+    def _pause(self, failures: int) -> float:
+        """Return how long to sleep: the interval, or longer and longer while the database does not answer."""
+        longest = max(LONGEST_PAUSE, self.poll_interval)
+        return min(self.poll_interval * 2.0 ** min(failures, 16), longest)
+
+    def _failed(self, error: Exception) -> TriggerEvent:
+        from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
+
+        from airflow_provider_lakets.exceptions import PERMANENT, LakeTSError
+
+        if not isinstance(error, (LakeTSError, AirflowNotFoundException)):
+            raise error
+        retryable = not isinstance(error, (AirflowNotFoundException, *PERMANENT))
+        return _event(FAILED, message=str(error), retryable=retryable)
+
+
+class LakeTSWatchTrigger(LakeTSBaseTrigger):
+    """Base of the triggers that ask LakeTS."""
+
+    def watch(self) -> Watch:
+        """Return the questions to ask in one look."""
+        raise NotImplementedError
+
+    def _make_hook(self) -> Any:
         from airflow_provider_lakets.hooks.lakets import LakeTSHook
         from airflow_provider_lakets.login.settings import application_name
 
@@ -121,21 +148,6 @@ class LakeTSBaseTrigger(BaseTrigger):
         from airflow_provider_lakets.triggers.watch import alook
 
         return await alook(hook, self.watch())
-
-    def _pause(self, failures: int) -> float:
-        """Return how long to sleep: the interval, or longer and longer while the database does not answer."""
-        longest = max(LONGEST_PAUSE, self.poll_interval)
-        return min(self.poll_interval * 2.0 ** min(failures, 16), longest)
-
-    def _failed(self, error: Exception) -> TriggerEvent:
-        from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
-
-        from airflow_provider_lakets.exceptions import PERMANENT, LakeTSError
-
-        if not isinstance(error, (LakeTSError, AirflowNotFoundException)):
-            raise error
-        retryable = not isinstance(error, (AirflowNotFoundException, *PERMANENT))
-        return _event(FAILED, message=str(error), retryable=retryable)
 
 
 def _event(status: str, **more: Any) -> TriggerEvent:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
+from airflow_provider_lakets.triggers.base import LakeTSWatchTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.triggers.watch import Watch
 
 
-class LakeTSDurabilityTrigger(LakeTSBaseTrigger):
+class LakeTSDurabilityTrigger(LakeTSWatchTrigger):
     """
     Fire when the change feed of a ChronoTable has caught up, or when chunks are proved durable.
 

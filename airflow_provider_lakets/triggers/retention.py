@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
+from airflow_provider_lakets.triggers.base import LakeTSWatchTrigger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.triggers.watch import Watch
 
 
-class LakeTSRetentionTrigger(LakeTSBaseTrigger):
+class LakeTSRetentionTrigger(LakeTSWatchTrigger):
     """
     Fire when chunks past retention are durable in Unity Catalog and absorbed by every RollUp.
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
+from airflow_provider_lakets.triggers.base import LakeTSWatchTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_lakets.triggers.watch import Watch
 
 
-class LakeTSRollupFreshTrigger(LakeTSBaseTrigger):
+class LakeTSRollupFreshTrigger(LakeTSWatchTrigger):
     """
     Fire when a RollUp has reached a watermark, was refreshed lately enough, or both.
 

@@ -13,7 +13,7 @@ from airflow_provider_lakets.dbos.enqueue import DBOSEnqueueOperator
 from airflow_provider_lakets.dbos.hook import DBOSHook
 from airflow_provider_lakets.exceptions import DBOSWorkflowError
 from tests.dbos.conftest import wait_until
-from tests.dbos.tasks import Task, fails
+from tests.dbos.tasks import Task, fails, fire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +58,16 @@ def workflows(hook: DBOSHook, task: Task) -> dict[str, str]:
 def test_returns_the_result_of_the_workflow(effects: Effects, name: str, deferrable: bool) -> None:
     assert task(name, deferrable=deferrable).run() == {"name": name, "sum": 60}
     assert effects.of(name) == [1, 2, 3]
+
+
+def test_without_a_triggerer_it_looks_itself_when_the_wait_is_over(name: str) -> None:
+    attempt = task(name).begin()
+    assert fire(attempt.trigger)["status"] == "reached"
+
+    # As the scheduler resumes a task that no triggerer took on in time.
+    done = attempt.operator.resume_execution("__fail__", {"error": "Trigger timeout"}, attempt.context)
+
+    assert done == {"name": name, "sum": 60}
 
 
 def test_without_waiting_it_returns_the_id(name: str, hook: DBOSHook) -> None:
