@@ -52,12 +52,11 @@ def run(open_hook: OpenHook, engine: Engine, schedules: Mapping[str, str] = SCHE
     :param schedules: The cron expression of each job, in UTC; a job that is left out is not run.
     :raises LakeTSNotInstalledError: if there is no LakeTS in the database.
     """
+    if open_hook().version() is None:  # said now, not by each schedule
+        raise LakeTSNotInstalledError("There is no LakeTS in this database. Install it: `lakets install`.")
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    # What no schedule could do is said now. It also imports, in this thread, all that the steps need.
-    if open_hook().version() is None:
-        raise LakeTSNotInstalledError("There is no LakeTS in this database. Install it: `lakets install`.")
     launch(open_hook, engine, schedules)
     try:
         stopped.wait()
