@@ -37,7 +37,7 @@ def run(server: Server, scale: Scale) -> list[Figure]:
         for conn in (ours, older):
             _prepare(conn)
         steps: dict[str, Step] = {
-            f"{engine} {name}": lambda _, conn=conn, name=name: timed(conn, CALL.format(name))  # type: ignore[misc]
+            f"{engine} {name}": _ingest(conn, name)
             for engine, conn in (("ours", ours), ("older", older))
             for name in ("bare", "dressed")
         }
@@ -67,6 +67,10 @@ def run(server: Server, scale: Scale) -> list[Figure]:
             floor_name="INSERT ... SELECT of rows into the same ChronoTable",
         )
     ]
+
+
+def _ingest(conn: psycopg.Connection, table: str) -> Step:
+    return lambda _: timed(conn, CALL.format(table))
 
 
 def _prepare(conn: psycopg.Connection) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from psycopg import sql  # noqa: TID253 - no DAG imports this module
-
 from airflow_provider_lakets.commands.findings import Finding, named
 
 if TYPE_CHECKING:
@@ -91,6 +89,8 @@ class FeedCheck:
     def _has_rows(self, table: ChronoTable) -> bool:
         if table.shadow_table_name is None:
             return True  # what is written goes nowhere
+        from psycopg import sql
+
         query = sql.SQL("SELECT EXISTS (SELECT FROM {}) AS found").format(
             sql.Identifier("lakets_cdf", table.shadow_table_name)
         )

@@ -37,7 +37,7 @@ def _seconds(value: float) -> float:
 
 
 @contextlib.contextmanager
-def _server(folder: Path, **options: object) -> Iterator[LocalServer]:
+def _server(folder: Path, **options: Any) -> Iterator[LocalServer]:
     """Yield the Lakebase of a folder; what a user can do something about becomes one message."""
     try:
         from airflow_provider_lakets.local.client import LocalServer
@@ -48,7 +48,7 @@ def _server(folder: Path, **options: object) -> Iterator[LocalServer]:
     from airflow_provider_lakets.exceptions import LakeTSError
 
     try:
-        yield LocalServer(folder, **options)  # type: ignore[arg-type]
+        yield LocalServer(folder, **options)
     except LakeTSError as err:
         _fail(str(err))
     except OSError as err:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
+from dbos import WorkflowSerializationFormat
 
 from airflow_provider_lakets.compat import AirflowSensorTimeout
 from airflow_provider_lakets.dbos import poller
@@ -53,7 +54,7 @@ def start(hook: DBOSHook) -> Callable[..., str]:
                 "workflow_name": "job",
                 "queue_name": "orders",
                 "attributes": attributes,
-                "serialization_type": "portable",  # type: ignore[typeddict-item]
+                "serialization_type": WorkflowSerializationFormat.PORTABLE,
             },
             name,
         )

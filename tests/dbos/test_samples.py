@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from dbos import WorkflowSerializationFormat
 
 from airflow_provider_lakets.dbos.enqueue import DBOSEnqueueOperator
 from airflow_provider_lakets.dbos.hook import DBOSHook
@@ -64,7 +65,7 @@ def test_what_failed_in_a_step_at_night_is_forked_from_it_when_approved(
         {
             "workflow_name": "job",
             "queue_name": "orders",
-            "serialization_type": "portable",  # type: ignore[typeddict-item]
+            "serialization_type": WorkflowSerializationFormat.PORTABLE,
         },
         name,
     )
