@@ -98,6 +98,23 @@ def test_a_batch_takes_defaults_where_an_object_names_no_column(db: Sandbox) -> 
     assert db.run("SELECT v, w FROM m ORDER BY w NULLS FIRST") == [(7, None), (1, "a"), (None, "c")]
 
 
+@pytest.mark.parametrize(
+    ("rows", "stored"),
+    [
+        pytest.param([{"v": 1}, {"v": 2, "w": "b"}], [(1, "w"), (2, "b")], id="more-than-the-first"),
+        pytest.param([{"v": 1, "w": "a"}, {"v": 2}], [(1, "a"), (2, "w")], id="fewer"),
+        pytest.param([{"v": 1}, {"w": "b"}], [(0, "b"), (1, "w")], id="others"),
+    ],
+)
+def test_each_object_of_a_batch_is_stored_with_all_that_it_names(
+    db: Sandbox, rows: Any, stored: list[tuple[int, str]]
+) -> None:
+    db.run("CREATE TABLE m (v int DEFAULT 0, w text DEFAULT 'w')")
+
+    assert ingest(db, rows, "m") == 2
+    assert db.run("SELECT v, w FROM m ORDER BY v") == stored
+
+
 @pytest.mark.parametrize("rows", [None, {}, 1, "text", [1], [[{"v": 1}]], [{"v": 1}, None]])
 def test_what_is_no_array_of_objects_is_refused_whole(db: Sandbox, rows: Any) -> None:
     db.run("CREATE TABLE m (v int)")
