@@ -1,0 +1,127 @@
+-- The tables that are partitions: their names, owners, storage parameters and replica identity, and the default partition.
+
+-- A free name for a partition: table, then suffix, cut to what Postgres can hold.
+CREATE OR REPLACE FUNCTION lakets._free_relation_name(
+    p_schema_name text,
+    p_table_name  text,
+    p_suffix      text
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_name  text := p_table_name || p_suffix;
+    v_tries integer := 0;
+BEGIN
+    -- Cut long names, and step aside for a relation or type that is not ours, with a digest of the whole name.
+    WHILE octet_length(v_name) > 63 OR to_regclass(format('%I.%I', p_schema_name, v_name)) IS NOT NULL
+          OR to_regtype(format('%I.%I', p_schema_name, v_name)) IS NOT NULL LOOP
+        v_name := '_' || left(md5(p_table_name || v_tries), 8) || p_suffix;
+        v_name := substr(p_table_name, 1, 63 - octet_length(v_name)) || v_name;
+        WHILE octet_length(v_name) > 63 LOOP  -- letters of several bytes
+            v_name := substr(v_name, 2);
+        END LOOP;
+        v_tries := v_tries + 1;
+    END LOOP;
+    RETURN v_name;
+END;
+$$;
+
+-- A table's storage parameters, as in WITH (...); empty if it has none.
+CREATE OR REPLACE FUNCTION lakets._storage_options(
+    p_relation regclass
+) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce('WITH (' || string_agg(format('%I = %L', opt.option_name, opt.option_value), ', ') || ')', '')
+      FROM pg_class AS cls, pg_options_to_table(cls.reloptions) AS opt WHERE cls.oid = p_relation;
+$$;
+
+-- Make a table that can become a partition, or is one at once when p_bounds says FOR VALUES ...; that locks the
+-- parent. It is reached through its parent only, so it needs no grants.
+CREATE OR REPLACE FUNCTION lakets._create_partition_table(
+    p_relation    regclass,
+    p_schema_name text,
+    p_name        text,
+    p_options     text,
+    p_bounds      text DEFAULT NULL
+) RETURNS regclass
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_new   regclass;
+    v_owner oid;  -- if it must become another's
+    v_acl   aclitem[];
+BEGIN
+    EXECUTE format(CASE WHEN p_bounds IS NOT NULL THEN 'CREATE TABLE %1$I.%2$I PARTITION OF %3$s %5$s %4$s'
+        ELSE 'CREATE TABLE %1$I.%2$I (LIKE %3$s INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY EXCLUDING COMMENTS EXCLUDING STATISTICS) %4$s'
+        END, p_schema_name, p_name, p_relation, p_options, p_bounds);
+    SELECT cls.oid, nullif(parent.relowner, cls.relowner), cls.relacl INTO v_new, v_owner, v_acl
+      FROM pg_class AS cls, pg_class AS parent
+     WHERE cls.oid = to_regclass(format('%I.%I', p_schema_name, p_name)) AND parent.oid = p_relation;
+    IF v_owner IS NOT NULL THEN
+        EXECUTE format('ALTER TABLE %s OWNER TO %I', v_new, pg_get_userbyid(v_owner));
+    END IF;
+    IF v_acl IS NOT NULL THEN
+        PERFORM lakets._revoke_all(v_new);
+    END IF;
+    PERFORM lakets._guard_partition(v_new);
+    RETURN v_new;
+END;
+$$;
+
+-- Give a partition the replica identity of its table, which Postgres does not pass on. Rows leave the default partition for
+-- chunks: so where there is neither an identity nor a key, that one is identified by the whole row, or a publication would
+-- refuse it.
+CREATE OR REPLACE FUNCTION lakets._match_identity(
+    p_relation  regclass,
+    p_partition regclass
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_is       "char" := (SELECT cls.relreplident FROM pg_class AS cls WHERE cls.oid = p_partition);
+    v_identity text;
+BEGIN
+    SELECT CASE
+           WHEN cls.relreplident IN ('d', 'n') AND p_partition = lakets._default_partition(p_relation)
+                AND (cls.relreplident = 'n' OR lakets._key_index(p_relation) IS NULL) THEN CASE WHEN v_is <> 'f' THEN 'FULL' END
+           WHEN cls.relreplident = 'f' AND v_is <> 'f' THEN 'FULL'
+           WHEN cls.relreplident = 'n' AND v_is <> 'n' THEN 'NOTHING'
+           WHEN cls.relreplident = 'i' THEN (
+               SELECT 'USING INDEX ' || quote_ident(part.relname)
+                 FROM pg_index AS idx
+                 JOIN pg_inherits AS inh ON inh.inhparent = idx.indexrelid
+                 JOIN pg_index AS own ON own.indexrelid = inh.inhrelid AND own.indrelid = p_partition AND NOT own.indisreplident
+                 JOIN pg_class AS part ON part.oid = own.indexrelid
+                WHERE idx.indrelid = p_relation AND idx.indisreplident) END
+      INTO v_identity FROM pg_class AS cls WHERE cls.oid = p_relation;
+    IF v_identity IS NOT NULL THEN
+        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY %s', p_partition, v_identity);
+    END IF;
+END;
+$$;
+
+-- The partition that keeps rows outside every chunk (too early, too late, infinite, without a time), so
+-- that none is refused; _ensure_partitions moves them into a chunk as soon as there is one. Its storage parameters
+-- are what new chunks get.
+CREATE OR REPLACE FUNCTION lakets._create_default_partition(
+    p_table   lakets._chronotable_registry,
+    p_options text DEFAULT ''
+) RETURNS regclass
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relation  regclass := lakets._relation(p_table);
+    v_partition regclass := lakets._create_partition_table(v_relation, p_table.schema_name,
+        lakets._free_relation_name(p_table.schema_name, p_table.table_name, '_default'), p_options);
+BEGIN
+    EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s DEFAULT', v_relation, v_partition);
+    PERFORM lakets._match_identity(v_relation, v_partition);
+    RETURN v_partition;
+END;
+$$;

@@ -1,0 +1,115 @@
+-- Job 1: chunks exist before the rows that belong in them.
+
+-- Lock a table against everybody, with its default partition, if nobody is using it now and no row waits for a chunk.
+-- Not where it refers to other tables: their locks could be waited for meanwhile.
+CREATE OR REPLACE FUNCTION lakets._lock_unused(
+    p_relation regclass,
+    p_default  regclass
+) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_has_row boolean;
+BEGIN
+    IF EXISTS (SELECT FROM pg_constraint AS con WHERE con.conrelid = p_relation AND con.contype = 'f') THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('LOCK TABLE ONLY %s, %s IN ACCESS EXCLUSIVE MODE NOWAIT', p_relation, p_default);
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s)', p_default) INTO v_has_row;
+    IF v_has_row THEN
+        RAISE lock_not_available;  -- which lets go of the locks again
+    END IF;
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN false;
+END;
+$$;
+
+-- Job 1. Make the chunks of p_past_count intervals before now to p_future_count after, or of an explicit
+-- range (a backfill), and those that rows wait for in the default partition. Returns how many were made;
+-- 0 means none was due. p_max_chunks bounds one call, and so how long it locks: call again until it returns less.
+-- Waits at most 2 s for a lock, then fails as contended (55P03).
+CREATE OR REPLACE FUNCTION lakets._ensure_partitions(
+    p_chronotable_id integer,
+    p_past_count     integer     DEFAULT 1,
+    p_future_count   integer     DEFAULT 3,
+    p_range_start    timestamptz DEFAULT NULL,
+    p_range_end      timestamptz DEFAULT NULL,
+    p_max_chunks     integer     DEFAULT NULL
+) RETURNS integer
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+DECLARE
+    v_table    lakets._chronotable_registry;
+    v_relation regclass;
+    v_default  regclass;
+    v_from     timestamptz := p_range_start;
+    v_to       timestamptz := p_range_end;
+    v_due      tstzrange[];
+    v_in_place boolean;
+    v_chunks   regclass[];
+BEGIN
+    PERFORM lakets._check_max_chunks(p_max_chunks);
+    v_table := lakets._chronotable(p_chronotable_id);
+    v_from := coalesce(v_from, lakets._shift(lakets.time_bucket(v_table.chunk_interval, now()), v_table.chunk_interval, -p_past_count));
+    v_to := coalesce(v_to, lakets._shift(lakets.time_bucket(v_table.chunk_interval, now()), v_table.chunk_interval, p_future_count + 1));
+    PERFORM lakets._check_range(v_table, v_from, v_to);
+
+    v_relation := v_table.relation;
+    v_default := lakets._default_partition(v_relation);
+    PERFORM lakets._warn_of_foreign_partitions(v_table);
+    BEGIN
+        IF v_default IS NOT NULL AND NOT lakets._must_follow(v_table) AND NOT EXISTS (SELECT FROM lakets._due_chunks(v_table, v_default, v_from, v_to, 1)) THEN
+            RETURN 0;  -- the usual case waits for nobody
+        END IF;
+        -- Let go of the default partition, which was read: whoever maintains the table now may be about to lock it.
+        RAISE lock_not_available;
+    EXCEPTION WHEN lock_not_available THEN
+        NULL;
+    END;
+
+    PERFORM lakets._require_read_committed();
+    -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) default partition, (4) tables that it refers to.
+    PERFORM lakets._lock_maintenance(v_relation);
+    v_table := lakets._follow(v_table);  -- if it is still one
+    EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', v_relation);
+    v_default := coalesce(lakets._default_partition(v_relation), lakets._create_default_partition(v_table));
+    v_due := ARRAY(SELECT DISTINCT tstzrange(due.range_start, due.range_end)
+                     FROM lakets._due_chunks(v_table, v_default, v_from, v_to, p_max_chunks) AS due ORDER BY 1 LIMIT p_max_chunks);
+    -- At most 100, so that whoever comes meanwhile waits for a moment only.
+    v_in_place := cardinality(v_due) <= 100 AND lakets._lock_unused(v_relation, v_default);
+    v_chunks := lakets._create_chunk_tables(v_table, v_due, v_in_place);
+    IF NOT v_in_place THEN
+        -- From here on readers of the default partition wait, and rows cannot get into it.
+        EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', v_default);
+        PERFORM lakets._attach_chunks(v_table, v_chunks, v_due);
+    END IF;
+    PERFORM lakets._register_chunks(v_table, v_chunks, v_due);
+    RETURN cardinality(v_due);
+END;
+$$;
+
+-- The chunks that stand, oldest first. row_count is the planner's estimate, null until the first ANALYZE.
+CREATE OR REPLACE FUNCTION lakets.show_chunks(
+    p_table_name  text,
+    p_older_than  interval DEFAULT NULL,
+    p_newer_than  interval DEFAULT NULL,
+    p_schema_name text     DEFAULT 'public'
+) RETURNS TABLE (chunk_name text, range_start timestamptz, range_end timestamptz, status text,
+                 row_count bigint, size_bytes bigint, created_at timestamptz)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT chunk.chunk_name, chunk.range_start, chunk.range_end, chunk.status,
+           (SELECT nullif(cls.reltuples, -1)::bigint FROM pg_class AS cls WHERE cls.oid = rel),
+           pg_total_relation_size(rel), chunk.created_at
+      FROM lakets._chronotable(p_table_name, p_schema_name) AS reg
+      JOIN lakets._chunk_metadata AS chunk ON chunk.chronotable_id = reg.id AND chunk.status <> 'dropped'
+     CROSS JOIN LATERAL lakets._chunk_relation(reg, chunk) AS rel
+     WHERE (p_older_than IS NULL OR chunk.range_end <= now() - p_older_than)
+       AND (p_newer_than IS NULL OR chunk.range_start >= now() - p_newer_than)
+     ORDER BY chunk.range_start;
+$$;
