@@ -90,7 +90,7 @@ def _worked(work: Callable[[LakeTSHook], Any]) -> tuple[float, float]:
 
     hook = LakeTSHook(statement_timeout=None)
     with hook.session():
-        pid = hook._query("SELECT pg_backend_pid() AS pid", doing="Looking up the session")[0]["pid"]
+        pid = hook.query("SELECT pg_backend_pid() AS pid", doing="Looking up the session")[0]["pid"]
         started = time.perf_counter()
         work(hook)
         taken = (time.perf_counter() - started) * 1000

@@ -36,24 +36,24 @@ class Checks:
 
     def identity(self) -> Finding:
         """Say who logs in."""
-        login = self.hook._login
+        login = self.hook.login
         self.by_password = login.is_native
         if self.by_password:
             return Finding("", "ok", f"native Postgres password of role {login.arguments()['user']!r}")
-        return Finding("", "ok", f"{login._workspace.identity.name}, at {login._workspace.identity.host}")
+        return Finding("", "ok", f"{login.workspace.identity.name}, at {login.workspace.identity.host}")
 
     def endpoint(self) -> Finding:
         """Say where to."""
         if self.by_password:
-            return Finding("", "ok", str(self.hook._login.arguments()["host"]))
-        endpoint = self.hook._login._endpoint
+            return Finding("", "ok", str(self.hook.login.arguments()["host"]))
+        endpoint = self.hook.login.endpoint
         return Finding("", "ok", f"{endpoint.name}, host {endpoint.host}")
 
     def credential(self) -> Finding:
         """Mint a credential, and forget it."""
         if self.by_password:
             return Finding("", "ok", "not needed with a native password")
-        self.hook._login._mint()
+        self.hook.login.mint()
         return Finding("", "ok", "minted; each login mints its own")
 
     def login(self) -> Finding:
@@ -69,10 +69,10 @@ class Checks:
 
     def tls(self) -> Finding:
         """See whether the session is encrypted."""
-        with self.hook._sessions.borrow() as conn:
+        with self.hook.borrow_session() as conn:
             pgconn = conn.pgconn
             encrypted = bool(pgconn.ssl_in_use)
-        login = self.hook._login.arguments()
+        login = self.hook.login.arguments()
         mode, roots = login["sslmode"], login.get("sslrootcert")
         trusted = f"sslmode {mode}, sslrootcert {roots or 'of libpq'}"
         if encrypted and mode == "verify-full":
@@ -115,9 +115,9 @@ class Checks:
 
     def repairs(self) -> Finding:
         """See what is left to mend, for instance after an upgrade."""
-        if self.hook._is_older():
+        if self.hook.is_older():
             return Finding("", "ok", "not looked for in LakeTS 0.1.x")
-        found = self.hook._call("pending_repairs")
+        found = self.hook.call("pending_repairs")
         if not found:
             return Finding("", "ok", "none is needed")
         alike: dict[str, list[dict[str, Any]]] = {}
@@ -141,7 +141,7 @@ class Checks:
         )
 
     def _row(self, query: str) -> dict[str, Any]:
-        (row,) = self.hook._query(query, doing="Examining the session")
+        (row,) = self.hook.query(query, doing="Examining the session")
         return row
 
 

@@ -47,7 +47,7 @@ def explain(hook: LakeTSHook, name: str) -> dict[str, Any]:
         rollups = {rollup.name: rollup for rollup in hook.rollups()}
         if name in rollups:
             return _rollup(hook, rollups[name])
-        rows = hook._query(CHUNK, {"name": name}, doing=f"Looking up chunk {name}")
+        rows = hook.query(CHUNK, {"name": name}, doing=f"Looking up chunk {name}")
         if not rows:
             raise LakeTSArgumentError(
                 f"{name!r} is neither a RollUp nor a chunk. lakets.show_rollups() lists the RollUps, "
@@ -59,9 +59,7 @@ def explain(hook: LakeTSHook, name: str) -> dict[str, Any]:
 def _rollup(hook: LakeTSHook, rollup: Rollup) -> dict[str, Any]:
     plans = {plan.name: plan for plan in hook.plan_refresh(rollup.name)}
     plan = plans[rollup.name]
-    (marks,) = hook._query(
-        MARKS, {"name": rollup.name}, doing=f"Counting the marked buckets of {rollup.name}"
-    )
+    (marks,) = hook.query(MARKS, {"name": rollup.name}, doing=f"Counting the marked buckets of {rollup.name}")
     return {
         "RollUp": rollup.name,
         "reads": ", ".join(filter(None, [rollup.source, *rollup.depends_on])),
@@ -82,7 +80,7 @@ def _chunk(hook: LakeTSHook, name: str, chunk: dict[str, Any]) -> dict[str, Any]
     }
     if chunk["status"] == "dropped":
         return {**said, "next": "nothing: it is no more in Lakebase. Unity Catalog has what was synced."}
-    (gaps,) = hook._query(GAPS, {**chunk, "name": name}, doing=f"Asking what keeps chunk {name}")
+    (gaps,) = hook.query(GAPS, {**chunk, "name": name}, doing=f"Asking what keeps chunk {name}")
     kept = (gaps["blocked_by"] or "the next run drops it") if gaps["is_due"] else "not due"
     return {
         **said,

@@ -94,7 +94,7 @@ class FeedCheck:
         query = sql.SQL("SELECT EXISTS (SELECT FROM {}) AS found").format(
             sql.Identifier("lakets_cdf", table.shadow_table_name)
         )
-        return bool(self._hook._query(query, doing=f"Looking into the mirror of {table.name}")[0]["found"])
+        return bool(self._hook.query(query, doing=f"Looking into the mirror of {table.name}")[0]["found"])
 
     def _behind(self, tables: list[ChronoTable], feeds: dict[str, FeedStatus]) -> None:
         """Wait for the feed of tables that it is behind of: one that works moves within seconds."""
@@ -121,13 +121,13 @@ class FeedCheck:
             )
 
     def _positions(self, shadows: Iterable[str]) -> dict[str, str | None]:
-        rows = self._hook._query(
+        rows = self._hook.query(
             POSITIONS, {"shadows": [*shadows]}, doing="Looking where the change feed stands"
         )
         return {row["shadow"]: row["lsn"] for row in rows}
 
     def _slots(self, is_behind: bool) -> None:
-        for slot in self._hook._query(SLOTS, doing="Looking at the replication slots"):
+        for slot in self._hook.query(SLOTS, doing="Looking at the replication slots"):
             who = f"replication slot {slot['slot_name']}"
             if slot["is_lost"]:
                 self._report(

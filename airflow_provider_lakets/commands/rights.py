@@ -76,7 +76,7 @@ def missing_rights(hook: LakeTSHook) -> list[MissingRight]:
 
     :param hook: A hook whose connection logs in and whose database has LakeTS.
     """
-    rows = hook._query(MISSING, doing="Looking up the rights of the role")
+    rows = hook.query(MISSING, doing="Looking up the rights of the role")
     if "SELECT on table lakets._policy_registry" not in {row["lacks"] for row in rows}:
-        rows += hook._query(MISSING_TO_TRIM, doing="Looking up the rights of the role")
+        rows += hook.query(MISSING_TO_TRIM, doing="Looking up the rights of the role")
     return [MissingRight(row["lacks"], row["grant"]) for row in rows]

@@ -18,6 +18,7 @@ from airflow_provider_lakets.hooks.lakebase import LakebaseHook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from typing_extensions import Self
 
@@ -58,6 +59,10 @@ class LakeTSCalls(LakebaseHook):
         with self._sessions.keep():
             yield self
 
+    def borrow_session(self) -> AbstractContextManager[psycopg.Connection[Any]]:
+        """Lend one of the open sessions to a ``with`` block; opens one when none is free."""
+        return self._sessions.borrow()
+
     def cancel(self) -> None:
         """Cancel the statements that are running and start no more, from any thread or a signal handler."""
         self._sessions.stop()
@@ -70,7 +75,7 @@ class LakeTSCalls(LakebaseHook):
         conn.adapters.register_loader("interval", TextLoader)
         return conn
 
-    def _call(self, function: str, *, repeatable: bool = True, **arguments: Any) -> list[Row]:
+    def call(self, function: str, *, repeatable: bool = True, **arguments: Any) -> list[Row]:
         """
         Call a function of LakeTS with every argument by name and return its rows.
 
@@ -83,14 +88,14 @@ class LakeTSCalls(LakebaseHook):
         )
         query = sql.SQL("SELECT * FROM lakets.{}({})").format(sql.Identifier(function), named)
         shown = ", ".join(f"{name} => {_brief(value)}" for name, value in arguments.items())
-        return self._query(query, arguments, doing=f"lakets.{function}({shown})", repeatable=repeatable)
+        return self.query(query, arguments, doing=f"lakets.{function}({shown})", repeatable=repeatable)
 
-    def _value(self, function: str, *, repeatable: bool = True, **arguments: Any) -> Any:
+    def call_value(self, function: str, *, repeatable: bool = True, **arguments: Any) -> Any:
         """Call a function that returns one value."""
-        (row,) = self._call(function, repeatable=repeatable, **arguments)
+        (row,) = self.call(function, repeatable=repeatable, **arguments)
         return next(iter(row.values()))
 
-    def _query(
+    def query(
         self, query: str | sql.Composed, parameters: Row | None = None, *, doing: str, repeatable: bool = True
     ) -> list[Row]:
         """Run a query in a session and return its rows as dicts; an instant without a zone is UTC."""
@@ -100,9 +105,11 @@ class LakeTSCalls(LakebaseHook):
             with conn.cursor(row_factory=dict_row) as cursor:
                 return cursor.execute(query, parameters).fetchall()
 
-        return self._do(fetch, doing=doing, repeatable=repeatable)
+        return self.run_in_session(fetch, doing=doing, repeatable=repeatable)
 
-    def _do(self, work: Callable[[psycopg.Connection[Any]], T], *, doing: str, repeatable: bool = True) -> T:
+    def run_in_session(
+        self, work: Callable[[psycopg.Connection[Any]], T], *, doing: str, repeatable: bool = True
+    ) -> T:
         """Run work in a session, again where that helps, and explain what it raises in the end."""
         role = None
         retrying = Retrying(
@@ -114,21 +121,21 @@ class LakeTSCalls(LakebaseHook):
         )
         try:
             for attempt in retrying:
-                with attempt, self._sessions.borrow() as conn:
+                with attempt, self.borrow_session() as conn:
                     role = conn.info.user
                     return work(conn)
         except psycopg.Error as err:
             raise translate(err, doing=doing, role=role, conn_id=self.get_conn_id()) from err
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _is_older(self) -> bool:
-        """Tell whether LakeTS 0.1.x is installed."""
-        return not self._takes("explain_durability")
+    def is_older(self) -> bool:
+        """Return whether LakeTS 0.1.x is installed."""
+        return not self.supports("explain_durability")
 
-    def _takes(self, function: str, argument: str | None = None) -> bool:
-        """Tell whether the installed LakeTS has a function, and whether that takes an argument."""
+    def supports(self, function: str, argument: str | None = None) -> bool:
+        """Return whether the installed LakeTS has a function, and this argument of it."""
         if self._arguments is None:
-            rows = self._query(
+            rows = self.query(
                 "SELECT proname, coalesce(proargnames, '{}') AS names FROM pg_catalog.pg_proc"
                 " WHERE pronamespace = pg_catalog.to_regnamespace('lakets')",
                 doing="Looking up the functions of LakeTS",

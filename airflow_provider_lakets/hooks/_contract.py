@@ -72,7 +72,7 @@ class LakeTSContract(LakeTSSeries):
     ) -> int:
         """Turn a table into a ChronoTable, its rows kept, and return its id."""
         return int(
-            self._value(
+            self.call_value(
                 "create_chronotable",
                 repeatable=if_not_exists,
                 p_table_name=table_name,
@@ -87,7 +87,7 @@ class LakeTSContract(LakeTSSeries):
         self, table_name: str, chunk_interval: str | timedelta, *, schema_name: str = "public"
     ) -> None:
         """Set the interval of the chunks made from now on."""
-        self._call(
+        self.call(
             "set_chunk_interval",
             p_table_name=table_name,
             p_chunk_interval=chunk_interval,
@@ -96,7 +96,7 @@ class LakeTSContract(LakeTSSeries):
 
     def drop_chronotable(self, table_name: str, *, schema_name: str = "public") -> None:
         """Drop a ChronoTable with all that hangs on it: RollUps, shadow, policies."""
-        self._call("drop_chronotable", repeatable=False, p_table_name=table_name, p_schema_name=schema_name)
+        self.call("drop_chronotable", repeatable=False, p_table_name=table_name, p_schema_name=schema_name)
 
     def ensure_partitions(
         self,
@@ -118,11 +118,11 @@ class LakeTSContract(LakeTSSeries):
         :param range_end: ... to this one.
         :param max_chunks: Create at most so many in this transaction, where the installed LakeTS can.
         """
-        if not self._takes("_ensure_partitions", "p_max_chunks"):
+        if not self.supports("_ensure_partitions", "p_max_chunks"):
             max_chunks = None
             range_end = _before(range_end)
         return int(
-            self._value(
+            self.call_value(
                 "_ensure_partitions",
                 p_chronotable_id=chronotable_id,
                 p_past_count=past_count,
@@ -140,7 +140,7 @@ class LakeTSContract(LakeTSSeries):
         schema_name: str = "public",
     ) -> list[Chunk]:
         """List the chunks that are in Lakebase."""
-        rows = self._call(
+        rows = self.call(
             "show_chunks",
             p_table_name=table_name,
             p_schema_name=schema_name,
@@ -153,7 +153,7 @@ class LakeTSContract(LakeTSSeries):
     ) -> int:
         """Drop active chunks older than an interval, whether or not they are durable elsewhere."""
         return int(
-            self._value(
+            self.call_value(
                 "drop_chunks", p_table_name=table_name, p_older_than=older_than, p_schema_name=schema_name
             )
         )
@@ -162,18 +162,18 @@ class LakeTSContract(LakeTSSeries):
 
     def enable_sync(self, table_name: str, *, schema_name: str = "public") -> None:
         """Mirror a ChronoTable or RollUp into a shadow that the change feed streams."""
-        self._call("enable_sync", repeatable=False, p_table_name=table_name, p_schema_name=schema_name)
+        self.call("enable_sync", repeatable=False, p_table_name=table_name, p_schema_name=schema_name)
 
     def disable_sync(self, table_name: str, *, schema_name: str = "public") -> None:
         """Stop mirroring a ChronoTable or RollUp."""
-        self._call("disable_sync", p_table_name=table_name, p_schema_name=schema_name)
+        self.call("disable_sync", p_table_name=table_name, p_schema_name=schema_name)
 
     def add_tiering_policy(
         self, table_name: str, after: str | timedelta, *, schema_name: str = "public"
     ) -> int:
         """Tier chunks older than an interval."""
         return int(
-            self._value(
+            self.call_value(
                 "add_tiering_policy",
                 repeatable=False,
                 p_table_name=table_name,
@@ -192,7 +192,7 @@ class LakeTSContract(LakeTSSeries):
     ) -> int:
         """Drop chunks older than an interval from Lakebase, and perhaps their rows from the shadow."""
         return int(
-            self._value(
+            self.call_value(
                 "add_retention_policy",
                 repeatable=False,
                 p_table_name=table_name,
@@ -213,7 +213,7 @@ class LakeTSContract(LakeTSSeries):
     ) -> int:
         """Tier chunks at one age and drop them from Lakebase, and perhaps from the shadow, at a later one."""
         return int(
-            self._value(
+            self.call_value(
                 "add_tiered_retention_policy",
                 repeatable=False,
                 p_table_name=table_name,
@@ -227,7 +227,7 @@ class LakeTSContract(LakeTSSeries):
     def _trimming(self, function: str, trim_shadow: bool) -> Row:
         if not trim_shadow:
             return {}
-        if not self._takes(function, "p_trim_shadow"):
+        if not self.supports(function, "p_trim_shadow"):
             raise LakeTSArgumentError(
                 "Trimming the shadow needs LakeTS 0.2 or later; upgrade with `lakets install`, or do without."
             )
@@ -235,16 +235,16 @@ class LakeTSContract(LakeTSSeries):
 
     def get_chunks_to_tier(self, table_name: str, *, schema_name: str = "public") -> list[TierCandidate]:
         """List the chunks of a table that are old enough to be tiered, while its shadow streams."""
-        rows = self._call("_get_chunks_to_tier", p_table_name=table_name, p_schema_name=schema_name)
+        rows = self.call("_get_chunks_to_tier", p_table_name=table_name, p_schema_name=schema_name)
         return [record(TierCandidate, row) for row in rows]
 
     def tier_chunk(self, chunk_name: str) -> bool:
         """Flag a chunk as tiered once it is proved durable in Unity Catalog; False means not yet."""
-        return bool(self._value("tier_chunk", p_chunk_name=chunk_name))
+        return bool(self.call_value("tier_chunk", p_chunk_name=chunk_name))
 
     def untier_chunk(self, chunk_name: str) -> None:
         """Make a tiered chunk active again."""
-        self._call("untier_chunk", p_chunk_name=chunk_name)
+        self.call("untier_chunk", p_chunk_name=chunk_name)
 
     def execute_retention(
         self,
@@ -262,10 +262,10 @@ class LakeTSContract(LakeTSSeries):
         :param force: Drop even what is not proved durable.
         :param max_chunks: Drop at most so many in this transaction, where the installed LakeTS can.
         """
-        if not self._takes("execute_retention", "p_max_chunks"):
+        if not self.supports("execute_retention", "p_max_chunks"):
             max_chunks = None
         return int(
-            self._value(
+            self.call_value(
                 "execute_retention",
                 p_table_name=table_name,
                 p_schema_name=schema_name,
@@ -280,7 +280,7 @@ class LakeTSContract(LakeTSSeries):
 
         Only where the retention policy asks for it, and only what is proved flushed to Unity Catalog.
         """
-        return int(self._value("trim_shadow", p_table_name=table_name, p_schema_name=schema_name))
+        return int(self.call_value("trim_shadow", p_table_name=table_name, p_schema_name=schema_name))
 
     def history_view_sql(
         self,
@@ -303,7 +303,7 @@ class LakeTSContract(LakeTSSeries):
         :param since: When the feed began the shadow anew, if it did: what it wrote before is there twice.
         """
         return str(
-            self._value(
+            self.call_value(
                 "history_view_sql",
                 p_table_name=table_name,
                 p_schema_name=schema_name,
@@ -313,11 +313,11 @@ class LakeTSContract(LakeTSSeries):
 
     def show_tiering_status(self, table_name: str, *, schema_name: str = "public") -> list[FeedStatus]:
         """Show how far tiering and the change feed are for a table, with whatever policy."""
-        if self._is_older():
+        if self.is_older():
             table = f"{schema_name}.{table_name}"
-            rows = self._query(older.FEED, {"table": table}, doing=f"Asking for the feed of {table}")
+            rows = self.query(older.FEED, {"table": table}, doing=f"Asking for the feed of {table}")
             return [record(FeedStatus, row) for row in rows]
-        rows = self._call("show_tiering_status", p_table_name=table_name, p_schema_name=schema_name)
+        rows = self.call("show_tiering_status", p_table_name=table_name, p_schema_name=schema_name)
         return [
             record(FeedStatus, {**row, "table": f"{row['schema_name']}.{row['table_name']}"}) for row in rows
         ]
@@ -346,7 +346,7 @@ class LakeTSContract(LakeTSSeries):
         :param depends_on: The names of the RollUps it reads.
         """
         return int(
-            self._value(
+            self.call_value(
                 "create_rollup",
                 repeatable=False,
                 p_name=name,
@@ -360,15 +360,15 @@ class LakeTSContract(LakeTSSeries):
 
     def drop_rollup(self, name: str) -> None:
         """Drop a RollUp and its table."""
-        self._call("drop_rollup", repeatable=False, p_name=name)
+        self.call("drop_rollup", repeatable=False, p_name=name)
 
     def enable_rollup_invalidation(self, name: str) -> None:
         """Track changes of a RollUp's source."""
-        self._call("enable_rollup_invalidation", p_rollup_name=name)
+        self.call("enable_rollup_invalidation", p_rollup_name=name)
 
     def disable_rollup_invalidation(self, name: str) -> None:
         """Stop tracking changes of a RollUp's source."""
-        self._call("disable_rollup_invalidation", p_rollup_name=name)
+        self.call("disable_rollup_invalidation", p_rollup_name=name)
 
     def refresh_rollup(self, name: str, *, force: bool = False) -> bool:
         """
@@ -377,26 +377,26 @@ class LakeTSContract(LakeTSSeries):
         :param name: The RollUp.
         :param force: Refresh although its refresh_lag has not passed.
         """
-        if force and not self._takes("refresh_rollup", "p_force"):
+        if force and not self.supports("refresh_rollup", "p_force"):
             raise LakeTSArgumentError(
                 f"Refreshing RollUp {name!r} by force needs LakeTS 0.2 or later; upgrade with "
                 "`lakets install`, or lower its refresh_lag."
             )
-        return bool(self._value("refresh_rollup", p_name=name, **_given(p_force=force or None)))
+        return bool(self.call_value("refresh_rollup", p_name=name, **_given(p_force=force or None)))
 
     def invalidate_rollup_range(self, name: str, start: datetime, end: datetime) -> int:
         """Mark the buckets of a range dirty and return how many; the end itself is no part of the range."""
-        if self._is_older():
+        if self.is_older():
             end = end - timedelta(microseconds=1)
-        return int(self._value("invalidate_rollup_range", p_name=name, p_from=start, p_to=end))
+        return int(self.call_value("invalidate_rollup_range", p_name=name, p_from=start, p_to=end))
 
     def show_rollups(self) -> list[Row]:
         """Show the RollUps with what the installed LakeTS says about each."""
-        return self._call("show_rollups")
+        return self.call("show_rollups")
 
     def show_rollup_dag(self) -> list[Row]:
         """Show the RollUps in the order of a refresh; raises on a cycle."""
-        return self._call("show_rollup_dag")
+        return self.call("show_rollup_dag")
 
     # Watching
 
@@ -407,9 +407,9 @@ class LakeTSContract(LakeTSSeries):
         :raises LakeTSNotInstalledError: with LakeTS 0.1.x, whose own function always fails.
         """
         try:
-            return [record(Metric, row) for row in self._call("lakets_metrics")]
+            return [record(Metric, row) for row in self.call("lakets_metrics")]
         except LakeTSArgumentError as err:
-            if not self._is_older():
+            if not self.is_older():
                 raise
             raise LakeTSNotInstalledError(
                 f"lakets.lakets_metrics() of the installed LakeTS 0.1.x fails whenever it is called ({err}). "
@@ -419,4 +419,4 @@ class LakeTSContract(LakeTSSeries):
     def chunk_health(self) -> list[ChunkHealth]:
         """Count the chunks of each ChronoTable by state."""
         # By position: the columns' names are not the same in every LakeTS.
-        return [ChunkHealth(*list(row.values())[:7]) for row in self._call("chunk_health")]
+        return [ChunkHealth(*list(row.values())[:7]) for row in self.call("chunk_health")]

@@ -87,13 +87,13 @@ def refresh(hook: LakeTSContract, name: str, *, force: bool = False) -> Refreshe
     :param name: The RollUp.
     :param force: Refresh although its refresh_lag has not passed.
     """
-    if force and not hook._takes("refresh_rollup", "p_force"):
+    if force and not hook.supports("refresh_rollup", "p_force"):
         raise LakeTSArgumentError(
             f"Refreshing RollUp {name!r} by force needs LakeTS 0.2 or later; upgrade with "
             "`lakets install`, or lower its refresh_lag."
         )
     query = REFRESH.format(force=", p_force => true" if force else "")
-    (row,) = hook._query(query, {"name": name}, doing=f"lakets.refresh_rollup(p_name => {name!r})")
+    (row,) = hook.query(query, {"name": name}, doing=f"lakets.refresh_rollup(p_name => {name!r})")
     return Refreshed(bool(row["refreshed"]), row["written"], row["removed"], row["is_exact"])
 
 
@@ -105,8 +105,8 @@ def tier(hook: LakeTSContract, chunk: str, since: datetime | None = None) -> tup
     :param since: What was flagged from this instant on does not count as before.
     """
     arguments = {"chunk": chunk, "since": since}
-    (row,) = hook._query(TIER, arguments, doing=f"lakets.tier_chunk(p_chunk_name => {chunk!r})")
-    if not row["tiered"] and hook._is_older():
+    (row,) = hook.query(TIER, arguments, doing=f"lakets.tier_chunk(p_chunk_name => {chunk!r})")
+    if not row["tiered"] and hook.is_older():
         # It says false of what is not active, whatever the reason.
         if row["status"] is None:
             raise LakeTSArgumentError(f"Chunk {chunk!r} does not exist.")
@@ -118,12 +118,12 @@ def tier(hook: LakeTSContract, chunk: str, since: datetime | None = None) -> tup
 
 def tiered_by_table(hook: LakeTSContract, chunks: Collection[str]) -> list[dict[str, Any]]:
     """Return how many chunks, rows (estimated) and bytes of each table these are, and where they start."""
-    return hook._query(TIERED, {"chunks": list(chunks)}, doing="Counting what was tiered")
+    return hook.query(TIERED, {"chunks": list(chunks)}, doing="Counting what was tiered")
 
 
 def dropped(hook: LakeTSContract, chunks: Collection[str]) -> dict[str, Any]:
     """Return how many bytes dropped chunks took, as far as LakeTS noted it, and the range that they span."""
     if not chunks:
         return {}
-    (row,) = hook._query(DROPPED, {"chunks": list(chunks)}, doing="Counting what was dropped")
+    (row,) = hook.query(DROPPED, {"chunks": list(chunks)}, doing="Counting what was dropped")
     return row

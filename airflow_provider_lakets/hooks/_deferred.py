@@ -26,10 +26,10 @@ SELECT tab.schema_name, tab.table_name
 
 def why_not_tiered(hook: LakeTSContract, chunk: str) -> str:
     """Return why ``tier_chunk`` deferred a chunk."""
-    if hook._takes("explain_durability"):
-        reason = hook._value("explain_durability", p_chunk_name=chunk)
+    if hook.supports("explain_durability"):
+        reason = hook.call_value("explain_durability", p_chunk_name=chunk)
         return str(reason or "it has become durable meanwhile; the next run will flag it")
-    rows = hook._query(TABLE_OF, {"chunk": chunk}, doing=f"Looking up chunk {chunk}")
+    rows = hook.query(TABLE_OF, {"chunk": chunk}, doing=f"Looking up chunk {chunk}")
     for row in rows:
         for feed in hook.show_tiering_status(row["table_name"], schema_name=row["schema_name"]):
             lag = "" if feed.cdf_lag_bytes is None else f", {feed.cdf_lag_bytes} bytes behind"
@@ -44,31 +44,31 @@ def standing(hook: LakeTSContract, table: ChronoTable) -> list[str]:
     Only the names, of the registry: ``show_chunks`` opens each partition for its size, which waits for locks
     and leaves an entry for each in the session's caches.
     """
-    rows = hook._query(STANDING, {"id": table.id}, doing=f"Listing the chunks of {table.name}")
+    rows = hook.query(STANDING, {"id": table.id}, doing=f"Listing the chunks of {table.name}")
     return [row["chunk_name"] for row in rows]
 
 
 def why_not_dropped(hook: LakeTSContract, table: ChronoTable) -> list[DeferredChunk]:
     """Return the chunks of a table that are past retention and still there, each with the reason."""
     late = "due now; not reached by this run"
-    if not hook._takes("retention_report"):
+    if not hook.supports("retention_report"):
         late = "LakeTS left it: its partition could not be dropped, for example since it is being read"
     return [DeferredChunk(chunk.chunk, chunk.reason or late) for chunk in past_retention(hook, table)]
 
 
 def past_retention(hook: LakeTSContract, table: ChronoTable) -> list[PastChunk]:
     """Return the chunks of a table that are past retention and still there, and what keeps them."""
-    if hook._takes("retention_report"):
-        rows = hook._call("retention_report", p_table_name=table.table_name, p_schema_name=table.schema_name)
+    if hook.supports("retention_report"):
+        rows = hook.call("retention_report", p_table_name=table.table_name, p_schema_name=table.schema_name)
         return [PastChunk(row["chunk_name"], row["blocked_by"]) for row in rows]
     doing = f"Listing the chunks of {table.name} past retention"
-    rows = hook._query(older.PAST_RETENTION, {"id": table.id}, doing=doing)
+    rows = hook.query(older.PAST_RETENTION, {"id": table.id}, doing=doing)
     return [PastChunk(row["chunk_name"], older.NOT_DURABLE if row["is_blocked"] else None) for row in rows]
 
 
 def why_not_refreshed(hook: LakeTSContract, name: str) -> tuple[str, str]:
     """Return the outcome, and why ``refresh_rollup`` left a RollUp as it is."""
-    rows = hook._query(
+    rows = hook.query(
         "SELECT refresh_lag, last_refreshed_at + refresh_lag > now() AS too_soon"
         "  FROM lakets._rollup_registry WHERE name = %(name)s",
         {"name": name},

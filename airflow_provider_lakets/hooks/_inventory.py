@@ -83,7 +83,7 @@ class LakeTSInventory(LakeTSContract):
         return [table for table in tables if policy is None or wanted & {*table.policies}]
 
     def _tables(self, names: list[str] | None) -> list[ChronoTable]:
-        rows = self._query(TABLES, {"names": names}, doing="Listing the ChronoTables")
+        rows = self.query(TABLES, {"names": names}, doing="Listing the ChronoTables")
         return [record(ChronoTable, row) for row in rows]
 
     def _unknown(self, name: str) -> NoReturn:
@@ -95,7 +95,7 @@ class LakeTSInventory(LakeTSContract):
 
     def rollups(self) -> list[Rollup]:
         """List the RollUps with the names of those that each one reads."""
-        return [record(Rollup, row) for row in self._query(ROLLUPS, doing="Listing the RollUps")]
+        return [record(Rollup, row) for row in self.query(ROLLUPS, doing="Listing the RollUps")]
 
     def _known_rollups(self, name: str | None) -> list[Rollup]:
         """List the RollUps; a name that is given must be among them."""
@@ -123,7 +123,7 @@ class LakeTSInventory(LakeTSContract):
     def version(self) -> str | None:
         """Return the version of LakeTS in the database, or None if there is none."""
         try:
-            rows = self._query(VERSION, doing="Reading the version of LakeTS")
+            rows = self.query(VERSION, doing="Reading the version of LakeTS")
         except LakeTSNotInstalledError:
             return None
         return str(rows[0]["version"]) if rows else None
@@ -182,7 +182,7 @@ class LakeTSInventory(LakeTSContract):
             before = self.version()
             if owner := self._foreign_owner():
                 return self._leave_installed(before, owner)
-            self._do(run, doing="Installing LakeTS")
+            self.run_in_session(run, doing="Installing LakeTS")
             self._arguments = None
             after = self.version()
         if after is None:
@@ -194,7 +194,7 @@ class LakeTSInventory(LakeTSContract):
 
     def _foreign_owner(self) -> dict[str, Any] | None:
         """Return who owns LakeTS, and the role of the session, unless the latter may replace it."""
-        rows = self._query(OWNER, doing="Looking up who owns LakeTS")
+        rows = self.query(OWNER, doing="Looking up who owns LakeTS")
         return rows[0] if rows else None
 
     def _leave_installed(self, version: str | None, owner: dict[str, Any]) -> InstallResult:

@@ -47,7 +47,7 @@ class LakeTSPlanning(LakeTSInventory):
     @contextlib.contextmanager
     def _rehearsal(self) -> Iterator[Self]:
         """Yield a hook whose calls are made in one transaction, which is rolled back."""
-        with self.session(), self._sessions.borrow() as conn, conn.transaction(force_rollback=True):
+        with self.session(), self.borrow_session() as conn, conn.transaction(force_rollback=True):
             twin = copy.copy(self)
             twin._sessions = _OneSession(conn)
             twin._tries = 1  # an error has ended the transaction: another try cannot help
@@ -170,7 +170,7 @@ class LakeTSPlanning(LakeTSInventory):
             with self._rehearsal() as twin:
                 count = twin.invalidate_rollup_range(rollup.name, start, end)
             return PlanResult(rollup.name, "planned", buckets_of_range(count, start, end))
-        early = self._query(TOO_SOON, {"name": rollup.name}, doing=f"Looking up RollUp {rollup.name}")
+        early = self.query(TOO_SOON, {"name": rollup.name}, doing=f"Looking up RollUp {rollup.name}")
         if early and not force:
             detail = f"refreshed less than {early[0]['refresh_lag']} ago (its refresh_lag)"
             return PlanResult(rollup.name, "unchanged", detail)
@@ -191,7 +191,7 @@ def _last(rollup: Rollup) -> str:
 
 def newest_chunk(hook: LakeTSPlanning) -> int:
     """Return the id of the newest chunk there is, of whatever table."""
-    (row,) = hook._query(NEWEST_CHUNK, doing="Looking for the newest chunk")
+    (row,) = hook.query(NEWEST_CHUNK, doing="Looking for the newest chunk")
     return int(row["id"])
 
 
@@ -203,7 +203,7 @@ def chunks_since(hook: LakeTSPlanning, table: ChronoTable, newest: int) -> list[
     :param table: The ChronoTable.
     :param newest: What :func:`newest_chunk` said before.
     """
-    rows = hook._query(
+    rows = hook.query(
         CHUNKS_SINCE, {"id": table.id, "newest": newest}, doing=f"Listing the new chunks of {table.name}"
     )
     return [row["chunk_name"] for row in rows]

@@ -52,7 +52,7 @@ class LakeTSSeries(LakeTSCalls):
         schema_name: str = "public",
     ) -> None:
         """Keep the newest value columns of each key in a table beside a ChronoTable."""
-        self._call(
+        self.call(
             "enable_lvc",
             repeatable=False,
             p_table_name=table_name,
@@ -63,20 +63,20 @@ class LakeTSSeries(LakeTSCalls):
 
     def disable_lvc(self, table_name: str, *, schema_name: str = "public") -> None:
         """Drop the last value cache of a ChronoTable."""
-        self._call("disable_lvc", repeatable=False, p_table_name=table_name, p_schema_name=schema_name)
+        self.call("disable_lvc", repeatable=False, p_table_name=table_name, p_schema_name=schema_name)
 
     def latest_values(self, table_name: str, *, schema_name: str = "public") -> list[Row]:
         """Return the rows of a last value cache, newest first."""
         doing = f"lakets.latest_values({table_name!r}, {schema_name!r})"
         names = {"table": table_name, "schema": schema_name}
-        (found,) = self._query(_CACHE_COLUMNS, names, doing=doing)
+        (found,) = self.query(_CACHE_COLUMNS, names, doing=doing)
         if not found["columns"]:
             raise LakeTSArgumentError(
                 f"{doing}: the last value cache of {schema_name}.{table_name} is not enabled, or its table "
                 "is gone. Enable it with lakets.enable_lvc."
             )
         columns = found["columns"].replace("%", "%%")
-        return self._query(
+        return self.query(
             f"SELECT * FROM lakets.latest_values(%(table)s, %(schema)s) AS t ({columns})",  # noqa: S608 - quoted by Postgres
             names,
             doing=doing,
@@ -84,7 +84,7 @@ class LakeTSSeries(LakeTSCalls):
 
     def lvc_stats(self) -> list[LastValueCache]:
         """List the last value caches."""
-        return [_record(LastValueCache, row) for row in self._call("lvc_stats")]
+        return [_record(LastValueCache, row) for row in self.call("lvc_stats")]
 
     # Metric tables and ingest
 
@@ -99,7 +99,7 @@ class LakeTSSeries(LakeTSCalls):
     ) -> int:
         """Make a ChronoTable of tags and fields, and return its id."""
         return int(
-            self._value(
+            self.call_value(
                 "create_metric_table",
                 repeatable=False,
                 p_table_name=table_name,
@@ -112,14 +112,14 @@ class LakeTSSeries(LakeTSCalls):
 
     def cardinality_stats(self, table_name: str, *, schema_name: str = "public") -> list[Cardinality]:
         """Count the distinct values of each text column; reads the whole table."""
-        rows = self._call("cardinality_stats", p_table_name=table_name, p_schema_name=schema_name)
+        rows = self.call("cardinality_stats", p_table_name=table_name, p_schema_name=schema_name)
         return [_record(Cardinality, {**row, "pct_of_rows": float(row["pct_of_rows"])}) for row in rows]
 
     def cardinality_check(
         self, table_name: str, *, max_series: int = 100_000, schema_name: str = "public"
     ) -> CardinalityCheck:
         """Compare the number of series with the number allowed; reads the whole table."""
-        (row,) = self._call(
+        (row,) = self.call(
             "cardinality_check", p_table_name=table_name, p_max_series=max_series, p_schema_name=schema_name
         )
         return _record(CardinalityCheck, row)
@@ -135,7 +135,7 @@ class LakeTSSeries(LakeTSCalls):
         :param schema_name: Its schema.
         """
         return int(
-            self._value(
+            self.call_value(
                 "ingest_batch",
                 repeatable=False,
                 p_table_name=table_name,
@@ -156,7 +156,7 @@ class LakeTSSeries(LakeTSCalls):
     ) -> None:
         """Insert one sample of Prometheus; without a timestamp it is of now."""
         given = {} if timestamp is None else {"p_timestamp": timestamp}
-        self._call(
+        self.call(
             "ingest_prometheus",
             repeatable=False,
             p_table_name=table_name,
@@ -171,7 +171,7 @@ class LakeTSSeries(LakeTSCalls):
 
     def alert_check(self, name: str, query: str, *, severity: str = "warning") -> list[Alert]:
         """Return an alert for each row of a query."""
-        rows = self._call("alert_check", p_name=name, p_query=query, p_severity=severity)
+        rows = self.call("alert_check", p_name=name, p_query=query, p_severity=severity)
         return [_record(Alert, row) for row in rows]
 
     def alert_deadman(
@@ -184,7 +184,7 @@ class LakeTSSeries(LakeTSCalls):
         schema_name: str = "public",
     ) -> list[SilentSeries]:
         """Return an alert for each value of a column whose newest row is older than an interval."""
-        rows = self._call(
+        rows = self.call(
             "alert_deadman",
             p_name=name,
             p_table_name=table_name,
@@ -196,7 +196,7 @@ class LakeTSSeries(LakeTSCalls):
 
     def query_stats(self, *, limit: int = 20) -> list[QueryStats]:
         """List the statements that name LakeTS, by total time; none without pg_stat_statements."""
-        return [_record(QueryStats, row) for row in self._call("query_stats", p_limit=limit)]
+        return [_record(QueryStats, row) for row in self.call("query_stats", p_limit=limit)]
 
 
 def _record(kind: type[R], row: Row) -> R:

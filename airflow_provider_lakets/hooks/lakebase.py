@@ -151,7 +151,7 @@ class LakebaseHook(PsycopgHook):
             try:
                 return await psycopg.AsyncConnection.connect(**arguments, autocommit=True)
             except Exception as err:
-                failure = self._login.explain(err, arguments)
+                failure = self.login.explain(err, arguments)
             raise failure
 
         retrying = tenacity.AsyncRetrying(**RETRY_POLICY)
@@ -215,7 +215,7 @@ class LakebaseHook(PsycopgHook):
         require_sqlalchemy_2("The URL of an engine")
         from sqlalchemy.engine import URL
 
-        login = self._login.arguments()
+        login = self.login.arguments()
         query = {name: str(login[name]) for name in ("sslmode", "sslrootcert") if login.get(name)}
         query.update(engine_query(self.connection_extra))
         host: str | None = login["host"]
@@ -225,7 +225,7 @@ class LakebaseHook(PsycopgHook):
         return URL.create(
             drivername=self.sqlalchemy_scheme,
             username=login["user"],
-            password=self._login.native_password,
+            password=self.login.native_password,
             host=host,
             port=login["port"],
             database=self._dbname,
@@ -247,22 +247,22 @@ class LakebaseHook(PsycopgHook):
             return False, str(err)
         return (
             True,
-            f"Logged in to database {database} as {role}, Postgres {version}, with {self._login.means}.",
+            f"Logged in to database {database} as {role}, Postgres {version}, with {self.login.means}.",
         )
 
     def project_page(self) -> str | None:
         """Return where the workspace shows the project; None if that would have to be asked first."""
-        return self._login.page()
+        return self.login.page()
 
     def lineage_names(self) -> tuple[str, str]:
         """Return the server and the database under the names that OpenLineage has for them."""
-        return f"postgres://{self._login.address}", self._dbname
+        return f"postgres://{self.login.address}", self._dbname
 
     def get_openlineage_database_info(self, connection: Connection) -> DatabaseInfo:
         """Return what SQL operators tell OpenLineage: the host that was looked up, if none is given."""
         from airflow.providers.openlineage.sqlparser import DatabaseInfo
 
-        return DatabaseInfo(scheme="postgres", authority=self._login.address, database=self._dbname)
+        return DatabaseInfo(scheme="postgres", authority=self.login.address, database=self._dbname)
 
     def cancel(self) -> None:
         """Cancel what the sessions of this hook are running, without a new login; for ``on_kill``."""
@@ -303,17 +303,17 @@ class LakebaseHook(PsycopgHook):
         try:
             return connect(**{**options, **arguments})
         except Exception as err:
-            failure = self._login.explain(err, arguments)
+            failure = self.login.explain(err, arguments)
         # Raised out here, where psycopg's error, which carries the password, is no part of it.
         raise failure
 
     def _fresh_login(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        return {**self._login.fresh(more), "dbname": self._dbname}
+        return {**self.login.fresh(more), "dbname": self._dbname}
 
     @property
     def _remembers(self) -> bool:
         """Whether the next login builds on what an earlier one read or looked up."""
-        login: Login | None = self.__dict__.get("_login")
+        login: Login | None = self.__dict__.get("login")
         return login is not None and (login.remembers or login.is_native)
 
     def _start_over(self, err: LakeTSError, remembers: bool) -> bool:
@@ -329,8 +329,8 @@ class LakebaseHook(PsycopgHook):
         if not self._is_given:
             with contextlib.suppress(LakeTSError, AirflowNotFoundException):
                 self._connection = self.get_connection(self.get_conn_id())
-        is_native = self._login.is_native
-        self.__dict__.pop("_login", None)
+        is_native = self.login.is_native
+        self.__dict__.pop("login", None)
         if is_native and _same(before, self.connection):
             return False  # the same password would be refused again
         self.log.info("%s The connection and its endpoint are read anew.", err)
@@ -340,7 +340,8 @@ class LakebaseHook(PsycopgHook):
         self.log.info(printable(str(notice.message_primary).strip()))
 
     @cached_property
-    def _login(self) -> Login:
+    def login(self) -> Login:
+        """How this hook logs in: who, where, and with which settings."""
         return Login(
             self.connection,
             ignored=self.ignored_extra_options,
@@ -352,7 +353,7 @@ class LakebaseHook(PsycopgHook):
     @property
     def _dbname(self) -> str:
         # BaseSQLOperator sets `schema` to its `database`, unless the connection's type is postgres.
-        return self.database or getattr(self, "schema", None) or self._login.database
+        return self.database or getattr(self, "schema", None) or self.login.database
 
 
 def _same(one: Connection, other: Connection) -> bool:

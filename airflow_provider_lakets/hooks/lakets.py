@@ -99,7 +99,7 @@ class LakeTSHook(LakeTSPlanning):
     ) -> PartitionResult:
         """Create each batch in a transaction of its own, where the installed LakeTS can."""
         newest = newest_chunk(self)
-        batched = self._takes("_ensure_partitions", "p_max_chunks")
+        batched = self.supports("_ensure_partitions", "p_max_chunks")
         try:
             while self.ensure_partitions(table.id, **arguments, max_chunks=CREATE_BATCH) >= CREATE_BATCH:
                 if not batched:
@@ -195,13 +195,13 @@ class LakeTSHook(LakeTSPlanning):
 
     def _drop_all(self, table: ChronoTable, trimmed: list[int], *, force: bool) -> RetentionResult:
         """Drop, then trim, each batch in a transaction of its own, where the installed LakeTS can."""
-        batched = self._takes("execute_retention", "p_max_chunks")
+        batched = self.supports("execute_retention", "p_max_chunks")
         while self.execute_retention(
             table.table_name, schema_name=table.schema_name, force=force, max_chunks=DROP_BATCH
         ):
             if not batched:
                 break
-        while self._takes("trim_shadow") and (
+        while self.supports("trim_shadow") and (
             rows := self.trim_shadow(table.table_name, schema_name=table.schema_name)
         ):
             trimmed.append(rows)
@@ -258,7 +258,7 @@ class LakeTSHook(LakeTSPlanning):
     def _refresh_range(self, name: str, *, start: datetime, end: datetime, force: bool) -> RefreshResult:
         buckets = buckets_of_range(self.invalidate_rollup_range(name, start, end), start, end)
         # The refresh_lag spares work that nobody asked for. LakeTS 0.1.x has no way around it.
-        result = self._refresh_one(name, force=force or self._takes("refresh_rollup", "p_force"))
+        result = self._refresh_one(name, force=force or self.supports("refresh_rollup", "p_force"))
         if result.outcome == "refreshed":
             return dataclasses.replace(result, detail=buckets)
         # Another session may have begun before the marks were set: it need not have seen them.

@@ -87,7 +87,34 @@ class Login:
         if self._fields.password:
             return {**arguments, "password": self._fields.password}
         forbid_clear_text(arguments, asker=self._asker)
-        return {**arguments, "password": self._mint()}
+        return {**arguments, "password": self.mint()}
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """The workspace and the identity that it is asked with."""
+        return Workspace(find_identity(self._databricks_conn_id, self._asker))
+
+    @cached_property
+    def endpoint(self) -> Endpoint:
+        """The endpoint that the connection leads to."""
+        place = self._place  # what contradicts itself is refused before anybody is asked
+        return Resolver(self.workspace, place, self._fields.host).resolve()
+
+    def mint(self) -> str:
+        """Return a new credential; it is valid for an hour at most, and only a login needs it."""
+        endpoint, identity = self.endpoint, self.workspace.identity
+        path, body = "postgres/credentials", dict[str, Any](endpoint=endpoint.name)
+        if endpoint.is_instance:
+            request = {"instance_names": [endpoint.name], "request_id": str(uuid.uuid4())}
+            path, body = "database/credentials", request
+        what = f"a database credential for {endpoint.name!r}"
+        with self.workspace.explain_errors(what):
+            token = self.workspace.post(path, body).secret("token")
+        if token:
+            return clean(token, f"{what}, as answered by {identity.host},", self._asker)
+        raise LakebaseCredentialError(
+            f"{self._asker}: {what} was asked for by the {identity.name}, but the answer holds none."
+        )
 
     @property
     def is_native(self) -> bool:
@@ -114,18 +141,18 @@ class Login:
         """By what the role proves itself, in words."""
         if self.is_native:
             return "its native Postgres password"
-        return f"a credential for {self._endpoint.name} of the {self._workspace.identity.name}"
+        return f"a credential for {self.endpoint.name} of the {self.workspace.identity.name}"
 
     @property
     def remembers(self) -> bool:
         """Whether something was looked up that may be out of date by now."""
-        return not self.__dict__.keys().isdisjoint({"_endpoint", "_workspace"})
+        return not self.__dict__.keys().isdisjoint({"endpoint", "workspace"})
 
     def page(self) -> str | None:
         """Return where the workspace shows the project, if that is known without asking the workspace."""
         known = self.__dict__  # what a login has looked up
-        endpoint: Endpoint | None = known.get("_endpoint")
-        workspace: Workspace | None = known.get("_workspace")
+        endpoint: Endpoint | None = known.get("endpoint")
+        workspace: Workspace | None = known.get("workspace")
         url = workspace.identity.host if workspace else find_host(self._databricks_conn_id)
         return project_page(url, place_of(endpoint) if endpoint else self._place)
 
@@ -141,7 +168,7 @@ class Login:
             f"{shown(tried['dbname'])}, with {self.means}"
         )
         if not self._fields.host:
-            self.__dict__.pop("_endpoint", None)  # it may have moved: the next try looks it up again
+            self.__dict__.pop("endpoint", None)  # it may have moved: the next try looks it up again
         return login_error(err, asked, password=tried["password"], is_native=self.is_native)
 
     @property
@@ -149,7 +176,7 @@ class Login:
         # Without a password the endpoint is needed even where the host is given: to mint for it.
         if self.is_native and self._fields.host:
             return self._fields.host
-        return self._endpoint.host
+        return self.endpoint.host
 
     @property
     def _port(self) -> int:
@@ -158,15 +185,6 @@ class Login:
         # PGPORT goes with a host that the environment leads to, not with one that the connection names.
         variable = None if self._fields.host else os.environ.get("PGPORT")
         return fields.port_number(variable, f"{self._asker}: PGPORT in the environment") or POSTGRES_PORT
-
-    @cached_property
-    def _workspace(self) -> Workspace:
-        return Workspace(find_identity(self._databricks_conn_id, self._asker))
-
-    @cached_property
-    def _endpoint(self) -> Endpoint:
-        place = self._place  # what contradicts itself is refused before anybody is asked
-        return Resolver(self._workspace, place, self._fields.host).resolve()
 
     @property
     def _place(self) -> Place:
@@ -184,28 +202,12 @@ class Login:
                 f"{self._asker} has a password but no login. Set the login to the "
                 "password's Postgres role, or take the password out to log in by OAuth."
             )
-        identity = self._workspace.identity
+        identity = self.workspace.identity
         if identity.role is None:
-            with self._workspace.explain_errors("the identity's own name"):
-                identity.role = self._workspace.get("preview/scim/v2/Me").text("userName")
+            with self.workspace.explain_errors("the identity's own name"):
+                identity.role = self.workspace.get("preview/scim/v2/Me").text("userName")
         if identity.role is None:
             raise LakebaseResolutionError(
                 f"{self._asker}: the workspace does not name the {identity.name}. Set the login to its role."
             )
         return identity.role
-
-    def _mint(self) -> str:
-        """Return a new credential; it is good for an hour at most, and asked for at the login only."""
-        endpoint, identity = self._endpoint, self._workspace.identity
-        path, body = "postgres/credentials", dict[str, Any](endpoint=endpoint.name)
-        if endpoint.is_instance:
-            request = {"instance_names": [endpoint.name], "request_id": str(uuid.uuid4())}
-            path, body = "database/credentials", request
-        what = f"a database credential for {endpoint.name!r}"
-        with self._workspace.explain_errors(what):
-            token = self._workspace.post(path, body).secret("token")
-        if token:
-            return clean(token, f"{what}, as answered by {identity.host},", self._asker)
-        raise LakebaseCredentialError(
-            f"{self._asker}: {what} was asked for by the {identity.name}, but the answer holds none."
-        )

@@ -75,7 +75,9 @@ def look(hook: LakeTSHook, watch: Watch) -> Waiting:
             question = next(watch)
             while True:
                 try:
-                    rows = hook._do(question.ask, doing=question.doing, repeatable=not question.may_fail)
+                    rows = hook.run_in_session(
+                        question.ask, doing=question.doing, repeatable=not question.may_fail
+                    )
                 except LakeTSError as err:
                     if not question.forgives(err):
                         raise

@@ -26,9 +26,7 @@ def hook(mode: str, host: str, *, encrypted: bool) -> LakeTSHook:
         yield SimpleNamespace(pgconn=SimpleNamespace(ssl_in_use=encrypted))
 
     login = {"host": host, "sslmode": mode, "sslrootcert": "/own/ca.pem"}
-    made = SimpleNamespace(
-        _sessions=SimpleNamespace(borrow=borrow), _login=SimpleNamespace(arguments=lambda: login)
-    )
+    made = SimpleNamespace(borrow_session=borrow, login=SimpleNamespace(arguments=lambda: login))
     return cast("LakeTSHook", made)
 
 

@@ -34,8 +34,8 @@ def world(principal: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> ControlPl
 
 
 def where_to() -> tuple[str, str]:
-    login = LakebaseHook()._login
-    return login._endpoint.name, login.arguments()["host"]
+    login = LakebaseHook().login
+    return login.endpoint.name, login.arguments()["host"]
 
 
 @pytest.mark.parametrize(

@@ -216,20 +216,20 @@ def test_no_right_on_the_schema_is_no_missing_lakets(lab: Lab, clerk: str) -> No
 
 def test_every_call_of_a_session_uses_one_login(lab: Lab) -> None:
     with lab.hook().session() as hook:
-        pids = {hook._query("SELECT pg_backend_pid() AS pid", doing="x")[0]["pid"] for _ in range(3)}
+        pids = {hook.query("SELECT pg_backend_pid() AS pid", doing="x")[0]["pid"] for _ in range(3)}
 
     assert len(pids) == 1
 
 
 def test_a_session_is_closed_at_its_end(lab: Lab) -> None:
     with lab.hook().session() as hook:
-        (row,) = hook._query("SELECT pg_backend_pid() AS pid", doing="x")
+        (row,) = hook.query("SELECT pg_backend_pid() AS pid", doing="x")
 
     assert not _is_alive(lab, row["pid"])
 
 
 def test_a_call_outside_a_session_leaves_none_behind(lab: Lab) -> None:
-    (row,) = lab.hook()._query("SELECT pg_backend_pid() AS pid", doing="x")
+    (row,) = lab.hook().query("SELECT pg_backend_pid() AS pid", doing="x")
 
     assert not _is_alive(lab, row["pid"])
 
@@ -263,7 +263,7 @@ def test_a_borrower_torn_out_of_its_statement_leaves_none_running(lab: Lab) -> N
     hook = lab.hook()
     stack = contextlib.ExitStack()
     stack.enter_context(hook.session())
-    conn = stack.enter_context(hook._sessions.borrow())
+    conn = stack.enter_context(hook.borrow_session())
     conn.pgconn.send_query(b"SELECT pg_sleep(60)")
     pid = conn.info.backend_pid
     lab.wait_until_asleep()

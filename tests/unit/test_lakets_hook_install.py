@@ -81,10 +81,10 @@ def test_a_role_that_may_not_create_schemas_is_told(bare: Lab, monkeypatch: pyte
 
 def test_what_the_new_engine_can_do_is_used_at_once(bare: Lab) -> None:
     with LakeTSHook().session() as hook:
-        assert not hook._takes("retention_report")
+        assert not hook.supports("retention_report")
         hook.install()
 
-        assert hook._takes("execute_retention", "p_max_chunks")
+        assert hook.supports("execute_retention", "p_max_chunks")
 
 
 @pytest.fixture
