@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ import pytest
 
 from airflow_provider_lakets.engine import install_script
 from tests.isolation.conftest import PATIENCE_SECONDS
+from tests.stage import FEED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -153,3 +156,113 @@ def test_a_writer_of_two_tables_is_not_ended_by_an_install(
         writer.commit()
         installer.finish()
         installer.rollback()
+
+
+WRITE_METRIC = "INSERT INTO metrics VALUES (now() - %s * interval '1 minute', %s, %s)"
+CACHED = (
+    "SELECT value::int, (now() - last_updated) < interval '30 minutes' FROM _lvc_metrics WHERE device = %s"
+)
+
+
+def flush_everything(stage: Stage) -> None:
+    stage.run(FEED)
+    stage.run(
+        "INSERT INTO wal2delta.tables"
+        " SELECT lakets._shadow_relation(shadow_table_name), 'STREAMING', pg_current_wal_insert_lsn()"
+        " FROM lakets._chronotable_registry WHERE sync_enabled"
+        " ON CONFLICT (table_oid) DO UPDATE SET committed_lsn = excluded.committed_lsn"
+    )
+
+
+def tier_all(stage: Stage) -> None:
+    """Tier what is due of metrics, as the job does, until all is compared, flushed and proved."""
+    for _ in range(4):
+        flush_everything(stage)
+        stage.run("SELECT lakets.tier_chunk(chunk_name) FROM lakets._get_chunks_to_tier('metrics')")
+
+
+# upgrade/writers, before, during and after: each writes a row of 10 minutes ago and then one of 40 minutes ago.
+# With 0.1.3 that one replaces the newer one in the cache.
+@pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
+def test_all_goes_on_the_moment_an_install_over_01_commits(
+    stage: Stage, sessions: Sessions, script: str, isolation: str
+) -> None:
+    before, during, installer = sessions("before"), sessions("during"), sessions("installer")
+    before.begin(isolation)
+    before.run(WRITE_METRIC, 10, "before", 10)
+    before.run(WRITE_METRIC, 40, "before", 40)
+    during.begin(isolation)
+    during.run("SELECT 1")
+
+    installer.start(script)
+    installer.wait_blocked_by(before)
+    before.commit()
+    installer.finish()
+    during.start(WRITE_METRIC, 10, "during", 10)
+    during.wait_blocked_by(installer)
+    installer.commit()
+    during.finish()
+    during.run(WRITE_METRIC, 40, "during", 40)
+    during.commit()
+    stage.run(WRITE_METRIC, 40, "before", 41)  # an older row of a series that 0.1.3 cached
+    stage.run(WRITE_METRIC, 10, "after", 10)
+    stage.run(WRITE_METRIC, 40, "after", 40)
+
+    assert {name: stage.run(CACHED, name) for name in ("before", "during", "after")} == {
+        "before": [(10, True)],
+        "during": [(10, True)],
+        "after": [(10, True)],
+    }
+    assert stage.cascade() == {"hourly": True, "daily": True}
+    kept = stage.value("SELECT max(range_end) FROM lakets._chunk_metadata WHERE status = 'dropped'")
+    for name in ("hourly", "daily"):
+        assert [row for row in stage.difference(name) if row[1] >= kept] == []
+    tier_all(stage)
+    statuses = stage.column(
+        "SELECT DISTINCT status FROM lakets._chunk_metadata"
+        " WHERE chronotable_id = 1 AND range_end < now() - interval '3 days'"
+    )
+    assert sorted(statuses) == ["dropped", "tiered"]
+    assert stage.value("SELECT count(*) FROM refresh_all() AS n WHERE n = 2") == 1
+
+
+def test_what_is_written_all_through_an_install_over_01_is_nowhere_missing(
+    stage: Stage, database: str
+) -> None:
+    # Writers that nobody steps: each row is newer than the one before, each third corrects an older one.
+    is_installed = threading.Event()
+
+    def write(device: str) -> int:
+        with psycopg.connect(database, autocommit=True) as conn:
+            written, left = 0, 20
+            while left > 0:
+                left -= is_installed.is_set()
+                conn.execute("INSERT INTO metrics VALUES (clock_timestamp(), %s, %s)", [device, written])
+                written += 1
+                if written % 3 == 0:
+                    conn.execute(
+                        "UPDATE metrics SET value = value + 1000 WHERE device = %s AND value = %s",
+                        [device, written - 2],
+                    )
+        return written - 1
+
+    with ThreadPoolExecutor(3) as pool:
+        writers = {device: pool.submit(write, device) for device in ("w1", "w2", "w3")}
+        try:
+            stage.run(install_script().replace("lock_timeout = '2s'", "lock_timeout = '20s'"))
+        finally:
+            is_installed.set()
+        last = {device: writer.result(60) for device, writer in writers.items()}
+
+    cached = dict(stage.run("SELECT device, value::int % 1000 FROM _lvc_metrics WHERE device LIKE 'w_'"))
+    assert cached == last
+    stage.cascade()
+    stage.run("SELECT lakets.refresh_rollup('hourly', true), lakets.refresh_rollup('daily', true)")
+    kept = stage.value("SELECT max(range_end) FROM lakets._chunk_metadata WHERE status = 'dropped'")
+    for name in ("hourly", "daily"):
+        assert [row for row in stage.difference(name) if row[1] >= kept] == []
+    stage.run('UPDATE lakets._policy_registry SET config = config || \'{"tier_after": "-1 days"}\'')
+    tier_all(stage)
+    today = "SELECT * FROM {} WHERE ts >= date_trunc('day', now(), 'UTC')"
+    table, shadow = today.format("metrics"), today.format("lakets_cdf._shadow_metrics")
+    assert stage.run(f"({table} EXCEPT ALL {shadow}) UNION ALL ({shadow} EXCEPT ALL {table})") == []
