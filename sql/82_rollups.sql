@@ -291,17 +291,27 @@ BEGIN
 END;
 $$;
 
--- Every RollUp and how it stands.
+-- Every RollUp and how it stands. source_table: what its rows come from in the end, where that is one ChronoTable; else
+-- N/A, as 0.1.3 says where it has none.
 CREATE OR REPLACE FUNCTION lakets.show_rollups()
     RETURNS TABLE (name text, rollup_table text, realtime_view text, bucket_interval interval, refresh_lag interval,
                    watermark timestamptz, last_refreshed_at timestamptz, source_table text, bucket_column text, depends_on integer[])
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
+    WITH RECURSIVE reads AS (
+        SELECT reg.id, reg.source_chronotable_id AS source, reg.depends_on FROM lakets._rollup_registry AS reg
+        UNION
+        SELECT reads.id, up.source_chronotable_id, up.depends_on
+          FROM reads JOIN lakets._rollup_registry AS up ON up.id = ANY (reads.depends_on) WHERE reads.source IS NULL
+    )
     SELECT reg.name, reg.rollup_table, reg.realtime_view, reg.bucket_interval, reg.refresh_lag, reg.watermark,
-           reg.last_refreshed_at, tab.schema_name || '.' || tab.table_name, reg.bucket_column, reg.depends_on
+           reg.last_refreshed_at, coalesce(
+               (SELECT min(tab.schema_name || '.' || tab.table_name)
+                  FROM reads JOIN lakets._chronotable_registry AS tab ON tab.id = reads.source
+                 WHERE reads.id = reg.id HAVING count(DISTINCT tab.id) = 1), 'N/A'),
+           reg.bucket_column, reg.depends_on
       FROM lakets._rollup_registry AS reg
-      LEFT JOIN lakets._chronotable_registry AS tab ON tab.id = reg.source_chronotable_id
      ORDER BY reg.name;
 $$;
 

@@ -181,7 +181,7 @@ def tier_all(stage: Stage) -> None:
         stage.run("SELECT lakets.tier_chunk(chunk_name) FROM lakets._get_chunks_to_tier('metrics')")
 
 
-# upgrade/writers, before, during and after: each writes a row of 10 minutes ago and then one of 40 minutes ago.
+# upgrade/writers, before, during and after: each writes a row of 10 minutes ago, then one of 40 minutes.
 # With 0.1.3 that one replaces the newer one in the cache.
 @pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
 def test_all_goes_on_the_moment_an_install_over_01_commits(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import psycopg
 
     from tests.sandbox import Sandbox
+
+COMPATIBILITY = Path(__file__).parents[2] / "docs" / "compatibility.md"
 
 #: Where a table differs on purpose; docs/compatibility.md says why.
 TABLES_DIFFER = {
@@ -147,3 +150,10 @@ def test_a_table_is_as_in_0_1_3(db: Sandbox, line: str) -> None:
         found |= {text.partition(" default ")[0] for text in found}
 
     assert (in_short(what) in found) is (line not in TABLES_DIFFER), found
+
+
+def test_the_document_lists_the_tables_that_differ_and_no_others() -> None:
+    documented = re.findall(r"^\| `(_\w+)(?:\.(\w+))?` \|", COMPATIBILITY.read_text(), re.MULTILINE)
+    differing = [re.match(r"(_\w+) (?:([a-z_]\w*) )?", line) for line in TABLES_DIFFER]
+
+    assert sorted(documented) == sorted((found[1], found[2] or "") for found in differing if found)

@@ -229,8 +229,26 @@ def test_rollups_are_listed_in_refresh_order(stage: Stage) -> None:
     assert stage.run(
         "SELECT name, rollup_table, source_table, bucket_column, depends_on FROM lakets.show_rollups()"
     ) == [
-        ("a_daily", "_rollup_a_daily", None, "bucket", [ids["b_hourly"]]),
+        ("a_daily", "_rollup_a_daily", "public.metrics", "bucket", [ids["b_hourly"]]),
         ("b_hourly", "_rollup_b_hourly", "public.metrics", "bucket", []),
     ]
     assert stage.value("SELECT lakets._build_rollup_dag()") == [ids["b_hourly"], ids["a_daily"]]
     assert stage.value("SELECT lakets._build_rollup_dag(ARRAY[%s])", ids["a_daily"]) == [ids["a_daily"]]
+
+
+def test_the_source_of_a_rollup_on_rollups_is_the_table_beneath_unless_there_are_several(
+    stage: Stage,
+) -> None:
+    stage.table("metrics")
+    stage.table("others")
+    stage.rollup("of_metrics")
+    stage.rollup("of_others", reads="others")
+    query = (
+        "SELECT lakets.time_bucket('1 day', u.bucket) AS bucket, sum(u.n) AS n FROM (SELECT bucket, n"
+        " FROM _rollup_of_metrics UNION ALL SELECT bucket, n FROM _rollup_of_others) AS u GROUP BY 1"
+    )
+    stage.run("SELECT lakets.create_rollup('both', %s, '1 day')", query)
+
+    sources = dict(stage.run("SELECT name, source_table FROM lakets.show_rollups()"))
+
+    assert sources == {"of_metrics": "public.metrics", "of_others": "public.others", "both": "N/A"}
