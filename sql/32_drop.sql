@@ -17,7 +17,8 @@ END;
 $$;
 
 -- Drop a ChronoTable with all that hangs on it: its RollUps and theirs, its shadow, policies and registry rows. What is in
--- Unity Catalog stays there. A table that took the place of one dropped by hand is not touched: that is an error.
+-- Unity Catalog stays there. A table that took the place of one dropped by hand is not touched: that is an error. So is a
+-- table with more chunks than one transaction has room to lock; drop_chronotable_chunks makes room.
 CREATE OR REPLACE FUNCTION lakets.drop_chronotable(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -35,6 +36,7 @@ BEGIN
     IF v_table.id IS NULL OR lakets._find_relation(p_schema_name, p_table_name) IS NOT NULL OR lakets._still_stands(v_table) THEN
         v_table := lakets._chronotable(p_table_name, p_schema_name);
         v_relation := v_table.relation;
+        PERFORM lakets._check_drop_fits(v_table);
     END IF;
     v_rollups := lakets._rollups_of(v_table.id);
     -- Lock order: (1) advisory (lakets, relation), (2) advisory (lakets, RollUp's table) of each, (3) proof row, which
@@ -65,6 +67,89 @@ BEGIN
     PERFORM lakets._drop_mirror('chronotable', v_table.id, v_table.shadow_table_name);
     PERFORM lakets._drop_lvc(v_table);
     PERFORM lakets._unregister(v_table);
+END;
+$$;
+
+-- Can a ChronoTable be dropped in one transaction, as far as the lock table goes?
+CREATE OR REPLACE FUNCTION lakets._drop_fits(
+    p_table_name  text,
+    p_schema_name text DEFAULT 'public'
+) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    PERFORM lakets._check_drop_fits(lakets._chronotable(p_table_name, p_schema_name));
+    RETURN true;
+EXCEPTION WHEN configuration_limit_exceeded THEN
+    RETURN false;
+END;
+$$;
+
+-- Refuse to drop a ChronoTable with more chunks than one transaction has room to lock, before anything is locked.
+CREATE OR REPLACE FUNCTION lakets._check_drop_fits(
+    p_table lakets._chronotable_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_needed integer := lakets._locks_to_drop(p_table.relation);
+    v_budget integer := lakets._lock_budget();
+BEGIN
+    -- Of a table with a few chunks there is no way to make less: it is tried.
+    IF v_needed > v_budget AND (SELECT count(*) > 10 FROM pg_inherits AS inh WHERE inh.inhparent = p_table.relation) THEN
+        RAISE EXCEPTION 'ChronoTable %.% cannot be dropped in one transaction: that takes about % locks, and there is room for %.',
+            p_table.schema_name, p_table.table_name, v_needed, v_budget
+            USING ERRCODE = 'configuration_limit_exceeded', HINT = format(
+                'Call lakets.drop_chronotable_chunks(%L, %L) until it returns 0, each time in a transaction of its own, and then this again;'
+                ' or raise max_locks_per_transaction.', p_table.table_name, p_table.schema_name);
+    END IF;
+END;
+$$;
+
+-- What would keep a ChronoTable from being dropped, in words: views and foreign keys that are not LakeTS' own.
+CREATE OR REPLACE FUNCTION lakets._dependants_of(
+    p_table lakets._chronotable_registry
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        SELECT string_agg(DISTINCT coalesce('view ' || rewrite.ev_class::regclass, pg_describe_object(dep.classid, dep.objid, 0)), ', ')
+          FROM pg_depend AS dep
+          LEFT JOIN pg_rewrite AS rewrite ON dep.classid = 'pg_rewrite'::regclass AND rewrite.oid = dep.objid
+         WHERE dep.deptype = 'n'
+           AND (dep.refclassid = 'pg_class'::regclass AND dep.refobjid = p_table.relation
+                OR dep.refclassid = 'pg_type'::regclass
+                   AND dep.refobjid = (SELECT cls.reltype FROM pg_class AS cls WHERE cls.oid = p_table.relation))
+           AND NOT EXISTS (SELECT FROM lakets._rollup_registry AS reg
+                            WHERE rewrite.ev_class = to_regclass(format('public.%I', '_rollup_rt_' || reg.name)))
+           AND NOT EXISTS (SELECT FROM pg_constraint AS con
+                            WHERE dep.classid = 'pg_constraint'::regclass AND con.oid = dep.objid AND con.conrelid = p_table.relation));
+END;
+$$;
+
+-- Make room for drop_chronotable: drop the oldest chunks of a ChronoTable that is to go, whatever their state, at most
+-- p_max_chunks. Returns how many went. Nothing goes where the table could not be dropped afterwards.
+CREATE OR REPLACE FUNCTION lakets.drop_chronotable_chunks(
+    p_table_name  text,
+    p_schema_name text    DEFAULT 'public',
+    p_max_chunks  integer DEFAULT 100
+) RETURNS integer
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_table      lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
+    v_dependants text := lakets._dependants_of(v_table);
+BEGIN
+    IF v_dependants IS NOT NULL THEN
+        RAISE EXCEPTION 'ChronoTable %.% cannot be dropped: other objects depend on it (%).', p_schema_name, p_table_name, v_dependants
+            USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Drop these first. No chunk was dropped.';
+    END IF;
+    RETURN lakets._drop_standing(v_table, '{active,tiered}', 'infinity', p_max_chunks);
 END;
 $$;
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lakets.dbos.sessions import APPLICATION_NAME, name_sessions
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 # As DBOS sets up the engine that it makes itself.
-APPLICATION_NAME = "dbos_transact"
 IDLE_IN_TRANSACTION = "-c idle_in_transaction_session_timeout=60s"
 POOL = {"pool_size": 20, "max_overflow": 0, "pool_timeout": 30}
 
@@ -45,7 +46,9 @@ def create_lakebase_engine(
     def connect() -> psycopg.Connection[Any]:
         return logins.open(psycopg.Connection.connect, settings, **of_driver)
 
-    return sqlalchemy.create_engine(_url(logins.said), **{"creator": connect, **options})
+    engine = sqlalchemy.create_engine(_url(logins.said), **{"creator": connect, **options})
+    name_sessions(engine)
+    return engine
 
 
 def create_lakebase_async_engine(

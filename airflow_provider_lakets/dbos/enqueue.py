@@ -54,7 +54,8 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         or a value that is the only one; added to ``workflow_args`` and ``workflow_kwargs``. (templated)
     :param class_name: Class of a workflow that is a method.
     :param instance_name: Name of a configured instance.
-    :param app_version: Version of the application; it must be there. By default the latest. (templated)
+    :param app_version: Version of the application; it must be registered. By default the latest one, which
+        must be running if another one is. (templated)
     :param priority: From 1 on; a smaller number goes first, and no number before all.
     :param deduplication_id: At most one workflow of this id is in the queue. (templated)
     :param duplication_policy: ``reject`` a second one, or ``return-existing``: wait for the first.
@@ -309,7 +310,7 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         some = left[0]
         if all(one.status in WAITING for one in found.values()):
             patience = timedelta(seconds=self.start_timeout or self.end_timeout)
-            version = f"version {some.app_version}" if some.app_version else "the latest version"
+            version = f"version {some.app_version}" if some.app_version else "the latest registered version"
             raise DBOSWorkflowError(
                 wrapped(
                     f"DBOS workflow {some.name!r} ({some.workflow_id}) has not started in {patience}: it is "

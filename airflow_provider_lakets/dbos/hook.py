@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,11 +22,41 @@ if TYPE_CHECKING:
 
 Serialization = Literal["portable", "native"]
 
+_QUEUES = "SELECT queue.name, queue.application_name, queue.partition_queue FROM {schema}.queues AS queue"
+
 # More ids, and the statement has more parameters than Postgres takes.
 IDS_AT_ONCE = 5000
 
 # Of names that exist, a message shows so many.
 NAMES_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Queue:
+    """
+    A queue of a DBOS program.
+
+    :param name: Its name.
+    :param application: The application that owns it, if one does.
+    :param is_partitioned: Whether it has limits for each partition.
+    """
+
+    name: str
+    application: str | None
+    is_partitioned: bool
+
+    def check_partition(self, key: str | None) -> None:
+        """Refuse a key where there are no partitions, and none where there are: nothing would be taken."""
+        if self.is_partitioned and not key:
+            raise DBOSSettingError(
+                f"Queue {self.name!r} is partitioned: what has no partition_key is never taken from it. Give "
+                "one, or another queue."
+            )
+        if key and not self.is_partitioned:
+            raise DBOSSettingError(
+                f"Queue {self.name!r} is not partitioned, so partition_key {key!r} would keep nothing in "
+                "order. Leave it out, or register the queue with partition_concurrency=1."
+            )
 
 
 class DBOSHook(LakebaseHook):
@@ -142,14 +173,15 @@ class DBOSHook(LakebaseHook):
                 "schema as dbos_schema, and their database in the connection."
             )
 
-    def find_queue(self, queue_name: str) -> str | None:
+    def find_queue(self, queue_name: str) -> Queue:
         """
-        Return the application that owns a queue, None if none does; refuse a queue that is not there.
+        Return a queue of the application, or of any; refuse one that is not there.
 
         :param queue_name: Its name. What is enqueued in a queue that nobody knows waits for ever.
         """
-        with self.doing(f"Looking up queue {queue_name!r}") as client:
-            queues = {queue.name: queue.application_name for queue in client.list_queues()}
+        rows = [Queue(*row) for row in self.rows(_QUEUES, f"Looking up queue {queue_name!r}")]
+        mine = (None, self.application)
+        queues = {one.name: one for one in rows if self.application is None or one.application in mine}
         if queue_name in queues:
             return queues[queue_name]
         of = f" of application {self.application!r}" if self.application else ""

@@ -210,8 +210,8 @@ class DBOSResumeOperator(DBOSControlOperator):
         from airflow_provider_lakets.dbos.workflows.control import RESUMABLE, resume
         from airflow_provider_lakets.dbos.workflows.outcomes import has_ended
 
-        queue = _queue(hook, self.queue_name)
         ended = [one for one in found if has_ended(one)]
+        queue = _queue(hook, self.queue_name, ended)
         # The ones to refuse come first: nothing is resumed then.
         for one in sorted(ended, key=lambda one: one.status in RESUMABLE):
             resume(hook, one, queue)
@@ -255,10 +255,14 @@ class DBOSForkOperator(DBOSControlOperator):
         """Fork them; return the new ids."""
         from airflow_provider_lakets.dbos.workflows.control import fork
         from airflow_provider_lakets.dbos.workflows.ids import digest, task_id_of
+        from airflow_provider_lakets.dbos.workflows.versions import check_version_runs
 
         queue, version = _queue(hook, self.queue_name), self.app_version
         if version is not None:
             hook.check_version(as_name(version, "app_version"))
+        else:
+            for application in dict.fromkeys(one.application_name for one in found):
+                check_version_runs(hook, hook.application or application)
         made = []
         for one in found:
             new_id = f"{task_id_of(context)}/{digest(one.workflow_id)}"
@@ -276,9 +280,15 @@ class DBOSForkOperator(DBOSControlOperator):
         return int(text)
 
 
-def _queue(hook: DBOSHook, queue_name: str | None) -> str | None:
+def _queue(
+    hook: DBOSHook, queue_name: str | None, keep_their_keys: Sequence[WorkflowStatus] = ()
+) -> str | None:
+    """Return the queue, if one is asked for from which the workflows would be taken."""
     if queue_name is not None:
-        hook.find_queue(as_name(queue_name, "queue_name"))
+        queue = hook.find_queue(as_name(queue_name, "queue_name"))
+        if queue.is_partitioned:
+            for key in [one.queue_partition_key for one in keep_their_keys] or [None]:
+                queue.check_partition(key)
     return queue_name
 
 

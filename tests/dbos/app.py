@@ -58,7 +58,7 @@ def parent(name: str) -> str:
 if __name__ == "__main__":
     config: DBOSConfig = {
         "name": os.environ.get("APP_NAME", "shop"),
-        "application_version": "v1",
+        "application_version": os.environ.get("APP_VERSION", "v1"),
         "system_database_engine": engine,
         "dbos_system_schema": os.environ.get("APP_SCHEMA", "dbos"),
     }
@@ -66,6 +66,7 @@ if __name__ == "__main__":
     DBOS.launch()
     DBOS.register_queue("orders", polling_interval_sec=0.1)
     DBOS.register_queue("one_by_one", global_concurrency=1, polling_interval_sec=0.1)
+    DBOS.register_queue("by_customer", partition_concurrency=1, polling_interval_sec=0.1)
     if sys.argv[1:] == ["pickled"]:  # a workflow that the program starts itself, with its own serializer
         with SetWorkflowID("pickled"):
             DBOS.start_workflow(job, "pickled").get_result()

@@ -83,11 +83,15 @@ class App:
         self._environ["PYTHONPATH"] = str(Path(__file__).parents[2])
         self._process: subprocess.Popen[str] | None = None
 
-    def start(self, *arguments: str) -> None:
+    def start(self, *arguments: str, version: str = "v1") -> None:
         """Start it, and return when it is ready."""
         command = [sys.executable, str(Path(__file__).with_name("app.py")), *arguments]
         self._process = process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=self._environ
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**self._environ, "APP_VERSION": version},
         )
         assert process.stdout is not None
         for line in process.stdout:

@@ -138,6 +138,19 @@ def test_what_is_not_there_is_an_error(operator: type, given: Any, message: str)
         Task(operator, workflow_id=given).run()
 
 
+@pytest.mark.parametrize("operator", [DBOSResumeOperator, DBOSForkOperator])
+def test_what_has_no_partition_is_not_put_where_it_would_never_be_taken(
+    effects: Effects, name: str, start: Callable[..., str], operator: type
+) -> None:
+    effects.shut(name, 1)
+    one = start(name)
+    Task(DBOSCancelOperator, workflow_id=one).run()
+    effects.open(name, 1)
+
+    with fails(AirflowFailException, "'by_customer' is partitioned"):
+        Task(operator, workflow_id=one, queue_name="by_customer").run()
+
+
 def test_a_list_is_never_cut_without_a_word(name: str, start: Callable[..., str]) -> None:
     for _ in range(3):
         start(name, "SUCCESS", test=name)

@@ -243,12 +243,14 @@ def test_what_does_not_end_goes_on_and_a_retry_waits_for_it(
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "queue": ({"queue_name": "ordres"}, r"no queue 'ordres'.*'one_by_one', 'orders'"),
+    "queue": ({"queue_name": "ordres"}, r"no queue 'ordres'.*'by_customer', 'one_by_one', 'orders'"),
     "version": ({"app_version": "v9"}, r"no application version 'v9'.*'v1'"),
     "schema": ({"dbos_schema": "dbso"}, r"schema 'dbso'.*'dbos'"),
     "application": ({"application": "other"}, r"no queue 'orders' of application 'other'"),
     "arguments": ({"workflow_kwargs": {"name": object()}}, "cannot be written as JSON"),
     "args that are no list": ({"workflow_args": "abc"}, "workflow_args must be a list"),
+    "no partition": ({"queue_name": "by_customer"}, "'by_customer' is partitioned: .* partition_key"),
+    "partition of a queue that has none": ({"partition_key": "x"}, "'orders' is not partitioned"),
     "no workflow": ({"workflow_name": ""}, "workflow_name was rendered to ''"),
     "connection": ({"lakebase_conn_id": "nope"}, "nope"),
 }

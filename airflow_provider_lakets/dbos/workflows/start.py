@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_lakets.dbos.workflows import ids
 from airflow_provider_lakets.dbos.workflows.control import fork, is_marked, resume, rewind
 from airflow_provider_lakets.dbos.workflows.ids import STARTED_BY, STOPPED, TOLD
-from airflow_provider_lakets.dbos.workflows.outcomes import CANCELLED, SUCCESS, has_ended
+from airflow_provider_lakets.dbos.workflows.outcomes import CANCELLED, SUCCESS, WAITING, has_ended
+from airflow_provider_lakets.dbos.workflows.versions import check_version_runs
 from airflow_provider_lakets.exceptions import DBOSSettingError
 
 if TYPE_CHECKING:
@@ -75,6 +76,11 @@ class Order:
             ) from None
         return ids.digest([name, text])
 
+    @property
+    def app_version(self) -> str | None:
+        """The version that is asked for, if any."""
+        return self.options.get("app_version")
+
     def with_item(self, item: Any) -> Order:
         """Return the order for one item."""
         if isinstance(item, dict):
@@ -109,10 +115,11 @@ class Order:
 
 def check(hook: DBOSHook, order: Order) -> str | None:
     """Refuse what would wait for ever; return the application that owns the queue."""
-    owner = hook.find_queue(order.options["queue_name"])
-    if version := order.options.get("app_version"):
-        hook.check_version(version)
-    return owner
+    queue = hook.find_queue(order.options["queue_name"])
+    queue.check_partition(order.options.get("queue_partition_key"))
+    if order.app_version:
+        hook.check_version(order.app_version)
+    return queue.application
 
 
 def bring_up(hook: DBOSHook, order: Order, on_terminal: str, from_step: int | None) -> str:
@@ -139,8 +146,11 @@ def bring_up(hook: DBOSHook, order: Order, on_terminal: str, from_step: int | No
     _check_same(hook, order, status)
     if ends_here and on_terminal == "fork":
         new = ids.successor(order.workflow_id, row)
-        fork(hook, latest, new, from_step, queue_name=order.options["queue_name"])
+        _check_runs(hook, order, owner)
+        fork(hook, latest, new, from_step, **_where(order))
         return new
+    if status.status in WAITING:
+        _check_runs(hook, order, owner, status.app_version)
     if ends_here:
         _again(hook, order, status, on_terminal, from_step)
     return latest
@@ -164,6 +174,8 @@ def enqueue_all(
     there = hook.statuses(named)
     # In one order for everybody: another scheduler that inserts the same waits, and does not deadlock.
     missing = sorted(name for name in named if name not in there)
+    if missing:
+        _check_runs(hook, order, owner)
     with hook.doing(f"Enqueueing {len(missing)} DBOS workflow(s)") as client, hook.transaction() as conn:
         for name in missing:
             one = order.with_item(named[name])
@@ -188,7 +200,20 @@ def _row(hook: DBOSHook, order: Order) -> dict[str, WorkflowStatus]:
     return found
 
 
+def _check_runs(hook: DBOSHook, order: Order, owner: str | None, version: str | None = None) -> None:
+    """Refuse to wait for a version that no program runs, unless the task asks for it by its name."""
+    if not order.app_version:
+        check_version_runs(hook, hook.application or owner, version)
+
+
+def _where(order: Order) -> dict[str, Any]:
+    """Return where a workflow runs that is run again."""
+    options = ("queue_name", "queue_partition_key")
+    return {"application_version": order.app_version, **{name: order.options.get(name) for name in options}}
+
+
 def _enqueue(hook: DBOSHook, order: Order, workflow_id: str, owner: str | None) -> str:
+    _check_runs(hook, order, owner)
     options = order.enqueue_options(hook, workflow_id, owner)
     with hook.doing(f"Enqueueing DBOS workflow {order.options['workflow_name']!r}") as client:
         return client.enqueue(options, *order.args, **order.kwargs).get_workflow_id()
@@ -199,11 +224,11 @@ def _again(
 ) -> None:
     from airflow_provider_lakets.dbos.workflows.control import RESUMABLE
 
-    queue_name = order.options["queue_name"]
     if on_terminal == "resume" and status.status in RESUMABLE:
-        resume(hook, status, queue_name)
+        resume(hook, status, order.options["queue_name"])
     elif on_terminal == "rewind":
-        rewind(hook, status, from_step, queue_name=queue_name)
+        _check_runs(hook, order, status.application_name, status.app_version)
+        rewind(hook, status, from_step, **_where(order))
 
 
 def _check_same(hook: DBOSHook, order: Order, status: WorkflowStatus) -> None:

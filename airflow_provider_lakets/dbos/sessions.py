@@ -1,0 +1,56 @@
+"""
+What the sessions of a DBOS program are called: their name says which version of the program runs.
+
+DBOS keeps a list of the versions that were ever started, and none of those that run. The sessions on the
+server are the only sign of life that Airflow can see.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Engine
+
+# As DBOS calls the sessions of an engine that it makes itself.
+APPLICATION_NAME = "dbos_transact"
+PREFIX = f"{APPLICATION_NAME}/"
+
+# Postgres cuts a name at 63 bytes, and replaces what is not ASCII.
+_LONGEST_VERSION = 63 - len(PREFIX)
+
+
+def session_name(version: str) -> str:
+    """Return what the sessions of a version are called; a version that is no name for one is hashed."""
+    fits = version.isascii() and version.isprintable() and len(version) <= _LONGEST_VERSION
+    return PREFIX + (version if fits else hashlib.sha256(version.encode()).hexdigest()[:32])
+
+
+def name_sessions(engine: Engine) -> None:
+    """Let the sessions of an engine say which version of a DBOS program this process runs, once it does."""
+    from sqlalchemy import event
+
+    event.listen(engine, "checkout", _name_session)
+
+
+def _name_session(connection: Any, *_: Any) -> None:
+    version = _running_version()
+    if not version:
+        return
+    now = connection.info.parameter_status("application_name") or ""
+    wanted = session_name(version)
+    # A name of the author's own stays.
+    if now != wanted and (now == APPLICATION_NAME or now.startswith(PREFIX)):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_catalog.set_config('application_name', %s, false)", [wanted])
+        if not connection.autocommit:
+            connection.commit()
+
+
+def _running_version() -> str | None:
+    """Return the version of the DBOS program of this process; DBOS is not imported for that."""
+    program = getattr(sys.modules.get("dbos"), "DBOS", None)
+    version = getattr(program, "application_version", None)
+    return version if isinstance(version, str) else None

@@ -1,0 +1,70 @@
+"""
+Which version of a program would run a workflow, and whether one runs at all.
+
+A workflow without a version is run by the latest registered one only, also when that was a trial run that
+ended long ago while an older version serves. One that has begun keeps its version. In both cases it would
+wait for ever, without a word.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_provider_lakets.dbos.sessions import PREFIX, session_name
+from airflow_provider_lakets.exceptions import DBOSWorkflowError, wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow_provider_lakets.dbos.hook import DBOSHook
+
+_SESSIONS = """
+SELECT DISTINCT activity.application_name
+  FROM pg_catalog.pg_stat_activity AS activity
+ WHERE activity.datname = pg_catalog.current_database()
+   AND pg_catalog.starts_with(activity.application_name, %s)
+"""
+
+
+def check_version_runs(hook: DBOSHook, application: str | None, version: str | None = None) -> None:
+    """
+    Refuse a version that no program runs while programs of other versions of the application do.
+
+    When none runs, the workflow may wait: that is what queues are for. Programs whose sessions do not tell
+    their version, on another engine than ours, are not seen.
+
+    :param application: Which one's; None for any.
+    :param version: The version that would run the workflow; None for the latest one.
+    """
+    owned = _registered(hook, application)
+    wanted = [version] if version else _latest(owned, application)
+    if {name for name, _ in owned} <= {*wanted}:
+        return
+    found = {row[0] for row in hook.rows(_SESSIONS, "Looking for programs of DBOS", PREFIX)}
+    alive = [name for name, _ in owned if session_name(name) in found]
+    if not alive or any(session_name(name) in found for name in wanted):
+        return
+    raise DBOSWorkflowError(
+        wrapped(
+            f"The workflow would wait for a program of version {wanted[0]!r}, which "
+            f"{'it has begun with' if version else 'is the latest registered'}, and none is connected. There "
+            f"are programs of: {', '.join(map(repr, alive))}. Give one of these as app_version; or start a "
+            f"program of {wanted[0]!r}; or make another version the latest: in its program call "
+            "DBOS.set_latest_application_version(version)."
+        )
+    )
+
+
+def _registered(hook: DBOSHook, application: str | None) -> list[tuple[str, str | None]]:
+    """Return the versions that were ever started, the latest first, each with its application."""
+    with hook.doing("Looking up the versions of a DBOS program") as client:
+        found = client.list_application_versions()
+    owned = [(one["version_name"], one.get("application_name")) for one in found]
+    return [one for one in owned if application is None or one[1] in (None, application)]
+
+
+def _latest(owned: Sequence[tuple[str, str | None]], application: str | None) -> list[str]:
+    """Return the latest version of the application, or of each one; what nobody owns is everybody's."""
+    owners: set[str | None] = {application} if application else {owner for _, owner in owned if owner}
+    latest = [next((name for name, of in owned if of in (None, owner)), None) for owner in owners or {None}]
+    return [name for name in latest if name is not None]

@@ -1,0 +1,111 @@
+"""Several versions of a program: a task does not wait for one that nobody runs while another one serves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from airflow_provider_lakets.dbos.enqueue import DBOSEnqueueOperator
+from airflow_provider_lakets.dbos.hook import DBOSHook
+from airflow_provider_lakets.dbos.operators import DBOSForkOperator
+from airflow_provider_lakets.dbos.sessions import session_name
+from airflow_provider_lakets.exceptions import DBOSWorkflowError
+from tests.dbos.conftest import wait_until
+from tests.dbos.tasks import Task, fails
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+
+    from tests.dbos.conftest import App
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+NOBODY_RUNS_V2 = (
+    r"version 'v2', which is the latest registered, and none is connected. There are programs of: 'v1'"
+)
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.node.name)
+
+
+@pytest.fixture
+def hook(connection: str, own_app: App) -> Iterator[DBOSHook]:
+    hook = DBOSHook(connection, dbos_schema=own_app.schema)
+    yield hook
+    hook.close()
+
+
+def task(app: App, name: str, **arguments: Any) -> Task:
+    usual = {"workflow_name": "job", "queue_name": "orders", "workflow_kwargs": {"name": name}}
+    return Task(
+        DBOSEnqueueOperator, **{**usual, "dbos_schema": app.schema, "poll_interval": 0.2, **arguments}
+    )
+
+
+def end(app: App, admin: psycopg.Connection, version: str) -> None:
+    """Kill a program, and return once the server has noticed."""
+    app.kill()
+    query = "SELECT FROM pg_stat_activity WHERE application_name = %s"
+    wait_until(lambda: not admin.execute(query, [session_name(version)]).fetchall(), f"{version} has gone")
+
+
+def test_the_latest_version_is_not_waited_for_when_only_an_older_one_runs(
+    own_app: App, admin: psycopg.Connection, hook: DBOSHook, name: str
+) -> None:
+    own_app.start()
+    own_app.kill()
+    own_app.start(version="v2")  # such as a trial on somebody's laptop
+    end(own_app, admin, "v2")
+    one, many = task(own_app, name), task(own_app, name, workflow_kwargs={}, items=[name])
+
+    attempt = one.begin()  # nothing runs yet: it may wait
+    own_app.start()
+
+    with fails(DBOSWorkflowError, NOBODY_RUNS_V2):
+        one.run()
+    with fails(DBOSWorkflowError, NOBODY_RUNS_V2):
+        many.run()
+    assert task(own_app, name, app_version="v1").run()["sum"] == 60
+    hook.client.set_latest_application_version("v1")
+    assert many.run()[0]["sum"] == attempt.end()["sum"] == 60
+
+
+def test_what_begins_again_does_so_with_a_version_that_runs(
+    own_app: App, admin: psycopg.Connection, hook: DBOSHook, name: str
+) -> None:
+    own_app.start()
+    rewound = task(own_app, name, on_terminal="rewind", from_step=3)
+    rewound.run()
+    end(own_app, admin, "v1")
+    own_app.start(version="v2")
+
+    with fails(DBOSWorkflowError, r"version 'v1', which it has begun with.* of: 'v2'"):
+        rewound.run()
+    rewound.arguments["app_version"] = "v2"
+    assert rewound.run()["sum"] == 60
+    (workflow,) = hook.client.list_workflows(status="SUCCESS", load_output=False)
+    assert workflow.app_version == "v2"
+
+    end(own_app, admin, "v2")
+    own_app.start()
+    fork: dict[str, Any] = {"workflow_id": workflow.workflow_id, "dbos_schema": own_app.schema}
+    with fails(DBOSWorkflowError, NOBODY_RUNS_V2):
+        Task(DBOSForkOperator, **fork).run()
+    (forked,) = Task(DBOSForkOperator, **fork, app_version="v1").run()
+    wait_until(lambda: hook.statuses([forked])[forked].status == "SUCCESS", "forked")
+
+
+@pytest.mark.parametrize("version", ["1.0", "x" * 49, "x" * 50, "x" * 49 + "y", "é", "a\tb", "\n"])
+def test_the_name_of_sessions_is_kept_by_the_server_as_it_is(admin: psycopg.Connection, version: str) -> None:
+    admin.execute("SELECT set_config('application_name', %s, false)", [session_name(version)])
+
+    assert admin.execute("SHOW application_name").fetchone() == (session_name(version),)
+
+
+def test_versions_that_begin_alike_have_sessions_of_different_names() -> None:
+    assert len({session_name("x" * 50 + end) for end in ("a", "b", "c")}) == 3
