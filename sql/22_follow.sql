@@ -100,8 +100,8 @@ BEGIN
     IF v_kept.relation IS NOT NULL AND v_kept.time_column <> v_now.time_column THEN
         PERFORM lakets._follow_time_column(v_now, v_kept.time_column);
     END IF;
-    IF v_kept.owner <> v_now.owner THEN
-        PERFORM lakets._follow_owner(v_now);
+    IF v_kept.owner <> v_now.owner AND NOT lakets._follow_owner(v_now) THEN
+        UPDATE lakets._chronotable_registry AS reg SET owner = v_kept.owner WHERE reg.id = v_now.id;  -- the next job goes on
     END IF;
     IF v_kept.cluster IS NOT NULL THEN
         PERFORM lakets._track_chronotable(v_now.id);
@@ -157,14 +157,16 @@ BEGIN
 END;
 $$;
 
--- The table has another owner: so have its partitions and its shadow. The trigger functions follow when they are written.
+-- The table has another owner: so have its partitions and its shadow, as many as one transaction has room to lock. True:
+-- that was all. The trigger functions follow when they are written.
 CREATE OR REPLACE FUNCTION lakets._follow_owner(
     p_table lakets._chronotable_registry
-) RETURNS void
+) RETURNS boolean
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_budget   integer := lakets._lock_budget();
     v_relation regclass;
 BEGIN
     FOR v_relation IN
@@ -175,7 +177,12 @@ BEGIN
                 OR cls.oid IN (SELECT inh.inhrelid FROM pg_inherits AS inh WHERE inh.inhparent = p_table.relation))
          ORDER BY cls.oid
     LOOP
+        IF v_budget < 0 THEN
+            RETURN false;
+        END IF;
+        v_budget := v_budget - lakets._locks_to_drop(v_relation);
         EXECUTE format('ALTER TABLE %s OWNER TO %s', v_relation, p_table.owner::regrole);
     END LOOP;
+    RETURN true;
 END;
 $$;

@@ -69,6 +69,7 @@ DECLARE
     v_trimmings jsonb := (SELECT jsonb_agg(trim.*) FROM lakets._table_trimmings(p_relation) AS trim);
     v_columns   text  := lakets._writable_columns(p_relation);
     v_options   text  := lakets._storage_options(p_relation);
+    v_most      integer := lakets._chunks_to_make(p_relation);
     v_new       regclass;
     v_ranges    tstzrange[];
     v_statement text;
@@ -85,7 +86,14 @@ BEGIN
 
     EXECUTE format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', p_relation);  -- its owner must see all there is to copy
     PERFORM lakets._create_default_partition(p_table, v_options);
-    v_ranges := ARRAY(SELECT tstzrange(cell.range_start, cell.range_end) FROM lakets._cells_of_rows(p_table, p_relation) AS cell ORDER BY 1);
+    v_ranges := ARRAY(SELECT tstzrange(cell.range_start, cell.range_end)
+                        FROM lakets._cells_of_rows(p_table, p_relation, v_most + 1) AS cell ORDER BY 1);
+    IF cardinality(v_ranges) > v_most THEN
+        v_ranges := v_ranges[1:v_most];
+        RAISE WARNING '% chunks of %.% are made; more do not fit into one transaction.', v_most, p_table.schema_name, p_table.table_name
+            USING HINT = format('Rows of other times wait in the default partition. Call lakets._ensure_partitions(%s) until it returns 0,'
+                                ' each time in a transaction of its own, as the partition job does.', p_table.id);
+    END IF;
     PERFORM lakets._register_chunks(p_table, lakets._create_chunk_tables(p_table, v_ranges, true), v_ranges);
     EXECUTE format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE SELECT %2$s FROM %3$s', v_new, v_columns, p_relation);
 

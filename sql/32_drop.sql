@@ -36,7 +36,12 @@ BEGIN
     IF v_table.id IS NULL OR lakets._find_relation(p_schema_name, p_table_name) IS NOT NULL OR lakets._still_stands(v_table) THEN
         v_table := lakets._chronotable(p_table_name, p_schema_name);
         v_relation := v_table.relation;
-        PERFORM lakets._check_drop_fits(v_table);
+        IF NOT lakets._drop_fits(p_table_name, p_schema_name) THEN
+            RAISE EXCEPTION 'ChronoTable %.% cannot be dropped in one transaction: that takes about % locks, and there is room for %.',
+                p_schema_name, p_table_name, lakets._locks_to_drop(v_relation), lakets._lock_budget()
+                USING HINT = format('Call lakets.drop_chronotable_chunks(%L, %L) until it returns 0, each time in a transaction of its own,'
+                                    ' and then this again; or raise max_locks_per_transaction.', p_table_name, p_schema_name);
+        END IF;
     END IF;
     v_rollups := lakets._rollups_of(v_table.id);
     -- Lock order: (1) advisory (lakets, relation), (2) advisory (lakets, RollUp's table) of each, (3) proof row, which
@@ -70,64 +75,48 @@ BEGIN
 END;
 $$;
 
--- Can a ChronoTable be dropped in one transaction, as far as the lock table goes?
+-- Can a ChronoTable be dropped in one transaction, as far as the lock table goes? Of one with a few chunks there is no way to
+-- make it less: it is tried.
 CREATE OR REPLACE FUNCTION lakets._drop_fits(
     p_table_name  text,
-    p_schema_name text DEFAULT 'public'
+    p_schema_name text
 ) RETURNS boolean
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-BEGIN
-    PERFORM lakets._check_drop_fits(lakets._chronotable(p_table_name, p_schema_name));
-    RETURN true;
-EXCEPTION WHEN configuration_limit_exceeded THEN
-    RETURN false;
-END;
-$$;
-
--- Refuse to drop a ChronoTable with more chunks than one transaction has room to lock, before anything is locked.
-CREATE OR REPLACE FUNCTION lakets._check_drop_fits(
-    p_table lakets._chronotable_registry
-) RETURNS void
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
 DECLARE
-    v_needed integer := lakets._locks_to_drop(p_table.relation);
-    v_budget integer := lakets._lock_budget();
+    v_relation oid := lakets._known_relation(lakets._registered(p_table_name, p_schema_name));  -- null: dropped by hand
 BEGIN
-    -- Of a table with a few chunks there is no way to make less: it is tried.
-    IF v_needed > v_budget AND (SELECT count(*) > 10 FROM pg_inherits AS inh WHERE inh.inhparent = p_table.relation) THEN
-        RAISE EXCEPTION 'ChronoTable %.% cannot be dropped in one transaction: that takes about % locks, and there is room for %.',
-            p_table.schema_name, p_table.table_name, v_needed, v_budget
-            USING ERRCODE = 'configuration_limit_exceeded', HINT = format(
-                'Call lakets.drop_chronotable_chunks(%L, %L) until it returns 0, each time in a transaction of its own, and then this again;'
-                ' or raise max_locks_per_transaction.', p_table.table_name, p_table.schema_name);
-    END IF;
+    RETURN v_relation IS NULL OR lakets._locks_to_drop(v_relation) <= lakets._lock_budget()
+        OR (SELECT count(*) <= 10 FROM pg_inherits AS inh WHERE inh.inhparent = v_relation);
 END;
 $$;
 
--- What would keep a ChronoTable from being dropped, in words: views and foreign keys that are not LakeTS' own.
+-- What would keep a ChronoTable or one of its RollUps from being dropped, in words: views, foreign keys and the like that
+-- are neither LakeTS' own nor go with the table.
 CREATE OR REPLACE FUNCTION lakets._dependants_of(
     p_table lakets._chronotable_registry
 ) RETURNS text
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
     RETURN (
+        WITH going (relation, row_type) AS (
+            SELECT cls.oid, cls.reltype
+              FROM pg_class AS cls
+             WHERE cls.oid = p_table.relation
+                OR cls.oid IN (SELECT lakets._find_relation('public', '_rollup_' || name) FROM unnest(lakets._rollups_of(p_table.id)) AS name)
+        )
         SELECT string_agg(DISTINCT coalesce('view ' || rewrite.ev_class::regclass, pg_describe_object(dep.classid, dep.objid, 0)), ', ')
-          FROM pg_depend AS dep
+          FROM going
+          JOIN pg_depend AS dep ON dep.deptype = 'n' AND (dep.refclassid, dep.refobjid)
+                                   IN (('pg_class'::regclass, going.relation), ('pg_type'::regclass, going.row_type))
           LEFT JOIN pg_rewrite AS rewrite ON dep.classid = 'pg_rewrite'::regclass AND rewrite.oid = dep.objid
-         WHERE dep.deptype = 'n'
-           AND (dep.refclassid = 'pg_class'::regclass AND dep.refobjid = p_table.relation
-                OR dep.refclassid = 'pg_type'::regclass
-                   AND dep.refobjid = (SELECT cls.reltype FROM pg_class AS cls WHERE cls.oid = p_table.relation))
-           AND NOT EXISTS (SELECT FROM lakets._rollup_registry AS reg
-                            WHERE rewrite.ev_class = to_regclass(format('public.%I', '_rollup_rt_' || reg.name)))
-           AND NOT EXISTS (SELECT FROM pg_constraint AS con
-                            WHERE dep.classid = 'pg_constraint'::regclass AND con.oid = dep.objid AND con.conrelid = p_table.relation));
+         WHERE NOT EXISTS (SELECT FROM lakets._rollup_registry AS reg
+                            WHERE rewrite.ev_class = lakets._find_relation('public', '_rollup_rt_' || reg.name))
+           AND NOT EXISTS (SELECT FROM pg_depend AS own JOIN going AS g ON own.refclassid = 'pg_class'::regclass AND own.refobjid = g.relation
+                            WHERE own.classid = dep.classid AND own.objid = dep.objid AND own.deptype IN ('a', 'i')));
 END;
 $$;
 
@@ -147,7 +136,7 @@ DECLARE
 BEGIN
     IF v_dependants IS NOT NULL THEN
         RAISE EXCEPTION 'ChronoTable %.% cannot be dropped: other objects depend on it (%).', p_schema_name, p_table_name, v_dependants
-            USING ERRCODE = 'dependent_objects_still_exist', HINT = 'Drop these first. No chunk was dropped.';
+            USING HINT = 'Drop these first. No chunk was dropped.';
     END IF;
     RETURN lakets._drop_standing(v_table, '{active,tiered}', 'infinity', p_max_chunks);
 END;

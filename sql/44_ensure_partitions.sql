@@ -28,7 +28,8 @@ $$;
 
 -- Job 1. Make the chunks of p_past_count intervals before now to p_future_count after, or of an explicit
 -- range (a backfill), and those that rows wait for in the default partition. Returns how many were made;
--- 0 means none was due. p_max_chunks bounds one call, and so how long it locks: call again until it returns less.
+-- 0 means none was due. p_max_chunks bounds one call, and so how long it locks: call again until it returns less. Without it
+-- the lock table is the bound, with a warning.
 -- Waits at most 2 s for a lock, then fails as contended (55P03).
 CREATE OR REPLACE FUNCTION lakets._ensure_partitions(
     p_chronotable_id integer,
@@ -49,6 +50,7 @@ DECLARE
     v_from     timestamptz := p_range_start;
     v_to       timestamptz := p_range_end;
     v_due      tstzrange[];
+    v_most     integer;
     v_in_place boolean;
     v_chunks   regclass[];
 BEGIN
@@ -77,8 +79,14 @@ BEGIN
     v_table := lakets._follow(v_table);  -- if it is still one
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', v_relation);
     v_default := coalesce(lakets._default_partition(v_relation), lakets._create_default_partition(v_table));
+    v_most := coalesce(p_max_chunks, lakets._chunks_to_make(v_default));
     v_due := ARRAY(SELECT DISTINCT tstzrange(due.range_start, due.range_end)
-                     FROM lakets._due_chunks(v_table, v_default, v_from, v_to, p_max_chunks) AS due ORDER BY 1 LIMIT p_max_chunks);
+                     FROM lakets._due_chunks(v_table, v_default, v_from, v_to, v_most + 1) AS due ORDER BY 1 LIMIT v_most + 1);
+    IF p_max_chunks IS NULL AND cardinality(v_due) > v_most THEN
+        RAISE WARNING '% chunks of %.% are made; more do not fit into one transaction.', v_most, v_table.schema_name, v_table.table_name
+            USING HINT = 'Call this again, each time in a transaction of its own, until it returns 0.';
+    END IF;
+    v_due := v_due[1:v_most];
     -- At most 100, so that whoever comes meanwhile waits for a moment only.
     v_in_place := cardinality(v_due) <= 100 AND lakets._lock_unused(v_relation, v_default);
     v_chunks := lakets._create_chunk_tables(v_table, v_due, v_in_place);

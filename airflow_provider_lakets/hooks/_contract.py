@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Record)
 
+# One transaction, and so one hold on the table's lock, drops at most so many partitions.
+DROP_BATCH = 20
+
 
 def record(kind: type[R], row: Row) -> R:
     """Make a record of a row, by name; columns that the record does not know are left out."""
@@ -95,8 +98,18 @@ class LakeTSContract(LakeTSSeries):
         )
 
     def drop_chronotable(self, table_name: str, *, schema_name: str = "public") -> None:
-        """Drop a ChronoTable with all that hangs on it: RollUps, shadow, policies."""
-        self.call("drop_chronotable", repeatable=False, p_table_name=table_name, p_schema_name=schema_name)
+        """
+        Drop a ChronoTable with all that hangs on it: RollUps, shadow, policies.
+
+        Of a table with more chunks than one transaction can lock, the oldest are dropped first, a few at a
+        time; a call that is interrupted there can be made again.
+        """
+        arguments: Row = {"p_table_name": table_name, "p_schema_name": schema_name}
+        batched = self.supports("drop_chronotable_chunks")
+        while batched and not self.call_value("_drop_fits", **arguments):
+            if not self.call_value("drop_chronotable_chunks", p_max_chunks=DROP_BATCH, **arguments):
+                break
+        self.call("drop_chronotable", repeatable=False, **arguments)
 
     def ensure_partitions(
         self,
@@ -151,12 +164,27 @@ class LakeTSContract(LakeTSSeries):
     def drop_chunks(
         self, table_name: str, older_than: str | timedelta, *, schema_name: str = "public"
     ) -> int:
-        """Drop active chunks older than an interval, whether or not they are durable elsewhere."""
-        return int(
+        """
+        Drop active chunks older than an interval, whether or not they are durable elsewhere.
+
+        They go a few at a time, each time in a transaction of its own, where the installed LakeTS can. A call
+        that is interrupted can be made again.
+        """
+        batched = self.supports("drop_chunks", "p_max_chunks")
+        dropped = 0
+        while gone := int(
             self.call_value(
-                "drop_chunks", p_table_name=table_name, p_older_than=older_than, p_schema_name=schema_name
+                "drop_chunks",
+                p_table_name=table_name,
+                p_older_than=older_than,
+                p_schema_name=schema_name,
+                **_given(p_max_chunks=DROP_BATCH if batched else None),
             )
-        )
+        ):
+            dropped += gone
+            if not batched:
+                break
+        return dropped
 
     # Tiering and retention
 

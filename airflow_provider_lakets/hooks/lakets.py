@@ -12,6 +12,7 @@ from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.hooks import _counted as counted
 from airflow_provider_lakets.hooks._calls import as_utc
 from airflow_provider_lakets.hooks._cascade import run_cascade, with_dependencies
+from airflow_provider_lakets.hooks._contract import DROP_BATCH
 from airflow_provider_lakets.hooks._deferred import (
     standing,
     why_not_dropped,
@@ -38,9 +39,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.hooks.results import ChronoTable
 
-# One transaction, and so one hold on the table's lock, creates or drops at most so many partitions.
+# One transaction, and so one hold on the table's lock, creates at most so many partitions.
 CREATE_BATCH = 100
-DROP_BATCH = 20
 
 
 class LakeTSHook(LakeTSPlanning):

@@ -1,0 +1,47 @@
+-- How much one transaction may lock. Postgres keeps the locks of all sessions in one table of a fixed size. Who fills it
+-- fails with "out of shared memory", and so does everybody else who needs a lock then.
+
+-- How many locks this transaction may take: half of those that are free, so that the other half is left to others.
+CREATE OR REPLACE FUNCTION lakets._lock_budget() RETURNS integer
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (current_setting('max_locks_per_transaction')::integer
+                * (current_setting('max_connections')::integer + current_setting('max_prepared_transactions')::integer)
+            - (SELECT count(*) FROM (SELECT DISTINCT lck.locktype, lck.database, lck.relation, lck.classid, lck.objid, lck.objsubid
+                                       FROM pg_locks AS lck WHERE lck.granted AND NOT lck.fastpath) AS held)) / 2;
+END;
+$$;
+
+-- How many locks it takes to drop a table: one for each thing that goes with it, such as partitions, indexes, types,
+-- triggers and constraints.
+CREATE OR REPLACE FUNCTION lakets._locks_to_drop(
+    p_relation regclass
+) RETURNS integer
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN (
+        WITH RECURSIVE thing (classid, objid) AS (
+            SELECT 'pg_class'::regclass::oid, p_relation::oid
+            UNION
+            SELECT dep.classid, dep.objid
+              FROM thing JOIN pg_depend AS dep ON dep.refclassid = thing.classid AND dep.refobjid = thing.objid
+             WHERE dep.deptype IN ('a', 'i', 'P', 'S'))
+        SELECT count(*) FROM thing);
+END;
+$$;
+
+-- How many partitions like this one, or tables that become such, one transaction has room to make.
+CREATE OR REPLACE FUNCTION lakets._chunks_to_make(
+    p_relation regclass
+) RETURNS integer
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN greatest(lakets._lock_budget() / lakets._locks_to_drop(p_relation), 10);  -- those around now are always tried
+END;
+$$;

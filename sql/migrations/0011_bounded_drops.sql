@@ -1,0 +1,4 @@
+-- Functions that take one argument more, or return something, than those of earlier builds of 0.2.0: beside the new ones a call
+-- would be ambiguous.
+DROP FUNCTION IF EXISTS lakets.drop_chunks(text, interval, text);
+DROP FUNCTION IF EXISTS lakets._follow_owner(lakets._chronotable_registry);

@@ -1,0 +1,310 @@
+"""A server with room for few locks: what locks each chunk does a part, or says so before it begins."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from airflow_provider_lakets.engine import install_script
+from airflow_provider_lakets.hooks.lakets import LakeTSHook
+from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
+from tests.conftest import POSTGRES_VERSION, THROWAWAY
+from tests.lab import Lab
+from tests.stage import Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# Room to read about a hundred chunks, but not to drop them: that takes eight locks each.
+FEW_LOCKS = THROWAWAY | {
+    "max_locks_per_transaction": "10",
+    "max_connections": "10",
+    "max_prepared_transactions": "0",
+    "max_wal_senders": "0",
+    "max_replication_slots": "0",
+    "wal_level": "replica",
+    "max_worker_processes": "2",
+    "autovacuum": "off",
+}
+MANY = 90
+
+
+@pytest.fixture(scope="module")
+def tight_server() -> Iterator[EmbeddedPostgres]:
+    """A server whose lock table is as small as can be, with LakeTS and a ChronoTable of many chunks."""
+    with (
+        tempfile.TemporaryDirectory(prefix="lakets-", ignore_cleanup_errors=True) as folder,
+        EmbeddedPostgres(Path(folder) / "pg", version=POSTGRES_VERSION, settings=FEW_LOCKS) as server,
+    ):
+        with psycopg.connect(server.ensure_database("many_chunks"), autocommit=True) as conn:
+            conn.execute(install_script())
+            stage = Stage(conn.info.dsn)
+            table_id = stage.table(days=())
+            ensure = "SELECT lakets._ensure_partitions(%s, 0, 0, '2024-01-01', '2024-01-01'::date + %s, 20)"
+            while stage.value(ensure, table_id, MANY):
+                pass
+            stage.run(
+                "INSERT INTO metrics SELECT n, '2024-01-01'::date + n, n FROM generate_series(0, 9) AS n"
+            )
+            stage.run("SELECT lakets.add_retention_policy('metrics', '1 day')")
+            stage.rollup("hourly")
+            stage.close()
+        yield server
+
+
+@pytest.fixture
+def tight(tight_server: EmbeddedPostgres) -> Iterator[Stage]:
+    stage = Stage(tight_server.ensure_database("tight", template="many_chunks"))
+    yield stage
+    stage.close()
+    tight_server.drop_database("tight")
+
+
+@pytest.fixture
+def warnings(tight: Stage) -> list[str]:
+    """What the session warns of."""
+    said: list[str] = []
+    tight.run("SET client_min_messages = warning")
+    tight.conn.add_notice_handler(lambda notice: said.append(str(notice.message_primary)))
+    return said
+
+
+@pytest.fixture
+def hook(tight: Stage, monkeypatch: pytest.MonkeyPatch) -> LakeTSHook:
+    lab = Lab(tight.conninfo, "ours")
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection())
+    lab.conn.close()
+    return LakeTSHook()
+
+
+def standing(stage: Stage) -> int:
+    """Return how many of the many chunks are left."""
+    return int(
+        stage.value(
+            "SELECT count(*) FROM lakets._chunk_metadata"
+            " WHERE status = 'active' AND range_start < '2025-01-01'"
+        )
+    )
+
+
+DROPS = {
+    "drop_chunks": "SELECT lakets.drop_chunks('metrics', '1 day')",
+    "execute_retention": "SELECT lakets.execute_retention('metrics')",
+    "forced retention": "SELECT lakets.execute_retention('metrics', p_force => true)",
+}
+
+
+def test_the_server_has_no_room_for_all_chunks_at_once(tight: Stage, raises: Callable[..., Any]) -> None:
+    with raises("53200"):
+        tight.run("DROP TABLE metrics")
+
+
+@pytest.mark.parametrize("call", DROPS.values(), ids=DROPS)
+def test_a_call_drops_what_fits_oldest_first_and_says_what_is_left(
+    tight: Stage, warnings: list[str], call: str
+) -> None:
+    dropped = tight.value(call)
+
+    assert 0 < dropped < MANY
+    assert standing(tight) == MANY - dropped
+    assert (
+        tight.value("SELECT min(range_start)::date - '2024-01-01' FROM lakets.show_chunks('metrics')")
+        == dropped
+    )
+    assert warnings == [
+        f"{dropped} of the {MANY} chunks of public.metrics that can be dropped fit into one transaction;"
+        f" {MANY - dropped} are left."
+    ]
+
+
+@pytest.mark.parametrize("call", DROPS.values(), ids=DROPS)
+def test_call_after_call_drops_all(tight: Stage, call: str) -> None:
+    while tight.value(call):
+        pass
+
+    assert standing(tight) == 0
+
+
+def test_calls_in_one_transaction_share_its_room(tight: Stage) -> None:
+    with tight.conn.transaction():
+        first = tight.value(DROPS["drop_chunks"])
+        second = tight.value(DROPS["drop_chunks"])
+
+    assert 0 < second < first
+
+
+def test_the_hook_drops_chunks_in_transactions_of_their_own(tight: Stage, hook: LakeTSHook) -> None:
+    assert hook.drop_chunks("metrics", "1 day") == MANY
+    assert standing(tight) == 0
+
+
+def test_an_age_of_drop_chunks_and_a_bound_go_together(tight: Stage, raises: Callable[..., Any]) -> None:
+    assert tight.value("SELECT lakets.drop_chunks('metrics', '1 day', p_max_chunks => 3)") == 3
+    with raises("P0001", match="p_max_chunks must be 1 or more"):
+        tight.run("SELECT lakets.drop_chunks('metrics', '1 day', p_max_chunks => 0)")
+
+
+# The whole table
+
+
+def test_a_table_that_does_not_fit_is_refused_before_anything_is_locked(
+    tight: Stage, raises: Callable[..., Any]
+) -> None:
+    with tight.conn.transaction():
+        with raises("P0001", match=r"takes about \d+ locks") as refused, tight.conn.transaction():
+            tight.run("SELECT lakets.drop_chronotable('metrics')")
+        held = tight.value(
+            "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND mode = 'AccessExclusiveLock'"
+        )
+
+    assert "lakets.drop_chronotable_chunks('metrics', 'public')" in str(refused.value.diag.message_hint)
+    assert held == 0
+    assert standing(tight) == MANY
+
+
+def test_what_the_refusal_advises_drops_the_table(tight: Stage) -> None:
+    while tight.value("SELECT lakets.drop_chronotable_chunks('metrics', 'public')"):
+        pass
+    tight.run("SELECT lakets.drop_chronotable('metrics', 'public')")
+
+    assert tight.value("SELECT to_regclass('metrics')") is None
+    assert tight.value("SELECT count(*) FROM lakets._chronotable_registry") == 0
+    assert tight.value("SELECT count(*) FROM lakets._rollup_registry") == 0
+
+
+def test_the_hook_drops_a_table_that_does_not_fit(tight: Stage, hook: LakeTSHook) -> None:
+    hook.drop_chronotable("metrics")
+
+    assert tight.value("SELECT to_regclass('metrics')") is None
+
+
+def test_a_drop_that_was_interrupted_is_resumed(tight: Stage, hook: LakeTSHook) -> None:
+    first = tight.value("SELECT lakets.drop_chronotable_chunks('metrics', p_max_chunks => 2)")
+
+    hook.drop_chronotable("metrics")
+
+    assert first == 2
+    assert tight.value("SELECT to_regclass('metrics')") is None
+
+
+def test_the_hook_removes_what_is_left_of_a_table_dropped_by_hand(tight: Stage, hook: LakeTSHook) -> None:
+    tight.table("small")
+    tight.run("DROP TABLE small")
+
+    hook.drop_chronotable("small")
+
+    assert tight.column("SELECT table_name FROM lakets._chronotable_registry") == ["metrics"]
+
+
+@pytest.mark.parametrize(
+    "dependant",
+    [
+        "CREATE VIEW mine AS SELECT at FROM metrics",
+        "CREATE VIEW mine AS SELECT bucket FROM _rollup_hourly",
+        "CREATE TABLE mine (id int, at timestamptz, FOREIGN KEY (id, at) REFERENCES metrics)",
+        "CREATE TABLE mine (whole metrics)",
+        "CREATE FUNCTION mine() RETURNS SETOF metrics BEGIN ATOMIC SELECT * FROM metrics; END",
+    ],
+)
+def test_no_chunk_goes_while_something_keeps_the_table(
+    tight: Stage, raises: Callable[..., Any], dependant: str
+) -> None:
+    tight.run(dependant)
+
+    with raises("P0001", match=r"other objects depend on it \(.*mine"):
+        tight.run("SELECT lakets.drop_chronotable_chunks('metrics')")
+
+    assert standing(tight) == MANY
+
+
+def test_what_goes_with_the_table_keeps_nothing(tight: Stage) -> None:
+    tight.table("small", days=range(1, 3))
+    tight.rollup("of_small", reads="small")
+    tight.run(
+        "ALTER TABLE small ADD CHECK (value >= 0), ADD label text GENERATED ALWAYS AS (id::text) STORED;"
+        "CREATE POLICY own ON small USING (value > 0);"
+        "CREATE PUBLICATION pub FOR TABLE small;"
+    )
+    tight.run(
+        "SELECT lakets.create_rollup_view(name, query_text) FROM lakets._rollup_registry"
+        " WHERE name = 'of_small'"
+    )
+
+    assert tight.value("SELECT lakets.drop_chronotable_chunks('small')") > 1
+
+
+# Chunks made
+
+
+def test_missing_chunks_are_made_as_far_as_they_fit(tight: Stage, warnings: list[str]) -> None:
+    ensure = (
+        "SELECT lakets._ensure_partitions(id, 0, 0, '2025-01-01', '2025-04-01')"
+        " FROM lakets._chronotable_registry"
+    )
+    made = []
+    while count := tight.value(ensure):
+        made.append(count)
+
+    assert len(made) > 1
+    assert sum(made) == 90
+    assert len(warnings) == len(made) - 1
+    assert (
+        warnings[0] == f"{made[0]} chunks of public.metrics are made; more do not fit into one transaction."
+    )
+
+
+def test_a_table_with_rows_of_many_chunks_becomes_a_chronotable(tight: Stage, warnings: list[str]) -> None:
+    tight.run(
+        "CREATE TABLE wide (at timestamptz, v int);"
+        "INSERT INTO wide SELECT '2020-01-01'::timestamptz + n * interval '1 day', n"
+        " FROM generate_series(0, 119) AS n"
+    )
+
+    table_id = tight.value("SELECT lakets.create_chronotable('wide', 'at', '1 day')")
+
+    assert "more do not fit" in warnings[0]
+    assert tight.value("SELECT sum(v) FROM wide_default") > 0
+    while tight.value("SELECT lakets._ensure_partitions(%s)", table_id):
+        pass
+    assert tight.value("SELECT count(*) FROM wide_default") == 0
+    assert tight.run("SELECT count(*) FROM lakets.show_chunks('wide') WHERE range_end < '2021-01-01'") == [
+        (120,)
+    ]
+
+
+def test_a_new_owner_gets_the_chunks_job_by_job(tight: Stage) -> None:
+    tight.run("CREATE ROLE heir; GRANT USAGE, CREATE ON SCHEMA public, lakets TO heir")
+    tight.run("ALTER TABLE metrics OWNER TO heir")
+    others = (
+        "SELECT count(*) FROM pg_inherits JOIN pg_class ON oid = inhrelid"
+        " WHERE inhparent = 'metrics'::regclass AND relowner <> 'heir'::regrole"
+    )
+    left = [tight.value(others)]
+    while left[-1] and len(left) < MANY:
+        tight.run("SELECT lakets._ensure_partitions(id) FROM lakets._chronotable_registry")
+        left.append(tight.value(others))
+
+    assert left[-1] == 0
+    assert len(left) > 2
+    assert left == sorted(left, reverse=True)
+
+
+# The reckoning
+
+
+@pytest.mark.parametrize("name", ["metrics_20240101_000000", "_rollup_hourly"])
+def test_the_count_of_locks_is_what_a_drop_takes(tight: Stage, name: str) -> None:
+    reckoned = tight.value("SELECT lakets._locks_to_drop(%s::regclass)", name)
+
+    with tight.conn.transaction(force_rollback=True):
+        tight.run(f"DROP TABLE {name}")
+        taken = tight.value(
+            "SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND mode = 'AccessExclusiveLock'"
+            " AND coalesce(relation, 0) NOT IN ('metrics'::regclass, 'metrics_default'::regclass)"
+        )
+
+    assert taken <= reckoned <= taken + 2
