@@ -22,12 +22,12 @@ def is_local(host: str) -> bool:
         return False
 
 
-def workspace_url(host: object, asker: str) -> str:
+def workspace_url(host: object, conn_label: str) -> str:
     """
     Return the address of a workspace as scheme, host and port.
 
     :param host: The host as users write it: with or without scheme, white space, a path behind it.
-    :param asker: The Airflow connection, for the message.
+    :param conn_label: The Airflow connection, for the message.
     :raises LakebaseCredentialError: if it is no address, holds a user name or a password, or would send
         secrets over a network in clear text.
     """
@@ -40,20 +40,20 @@ def workspace_url(host: object, asker: str) -> str:
         scheme, name, port, user = "", "", None, False
     if user:
         raise LakebaseCredentialError(
-            f"{asker}: the address of the Databricks workspace holds a user name or a password before an "
-            "@. Take it out: an identity is named by login and password of a Databricks connection, or by "
+            f"{conn_label}: the address of the Databricks workspace holds a user name or a password before "
+            "an @. Take it out: an identity is named by login and password of a Databricks connection, or by "
             "DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET."
         )
     in_brackets = ":" in name and is_ip(name)
     if scheme not in ("https", "http") or not (in_brackets or _NAME.fullmatch(name)):
         raise LakebaseCredentialError(
-            f"{asker}: the Databricks workspace {shown_host(text)} is no https:// address. Give one such as "
-            "https://my.cloud.databricks.com."
+            f"{conn_label}: the Databricks workspace {shown_host(text)} is no https:// address. Give one "
+            "such as https://my.cloud.databricks.com."
         )
     if scheme == "http" and not is_local(name):
         raise LakebaseCredentialError(
-            f"{asker}: the Databricks workspace {shown_host(text)} is no https:// address, so the identity's "
-            "secret would travel in clear text. Use https://; http:// is for this machine only."
+            f"{conn_label}: the Databricks workspace {shown_host(text)} is no https:// address, so the "
+            "identity's secret would travel in clear text. Use https://; http:// is for this machine only."
         )
     return f"{scheme}://{f'[{name}]' if in_brackets else name}" + (f":{port}" if port else "")
 

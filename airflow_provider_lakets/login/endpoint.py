@@ -48,7 +48,7 @@ class Resolver:
 
     def __init__(self, workspace: Workspace, place: Place, host: str | None = None) -> None:
         self._workspace = workspace
-        self._asked = workspace.identity.asker
+        self._asked = workspace.identity.conn_label
         self._place = place
         self._host = host
 

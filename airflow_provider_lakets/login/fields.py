@@ -65,10 +65,10 @@ class Fields:
     """
     A connection, checked. ``settings`` are for libpq, ``place`` names the project and so on.
 
-    ``asker`` names the connection in messages. Empty texts, which a form leaves behind, are None.
+    ``conn_label`` names the connection in messages. Empty texts, which a form leaves behind, are None.
     """
 
-    asker: str
+    conn_label: str
     host: str | None
     port: int | None
     role: str | None
@@ -108,35 +108,35 @@ def read(connection: Connection, ignored: Collection[str]) -> Fields:
     :param connection: The Airflow connection.
     :param ignored: Keys of its extra that are for others.
     """
-    asker = f"Connection {shown(connection.conn_id)}"
+    conn_label = f"Connection {shown(connection.conn_id)}"
     extra = read_extra(connection)
     if extra.get("iam") not in _OFF:
         raise LakebaseSettingError(
-            f"{asker}: its extra asks for iam, a login by AWS or Azure. Lakebase has none: take iam out; "
-            "without a password the login is OAuth, as the Databricks identity."
+            f"{conn_label}: its extra asks for iam, a login by AWS or Azure. Lakebase has none: take iam "
+            "out; without a password the login is OAuth, as the Databricks identity."
         )
     fields = {name: getattr(connection, name) for name in ("host", "port", "login", "password", "schema")}
     fields = {name: value for name, value in fields.items() if value not in (None, "")}
     if isinstance(fields.get("host"), str) and pasted.is_pasted(fields["host"]):
-        _merge_pasted(fields, extra, fields.pop("host"), "host", asker)
+        _merge_pasted(fields, extra, fields.pop("host"), "host", conn_label)
     if PASTED in extra:
-        _merge_pasted(fields, extra, extra.pop(PASTED), PASTED, asker)
+        _merge_pasted(fields, extra, extra.pop(PASTED), PASTED, conn_label)
     for theirs, ours in _FIELDS.items():
         if theirs in extra:
-            _merge(fields, {ours: extra.pop(theirs)}, f"{theirs} in its extra", asker)
-    place = {name: text(extra.pop(name), name, asker) for name in PLACE if name in extra}
+            _merge(fields, {ours: extra.pop(theirs)}, f"{theirs} in its extra", conn_label)
+    place = {name: text(extra.pop(name), name, conn_label) for name in PLACE if name in extra}
     databricks = extra.pop("databricks_conn_id", None)
     settings = {key: value for key, value in extra.items() if key not in ignored}
     return Fields(
-        asker=asker,
-        host=_host(fields["host"], asker) if "host" in fields else None,
-        port=port_number(fields.get("port"), f"{asker}: the port"),
-        role=text(fields["login"], "login", asker) if "login" in fields else None,
-        password=clean_password(str(fields["password"]), asker) if "password" in fields else None,
-        database=text(fields["schema"], "schema", asker) if "schema" in fields else None,
-        databricks_conn_id=text(databricks, "databricks_conn_id", asker) if databricks else None,
+        conn_label=conn_label,
+        host=_host(fields["host"], conn_label) if "host" in fields else None,
+        port=port_number(fields.get("port"), f"{conn_label}: the port"),
+        role=text(fields["login"], "login", conn_label) if "login" in fields else None,
+        password=clean_password(str(fields["password"]), conn_label) if "password" in fields else None,
+        database=text(fields["schema"], "schema", conn_label) if "schema" in fields else None,
+        databricks_conn_id=text(databricks, "databricks_conn_id", conn_label) if databricks else None,
         place={name: value for name, value in place.items() if value},
-        settings=libpq_settings(settings, f"{asker}: its extra", asker),
+        settings=libpq_settings(settings, f"{conn_label}: its extra", conn_label),
     )
 
 
@@ -155,13 +155,13 @@ def pasted_connection(string: str, conn_id: str) -> AirflowConnection:
     )
 
 
-def libpq_settings(settings: Mapping[str, Any], where: str, asker: str) -> dict[str, str | int]:
+def libpq_settings(settings: Mapping[str, Any], where: str, conn_label: str) -> dict[str, str | int]:
     """
     Check settings for libpq: that it has them, and that they do not lead a login astray.
 
     :param settings: The settings by name.
     :param where: Where they were found, for messages.
-    :param asker: The Airflow connection, for messages.
+    :param conn_label: The Airflow connection, for messages.
     """
     known = libpq_names()
     checked: dict[str, str | int] = {}
@@ -178,7 +178,7 @@ def libpq_settings(settings: Mapping[str, Any], where: str, asker: str) -> dict[
             raise LakebaseSettingError(
                 f"{where} sets {name} to something of type {type(value).__name__}. Give a text or a number."
             )
-        checked[name] = value if isinstance(value, int) else text(value, name, asker)
+        checked[name] = value if isinstance(value, int) else text(value, name, conn_label)
     return checked
 
 
@@ -200,50 +200,52 @@ def port_number(value: Any, what: str) -> int | None:
     raise LakebaseSettingError(f"{what} is {shown(value)}. Give a number from 1 to 65535.")
 
 
-def _merge_pasted(fields: dict[str, Any], extra: dict[str, Any], string: Any, where: str, asker: str) -> None:
+def _merge_pasted(
+    fields: dict[str, Any], extra: dict[str, Any], string: Any, where: str, conn_label: str
+) -> None:
     """Add what a pasted connection string says to the fields and to the extra."""
-    found = pasted.parse(str(string), f"{asker}: its {where}")
+    found = pasted.parse(str(string), f"{conn_label}: its {where}")
     if "password" in found:
         raise LakebaseSettingError(
-            f"{asker}: its {where} holds a password, which everybody who may see connections could read. "
-            "Put the password into the field Password, and the string without it here."
+            f"{conn_label}: its {where} holds a password, which everybody who may see connections could "
+            "read. Put the password into the field Password, and the string without it here."
         )
-    _merge(extra, found.pop("extra"), f"its {where}", asker)
-    _merge(fields, found, f"its {where}", asker)
+    _merge(extra, found.pop("extra"), f"its {where}", conn_label)
+    _merge(fields, found, f"its {where}", conn_label)
 
 
-def _merge(mine: dict[str, Any], more: Mapping[str, Any], where: str, asker: str) -> None:
+def _merge(mine: dict[str, Any], more: Mapping[str, Any], where: str, conn_label: str) -> None:
     """Add what is said in a second place; refuse a contradiction."""
     for name, value in more.items():
         if name in mine and str(mine[name]) != str(value):
             raise LakebaseSettingError(
-                f"{asker} contradicts itself: its {name} is {shown(mine[name])}, but {where} says "
+                f"{conn_label} contradicts itself: its {name} is {shown(mine[name])}, but {where} says "
                 f"{shown(value)}. Take one of them out."
             )
         mine[name] = value
 
 
-def text(value: Any, name: str, asker: str) -> str:
+def text(value: Any, name: str, conn_label: str) -> str:
     """Return a setting as text without white space around it; a control character in it is refused."""
     found = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else None
     if found is not None and found.isprintable():
         return found
     raise LakebaseSettingError(
-        f"{asker}: {name} is {'no text' if found is None else shown(value)}. Give a text without control "
-        "characters."
+        f"{conn_label}: {name} is {'no text' if found is None else shown(value)}. Give a text without "
+        "control characters."
     )
 
 
-def _host(value: Any, asker: str) -> str:
+def _host(value: Any, conn_label: str) -> str:
     """Return a Postgres host: a name, an address or a socket, or several with commas between them."""
-    host = text(value, "host", asker)
+    host = text(value, "host", conn_label)
     scheme, mark, rest = host.partition("://")
     if mark and scheme.lower() in ("http", "https"):
         host = rest
     if is_host(host := host.rstrip("/") or host):
         return host
     raise LakebaseSettingError(
-        f"{asker}: its host {shown_host(host)} is no host name. Give the name alone, as in "
+        f"{conn_label}: its host {shown_host(host)} is no host name. Give the name alone, as in "
         "ep-cool-lake.database.us-west-2.cloud.databricks.com: port, role and password have fields of their "
         "own. A whole connection string begins with postgresql://."
     )

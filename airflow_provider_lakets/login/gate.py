@@ -32,24 +32,24 @@ _TOKEN = re.compile(r"\beyJ[\w.-]+|\bdapi\w+|\bdose\w+")
 _USERINFO = re.compile(r"(?<=//)[^\s/@]*@|[^\s:@/'\"]+:[^\s:@/'\"]+@")
 
 
-def clean(secret: object, what: str, asker: str) -> str:
+def clean(secret: object, what: str, conn_label: str) -> str:
     """
     Return what proves an identity without the white space around it, such as the newline of a secret file.
 
     :param secret: A token, a client id, or a secret; never repeated in a message.
     :param what: What it is and where it comes from, for the message.
-    :param asker: The Airflow connection, for the message.
+    :param conn_label: The Airflow connection, for the message.
     :raises LakebaseCredentialError: if something else than visible ASCII is in it.
     """
     text = secret.strip() if isinstance(secret, str) else ""
     if _HEADER_SAFE.fullmatch(text) and len(text) <= LONGEST_SECRET:
         return text
     raise LakebaseCredentialError(
-        f"{asker}: {what} {_fault(secret, text)}. It has only visible ASCII characters: copy it again."
+        f"{conn_label}: {what} {_fault(secret, text)}. It has only visible ASCII characters: copy it again."
     )
 
 
-def clean_password(password: str, asker: str) -> str:
+def clean_password(password: str, conn_label: str) -> str:
     """Return a native Postgres password without the newline at its end that a secret file adds."""
     text = password.rstrip("\r\n")
     try:
@@ -58,7 +58,7 @@ def clean_password(password: str, asker: str) -> str:
         text = ""
     if not text or "\0" in text:
         raise LakebaseCredentialError(
-            f"{asker}: its password is no text that Postgres takes (empty, with a NUL, or not Unicode). "
+            f"{conn_label}: its password is no text that Postgres takes (empty, with a NUL, or not Unicode). "
             "Correct the password; or take it out to log in by OAuth."
         )
     return text

@@ -51,7 +51,7 @@ class Login:
         name: str | None = None,
     ) -> None:
         self._fields = fields.read(connection, ignored)
-        self._asker = self._fields.asker
+        self._conn_label = self._fields.conn_label
         self._databricks_conn_id = databricks_conn_id or self._fields.databricks_conn_id
         # Of settings that are there twice the server takes the last.
         own = self._fields.settings.get("options")
@@ -70,7 +70,7 @@ class Login:
         return {
             "application_name": self._name or application_name(),
             **settings,
-            **secured(settings, self._host, self._asker),
+            **secured(settings, self._host, self._conn_label),
             "host": self._host,
             "port": self._port,
             "user": self._role,
@@ -86,13 +86,13 @@ class Login:
         arguments = self.arguments(more)
         if self._fields.password:
             return {**arguments, "password": self._fields.password}
-        forbid_clear_text(arguments, asker=self._asker)
+        forbid_clear_text(arguments, conn_label=self._conn_label)
         return {**arguments, "password": self.mint()}
 
     @cached_property
     def workspace(self) -> Workspace:
         """The workspace and the identity that it is asked with."""
-        return Workspace(find_identity(self._databricks_conn_id, self._asker))
+        return Workspace(find_identity(self._databricks_conn_id, self._conn_label))
 
     @cached_property
     def endpoint(self) -> Endpoint:
@@ -111,9 +111,9 @@ class Login:
         with self.workspace.explain_errors(what):
             token = self.workspace.post(path, body).secret("token")
         if token:
-            return clean(token, f"{what}, as answered by {identity.host},", self._asker)
+            return clean(token, f"{what}, as answered by {identity.host},", self._conn_label)
         raise LakebaseCredentialError(
-            f"{self._asker}: {what} was asked for by the {identity.name}, but the answer holds none."
+            f"{self._conn_label}: {what} was asked for by the {identity.name}, but the answer holds none."
         )
 
     @property
@@ -164,7 +164,7 @@ class Login:
         :param tried: The arguments of the login.
         """
         asked = (
-            f"{self._asker}: the login to {tried['host']} as role {tried['user']!r}, database "
+            f"{self._conn_label}: the login to {tried['host']} as role {tried['user']!r}, database "
             f"{shown(tried['dbname'])}, with {self.means}"
         )
         if not self._fields.host:
@@ -184,22 +184,22 @@ class Login:
             return self._fields.port
         # PGPORT goes with a host that the environment leads to, not with one that the connection names.
         variable = None if self._fields.host else os.environ.get("PGPORT")
-        return fields.port_number(variable, f"{self._asker}: PGPORT in the environment") or POSTGRES_PORT
+        return fields.port_number(variable, f"{self._conn_label}: PGPORT in the environment") or POSTGRES_PORT
 
     @property
     def _place(self) -> Place:
-        return find_place(self._fields.place, self._asker)
+        return find_place(self._fields.place, self._conn_label)
 
     @property
     def _role(self) -> str:
-        variable = fields.text(os.environ.get("LAKETS_PG_ROLE", ""), "LAKETS_PG_ROLE", self._asker)
+        variable = fields.text(os.environ.get("LAKETS_PG_ROLE", ""), "LAKETS_PG_ROLE", self._conn_label)
         return self._fields.role or variable or self._identity_role()
 
     def _identity_role(self) -> str:
         """Return the role that goes with the identity: its own name."""
         if self.is_native:
             raise LakebaseCredentialError(
-                f"{self._asker} has a password but no login. Set the login to the "
+                f"{self._conn_label} has a password but no login. Set the login to the "
                 "password's Postgres role, or take the password out to log in by OAuth."
             )
         identity = self.workspace.identity
@@ -208,6 +208,7 @@ class Login:
                 identity.role = self.workspace.get("preview/scim/v2/Me").text("userName")
         if identity.role is None:
             raise LakebaseResolutionError(
-                f"{self._asker}: the workspace does not name the {identity.name}. Set the login to its role."
+                f"{self._conn_label}: the workspace does not name the {identity.name}. "
+                "Set the login to its role."
             )
         return identity.role

@@ -40,27 +40,27 @@ class Place:
     is_environments: bool = False
 
 
-def find_place(names: Mapping[str, str], asker: str) -> Place:
+def find_place(names: Mapping[str, str], conn_label: str) -> Place:
     """
     Return what a connection names, completed by the environment where it names no project.
 
     :param names: ``project``, ``branch``, ``endpoint`` and ``instance`` of the connection: ids, or resource
         names that start at ``projects/`` and bring along what stands above them.
-    :param asker: The Airflow connection, for messages.
+    :param conn_label: The Airflow connection, for messages.
     """
     found: dict[str, str] = {}
     for kind, name in names.items():
-        _add(found, _ids(kind, name, asker), f"{kind} in its extra", asker)
+        _add(found, _ids(kind, name, conn_label), f"{kind} in its extra", conn_label)
     if "instance" in found and len(found) > 1:
         raise LakebaseSettingError(
-            f"{asker} contradicts itself: it names the provisioned instance {shown(found['instance'])}, but "
-            f"{'a ' if 'project' in found else 'a part of a '}project, too. Take one of them out."
+            f"{conn_label} contradicts itself: it names the provisioned instance {shown(found['instance'])}, "
+            f"but {'a ' if 'project' in found else 'a part of a '}project, too. Take one of them out."
         )
     variable = os.environ.get(VARIABLE, "").strip()
     if not variable or "project" in found or "instance" in found:
         return _place(found)
-    ids = _ids("endpoint", variable, f"{asker}, by {VARIABLE}")
-    _add(found, ids, VARIABLE, asker)
+    ids = _ids("endpoint", variable, f"{conn_label}, by {VARIABLE}")
+    _add(found, ids, VARIABLE, conn_label)
     return _place(found, is_environments=True)
 
 
@@ -74,7 +74,7 @@ def _place(found: dict[str, str], *, is_environments: bool = False) -> Place:
     )
 
 
-def _ids(kind: str, name: str, asker: str) -> dict[str, str]:
+def _ids(kind: str, name: str, conn_label: str) -> dict[str, str]:
     """Take a resource name apart."""
     if "/" in name and kind != "instance":
         match = _PATH.fullmatch(name.strip("/"))
@@ -83,13 +83,14 @@ def _ids(kind: str, name: str, asker: str) -> dict[str, str]:
         ids = {kind: name}
     if ids and all(_ID.fullmatch(value) for value in ids.values()):
         return ids
-    raise LakebaseResolutionError(f"{asker}: {kind} {shown(name)} is no resource name. {HINT}")
+    raise LakebaseResolutionError(f"{conn_label}: {kind} {shown(name)} is no resource name. {HINT}")
 
 
-def _add(found: dict[str, str], ids: Mapping[str, str], where: str, asker: str) -> None:
+def _add(found: dict[str, str], ids: Mapping[str, str], where: str, conn_label: str) -> None:
     for kind, value in ids.items():
         if found.setdefault(kind, value) != value:
             raise LakebaseSettingError(
-                f"{asker} contradicts what else is set: its extra names the {kind} {shown(found[kind])}, but "
-                f"{where} names {shown(value)}. Take one of them out, or name the project in the extra."
+                f"{conn_label} contradicts what else is set: its extra names the {kind} "
+                f"{shown(found[kind])}, but {where} names {shown(value)}. Take one of them out, or name "
+                "the project in the extra."
             )

@@ -72,17 +72,17 @@ class Headers(AuthBase):
 
     :param headers: The headers; whatever is in them passes the gate here.
     :param name: The identity, for messages.
-    :param asker: The Airflow connection, for messages.
+    :param conn_label: The Airflow connection, for messages.
     """
 
-    def __init__(self, headers: Mapping[str, str], name: str, asker: str) -> None:
+    def __init__(self, headers: Mapping[str, str], name: str, conn_label: str) -> None:
         what = f"the token of the {name}"
         self.headers: dict[str, str] = {}
         for header, value in headers.items():
             scheme, space, token = str(value).partition(" ")
             is_schemed = header.lower() == "authorization" and space
             self.headers[header] = (
-                f"{scheme} {clean(token, what, asker)}" if is_schemed else clean(value, what, asker)
+                f"{scheme} {clean(token, what, conn_label)}" if is_schemed else clean(value, what, conn_label)
             )
 
     @property

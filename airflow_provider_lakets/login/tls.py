@@ -34,7 +34,7 @@ _ROOTS = (
 )
 
 
-def secured(settings: Mapping[str, Any], host: str, asker: str) -> dict[str, Any]:
+def secured(settings: Mapping[str, Any], host: str, conn_label: str) -> dict[str, Any]:
     """
     Return the settings of libpq that decide who is believed to be the server.
 
@@ -43,23 +43,24 @@ def secured(settings: Mapping[str, Any], host: str, asker: str) -> dict[str, Any
 
     :param settings: What the connection says.
     :param host: The host to connect to.
-    :param asker: The Airflow connection, for messages.
+    :param conn_label: The Airflow connection, for messages.
     """
     for name, why in _ELSEWHERE.items():
         if os.environ.get(name) and not (name == "PGHOSTADDR" and settings.get("hostaddr")):
             raise LakebaseSettingError(
-                f"{asker}: the environment sets {name}, and the connection does not: {why}. Unset {name}."
+                f"{conn_label}: the environment sets {name}, and the connection does not: {why}. "
+                f"Unset {name}."
             )
     if settings.get("gssencmode", "disable") != "disable":
         raise LakebaseSettingError(
-            f"{asker}: gssencmode is {shown(settings['gssencmode'])}; it would replace TLS, by which the "
-            "server proves who it is. Take it out."
+            f"{conn_label}: gssencmode is {shown(settings['gssencmode'])}; it would replace TLS, by which "
+            "the server proves who it is. Take it out."
         )
     mode = settings.get("sslmode")
     if mode is None:
         mode = (os.environ.get("PGSSLMODE") or "require") if stays_here(settings, host) else "verify-full"
     if mode not in MODES:
-        raise LakebaseSettingError(f"{asker}: sslmode is {shown(mode)}. Give one of {', '.join(MODES)}.")
+        raise LakebaseSettingError(f"{conn_label}: sslmode is {shown(mode)}. Give one of {', '.join(MODES)}.")
     roots = settings.get("sslrootcert") or os.environ.get("PGSSLROOTCERT")
     if mode == "verify-full" and roots in (None, "", SYSTEM):
         roots = trusted_roots()
@@ -77,7 +78,7 @@ def stays_here(settings: Mapping[str, Any], host: str) -> bool:
     return all(is_local(place) for place in places.split(","))
 
 
-def forbid_clear_text(login: Mapping[str, Any], *, asker: str) -> None:
+def forbid_clear_text(login: Mapping[str, Any], *, conn_label: str) -> None:
     """
     Refuse to send a minted credential where it could be read on the way.
 
@@ -85,13 +86,13 @@ def forbid_clear_text(login: Mapping[str, Any], *, asker: str) -> None:
     interface is no way to be read on: there, and only there, an sslmode without TLS is obeyed.
 
     :param login: libpq's arguments.
-    :param asker: The Airflow connection, for the message.
+    :param conn_label: The Airflow connection, for the message.
     """
     mode = login.get("sslmode")
     if mode in CLEAR_TEXT_MODES and not stays_here(login, login["host"]):
         address = login.get("hostaddr") or login["host"]
         raise LakebaseCredentialError(
-            f"{asker} asks for sslmode {mode!r} to {address!r}, which could send the database "
+            f"{conn_label} asks for sslmode {mode!r} to {address!r}, which could send the database "
             "credential in clear text. Take sslmode out of its extra for the default, verify-full."
         )
 

@@ -76,7 +76,7 @@ class Workspace:
 
     def _ask_once(self, method: str, url: str, options: dict[str, Any]) -> dict[str, Any]:
         identity = self.identity
-        proof = Headers(identity.headers(), identity.name, identity.asker)
+        proof = Headers(identity.headers(), identity.name, identity.conn_label)
         return send(identity.session, method, url, secrets=proof.secrets, auth=proof, **options)
 
     @contextlib.contextmanager
@@ -93,7 +93,7 @@ class Workspace:
             raise self._explained(err, what, instead) from err
 
     def _explained(self, err: RestError, what: str, instead: Iterable[Answer]) -> LakeTSError:
-        asked = f"{self.identity.asker}: {what}, asked for by the {self.identity.name}"
+        asked = f"{self.identity.conn_label}: {what}, asked for by the {self.identity.name}"
         if err.is_transient:
             return LakebaseConnectionError(f"{asked}, could not be had. {err} Try again later.")
         if err.is_unsendable:

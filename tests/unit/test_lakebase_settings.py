@@ -73,14 +73,14 @@ def test_text_that_is_no_duration_is_refused(value: str) -> None:
 )
 def test_credential_is_not_sent_in_clear_text_over_a_network(where: dict[str, str], mode: str) -> None:
     with pytest.raises(LakebaseCredentialError, match=f"asks for sslmode '{mode}'.*clear text"):
-        forbid_clear_text({**where, "sslmode": mode}, asker="Connection 'lakebase_default'")
+        forbid_clear_text({**where, "sslmode": mode}, conn_label="Connection 'lakebase_default'")
 
 
 @pytest.mark.parametrize(
     "host", ["/run/postgresql", "@abstract", "localhost", "127.0.0.1", "127.9.9.9", "::1"]
 )
 def test_clear_text_is_obeyed_where_nothing_leaves_the_machine(host: str) -> None:
-    forbid_clear_text({"host": host, "sslmode": "disable"}, asker="Connection 'lakebase_default'")
+    forbid_clear_text({"host": host, "sslmode": "disable"}, conn_label="Connection 'lakebase_default'")
 
     assert is_local(host)
 

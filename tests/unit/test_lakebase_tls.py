@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.control_plane import ControlPlane
 
 HOST = "ep-x.database.example.com"
-ASKER = "Connection 'lakebase_default'"
+CONN_LABEL = "Connection 'lakebase_default'"
 NATIVE = {"login": "somebody", "password": "sentinel-of-a-role"}
 
 
@@ -163,7 +163,7 @@ def test_another_machine_proves_itself_unless_the_connection_says_otherwise(
     if variable:
         monkeypatch.setenv("PGSSLMODE", variable)
 
-    found = secured(settings, host, ASKER)
+    found = secured(settings, host, CONN_LABEL)
 
     assert found["sslmode"] == mode
     assert found["gssencmode"] == "disable"
@@ -177,7 +177,7 @@ def test_variable_that_would_lead_elsewhere_is_refused(
     monkeypatch.setenv(name, "10.0.0.7")
 
     with pytest.raises(LakebaseSettingError, match=f"the environment sets {name}.*Unset {name}"):
-        secured({}, "localhost", ASKER)
+        secured({}, "localhost", CONN_LABEL)
 
 
 def test_address_in_the_extra_wins_over_the_environments(
@@ -185,7 +185,7 @@ def test_address_in_the_extra_wins_over_the_environments(
 ) -> None:
     monkeypatch.setenv("PGHOSTADDR", "10.0.0.7")
 
-    assert secured({"hostaddr": "127.0.0.1"}, "localhost", ASKER)["sslmode"] == "require"
+    assert secured({"hostaddr": "127.0.0.1"}, "localhost", CONN_LABEL)["sslmode"] == "require"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_authority_is_the_connections_else_the_environments(
 ) -> None:
     monkeypatch.setenv("PGSSLROOTCERT", variable)
 
-    assert secured(settings, HOST, ASKER)["sslrootcert"] == found
+    assert secured(settings, HOST, CONN_LABEL)["sslrootcert"] == found
 
 
 def test_operating_systems_authorities_are_a_file_where_libpqs_own_openssl_finds_none(

@@ -25,7 +25,7 @@ from airflow_provider_lakets.login.rest import Headers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ASKER = "Connection 'lakebase_default'"
+CONN_LABEL = "Connection 'lakebase_default'"
 VISIBLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=12, max_size=60)
 SPACE = st.text(" \t\r\n\v\f\u2028\u3000", max_size=4)
 BREAKING = st.sampled_from(["\n", "\r\n", "\0", "\x1b[31m", "\u200b", "\ufeff", "\udc80", "é", " ", "\x7f"])
@@ -33,7 +33,7 @@ BREAKING = st.sampled_from(["\n", "\r\n", "\0", "\x1b[31m", "\u200b", "\ufeff", 
 
 @given(VISIBLE, SPACE, SPACE)
 def test_white_space_around_a_token_is_taken_off(token: str, before: str, behind: str) -> None:
-    assert clean(before + token + behind, "the token", ASKER) == token
+    assert clean(before + token + behind, "the token", CONN_LABEL) == token
 
 
 @given(VISIBLE, BREAKING, VISIBLE)
@@ -41,7 +41,7 @@ def test_token_with_anything_else_inside_is_refused_without_a_part_of_it(
     head: str, breaking: str, tail: str
 ) -> None:
     with pytest.raises(LakebaseCredentialError, match="the token is broken: character") as caught:
-        clean(head + breaking + tail, "the token", ASKER)
+        clean(head + breaking + tail, "the token", CONN_LABEL)
 
     assert head not in str(caught.value)
     assert tail not in str(caught.value)
@@ -52,12 +52,12 @@ def test_token_with_anything_else_inside_is_refused_without_a_part_of_it(
 @pytest.mark.parametrize("value", ["", " \n", None, 7, ["x"], {"a": "b"}, "x" * (LONGEST_SECRET + 1)])
 def test_what_is_no_token_is_refused(value: object) -> None:
     with pytest.raises(LakebaseCredentialError):
-        clean(value, "the token", ASKER)
+        clean(value, "the token", CONN_LABEL)
 
 
 @given(VISIBLE)
 def test_header_passes_with_its_token_stripped(token: str) -> None:
-    headers = Headers({"Authorization": f"Bearer {token}\n", "X-Other": f" {token}"}, "identity", ASKER)
+    headers = Headers({"Authorization": f"Bearer {token}\n", "X-Other": f" {token}"}, "identity", CONN_LABEL)
 
     assert headers.headers == {"Authorization": f"Bearer {token}", "X-Other": token}
     assert set(headers.secrets) == {token}
@@ -66,7 +66,7 @@ def test_header_passes_with_its_token_stripped(token: str) -> None:
 @pytest.mark.parametrize("value", ["Bearer ey\nJ", "Bearer ", "ey\u200bJ", "Bearer eyJ\x00"])
 def test_header_that_would_break_a_request_is_refused(value: str) -> None:
     with pytest.raises(LakebaseCredentialError):
-        Headers({"Authorization": value}, "identity", ASKER)
+        Headers({"Authorization": value}, "identity", CONN_LABEL)
 
 
 FORMS: dict[str, Callable[[str], str]] = {
@@ -126,12 +126,12 @@ def test_long_message_is_cut() -> None:
 
 @pytest.mark.parametrize("value", ["hunter2\n", "hunter2\r\n", "hunter2"])
 def test_newline_behind_a_native_password_is_taken_off(value: str) -> None:
-    assert clean_password(value, ASKER) == "hunter2"
+    assert clean_password(value, CONN_LABEL) == "hunter2"
 
 
 @pytest.mark.parametrize("value", ["\n", "hunter2\0", "hunter2\ud800"])
 def test_native_password_that_postgres_cannot_take_is_refused(value: str) -> None:
     with pytest.raises(LakeTSError) as caught:
-        clean_password(value, ASKER)
+        clean_password(value, CONN_LABEL)
 
     assert "hunter2" not in str(caught.value)

@@ -31,7 +31,7 @@ class Identity:
     """
     Somebody the workspace knows.
 
-    :param asker: The Airflow connection that needs an identity, for messages.
+    :param conn_label: The Airflow connection that needs an identity, for messages.
     :param host: Address of the workspace.
     :param name: The identity and where it was found, for messages.
     :param role: The Postgres role that goes with it, when that is known without asking.
@@ -40,21 +40,21 @@ class Identity:
 
     def __init__(
         self,
-        asker: str,
+        conn_label: str,
         host: str,
         name: str,
         *,
         role: str | None = None,
         proxies: Mapping[str, str] | None = None,
     ) -> None:
-        self.asker = asker
-        self.host = workspace_url(host, asker)
+        self.conn_label = conn_label
+        self.host = workspace_url(host, conn_label)
         self.name = name
         self.role = role
         self.session = requests.Session()
         # Plain HTTP is for this machine only, see workspace_url: no proxy of the environment's then.
         self.session.trust_env = self.host.startswith("https:")
-        self.session.proxies.update(_proxies(proxies, asker))
+        self.session.proxies.update(_proxies(proxies, conn_label))
         self.session.headers["User-Agent"] = f"airflow-provider-lakets/{__version__}"
 
     def headers(self) -> dict[str, str]:
@@ -79,7 +79,7 @@ class ServicePrincipal(Identity):
 
     def __init__(
         self,
-        asker: str,
+        conn_label: str,
         host: str,
         client_id: str,
         secret: str,
@@ -87,10 +87,10 @@ class ServicePrincipal(Identity):
         found: str,
         proxies: Mapping[str, str] | None = None,
     ) -> None:
-        client_id = clean(client_id, f"the client id of the service principal ({found})", asker)
+        client_id = clean(client_id, f"the client id of the service principal ({found})", conn_label)
         name = f"service principal {client_id} ({found})"
-        secret = clean(secret, f"the secret of the {name}", asker)
-        super().__init__(asker, host, name, role=client_id, proxies=proxies)
+        secret = clean(secret, f"the secret of the {name}", conn_label)
+        super().__init__(conn_label, host, name, role=client_id, proxies=proxies)
         self._proof = HTTPBasicAuth(client_id, secret)
         self._secrets = [secret, basic_proof(client_id, secret)]
         self._token = ""
@@ -119,28 +119,31 @@ class ServicePrincipal(Identity):
         except RestError as err:
             if err.is_transient:
                 raise LakebaseConnectionError(
-                    f"{self.asker}: the {self.name} got no token. {err} Try again later."
+                    f"{self.conn_label}: the {self.name} got no token. {err} Try again later."
                 ) from err
             if err.is_unsendable:
-                raise LakebaseCredentialError(f"{self.asker}: the {self.name} got no token. {err}") from err
+                raise LakebaseCredentialError(
+                    f"{self.conn_label}: the {self.name} got no token. {err}"
+                ) from err
             raise LakebaseCredentialError(
-                f"{self.asker}: the {self.name} was refused a token. {err} Check the client id, that its "
-                "secret has not expired, and that the principal belongs to the workspace."
+                f"{self.conn_label}: the {self.name} was refused a token. {err} Check the client id, that "
+                "its secret has not expired, and that the principal belongs to the workspace."
             ) from err
         if not (token := answer.secret("access_token")):
             raise LakebaseCredentialError(
-                f"{self.asker}: the {self.name} asked {self.host} for a token, but the answer holds none."
+                f"{self.conn_label}: the {self.name} asked {self.host} for a token, "
+                "but the answer holds none."
             )
-        self._token = clean(token, f"the token that {self.host} gave the {self.name}", self.asker)
+        self._token = clean(token, f"the token that {self.host} gave the {self.name}", self.conn_label)
         self._renew_at = time.monotonic() + answer.seconds("expires_in", LONGEST_TOKEN) - RENEW_BEFORE
 
 
-def _proxies(proxies: object, asker: str) -> dict[str, str]:
+def _proxies(proxies: object, conn_label: str) -> dict[str, str]:
     if proxies is None:
         return {}
     if isinstance(proxies, dict) and all(isinstance(value, str) for value in proxies.values()):
         return proxies
     raise LakebaseSettingError(
-        f"{asker}: the proxies of its Databricks connection are no object of texts. Write them as "
+        f"{conn_label}: the proxies of its Databricks connection are no object of texts. Write them as "
         '{"https": "http://proxy.example.com:3128"}.'
     )

@@ -21,13 +21,13 @@ ENVIRONMENT = "DATABRICKS_HOST, DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRE
 
 def workspace_of(connection: Connection) -> str:
     """Return the address in a Databricks connection, where scheme and port may be fields of their own."""
-    asker = f"Databricks connection {shown(connection.conn_id)}"
+    conn_label = f"Databricks connection {shown(connection.conn_id)}"
     host = str(read_extra(connection).get("host") or connection.host or "").strip()
     if not host:
-        raise LakebaseCredentialError(f"{asker} has no host: set the workspace's address.")
+        raise LakebaseCredentialError(f"{conn_label} has no host: set the workspace's address.")
     if "://" not in host:
         host = f"{connection.schema if connection.schema in ('http', 'https') else 'https'}://{host}"
-    url = workspace_url(host, asker)
+    url = workspace_url(host, conn_label)
     has_port = re.search(r":\d+$", url)
     return f"{url}:{connection.port}" if connection.port and not has_port else url
 
@@ -39,16 +39,16 @@ class ConnectionIdentity(Identity):
     :param connection: The connection.
     """
 
-    def __init__(self, asker: str, connection: Connection) -> None:
+    def __init__(self, conn_label: str, connection: Connection) -> None:
         from airflow.providers.databricks.hooks.databricks_base import BaseDatabricksHook
 
         conn_id, extra = connection.conn_id, read_extra(connection)
         name = f"identity of Databricks connection {shown(conn_id)}"
-        super().__init__(asker, workspace_of(connection), name, proxies=extra.get("proxies"))
+        super().__init__(conn_label, workspace_of(connection), name, proxies=extra.get("proxies"))
         given = {"password": connection.password, "extra.token": extra.get("token")}
         # What is malformed is refused here: the hook's libraries would repeat it in their errors.
         self._secrets = [
-            clean(value, f"{field} of Databricks connection {shown(conn_id)}", asker)
+            clean(value, f"{field} of Databricks connection {shown(conn_id)}", conn_label)
             for field, value in given.items()
             if value
         ]
@@ -67,7 +67,7 @@ class ConnectionIdentity(Identity):
             problem = f"{type(err).__name__}: {said(err, self._secrets)}"
         # Raised out here without a cause: the hook's own errors may quote the token they choked on.
         raise LakebaseCredentialError(
-            f"{self.asker}: the {self.name} has no token: {problem}. Correct that connection; a service "
+            f"{self.conn_label}: the {self.name} has no token: {problem}. Correct that connection; a service "
             'principal has login = client id, password = secret and extra {"service_principal_oauth": true}.'
         )
 
@@ -80,15 +80,15 @@ class ConnectionIdentity(Identity):
 class EnvironmentIdentity(Identity):
     """Whatever databricks-sdk finds: variables, a profile, Azure, Google, a notebook. Slow to import."""
 
-    def __init__(self, asker: str) -> None:
-        self._secrets = _environment_secrets(asker)
+    def __init__(self, conn_label: str) -> None:
+        self._secrets = _environment_secrets(conn_label)
         if host := os.environ.get("DATABRICKS_HOST"):
-            workspace_url(host, asker)  # before the SDK asks it anything
+            workspace_url(host, conn_label)  # before the SDK asks it anything
 
-        self._config = _read_config(asker, self._secrets)
-        self._secrets += _config_secrets(self._config, asker)
+        self._config = _read_config(conn_label, self._secrets)
+        self._secrets += _config_secrets(self._config, conn_label)
         super().__init__(
-            asker, str(self._config.host), f"{said(self._config.auth_type)} identity of the environment"
+            conn_label, str(self._config.host), f"{said(self._config.auth_type)} identity of the environment"
         )
 
     def headers(self) -> dict[str, str]:
@@ -97,15 +97,15 @@ class EnvironmentIdentity(Identity):
             return dict(self._config.authenticate())
         except Exception as err:
             problem = f"{type(err).__name__}: {said(err, self._secrets)}"
-        raise LakebaseCredentialError(f"{self.asker}: the {self.name} has no token: {problem}.")
+        raise LakebaseCredentialError(f"{self.conn_label}: the {self.name} has no token: {problem}.")
 
     def forget(self) -> bool:
         """Have the next request ask the SDK anew."""
-        self._config = _read_config(self.asker, self._secrets)
+        self._config = _read_config(self.conn_label, self._secrets)
         return True
 
 
-def _read_config(asker: str, secrets: list[str]) -> Config:
+def _read_config(conn_label: str, secrets: list[str]) -> Config:
     from databricks.sdk.core import Config
 
     try:
@@ -116,23 +116,23 @@ def _read_config(asker: str, secrets: list[str]) -> Config:
         problem = said(err, secrets)
     if problem:
         raise LakebaseCredentialError(
-            f"{asker} has no Databricks identity: {problem}. Set {ENVIRONMENT}, or name a Databricks "
+            f"{conn_label} has no Databricks identity: {problem}. Set {ENVIRONMENT}, or name a Databricks "
             "connection as databricks_conn_id in the extra; or log in with a native Postgres password."
         )
     return config
 
 
-def _environment_secrets(asker: str) -> list[str]:
+def _environment_secrets(conn_label: str) -> list[str]:
     """Return the values of the Databricks and Azure variables that hold secrets, each through the gate."""
     secret = re.compile("(DATABRICKS|ARM)_.*(SECRET|TOKEN|PASSWORD)|AZURE_CLIENT_SECRET")
     return [
-        clean(value, f"{name} in the environment", asker)
+        clean(value, f"{name} in the environment", conn_label)
         for name, value in os.environ.items()
         if secret.fullmatch(name) and value
     ]
 
 
-def _config_secrets(config: Config, asker: str) -> list[str]:
+def _config_secrets(config: Config, conn_label: str) -> list[str]:
     """Return what the SDK read from elsewhere, such as a profile, and holds to be secret."""
     found = []
     for attribute in config.attributes():
@@ -143,5 +143,7 @@ def _config_secrets(config: Config, asker: str) -> list[str]:
             and value
             and attribute.name != "google_credentials"
         ):
-            found.append(clean(value, f"{attribute.name} of the environment's Databricks identity", asker))
+            found.append(
+                clean(value, f"{attribute.name} of the environment's Databricks identity", conn_label)
+            )
     return found
