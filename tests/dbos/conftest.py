@@ -75,29 +75,40 @@ class App:
 
     :param lake: Where its database is.
     :param schema: Of its system tables.
+    :param engine: One of ``tests/dbos/shop/engines.py``.
+    :param executor: Its id, where several programs are of one application.
     """
 
-    def __init__(self, lake: LocalServer, url: str, schema: str) -> None:
-        self.schema = schema
-        self._environ = {**os.environ, **lake.env(), "APP_URL": url, "APP_SCHEMA": schema}
-        self._environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+    def __init__(
+        self, lake: LocalServer, url: str, schema: str, *, engine: str = "ours", executor: str = "local"
+    ) -> None:
+        self.schema, self.engine = schema, engine
+        self.log = lake.folder / f"{schema}-{executor}.log"
+        self._environ = {
+            **os.environ,
+            **lake.env(),
+            "APP_URL": url,
+            "APP_ENDPOINT": lake.state.endpoint,
+            "APP_SCHEMA": schema,
+            "APP_ENGINE": engine,
+            "APP_EXECUTOR": executor,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+        }
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, *arguments: str, version: str = "v1") -> None:
         """Start it, and return when it is ready."""
-        command = [sys.executable, str(Path(__file__).with_name("app.py")), *arguments]
-        self._process = process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**self._environ, "APP_VERSION": version},
-        )
+        command = [sys.executable, "-m", "tests.dbos.shop", *arguments]
+        environ = {**self._environ, "APP_VERSION": version}
+        with self.log.open("ab") as log:
+            self._process = process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=environ
+            )
         assert process.stdout is not None
         for line in process.stdout:
             if line.strip() == "ready":
                 return
-        raise AssertionError(f"the program ended with {process.wait()}")
+        raise AssertionError(f"the program ended with {process.wait()}:\n{self.log.read_text()[-3000:]}")
 
     def kill(self) -> None:
         """End it as kill -9 does."""
@@ -145,17 +156,22 @@ def wait_until(is_so: Callable[[], object], what: str) -> None:
         time.sleep(0.02)
 
 
+def make_tables(conn: psycopg.Connection, lake: LocalServer) -> None:
+    """Make what a program counts its steps in."""
+    owner = sql.Identifier(lake.state.owner.client_id)
+    conn.execute("CREATE SCHEMA app")
+    conn.execute(
+        "CREATE TABLE app.effects (name text, step int, at timestamptz DEFAULT clock_timestamp());"
+        "CREATE TABLE app.shut (name text, step int); CREATE TABLE app.broken (name text, step int)"
+    )
+    conn.execute(sql.SQL("GRANT ALL ON SCHEMA app TO {}").format(owner))
+    conn.execute(sql.SQL("GRANT ALL ON ALL TABLES IN SCHEMA app TO {}").format(owner))
+
+
 @pytest.fixture(scope="session")
 def effects(lake: LocalServer) -> Iterator[Effects]:
     with psycopg.connect(superuser(lake), autocommit=True) as conn:
-        owner = sql.Identifier(lake.state.owner.client_id)
-        conn.execute("CREATE SCHEMA app")
-        conn.execute(
-            "CREATE TABLE app.effects (name text, step int, at timestamptz DEFAULT clock_timestamp());"
-            "CREATE TABLE app.shut (name text, step int); CREATE TABLE app.broken (name text, step int)"
-        )
-        conn.execute(sql.SQL("GRANT ALL ON SCHEMA app TO {}").format(owner))
-        conn.execute(sql.SQL("GRANT ALL ON ALL TABLES IN SCHEMA app TO {}").format(owner))
+        make_tables(conn, lake)
         yield Effects(conn)
 
 
