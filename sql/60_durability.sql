@@ -321,7 +321,44 @@ BEGIN
 END;
 $$;
 
--- Why a chunk is not (yet) proved durable, in words; null when every change to it is flushed.
+-- Why chunks (ids) are not (yet) proved durable, in words; those that are proved are left out. What is true of the whole
+-- table, and which times are not flushed, is asked once, however many chunks there are.
+CREATE OR REPLACE FUNCTION lakets._durability_gaps(
+    p_table  lakets._chronotable_registry,
+    p_chunks bigint[],
+    p_proven pg_snapshot
+) RETURNS TABLE (chunk_id bigint, gap text)
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_gap   text := lakets._sync_gap(p_table, p_proven);
+    v_span  tstzrange;
+    v_doubt tstzmultirange;
+    v_open  tstzmultirange;
+BEGIN
+    IF v_gap IS NOT NULL THEN
+        RETURN QUERY SELECT id, v_gap FROM unnest(p_chunks) AS id;
+        RETURN;
+    END IF;
+    SELECT tstzrange(min(chunk.range_start), max(chunk.range_end)) INTO v_span
+      FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (p_chunks);
+    SELECT '{(,)}'::tstzmultirange - chk.compared INTO v_doubt FROM lakets._mirror_check AS chk WHERE chk.chronotable_id = p_table.id;
+    SELECT range_agg(tstzrange(log.min_time, log.max_time, '[]')) INTO v_open
+      FROM lakets._unproven_changes(p_table.id, p_proven) AS log
+     WHERE log.min_time < upper(v_span) AND log.max_time >= lower(v_span);
+    RETURN QUERY
+        SELECT chunk.id::bigint,
+               CASE WHEN v_doubt && tstzrange(chunk.range_start, chunk.range_end)
+                    THEN 'its mirror is not yet compared with it; the next tiering run does, or call lakets.enable_sync'
+                    ELSE 'changes to it are not known to be flushed yet' END
+          FROM lakets._chunk_metadata AS chunk
+         WHERE chunk.id = ANY (p_chunks)
+           AND coalesce(v_doubt, '{}') + coalesce(v_open, '{}') && tstzrange(chunk.range_start, chunk.range_end);
+END;
+$$;
+
+-- The same of one chunk; null when every change to it is flushed.
 CREATE OR REPLACE FUNCTION lakets._durability_gap(
     p_table  lakets._chronotable_registry,
     p_chunk  lakets._chunk_metadata,
@@ -330,17 +367,8 @@ CREATE OR REPLACE FUNCTION lakets._durability_gap(
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    v_gap text := lakets._sync_gap(p_table, p_proven);
 BEGIN
-    IF v_gap IS NULL AND lakets._is_in_doubt(p_chunk) THEN
-        RETURN 'its mirror is not yet compared with it; the next tiering run does, or call lakets.enable_sync';
-    ELSIF v_gap IS NULL AND EXISTS (
-        SELECT FROM lakets._unproven_changes(p_table.id, p_proven) AS log
-         WHERE log.min_time < p_chunk.range_end AND log.max_time >= p_chunk.range_start) THEN
-        RETURN 'changes to it are not known to be flushed yet';
-    END IF;
-    RETURN v_gap;
+    RETURN (SELECT found.gap FROM lakets._durability_gaps(p_table, ARRAY[p_chunk.id::bigint], p_proven) AS found);
 END;
 $$;
 

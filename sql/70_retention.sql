@@ -29,35 +29,41 @@ BEGIN
 END;
 $$;
 
--- Why a chunk may not be dropped now, in words; null when nothing is lost by dropping it.
-CREATE OR REPLACE FUNCTION lakets._retention_gap(
+-- Why chunks (ids) may not be dropped now, in words; those are left out by whose drop nothing is lost.
+CREATE OR REPLACE FUNCTION lakets._retention_gaps(
     p_table  lakets._chronotable_registry,
-    p_chunk  lakets._chunk_metadata,
+    p_chunks bigint[],
     p_proven pg_snapshot
-) RETURNS text
+) RETURNS TABLE (chunk_id bigint, gap text)
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_gap     text;
-    v_rollups text;
+    v_undurable jsonb := '{}';
 BEGIN
-    IF lakets._is_gated(p_table) THEN
-        v_gap := lakets._durability_gap(p_table, p_chunk, p_proven);
-        IF v_gap IS NOT NULL THEN
-            RETURN 'not durable: ' || v_gap;
-        END IF;
+    IF p_chunks = '{}' THEN
+        RETURN;
     END IF;
-    SELECT string_agg(reg.name, ', ' ORDER BY reg.name) INTO v_rollups
-      FROM lakets._rollup_registry AS reg
-     WHERE reg.source_chronotable_id = p_table.id
-       AND NOT lakets._has_absorbed(reg, p_chunk.range_start, p_chunk.range_end);
-    RETURN 'not absorbed by RollUp ' || v_rollups;
+    IF lakets._is_gated(p_table) THEN
+        SELECT coalesce(jsonb_object_agg(found.chunk_id, found.gap), '{}') INTO v_undurable
+          FROM lakets._durability_gaps(p_table, p_chunks, p_proven) AS found;
+    END IF;
+    RETURN QUERY
+        WITH waiting AS MATERIALIZED (
+            SELECT reg.name, lakets._unabsorbed(reg) AS times FROM lakets._rollup_registry AS reg WHERE reg.source_chronotable_id = p_table.id
+        ), judged AS (
+            SELECT chunk.id::bigint AS id, coalesce(
+                       'not durable: ' || (v_undurable ->> chunk.id::text),
+                       'not absorbed by RollUp ' || (
+                           SELECT string_agg(waiting.name, ', ' ORDER BY waiting.name) FROM waiting
+                            WHERE waiting.times && tstzrange(chunk.range_start, chunk.range_end))) AS gap
+              FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (p_chunks)
+        )
+        SELECT judged.id, judged.gap FROM judged WHERE judged.gap IS NOT NULL;
 END;
 $$;
 
--- Those of some chunks (ids, oldest first) that may be dropped now, at most p_most. First asked of all at once, since
--- what holds for a range holds for every chunk in it, and mostly nothing is in the way.
+-- Those of some chunks (ids, oldest first) that may be dropped now, at most p_most.
 CREATE OR REPLACE FUNCTION lakets._droppable(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[],
@@ -67,25 +73,31 @@ CREATE OR REPLACE FUNCTION lakets._droppable(
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    v_span  lakets._chunk_metadata;
-    v_chunk lakets._chunk_metadata;
-    v_found bigint[] := '{}';
 BEGIN
-    SELECT min(chunk.range_start), max(chunk.range_end) INTO v_span.range_start, v_span.range_end
-      FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (p_chunks[1:p_most]);
-    IF lakets._retention_gap(p_table, v_span, p_proven) IS NULL THEN
-        RETURN p_chunks[1:p_most];
-    END IF;
-    FOR v_chunk IN
-        SELECT chunk.* FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (p_chunks) ORDER BY chunk.range_start
-    LOOP
-        EXIT WHEN cardinality(v_found) = p_most;  -- to look at all of thousands for each batch would take ages
-        IF lakets._retention_gap(p_table, v_chunk, p_proven) IS NULL THEN
-            v_found := v_found || v_chunk.id::bigint;
-        END IF;
-    END LOOP;
-    RETURN v_found;
+    RETURN ARRAY(
+        SELECT chunk.id
+          FROM unnest(p_chunks) WITH ORDINALITY AS chunk (id, position)
+          LEFT JOIN lakets._retention_gaps(p_table, p_chunks, p_proven) AS found ON found.chunk_id = chunk.id
+         WHERE found.gap IS NULL
+         ORDER BY chunk.position LIMIT p_most);
+END;
+$$;
+
+-- The chunks (ids) past drop_after that stand, oldest first.
+CREATE OR REPLACE FUNCTION lakets._expired_chunks(
+    p_table lakets._chronotable_registry
+) RETURNS bigint[]
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_horizon timestamptz := now() - lakets._drop_after(p_table.id);
+BEGIN
+    RETURN ARRAY(
+        SELECT chunk.id
+          FROM lakets._chunk_metadata AS chunk
+         WHERE chunk.chronotable_id = p_table.id AND chunk.status <> 'dropped' AND chunk.range_end <= v_horizon
+         ORDER BY chunk.range_start);
 END;
 $$;
 
@@ -99,15 +111,14 @@ CREATE OR REPLACE FUNCTION lakets.retention_report(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_table  lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
-    v_proven pg_snapshot := lakets._proof_now(v_table);
+    v_table   lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
+    v_expired bigint[] := lakets._expired_chunks(v_table);
 BEGIN
     RETURN QUERY
-        SELECT chunk.chunk_name, chunk.range_start, chunk.range_end, chunk.status,
-               lakets._retention_gap(v_table, chunk, v_proven)
+        SELECT chunk.chunk_name, chunk.range_start, chunk.range_end, chunk.status, found.gap
           FROM lakets._chunk_metadata AS chunk
-         WHERE chunk.chronotable_id = v_table.id AND chunk.status <> 'dropped'
-           AND chunk.range_end <= now() - lakets._drop_after(v_table.id)
+          LEFT JOIN lakets._retention_gaps(v_table, v_expired, lakets._proof_now(v_table)) AS found ON found.chunk_id = chunk.id
+         WHERE chunk.id = ANY (v_expired)
          ORDER BY chunk.range_start;
 END;
 $$;
@@ -146,12 +157,7 @@ BEGIN
     UPDATE lakets._policy_registry AS pol SET last_run_at = now()
      WHERE pol.chronotable_id = v_table.id AND pol.policy_type IN ('retention', 'tiered_retention');
     -- A first look without the lock, so that chunks that must stay cost nobody a wait.
-    v_expired := ARRAY(
-        SELECT chunk.id
-          FROM lakets._chunk_metadata AS chunk
-         WHERE chunk.chronotable_id = v_table.id AND chunk.status <> 'dropped'
-           AND chunk.range_end <= now() - lakets._drop_after(v_table.id)
-         ORDER BY chunk.range_start);
+    v_expired := lakets._expired_chunks(v_table);
     v_most := least(p_max_chunks, cardinality(v_expired));
     IF v_in_doubt OR NOT p_force AND lakets._compare_chunks(v_table, v_expired[1:v_most]) > 0 THEN
         RETURN 0;  -- whoever holds the table and waits for a partition that is being compared must not be waited for
@@ -160,7 +166,7 @@ BEGIN
     IF v_chunks = '{}' THEN
         PERFORM lakets._prune_change_log(v_table);
         -- Only now that there is nothing to lock: whoever waits for a fence may hold the parent.
-        IF NOT p_force AND EXISTS (SELECT FROM lakets.retention_report(p_table_name, p_schema_name)) THEN
+        IF NOT p_force AND v_expired <> '{}' THEN
             PERFORM lakets._move_feed(v_table);
         END IF;
         RETURN 0;

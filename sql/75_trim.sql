@@ -78,12 +78,12 @@ BEGIN
 END;
 $$;
 
--- Why the rows of a dropped chunk may not be removed from the shadow now, in words; null when they may.
-CREATE OR REPLACE FUNCTION lakets._trim_gap(
+-- Why the rows of dropped chunks (ids) may not be removed from the shadow now, in words; those that may are left out.
+CREATE OR REPLACE FUNCTION lakets._trim_gaps(
     p_table  lakets._chronotable_registry,
-    p_chunk  lakets._chunk_metadata,
+    p_chunks bigint[],
     p_proven pg_snapshot
-) RETURNS text
+) RETURNS TABLE (chunk_id bigint, gap text)
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -91,13 +91,14 @@ DECLARE
     v_status text := lakets._cdf_status('_trim_log');
 BEGIN
     IF v_status <> 'STREAMING' THEN
-        RETURN 'the change feed of lakets_cdf._trim_log is not streaming: ' || v_status;
+        RETURN QUERY SELECT id, 'the change feed of lakets_cdf._trim_log is not streaming: ' || v_status FROM unnest(p_chunks) AS id;
+    ELSE
+        RETURN QUERY SELECT found.chunk_id, 'not durable: ' || found.gap FROM lakets._durability_gaps(p_table, p_chunks, p_proven) AS found;
     END IF;
-    RETURN 'not durable: ' || lakets._durability_gap(p_table, p_chunk, p_proven);
 END;
 $$;
 
--- Those of some dropped chunks (ids, oldest first) that may be trimmed now; asked of all at once first.
+-- Those of some dropped chunks (ids, oldest first) that may be trimmed now.
 CREATE OR REPLACE FUNCTION lakets._trimmable(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[],
@@ -106,19 +107,13 @@ CREATE OR REPLACE FUNCTION lakets._trimmable(
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-DECLARE
-    v_span lakets._chunk_metadata;
 BEGIN
-    SELECT min(chunk.range_start), max(chunk.range_end) INTO v_span.range_start, v_span.range_end
-      FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (p_chunks);
-    IF lakets._trim_gap(p_table, v_span, p_proven) IS NULL THEN
-        RETURN p_chunks;
-    END IF;
     RETURN ARRAY(
         SELECT chunk.id
-          FROM lakets._chunk_metadata AS chunk
-         WHERE chunk.id = ANY (p_chunks) AND lakets._trim_gap(p_table, chunk, p_proven) IS NULL
-         ORDER BY chunk.range_start);
+          FROM unnest(p_chunks) WITH ORDINALITY AS chunk (id, position)
+          LEFT JOIN lakets._trim_gaps(p_table, p_chunks, p_proven) AS found ON found.chunk_id = chunk.id
+         WHERE found.gap IS NULL
+         ORDER BY chunk.position);
 END;
 $$;
 
@@ -133,15 +128,17 @@ CREATE OR REPLACE FUNCTION lakets.trim_report(
 AS $$
 DECLARE
     v_table  lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
-    v_proven pg_snapshot := lakets._proof_now(v_table);
+    v_trims  boolean  := lakets._trims(v_table);
+    v_chunks bigint[] := ARRAY(SELECT chunk.id FROM lakets._chunk_metadata AS chunk
+                                WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'dropped' AND chunk.trimmed_at IS NULL
+                                  AND v_table.sync_enabled);
 BEGIN
     RETURN QUERY
         SELECT chunk.chunk_name, chunk.range_start, chunk.range_end,
-               CASE WHEN lakets._trims(v_table) THEN lakets._trim_gap(v_table, chunk, v_proven)
-                    ELSE 'its retention policy does not say p_trim_shadow' END
+               CASE WHEN v_trims THEN found.gap ELSE 'its retention policy does not say p_trim_shadow' END
           FROM lakets._chunk_metadata AS chunk
-         WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'dropped' AND chunk.trimmed_at IS NULL
-           AND v_table.sync_enabled
+          LEFT JOIN lakets._trim_gaps(v_table, v_chunks, lakets._proof_now(v_table)) AS found ON found.chunk_id = chunk.id
+         WHERE chunk.id = ANY (v_chunks)
          ORDER BY chunk.range_start;
 END;
 $$;

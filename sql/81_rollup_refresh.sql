@@ -194,30 +194,33 @@ BEGIN
 END;
 $$;
 
--- Does a RollUp hold every committed change to source times in [p_from, p_to)?
-CREATE OR REPLACE FUNCTION lakets._has_absorbed(
-    p_rollup lakets._rollup_registry,
-    p_from   timestamptz,
-    p_to     timestamptz
-) RETURNS boolean
+-- The source times of which a RollUp may lack committed changes.
+CREATE OR REPLACE FUNCTION lakets._unabsorbed(
+    p_rollup lakets._rollup_registry
+) RETURNS tstzmultirange
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_steps jsonb := p_rollup.definition -> 'steps';
 BEGIN
-    IF NOT p_rollup.track_changes THEN
-        RETURN coalesce(p_rollup.watermark >= upper(lakets._labels_of(p_rollup.definition -> 'steps', tstzrange(p_from, p_to))), false);
+    IF v_steps IS NULL OR lakets._must_reload(p_rollup) THEN
+        RETURN '{(,)}';
+    ELSIF NOT p_rollup.track_changes THEN
+        RETURN tstzmultirange(lakets._times_of(v_steps, tstzrange(p_rollup.watermark, NULL)));
     END IF;
-    RETURN p_rollup.definition IS NOT NULL AND NOT lakets._must_reload(p_rollup)
-       AND NOT EXISTS (
-           SELECT FROM lakets._change_log AS log
-            WHERE log.chronotable_id = p_rollup.source_chronotable_id
-              AND log.xid >= pg_snapshot_xmin(p_rollup.absorbed)
-              AND NOT pg_visible_in_snapshot(log.xid, p_rollup.absorbed)
-              AND log.min_time < p_to AND log.max_time >= p_from)
-       AND NOT EXISTS (
-           SELECT FROM lakets._rollup_invalidation_log AS mark
-            WHERE mark.rollup_id = p_rollup.id
-              AND lakets._marked_labels(p_rollup, mark.bucket_start) && lakets._labels_of(p_rollup.definition -> 'steps', tstzrange(p_from, p_to)));
+    RETURN (
+        SELECT coalesce(range_agg(open.times), '{}')
+          FROM (SELECT tstzrange(log.min_time, log.max_time, '[]')
+                  FROM lakets._change_log AS log
+                 WHERE log.chronotable_id = p_rollup.source_chronotable_id AND log.min_time IS NOT NULL
+                   AND log.xid >= pg_snapshot_xmin(p_rollup.absorbed)
+                   AND NOT pg_visible_in_snapshot(log.xid, p_rollup.absorbed)
+                UNION ALL
+                SELECT lakets._times_of(v_steps, marked.labels)
+                  FROM (SELECT unnest(range_agg(lakets._marked_labels(p_rollup, mark.bucket_start)))
+                          FROM lakets._rollup_invalidation_log AS mark WHERE mark.rollup_id = p_rollup.id) AS marked (labels)
+               ) AS open (times));
 END;
 $$;
 
