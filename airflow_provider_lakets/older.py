@@ -9,7 +9,7 @@ There a chunk is durable when the feed has come to the chunk's last write (``las
 from __future__ import annotations
 
 FEED = """
-SELECT tab.id, tab.schema_name || '.' || tab.table_name AS "table", pol.after,
+SELECT tab.schema_name || '.' || tab.table_name AS "table", pol.after,
        due.active_chunks, due.tiered_chunks, due.pending_chunks, due.reclaimable_bytes, due.reclaimed_bytes,
        CASE WHEN feed.lsn IS NOT NULL THEN 'STREAMING' WHEN tab.shadow_table_name IS NULL THEN 'NONE'
             ELSE 'SKIPPED' END AS cdf_status,
@@ -36,7 +36,7 @@ SELECT tab.id, tab.schema_name || '.' || tab.table_name AS "table", pol.after,
          FROM (SELECT each.*, each.status = 'active'
                       AND each.range_end <= now() - coalesce(pol.after, '0')::interval AS is_due
                  FROM lakets._chunk_metadata AS each WHERE each.chronotable_id = tab.id) AS chunk) AS due
- WHERE tab.schema_name || '.' || tab.table_name IN (%(table)s, 'public.' || %(table)s)
+ WHERE tab.schema_name = %(schema_name)s AND tab.table_name = %(table_name)s
 """
 
 CHUNKS = """
@@ -66,3 +66,14 @@ SELECT chunk.chunk_name,
 """
 
 NOT_DURABLE = "not proved durable in Unity Catalog: the feed has not come to its last write"
+
+
+def not_flushed(cdf_status: str, lag_bytes: int | None) -> str:
+    """
+    Return why writes are not durable, from what the change feed reports.
+
+    :param cdf_status: The status of the feed.
+    :param lag_bytes: How far it is behind, as far as that is known.
+    """
+    behind = f", {lag_bytes} bytes behind" if lag_bytes else ""
+    return f"its writes are not proved flushed to Unity Catalog; the feed is {cdf_status}{behind}"

@@ -117,7 +117,7 @@ class Checks:
         """See what is left to mend, for instance after an upgrade."""
         if self.hook.is_older():
             return Finding("", "ok", "not looked for in LakeTS 0.1.x")
-        found = self.hook.call("pending_repairs")
+        found = self.hook.pending_repairs()
         if not found:
             return Finding("", "ok", "none is needed")
         alike: dict[str, list[dict[str, Any]]] = {}

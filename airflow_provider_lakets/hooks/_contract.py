@@ -2,51 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
 from datetime import timedelta
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from airflow_provider_lakets import older
 from airflow_provider_lakets.exceptions import LakeTSArgumentError, LakeTSNotInstalledError
-from airflow_provider_lakets.hooks._series import LakeTSSeries
+from airflow_provider_lakets.hooks.functions.policies import LakeTSPolicies
+from airflow_provider_lakets.hooks.functions.repairs import LakeTSRepairs
+from airflow_provider_lakets.hooks.functions.reports import LakeTSReports
+from airflow_provider_lakets.hooks.functions.rollups import LakeTSRollups
+from airflow_provider_lakets.hooks.functions.rows import given, record
+from airflow_provider_lakets.hooks.functions.series import LakeTSSeries
 from airflow_provider_lakets.hooks.results import (
     Chunk,
     ChunkHealth,
     FeedStatus,
     Metric,
-    Record,
     TierCandidate,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from airflow_provider_lakets.hooks._calls import Row
 
-R = TypeVar("R", bound=Record)
-
 # One transaction, and so one hold on the table's lock, drops at most so many partitions.
 DROP_BATCH = 20
-
-
-def record(kind: type[R], row: Row) -> R:
-    """Make a record of a row, by name; columns that the record does not know are left out."""
-    values = {field.name: row[field.name] for field in dataclasses.fields(kind) if field.name in row}
-    return kind(**{name: _plain(value) for name, value in values.items()})
-
-
-def _plain(value: Any) -> Any:
-    """Turn a numeric into a number that JSON has."""
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    return value
-
-
-def _given(**arguments: Any) -> Row:
-    """Leave out what is None, so that the function's own default applies."""
-    return {name: value for name, value in arguments.items() if value is not None}
 
 
 def _before(end: datetime | None) -> datetime | None:
@@ -54,9 +35,9 @@ def _before(end: datetime | None) -> datetime | None:
     return end and end - timedelta(microseconds=1)
 
 
-class LakeTSContract(LakeTSSeries):
+class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports, LakeTSRepairs):
     """
-    Base of LakeTSHook: the public functions of LakeTS.
+    Base of LakeTSHook: the public functions of LakeTS, those about chunks here, the others in ``functions``.
 
     Tables are named as they are written, schema apart. Intervals are best given as Postgres text: a
     timedelta cannot say "1 month".
@@ -107,9 +88,28 @@ class LakeTSContract(LakeTSSeries):
         arguments: Row = {"p_table_name": table_name, "p_schema_name": schema_name}
         batched = self.supports("drop_chronotable_chunks")
         while batched and not self.call_value("_drop_fits", **arguments):
-            if not self.call_value("drop_chronotable_chunks", p_max_chunks=DROP_BATCH, **arguments):
+            if not self.drop_chronotable_chunks(table_name, schema_name=schema_name):
                 break
         self.call("drop_chronotable", repeatable=False, **arguments)
+
+    def drop_chronotable_chunks(
+        self, table_name: str, *, schema_name: str = "public", max_chunks: int = DROP_BATCH
+    ) -> int:
+        """
+        Drop the oldest chunks of a table that is about to be dropped, and return how many.
+
+        :param table_name: The ChronoTable.
+        :param schema_name: Its schema.
+        :param max_chunks: Drop at most so many in this transaction.
+        """
+        return int(
+            self.call_value(
+                "drop_chronotable_chunks",
+                p_table_name=table_name,
+                p_schema_name=schema_name,
+                p_max_chunks=max_chunks,
+            )
+        )
 
     def ensure_partitions(
         self,
@@ -140,7 +140,7 @@ class LakeTSContract(LakeTSSeries):
                 p_chronotable_id=chronotable_id,
                 p_past_count=past_count,
                 p_future_count=future_count,
-                **_given(p_range_start=range_start, p_range_end=range_end, p_max_chunks=max_chunks),
+                **given(p_range_start=range_start, p_range_end=range_end, p_max_chunks=max_chunks),
             )
         )
 
@@ -157,7 +157,7 @@ class LakeTSContract(LakeTSSeries):
             "show_chunks",
             p_table_name=table_name,
             p_schema_name=schema_name,
-            **_given(p_older_than=older_than, p_newer_than=newer_than),
+            **given(p_older_than=older_than, p_newer_than=newer_than),
         )
         return [record(Chunk, row) for row in rows]
 
@@ -178,7 +178,7 @@ class LakeTSContract(LakeTSSeries):
                 p_table_name=table_name,
                 p_older_than=older_than,
                 p_schema_name=schema_name,
-                **_given(p_max_chunks=DROP_BATCH if batched else None),
+                **given(p_max_chunks=DROP_BATCH if batched else None),
             )
         ):
             dropped += gone
@@ -195,71 +195,6 @@ class LakeTSContract(LakeTSSeries):
     def disable_sync(self, table_name: str, *, schema_name: str = "public") -> None:
         """Stop mirroring a ChronoTable or RollUp."""
         self.call("disable_sync", p_table_name=table_name, p_schema_name=schema_name)
-
-    def add_tiering_policy(
-        self, table_name: str, after: str | timedelta, *, schema_name: str = "public"
-    ) -> int:
-        """Tier chunks older than an interval."""
-        return int(
-            self.call_value(
-                "add_tiering_policy",
-                repeatable=False,
-                p_table_name=table_name,
-                p_after=after,
-                p_schema_name=schema_name,
-            )
-        )
-
-    def add_retention_policy(
-        self,
-        table_name: str,
-        drop_after: str | timedelta,
-        *,
-        schema_name: str = "public",
-        trim_shadow: bool = False,
-    ) -> int:
-        """Drop chunks older than an interval from Lakebase, and perhaps their rows from the shadow."""
-        return int(
-            self.call_value(
-                "add_retention_policy",
-                repeatable=False,
-                p_table_name=table_name,
-                p_drop_after=drop_after,
-                p_schema_name=schema_name,
-                **self._trimming("add_retention_policy", trim_shadow),
-            )
-        )
-
-    def add_tiered_retention_policy(
-        self,
-        table_name: str,
-        tier_after: str | timedelta,
-        drop_after: str | timedelta,
-        *,
-        schema_name: str = "public",
-        trim_shadow: bool = False,
-    ) -> int:
-        """Tier chunks at one age and drop them from Lakebase, and perhaps from the shadow, at a later one."""
-        return int(
-            self.call_value(
-                "add_tiered_retention_policy",
-                repeatable=False,
-                p_table_name=table_name,
-                p_tier_after=tier_after,
-                p_drop_after=drop_after,
-                p_schema_name=schema_name,
-                **self._trimming("add_tiered_retention_policy", trim_shadow),
-            )
-        )
-
-    def _trimming(self, function: str, trim_shadow: bool) -> Row:
-        if not trim_shadow:
-            return {}
-        if not self.supports(function, "p_trim_shadow"):
-            raise LakeTSArgumentError(
-                "Trimming the shadow needs LakeTS 0.2 or later; upgrade with `lakets install`, or do without."
-            )
-        return {"p_trim_shadow": True}
 
     def get_chunks_to_tier(self, table_name: str, *, schema_name: str = "public") -> list[TierCandidate]:
         """List the chunks of a table that are old enough to be tiered, while its shadow streams."""
@@ -298,7 +233,7 @@ class LakeTSContract(LakeTSSeries):
                 p_table_name=table_name,
                 p_schema_name=schema_name,
                 p_force=force,
-                **_given(p_max_chunks=max_chunks),
+                **given(p_max_chunks=max_chunks),
             )
         )
 
@@ -335,96 +270,21 @@ class LakeTSContract(LakeTSSeries):
                 "history_view_sql",
                 p_table_name=table_name,
                 p_schema_name=schema_name,
-                **_given(p_catalog=catalog, p_uc_schema=uc_schema, p_view_name=view_name, p_since=since),
+                **given(p_catalog=catalog, p_uc_schema=uc_schema, p_view_name=view_name, p_since=since),
             )
         )
 
     def show_tiering_status(self, table_name: str, *, schema_name: str = "public") -> list[FeedStatus]:
         """Show how far tiering and the change feed are for a table, with whatever policy."""
         if self.is_older():
-            table = f"{schema_name}.{table_name}"
-            rows = self.query(older.FEED, {"table": table}, doing=f"Asking for the feed of {table}")
+            names = {"schema_name": schema_name, "table_name": table_name}
+            doing = f"Looking up the feed of {schema_name}.{table_name}"
+            rows = self.query(older.FEED, names, doing=doing)
             return [record(FeedStatus, row) for row in rows]
         rows = self.call("show_tiering_status", p_table_name=table_name, p_schema_name=schema_name)
         return [
             record(FeedStatus, {**row, "table": f"{row['schema_name']}.{row['table_name']}"}) for row in rows
         ]
-
-    # RollUps
-
-    def create_rollup(
-        self,
-        name: str,
-        query: str,
-        *,
-        bucket_interval: str | timedelta = "1 hour",
-        source_table: str | None = None,
-        source_schema: str = "public",
-        depends_on: Sequence[str] = (),
-    ) -> int:
-        """
-        Create, load and register a RollUp, and return its id.
-
-        :param name: Its name; the table will be ``public._rollup_<name>``.
-        :param query: What it holds; its first column is the bucket.
-        :param bucket_interval: How long a bucket is.
-        :param source_table: The ChronoTable it reads. LakeTS 0.1.x needs it even where the query reads other
-            RollUps only; later versions take None.
-        :param source_schema: The schema of that table.
-        :param depends_on: The names of the RollUps it reads.
-        """
-        return int(
-            self.call_value(
-                "create_rollup",
-                repeatable=False,
-                p_name=name,
-                p_query=query,
-                p_bucket_interval=bucket_interval,
-                p_source_table=source_table,
-                p_source_schema=source_schema,
-                p_depends_on=list(depends_on),
-            )
-        )
-
-    def drop_rollup(self, name: str) -> None:
-        """Drop a RollUp and its table."""
-        self.call("drop_rollup", repeatable=False, p_name=name)
-
-    def enable_rollup_invalidation(self, name: str) -> None:
-        """Track changes of a RollUp's source."""
-        self.call("enable_rollup_invalidation", p_rollup_name=name)
-
-    def disable_rollup_invalidation(self, name: str) -> None:
-        """Stop tracking changes of a RollUp's source."""
-        self.call("disable_rollup_invalidation", p_rollup_name=name)
-
-    def refresh_rollup(self, name: str, *, force: bool = False) -> bool:
-        """
-        Refresh one RollUp; False means skipped: refreshed too lately, or right now by another session.
-
-        :param name: The RollUp.
-        :param force: Refresh although its refresh_lag has not passed.
-        """
-        if force and not self.supports("refresh_rollup", "p_force"):
-            raise LakeTSArgumentError(
-                f"Refreshing RollUp {name!r} by force needs LakeTS 0.2 or later; upgrade with "
-                "`lakets install`, or lower its refresh_lag."
-            )
-        return bool(self.call_value("refresh_rollup", p_name=name, **_given(p_force=force or None)))
-
-    def invalidate_rollup_range(self, name: str, start: datetime, end: datetime) -> int:
-        """Mark the buckets of a range dirty and return how many; the end itself is no part of the range."""
-        if self.is_older():
-            end = end - timedelta(microseconds=1)
-        return int(self.call_value("invalidate_rollup_range", p_name=name, p_from=start, p_to=end))
-
-    def show_rollups(self) -> list[Row]:
-        """Show the RollUps with what the installed LakeTS says about each."""
-        return self.call("show_rollups")
-
-    def show_rollup_dag(self) -> list[Row]:
-        """Show the RollUps in the order of a refresh; raises on a cycle."""
-        return self.call("show_rollup_dag")
 
     # Watching
 

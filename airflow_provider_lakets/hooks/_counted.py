@@ -87,12 +87,7 @@ def refresh(hook: LakeTSContract, name: str, *, force: bool = False) -> Refreshe
     :param name: The RollUp.
     :param force: Refresh although its refresh_lag has not passed.
     """
-    if force and not hook.supports("refresh_rollup", "p_force"):
-        raise LakeTSArgumentError(
-            f"Refreshing RollUp {name!r} by force needs LakeTS 0.2 or later; upgrade with "
-            "`lakets install`, or lower its refresh_lag."
-        )
-    query = REFRESH.format(force=", p_force => true" if force else "")
+    query = REFRESH.format(force=", p_force => true" if hook.forcing(name, force=force) else "")
     (row,) = hook.query(query, {"name": name}, doing=f"lakets.refresh_rollup(p_name => {name!r})")
     return Refreshed(bool(row["refreshed"]), row["written"], row["removed"], row["is_exact"])
 

@@ -27,13 +27,11 @@ SELECT tab.schema_name, tab.table_name
 def why_not_tiered(hook: LakeTSContract, chunk: str) -> str:
     """Return why ``tier_chunk`` deferred a chunk."""
     if hook.supports("explain_durability"):
-        reason = hook.call_value("explain_durability", p_chunk_name=chunk)
-        return str(reason or "it has become durable meanwhile; the next run will flag it")
+        return hook.explain_durability(chunk) or "it has become durable meanwhile; the next run will flag it"
     rows = hook.query(TABLE_OF, {"chunk": chunk}, doing=f"Looking up chunk {chunk}")
     for row in rows:
         for feed in hook.show_tiering_status(row["table_name"], schema_name=row["schema_name"]):
-            lag = "" if feed.cdf_lag_bytes is None else f", {feed.cdf_lag_bytes} bytes behind"
-            return f"its writes are not proved flushed to Unity Catalog; the feed is {feed.cdf_status}{lag}"
+            return older.not_flushed(feed.cdf_status, feed.cdf_lag_bytes)
     return "its writes are not proved flushed to Unity Catalog"
 
 
@@ -59,7 +57,7 @@ def why_not_dropped(hook: LakeTSContract, table: ChronoTable) -> list[DeferredCh
 def past_retention(hook: LakeTSContract, table: ChronoTable) -> list[PastChunk]:
     """Return the chunks of a table that are past retention and still there, and what keeps them."""
     if hook.supports("retention_report"):
-        rows = hook.call("retention_report", p_table_name=table.table_name, p_schema_name=table.schema_name)
+        rows = hook.retention_report(table.table_name, schema_name=table.schema_name)
         return [PastChunk(row["chunk_name"], row["blocked_by"]) for row in rows]
     doing = f"Listing the chunks of {table.name} past retention"
     rows = hook.query(older.PAST_RETENTION, {"id": table.id}, doing=doing)

@@ -12,7 +12,8 @@ from airflow_provider_lakets.exceptions import (
     LakeTSNotInstalledError,
     LakeTSPrivilegeError,
 )
-from airflow_provider_lakets.hooks._contract import LakeTSContract, record
+from airflow_provider_lakets.hooks._contract import LakeTSContract
+from airflow_provider_lakets.hooks.functions.rows import record
 from airflow_provider_lakets.hooks.results import (
     ChronoTable,
     FeedStatus,

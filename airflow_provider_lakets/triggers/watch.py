@@ -150,7 +150,7 @@ def durable(chunks: Sequence[str], *, may_flag: bool = False) -> Watch:
         if row["status"] is None:
             raise LakeTSArgumentError(f"Chunk {row['chunk_name']!r} does not exist.")
     return {
-        row["chunk_name"]: _not_flushed(row)
+        row["chunk_name"]: older.not_flushed(row["cdf_status"], row["cdf_lag_bytes"])
         for row in rows
         if row["status"] == "active" and not row["caught_up"]
     }
@@ -187,13 +187,25 @@ def _nudge(chunks: Iterable[str]) -> Generator[Question, list[Row], None]:
         yield Question(query, {"chunk": chunk}, doing=f"Asking for a proof of {chunk}", may_fail=True)
 
 
-FEED = """
-SELECT tab.id, feed.cdf_status, feed.cdf_lag_bytes, feed.caught_up
-  FROM lakets._chronotable_registry AS tab
-  LEFT JOIN LATERAL lakets.show_tiering_status(
-                p_table_name => tab.table_name, p_schema_name => tab.schema_name) AS feed
-            ON true
+# A name without a schema means schema public, unless a table is really called so: the exact name comes first.
+TABLE = """
+SELECT tab.id, tab.schema_name, tab.table_name FROM lakets._chronotable_registry AS tab
  WHERE tab.schema_name || '.' || tab.table_name IN (%(table)s, 'public.' || %(table)s)
+ ORDER BY tab.schema_name || '.' || tab.table_name = %(table)s DESC LIMIT 1
+"""
+
+
+def _find(table: str) -> Generator[Question, list[Row], Row | None]:
+    """Look up a ChronoTable as :meth:`LakeTSHook.chronotables` does; None if there is none."""
+    rows = yield Question(TABLE, {"table": table}, doing=f"Looking up {table}")
+    return rows[0] if rows else None
+
+
+FEED = """
+SELECT feed.cdf_status, feed.cdf_lag_bytes, feed.caught_up
+  FROM (VALUES (1)) AS once (n)
+  LEFT JOIN lakets.show_tiering_status(
+                p_table_name => %(table_name)s, p_schema_name => %(schema_name)s) AS feed ON true
 """
 
 # The newest first, since that is where writers are; OFFSET 0 has it stop at the first that is found.
@@ -212,40 +224,29 @@ def caught_up(table: str) -> Watch:
 
     :param table: As ``schema.table``, or ``table`` for one in schema public.
     """
-    (found,) = yield _function("lakets.explain_durability(text)")
-    query = FEED if found["there"] else older.FEED
-    rows = yield Question(query, {"table": table}, doing=f"Asking how far the change feed of {table} is")
-    if not rows:
+    known = yield from _find(table)
+    if not known:
         raise LakeTSArgumentError(
             f"{table!r} is no ChronoTable. Name it schema.table, or make it one with "
             "lakets.create_chronotable."
         )
-    (feed,) = rows
+    (found,) = yield _function("lakets.explain_durability(text)")
+    query = FEED if found["there"] else older.FEED
+    (feed,) = yield Question(query, known, doing=f"Asking how far the change feed of {table} is")
     if feed["caught_up"]:
         return {}
     if found["there"] and feed["cdf_status"] == "STREAMING":
         unproven = yield Question(
-            UNPROVEN, {"id": feed["id"]}, doing=f"Looking for what keeps {table} waiting"
+            UNPROVEN, {"id": known["id"]}, doing=f"Looking for what keeps {table} waiting"
         )
         yield from _nudge(row["chunk_name"] for row in unproven)
-    return {table: _not_flushed(feed)}
-
-
-def _not_flushed(feed: Row) -> str:
-    lag = feed.get("cdf_lag_bytes")
-    behind = f", {lag} bytes behind" if lag else ""
-    return f"its writes are not proved flushed to Unity Catalog; the feed is {feed['cdf_status']}{behind}"
+    return {table: older.not_flushed(feed["cdf_status"], feed["cdf_lag_bytes"])}
 
 
 REPORT = """
 SELECT chunk_name, blocked_by
-  FROM lakets.retention_report(p_table_name => %(table)s, p_schema_name => %(schema)s)
+  FROM lakets.retention_report(p_table_name => %(table_name)s, p_schema_name => %(schema_name)s)
  WHERE blocked_by IS NOT NULL
-"""
-
-TABLE = """
-SELECT tab.id, tab.schema_name, tab.table_name FROM lakets._chronotable_registry AS tab
- WHERE tab.schema_name || '.' || tab.table_name IN (%(table)s, 'public.' || %(table)s)
 """
 
 
@@ -256,17 +257,16 @@ def droppable(table: str, chunks: Sequence[str]) -> Watch:
     :param table: The ChronoTable as ``schema.table``, or ``table`` for one in schema public.
     :param chunks: Of the chunks past retention, those that matter.
     """
-    tables = yield Question(TABLE, {"table": table}, doing=f"Looking up {table}")
-    if not tables:  # it was there when the wait began: there is nothing left to drop
+    known = yield from _find(table)
+    if not known:  # it was there when the wait began: there is nothing left to drop
         return {}
     (found,) = yield _function("lakets.retention_report(text,text)")
     doing = f"Listing the chunks of {table} past retention"
     if not found["there"]:
-        rows = yield Question(older.PAST_RETENTION, {"id": tables[0]["id"]}, doing)
+        rows = yield Question(older.PAST_RETENTION, {"id": known["id"]}, doing)
         blocked = {row["chunk_name"]: older.NOT_DURABLE for row in rows if row["is_blocked"]}
         return {chunk: blocked[chunk] for chunk in chunks if chunk in blocked}
-    arguments = {"table": tables[0]["table_name"], "schema": tables[0]["schema_name"]}
-    rows = yield Question(REPORT, arguments, doing)
+    rows = yield Question(REPORT, known, doing)
     blocked = {row["chunk_name"]: row["blocked_by"] for row in rows}
     waiting = {chunk: blocked[chunk] for chunk in chunks if chunk in blocked}
     if waiting:

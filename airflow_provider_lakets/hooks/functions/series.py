@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.exceptions import LakeTSArgumentError
 from airflow_provider_lakets.hooks._calls import LakeTSCalls, Row
+from airflow_provider_lakets.hooks.functions.rows import record
 from airflow_provider_lakets.hooks.results import (
     Alert,
     Cardinality,
     CardinalityCheck,
     LastValueCache,
     QueryStats,
-    Record,
     SilentSeries,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
-
-R = TypeVar("R", bound=Record)
 
 # The columns of a cache with their types, written by Postgres.
 _CACHE_COLUMNS = """
@@ -84,7 +81,7 @@ class LakeTSSeries(LakeTSCalls):
 
     def lvc_stats(self) -> list[LastValueCache]:
         """List the last value caches."""
-        return [_record(LastValueCache, row) for row in self.call("lvc_stats")]
+        return [record(LastValueCache, row) for row in self.call("lvc_stats")]
 
     # Metric tables and ingest
 
@@ -113,7 +110,7 @@ class LakeTSSeries(LakeTSCalls):
     def cardinality_stats(self, table_name: str, *, schema_name: str = "public") -> list[Cardinality]:
         """Count the distinct values of each text column; reads the whole table."""
         rows = self.call("cardinality_stats", p_table_name=table_name, p_schema_name=schema_name)
-        return [_record(Cardinality, {**row, "pct_of_rows": float(row["pct_of_rows"])}) for row in rows]
+        return [record(Cardinality, {**row, "pct_of_rows": float(row["pct_of_rows"])}) for row in rows]
 
     def cardinality_check(
         self, table_name: str, *, max_series: int = 100_000, schema_name: str = "public"
@@ -122,7 +119,7 @@ class LakeTSSeries(LakeTSCalls):
         (row,) = self.call(
             "cardinality_check", p_table_name=table_name, p_max_series=max_series, p_schema_name=schema_name
         )
-        return _record(CardinalityCheck, row)
+        return record(CardinalityCheck, row)
 
     def ingest_batch(
         self, table_name: str, rows: Sequence[Mapping[str, Any]], *, schema_name: str = "public"
@@ -172,7 +169,7 @@ class LakeTSSeries(LakeTSCalls):
     def alert_check(self, name: str, query: str, *, severity: str = "warning") -> list[Alert]:
         """Return an alert for each row of a query."""
         rows = self.call("alert_check", p_name=name, p_query=query, p_severity=severity)
-        return [_record(Alert, row) for row in rows]
+        return [record(Alert, row) for row in rows]
 
     def alert_deadman(
         self,
@@ -192,13 +189,8 @@ class LakeTSSeries(LakeTSCalls):
             p_timeout=timeout,
             p_schema_name=schema_name,
         )
-        return [_record(SilentSeries, row) for row in rows]
+        return [record(SilentSeries, row) for row in rows]
 
     def query_stats(self, *, limit: int = 20) -> list[QueryStats]:
         """List the statements that name LakeTS, by total time; none without pg_stat_statements."""
-        return [_record(QueryStats, row) for row in self.call("query_stats", p_limit=limit)]
-
-
-def _record(kind: type[R], row: Row) -> R:
-    """Make a record of a row by name; columns that it does not know are left out."""
-    return kind(**{field.name: row[field.name] for field in dataclasses.fields(kind)})
+        return [record(QueryStats, row) for row in self.call("query_stats", p_limit=limit)]

@@ -1,0 +1,3 @@
+"""The public functions of LakeTS as typed methods, by concern."""
+
+from __future__ import annotations

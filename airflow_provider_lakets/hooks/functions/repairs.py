@@ -1,0 +1,21 @@
+"""The functions of LakeTS for a table that was changed behind its back."""
+
+from __future__ import annotations
+
+from airflow_provider_lakets.hooks._calls import LakeTSCalls
+
+
+class LakeTSRepairs(LakeTSCalls):
+    """Base of LakeTSHook: repairs, under the names of their functions; LakeTS 0.1.x has none of them."""
+
+    def adopt_chronotable(self, table_name: str, *, schema_name: str = "public") -> int:
+        """Accept the table that now has the name of a ChronoTable in its place, and return the id."""
+        return int(self.call_value("adopt_chronotable", p_table_name=table_name, p_schema_name=schema_name))
+
+    def adopt_partitions(self, table_name: str, *, schema_name: str = "public") -> int:
+        """Register partitions that were attached without LakeTS as chunks, and return how many."""
+        return int(self.call_value("adopt_partitions", p_table_name=table_name, p_schema_name=schema_name))
+
+    def forget_chronotable(self, table_name: str, *, schema_name: str = "public") -> None:
+        """Remove a ChronoTable from the registries; the table itself stays."""
+        self.call("forget_chronotable", repeatable=False, p_table_name=table_name, p_schema_name=schema_name)
