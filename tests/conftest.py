@@ -14,11 +14,14 @@ import psycopg
 import pytest
 
 from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
+from tests.scratch import use_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 pytest_plugins = ["tests.lab", "tests.pauses", "tests.stage"]
+
+use_memory()
 
 # Airflow reads this when it is first imported: a home of its own for each test process, never the user's.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="lakets-airflow-")
