@@ -140,7 +140,10 @@ class Gate(Session):
     def __init__(self, conninfo: str, key: str) -> None:
         super().__init__(conninfo, f"gate {key}")
         self.key = key
-        self.run("SELECT pg_advisory_lock(hashtext('pauses'), hashtext(%s))", key)
+        self.shut()
+
+    def shut(self) -> None:
+        self.run("SELECT pg_advisory_lock(hashtext('pauses'), hashtext(%s))", self.key)
 
     def open(self) -> None:
         self.run("SELECT pg_advisory_unlock(hashtext('pauses'), hashtext(%s))", self.key)

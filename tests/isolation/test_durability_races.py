@@ -80,6 +80,44 @@ def test_late_commit_is_not_taken_for_flushed_when_the_proof_began_before_it(
     assert not stage.tier(COLD)
 
 
+def test_position_that_is_just_the_stamp_of_a_late_commit_says_nothing_about_it(
+    stage: Stage,
+    sessions: Callable[[str], Session],
+    gates_at_rows: Callable[..., Gate],
+) -> None:
+    # The race: T has mirrored its row and not yet logged it, when another commit ends. T's stamp is the end of
+    # that commit, where the feed stands. T saw that commit, is the newest, and nobody else is writing.
+    stage.table()
+    feed = stage.sync(position="end")
+    writer, second = sessions("writer"), sessions("second writer")
+    gate = gates_at_rows(writer, "lakets_cdf._shadow_metrics", "AFTER INSERT", "STATEMENT")
+    assert stage.tier(COLD)
+
+    for attempt in range(100, 120):  # the server may write to the WAL between the two
+        writer.begin()
+        writer.start("INSERT INTO metrics VALUES (%s, '2024-01-01 01:00+00', 0)", attempt)
+        writer.wait_blocked_by(gate)
+        write_and_commit(second, OTHER, attempt)
+        gate.open()
+        writer.finish()
+        stamp = writer.value(
+            "SELECT (lsn - '0/0')::bigint FROM lakets._change_log WHERE xid = pg_current_xact_id()"
+        )
+        if stamp == feed.flush()[-1].end:
+            break
+        writer.rollback()
+        gate.shut()
+    else:
+        pytest.fail("no commit ended where the next stamp was taken")
+    writer.commit()
+
+    before_flush = stage.tier(COLD)
+    feed.flush()
+    after_flush = stage.tier(COLD)
+
+    assert (before_flush, after_flush) == (False, True)
+
+
 def test_chunk_of_an_idle_table_is_flagged_at_once_while_the_server_writes_on(
     stage: Stage, feed: HandFeed, writer: Session
 ) -> None:
