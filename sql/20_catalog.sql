@@ -79,15 +79,52 @@ BEGIN
 END;
 $$;
 
--- The table that holds a RollUp's rows.
+-- The table that holds a RollUp's rows, or a clear error where there is none, or another one has its name.
 CREATE OR REPLACE FUNCTION lakets._rollup_relation(
     p_name text
 ) RETURNS regclass
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_named   regclass := to_regclass(format('public.%I', '_rollup_' || p_name));
+    v_known   oid      := (SELECT reg.relation FROM lakets._rollup_registry AS reg WHERE reg.name = p_name);
+    v_problem text;
 BEGIN
-    RETURN lakets._relation('public', '_rollup_' || p_name);
+    IF v_named = v_known THEN
+        RETURN v_named;
+    END IF;
+    v_problem := lakets._rollup_problem(p_name);
+    IF v_problem IS NOT NULL THEN
+        RAISE EXCEPTION '%.', v_problem
+            USING HINT = 'Give the table of the RollUp its name back, or call lakets.drop_rollup and create the RollUp again.';
+    END IF;
+    RETURN v_named;
+END;
+$$;
+
+-- What became of a RollUp's table, in words; null when it is there under its name. In another database than the one in which
+-- it was noted (after a restore) the name is all there is to go by.
+CREATE OR REPLACE FUNCTION lakets._rollup_problem(
+    p_name text
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_named  regclass := to_regclass(format('public.%I', '_rollup_' || p_name));
+    v_rollup lakets._rollup_registry;
+    v_now    text;
+BEGIN
+    SELECT reg.* INTO v_rollup FROM lakets._rollup_registry AS reg WHERE reg.name = p_name;
+    IF v_rollup.relation IS NULL OR v_rollup.cluster IS DISTINCT FROM lakets._here() THEN
+        RETURN CASE WHEN v_named IS NULL THEN format('The table of RollUp %s, public.%I, does not exist', p_name, '_rollup_' || p_name) END;
+    ELSIF v_rollup.relation = v_named THEN
+        RETURN NULL;
+    END IF;
+    v_now := (SELECT cls.oid::regclass::text FROM pg_class AS cls WHERE cls.oid = v_rollup.relation);
+    RETURN format('The table of RollUp %s %s%s', p_name, coalesce('is now called ' || v_now, 'was dropped'),
+                  CASE WHEN v_named IS NOT NULL THEN format(', and %s is another one', v_named) END);
 END;
 $$;
 

@@ -51,7 +51,7 @@ BEGIN
         v_table := lakets._chronotable(v_table.id);  -- if it is still one
     END IF;
     FOREACH v_rollup IN ARRAY v_rollups LOOP
-        IF to_regclass(format('public.%I', '_rollup_' || v_rollup)) IS NOT NULL THEN
+        IF lakets._rollup_problem(v_rollup) IS NULL THEN
             PERFORM lakets._lock_maintenance(lakets._rollup_relation(v_rollup));
         END IF;
     END LOOP;

@@ -354,6 +354,22 @@ BEGIN
 END;
 $$;
 
+-- Drop the triggers of a RollUp's table.
+CREATE OR REPLACE FUNCTION lakets._untrack_rollup(
+    p_relation regclass
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_trigger text;
+BEGIN
+    FOREACH v_trigger IN ARRAY '{lakets_track_insert,lakets_track_update,lakets_track_delete,lakets_track_truncate,lakets_truncated}'::text[] LOOP
+        EXECUTE format('DROP TRIGGER IF EXISTS %I ON %s', v_trigger, p_relation);
+    END LOOP;
+END;
+$$;
+
 -- Stream a ChronoTable or a RollUp (by its name, or its table's) into Unity Catalog. Again: grants made since are
 -- followed, and a shadow that is out of line, or whose table has other columns now, is put right.
 CREATE OR REPLACE FUNCTION lakets.enable_sync(
@@ -405,17 +421,13 @@ DECLARE
     v_rollup   lakets._rollup_registry := lakets._rollup_of_table(p_table_name, p_schema_name);
     v_table    lakets._chronotable_registry;
     v_relation regclass;
-    v_event    text;
 BEGIN
     -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) shadow.
     IF v_rollup.id IS NOT NULL THEN
         v_relation := lakets._rollup_relation(v_rollup.name);
         PERFORM lakets._lock_maintenance(v_relation);
         v_rollup := lakets._rollup(v_rollup.name);
-        FOREACH v_event IN ARRAY '{insert,update,delete,truncate}'::text[] LOOP
-            EXECUTE format('DROP TRIGGER IF EXISTS lakets_track_%s ON %s', v_event, v_relation);
-        END LOOP;
-        EXECUTE format('DROP TRIGGER IF EXISTS lakets_truncated ON %s', v_relation);
+        PERFORM lakets._untrack_rollup(v_relation);
         PERFORM lakets._drop_mirror('rollup', v_rollup.id, v_rollup.shadow_table_name);
         UPDATE lakets._rollup_registry AS reg SET sync_enabled = false, shadow_table_name = NULL WHERE reg.id = v_rollup.id;
         RETURN;

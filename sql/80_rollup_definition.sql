@@ -328,6 +328,26 @@ BEGIN
 END;
 $$;
 
+-- What became of a column that a RollUp's query reads and that is not there any more, in words.
+CREATE OR REPLACE FUNCTION lakets._new_name(
+    p_rollup   lakets._rollup_registry,
+    p_relation text,
+    p_number   smallint
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- A name that means nothing any more is the source's old one, if that has another now.
+    v_relation oid  := coalesce(to_regclass(p_relation), (SELECT reg.relation FROM lakets._chronotable_registry AS reg
+                                                            WHERE reg.id = p_rollup.source_chronotable_id AND reg.cluster = lakets._here()));
+    v_column   text := (SELECT att.attname FROM pg_attribute AS att
+                         WHERE att.attrelid = v_relation AND att.attnum = p_number AND NOT att.attisdropped);
+BEGIN
+    RETURN coalesce('now called ' || quote_ident(v_column) || ' of ' || v_relation::regclass, 'not there any more');
+END;
+$$;
+
 -- A RollUp as it is to be refreshed: looked at again if a column that its query reads, or that its table has, is no
 -- longer the one it was.
 CREATE OR REPLACE FUNCTION lakets._current_definition(
@@ -352,7 +372,8 @@ BEGIN
     IF NOT FOUND THEN
         RETURN p_rollup;
     ELSIF v_changed.is_gone AND to_regclass(v_changed.relation) IS DISTINCT FROM lakets._rollup_relation(p_rollup.name) THEN
-        RAISE EXCEPTION 'Column % of %, which the query of RollUp % reads, is not there any more.', v_changed."column", v_changed.relation, p_rollup.name
+        RAISE EXCEPTION 'Column % of %, which the query of RollUp % reads, is %.', v_changed."column", v_changed.relation, p_rollup.name,
+            lakets._new_name(p_rollup, v_changed.relation, v_changed.number)
             USING HINT = 'Give the table or the column its name back, or drop the RollUp and create it again.';
     END IF;
     RETURN lakets._redefine_rollup(p_rollup, 'pg_catalog, pg_temp');

@@ -260,7 +260,8 @@ BEGIN
 END;
 $$;
 
--- Drop a RollUp, its table, view and shadow. Refused while other RollUps read it.
+-- Drop a RollUp, its table, view and shadow. Refused while other RollUps read it. A table that has another name now, and one
+-- that took its place, stay.
 CREATE OR REPLACE FUNCTION lakets.drop_rollup(
     p_name text
 ) RETURNS void
@@ -270,10 +271,11 @@ CREATE OR REPLACE FUNCTION lakets.drop_rollup(
 AS $$
 DECLARE
     v_rollup     lakets._rollup_registry := lakets._rollup(p_name);
+    v_problem    text := lakets._rollup_problem(p_name);
     v_dependants text;
 BEGIN
     -- Lock order: (1) advisory (lakets, RollUp's table), (2) view, table, shadow.
-    IF to_regclass(format('public.%I', '_rollup_' || p_name)) IS NOT NULL THEN
+    IF v_problem IS NULL THEN
         PERFORM lakets._lock_maintenance(lakets._rollup_relation(p_name));
     END IF;
     SELECT string_agg(reg.name, ', ' ORDER BY reg.name) INTO v_dependants
@@ -285,7 +287,12 @@ BEGIN
     EXECUTE format('DROP VIEW IF EXISTS public.%I', '_rollup_rt_' || p_name);
     EXECUTE format('DROP FUNCTION IF EXISTS lakets.%I()', '_rollup_live_' || v_rollup.id);
     EXECUTE format('DROP FUNCTION IF EXISTS %s', lakets._fill_function(p_name));
-    EXECUTE format('DROP TABLE IF EXISTS public.%I', '_rollup_' || p_name);
+    IF v_problem IS NULL THEN
+        EXECUTE format('DROP TABLE %s', lakets._rollup_relation(p_name));
+    ELSE
+        RAISE NOTICE '%. No table is dropped.', v_problem;
+        PERFORM lakets._untrack_rollup(cls.oid) FROM pg_class AS cls WHERE cls.oid = v_rollup.relation AND v_rollup.cluster = lakets._here();
+    END IF;
     PERFORM lakets._drop_mirror('rollup', v_rollup.id, v_rollup.shadow_table_name);
     DELETE FROM lakets._rollup_registry AS reg WHERE reg.id = v_rollup.id;
 END;

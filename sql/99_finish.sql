@@ -15,8 +15,8 @@ BEGIN
         END IF;
     END LOOP;
     FOR v_rollup IN SELECT reg.* FROM lakets._rollup_registry AS reg ORDER BY reg.id LOOP
-        IF pg_catalog.to_regclass(pg_catalog.format('public.%I', '_rollup_' || v_rollup.name)) IS NULL THEN
-            RAISE WARNING 'RollUp % is registered but its table does not exist.', v_rollup.name
+        IF lakets._rollup_problem(v_rollup.name) IS NOT NULL THEN
+            RAISE WARNING '%.', lakets._rollup_problem(v_rollup.name)
                 USING HINT = 'lakets.drop_rollup removes what is left of it.';
         ELSE
             PERFORM lakets._adopt_rollup(v_rollup);

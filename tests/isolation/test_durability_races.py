@@ -85,8 +85,8 @@ def test_position_that_is_just_the_stamp_of_a_late_commit_says_nothing_about_it(
     sessions: Callable[[str], Session],
     gates_at_rows: Callable[..., Gate],
 ) -> None:
-    # The race: T has mirrored its row and not yet logged it, when another commit ends. T's stamp is the end of
-    # that commit, where the feed stands. T saw that commit, is the newest, and nobody else is writing.
+    # The race: T has mirrored its row and not yet logged it, when another commit ends. T's stamp is the end
+    # of that commit, where the feed stands. T saw that commit, is the newest, and nobody else is writing.
     stage.table()
     feed = stage.sync(position="end")
     writer, second = sessions("writer"), sessions("second writer")
