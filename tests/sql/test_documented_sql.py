@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 # docs/permissions.md has a test of its own (test_documented_rights.py).
-DOCUMENTS = ["README", "docs/compatibility", "docs/last_values", "docs/rollups", "docs/storage"]
+DOCUMENTS = [
+    "README",
+    "docs/compatibility",
+    "docs/last_values",
+    "docs/moving",
+    "docs/rollups",
+    "docs/storage",
+]
+TABLES_MADE = {"docs/moving": 2}
 TABLE = """
 CREATE TABLE metrics (
     ts timestamptz NOT NULL, device text NOT NULL, value float8, temperature float8, humidity float8
@@ -42,7 +50,7 @@ def test_the_sql_of_a_document_runs(db: Sandbox, document: str) -> None:
         db.run(block)
 
     assert blocks
-    assert db.value("SELECT count(*) FROM lakets._chronotable_registry") == 1
+    assert db.value("SELECT count(*) FROM lakets._chronotable_registry") == TABLES_MADE.get(document, 1)
 
 
 def test_every_document_with_sql_is_run() -> None:
@@ -53,3 +61,17 @@ def test_every_document_with_sql_is_run() -> None:
     }
 
     assert with_sql == {*DOCUMENTS, "docs/permissions"}
+
+
+def test_what_was_loaded_into_a_rollup_by_hand_outlives_the_refresh(db: Sandbox) -> None:
+    db.run(TABLE)
+
+    for block in re.findall(
+        r"^```sql\n(.*?)^```", (ROOT / "docs/moving.md").read_text(), re.DOTALL | re.MULTILINE
+    ):
+        db.run(block)
+
+    assert db.run("SELECT extract(year FROM bucket)::int, mean FROM _rollup_hourly ORDER BY 1") == [
+        (2020, 17.5),
+        (2024, 1.0),
+    ]
