@@ -18,7 +18,7 @@ LOWEST_PYTHON ?= $(shell .ci/find-python 3.10)
 # Bytecode makes every start of Airflow about twice as fast.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-dbos test-python test-postgres test-lowest test-sdist e2e e2e-short compose-test lint format docs bench constraints \
+.PHONY: help demo test test-dbos test-dbos-version test-python test-postgres test-lowest test-sdist e2e e2e-short compose-test lint format docs bench constraints \
     constraints-lowest clean
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -64,6 +64,13 @@ test: $(STAMP)  ## run the tests
 
 test-dbos: $(STAMP)  ## run all tests with DBOS programs, the slow ones too
 	$(BIN)/pytest -n 2 -m "slow or not slow" tests/dbos
+
+DBOS ?= 2.8
+OLDER := .venv-dbos-$(DBOS)
+test-dbos-version: $(STAMP)  ## run a program on another version of DBOS than the tests have: DBOS=2.8
+	@$(PYTHON) -m venv $(OLDER)
+	@$(OLDER)/bin/pip install --quiet 'dbos==$(DBOS).*' 'psycopg[binary]' databricks-sdk tenacity
+	LAKETS_TEST_DBOS=$(abspath $(OLDER))/bin/python $(BIN)/pytest -m slow tests/dbos/test_older_dbos.py
 
 test-python: $(TEST_STAMP)  ## run only the tests of hooks, operators and DAGs
 	$(BIN)/pytest -n 2 -m "not slow" tests/unit tests/dags

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Serialization = Literal["portable", "native"]
 
+# The first whose client merges attributes of a workflow, by which tasks know what they have told.
+LOWEST_DBOS = (3, 3)
+
 _QUEUES = "SELECT queue.name, queue.application_name, queue.partition_queue FROM {schema}.queues AS queue"
 
 # More ids, and the statement has more parameters than Postgres takes.
@@ -239,10 +242,12 @@ def _require_dbos() -> None:
         found = metadata.version("dbos")
     except metadata.PackageNotFoundError:
         found = ""
-    if not found or int(found.partition(".")[0]) < 3:
+    if not found or tuple(int(part) for part in found.split(".")[:2]) < LOWEST_DBOS:
         there = f"{found} is installed" if found else "it is not installed"
+        lowest = ".".join(map(str, LOWEST_DBOS))
         raise LakeTSError(
-            f"DBOSHook needs dbos 3.0 or later; {there}. Run: pip install 'airflow-provider-lakets[dbos]'"
+            f"DBOSHook needs dbos {lowest} or later; {there}. "
+            "Run: pip install 'airflow-provider-lakets[dbos]'"
         )
 
 

@@ -18,6 +18,7 @@ from airflow_provider_lakets.local.api.workspace import (
 )
 from airflow_provider_lakets.local.feed.catalog import SCHEMA
 from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE
+from airflow_provider_lakets.local.pg.uuid_ossp import ensure_uuid_ossp
 
 if TYPE_CHECKING:
     from airflow_provider_lakets.local.lakebase import LocalLakebase
@@ -81,6 +82,9 @@ class World:
             conn.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(database, owner))
             conn.execute(sql.SQL("ALTER ROLE {} CREATEROLE CREATEDB").format(owner))
             conn.execute(sql.SQL("GRANT {} TO {}").format(owner, jobs))
+        for name in (DEFAULT_DATABASE, "template1"):  # databases that are made later copy the template
+            with psycopg.connect(postgres.conninfo(name), autocommit=True) as conn:
+                ensure_uuid_ossp(conn)
 
     def hosts(self) -> list[str]:
         """Return the names and addresses that the certificate is for."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from psycopg import sql
 
+from airflow_provider_lakets.dbos.hook import LOWEST_DBOS
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -48,3 +50,18 @@ def test_the_tasks_are_made(block: str) -> None:
         exec(block)
 
     assert dag.tasks
+
+
+def test_every_pattern_of_the_table_is_run_by_a_test_that_is_there() -> None:
+    rows = re.findall(r"^\|.*\| `(test_\w+)` \|$", DOCUMENT, re.MULTILINE)
+    there = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+
+    assert len(rows) > 20
+    assert [name for name in rows if f"def {name}(" not in there] == []
+
+
+def test_the_extra_asks_for_the_version_that_the_hook_needs() -> None:
+    lowest = ".".join(map(str, LOWEST_DBOS))
+
+    assert f'dbos = ["dbos>={lowest}"]' in (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert f"| {lowest} and later |" in DOCUMENT

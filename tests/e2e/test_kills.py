@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GONE_SECONDS = 30
 
 
-def _kill(task: Task, *, with_worker: bool) -> None:
+def kill(task: Task, *, with_worker: bool) -> None:
     """Kill the process of a task; with the executor's that watches over it, nobody reports its end."""
     assert task.pid
     process = psutil.Process(task.pid)
@@ -39,7 +39,7 @@ def test_a_task_killed_in_mid_cascade_is_tried_again_and_ends_right(airflow: Air
     run = airflow.trigger("lakets_rollup_refresh")
     wait_until(lambda: lake.sleepers() == 2, 60, "the refreshes are under way", run.told)
     # Airflow 3.1 does not try a task again whose process died while its worker lives.
-    _kill(run.task("refresh"), with_worker=version("apache-airflow-core").startswith("3.1."))
+    kill(run.task("refresh"), with_worker=version("apache-airflow-core").startswith("3.1."))
     lake.slow(0)
     wait_until(lambda: not lake.sleepers(), GONE_SECONDS, "no session is left", lambda: str(lake.sessions()))
     run.succeed()
@@ -58,7 +58,7 @@ def test_a_worker_killed_in_mid_tiering_is_replaced_and_the_rest_is_flagged(
 
     run = airflow.trigger("lakets_tiering")
     wait_until(lambda: len(lake.chunks("metrics", "tiered")) > 1, 60, "some chunks are flagged", run.told)
-    _kill(run.task("tier"), with_worker=True)
+    kill(run.task("tier"), with_worker=True)
     flagged = lake.chunks("metrics", "tiered")
     lake.slow_tiering(0)
     wait_until(lambda: not lake.sessions(), GONE_SECONDS, "no session is left", lambda: str(lake.sessions()))
