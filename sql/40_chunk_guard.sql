@@ -16,6 +16,53 @@ BEGIN
 END;
 $$;
 
+-- The row triggers of LakeTS 0.1.x that a relation and its partitions still have. The install takes the work out of their
+-- functions, which are called _0_1_<name> from then on; 48_older_triggers.sql takes the triggers away.
+CREATE OR REPLACE FUNCTION lakets._older_triggers(
+    p_relations regclass[]
+) RETURNS TABLE (relation regclass, name name, is_root boolean, is_enabled boolean)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT trg.tgrelid::regclass, trg.tgname, trg.tgparentid = 0, trg.tgenabled <> 'D'
+          FROM pg_trigger AS trg
+          JOIN pg_proc AS fn ON fn.oid = trg.tgfoid
+         WHERE trg.tgrelid = ANY (p_relations) AND fn.pronamespace = 'lakets'::regnamespace AND fn.proname LIKE '\_0\_1\_%';
+END;
+$$;
+
+-- The partitions of a table that can be written directly, or where triggers of LakeTS 0.1.x still fire, oldest first.
+CREATE OR REPLACE FUNCTION lakets._unguarded_partitions(
+    p_relation regclass
+) RETURNS regclass[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT inh.inhrelid::regclass FROM pg_inherits AS inh
+         WHERE inh.inhparent = p_relation
+           AND (NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = inh.inhrelid AND trg.tgname = 'lakets_no_direct_write')
+                OR EXISTS (SELECT FROM lakets._older_triggers(ARRAY[inh.inhrelid::regclass]) AS old WHERE old.is_enabled))
+         ORDER BY inh.inhrelid);
+END;
+$$;
+
+-- Is one partition none of those?
+CREATE OR REPLACE FUNCTION lakets._is_guarded(
+    p_partition regclass
+) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_partition AND trg.tgname = 'lakets_no_direct_write')
+       AND NOT EXISTS (SELECT FROM lakets._older_triggers(ARRAY[p_partition]) AS old WHERE old.is_enabled);
+END;
+$$;
+
 -- Put that guard on one partition.
 CREATE OR REPLACE FUNCTION lakets._guard_partition(
     p_partition regclass
@@ -23,30 +70,34 @@ CREATE OR REPLACE FUNCTION lakets._guard_partition(
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_trigger record;
 BEGIN
-    EXECUTE format('CREATE TRIGGER lakets_no_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
-                   'FOR EACH STATEMENT EXECUTE FUNCTION lakets._refuse_direct_write()', p_partition);
-    EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER lakets_no_direct_write', p_partition);
+    IF NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_partition AND trg.tgname = 'lakets_no_direct_write') THEN
+        EXECUTE format('CREATE TRIGGER lakets_no_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
+                       'FOR EACH STATEMENT EXECUTE FUNCTION lakets._refuse_direct_write()', p_partition);
+        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER lakets_no_direct_write', p_partition);
+    END IF;
+    FOR v_trigger IN SELECT old.name FROM lakets._older_triggers(ARRAY[p_partition]) AS old WHERE old.is_enabled LOOP
+        EXECUTE format('ALTER TABLE %s DISABLE TRIGGER %I', p_partition, v_trigger.name);
+    END LOOP;
 END;
 $$;
 
--- See that no partition of a table can be written directly.
+-- See that no partition of a table can be written directly; returns how many could.
 CREATE OR REPLACE FUNCTION lakets._guard_partitions(
     p_relation regclass
-) RETURNS void
+) RETURNS integer
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_partition regclass;
+    v_partitions regclass[] := lakets._unguarded_partitions(p_relation);
+    v_partition  regclass;
 BEGIN
-    FOR v_partition IN
-        SELECT inh.inhrelid FROM pg_inherits AS inh
-         WHERE inh.inhparent = p_relation
-           AND NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = inh.inhrelid AND trg.tgname = 'lakets_no_direct_write')
-         ORDER BY inh.inhrelid
-    LOOP
+    FOREACH v_partition IN ARRAY v_partitions LOOP
         PERFORM lakets._guard_partition(v_partition);
     END LOOP;
+    RETURN cardinality(v_partitions);
 END;
 $$;

@@ -550,7 +550,6 @@ AS $$
 DECLARE
     v_table lakets._chronotable_registry := lakets._chronotable(p_chronotable_id);
 BEGIN
-    PERFORM lakets._guard_partitions(v_table.relation::regclass);
     PERFORM lakets._write_trackers(
         v_table.relation::regclass, format('_track_%s', v_table.id), v_table.time_column,
         CASE WHEN v_table.sync_enabled THEN lakets._shadow_relation(v_table.shadow_table_name) END, v_table.id);

@@ -173,6 +173,44 @@ BEGIN
 END;
 $$;
 
+-- The same in an install over LakeTS 0.1.x, while every writer waits: from the newest chunks only, 256 MB of them and as
+-- many as there is room for locks. A key without a row there keeps its value. When that was written 0.1.x noted, not the
+-- row's time, which is before those chunks.
+CREATE OR REPLACE FUNCTION lakets._load_lvc_in_install(
+    p_table lakets._chronotable_registry,
+    p_lvc   lakets._lvc_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off
+AS $$
+DECLARE
+    v_relation regclass := p_table.relation;
+    v_cache    regclass := lakets._lvc_relation(p_table, p_lvc);
+    v_type     regtype  := lakets._column_type(v_relation, p_table.time_column);
+    v_room     integer  := lakets._lock_budget() / (1 + (SELECT count(*) FROM pg_index AS idx WHERE idx.indrelid = v_relation));
+    v_from     timestamptz;
+BEGIN
+    SELECT max(chunk.range_end) INTO v_from
+      FROM (SELECT chunk.range_end, row_number() OVER newest AS place,
+                   sum(pg_relation_size(lakets._chunk_relation(p_table, chunk))) OVER newest AS bytes
+              FROM lakets._chunk_metadata AS chunk
+             WHERE chunk.chronotable_id = p_table.id AND chunk.status <> 'dropped'
+            WINDOW newest AS (ORDER BY chunk.range_start DESC)) AS chunk
+     WHERE chunk.place > v_room OR chunk.bytes > 256 * 2 ^ 20 AND chunk.place > 1;
+    IF v_from IS NULL THEN
+        PERFORM lakets._load_lvc(p_table, p_lvc);
+        RETURN;
+    END IF;
+    EXECUTE format('UPDATE %s AS cached SET last_updated = $1 WHERE cached.last_updated > $1', v_cache) USING v_from;
+    EXECUTE lakets._lvc_upsert(
+        v_cache, p_lvc,
+        format('(SELECT one.*, one.ctid AS lakets_place FROM %s AS one WHERE one.%I >= %s)', v_relation, p_table.time_column,
+               lakets._time_literal(v_from, v_type)),
+        lakets._as_instant(format('r.%I', p_table.time_column), v_type), 'r.lakets_place', NULL);
+END;
+$$;
+
 -- (Re)write the triggers of a ChronoTable's cache as its registry row says; nothing where there is none, or it does not
 -- fit. Fill it where rows may have passed it by: a cache of 0.1.3, or one whose schema was renamed.
 CREATE OR REPLACE FUNCTION lakets._track_lvc(
@@ -186,6 +224,7 @@ DECLARE
     v_relation regclass := p_table.relation;
     v_function text     := format('_lvc_%s', p_table.id);
     v_is_new   boolean;
+    v_trigger  name;
     v_owner    oid      := (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = v_relation);
     v_shape    text[];
     v_cache    regclass;
@@ -249,26 +288,37 @@ END;$sql$,
         EXECUTE format('ALTER TABLE %s OWNER TO %I', v_cache, pg_get_userbyid(v_owner));
     END IF;
     FOREACH v_event IN ARRAY '{INSERT,UPDATE}'::text[] LOOP
-        IF NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = v_relation AND trg.tgname = lakets._lvc_trigger(v_event)) THEN
+        v_trigger := lakets._lvc_trigger(v_relation, v_event, v_function);
+        IF NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = v_relation AND trg.tgname = v_trigger) THEN
             EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION lakets.%I()',
-                           lakets._lvc_trigger(v_event), v_event, v_relation, v_function);
-            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', v_relation, lakets._lvc_trigger(v_event));
+                           v_trigger, v_event, v_relation, v_function);
+            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', v_relation, v_trigger);
         END IF;
     END LOOP;
-    IF v_is_new THEN
+    IF v_is_new AND coalesce(current_setting('lakets.others', true), '') <> '' THEN
+        PERFORM lakets._load_lvc_in_install(p_table, v_lvc);
+    ELSIF v_is_new THEN
         PERFORM lakets._load_lvc(p_table, v_lvc);
     END IF;
 END;
 $$;
 
--- The name of a cache's trigger: 0.1.3 has the first one.
+-- The name of a cache's trigger. 0.1.3 has the first one, and while that is on the table, ours has another.
 CREATE OR REPLACE FUNCTION lakets._lvc_trigger(
-    p_event text
-) RETURNS text
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    p_relation regclass,
+    p_event    text,
+    p_function text
+) RETURNS name
+    LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT 'trg_lakets_lvc' || CASE p_event WHEN 'INSERT' THEN '' ELSE '_' || lower(p_event) END;
+    SELECT coalesce(
+        (SELECT trg.tgname FROM pg_trigger AS trg
+          WHERE trg.tgrelid = p_relation AND trg.tgfoid = to_regprocedure(format('lakets.%I()', p_function))
+            AND (trg.tgtype & CASE p_event WHEN 'INSERT' THEN 4 ELSE 16 END) <> 0),
+        CASE WHEN p_event = 'INSERT' AND NOT EXISTS (
+            SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = 'trg_lakets_lvc') THEN 'trg_lakets_lvc'
+        ELSE 'trg_lakets_lvc_' || lower(p_event) END);
 $$;
 
 -- Refuse columns that cannot be cached.

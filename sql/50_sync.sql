@@ -275,12 +275,15 @@ DECLARE
     v_list     text;
     v_shadow   regclass;
     v_copied   boolean  := true;
+    v_guarded  integer;
 BEGIN
-    -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) advisory on the shadow's name. No writer is in flight
+    -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) partitions that can be written directly, (4) advisory on
+    -- the shadow's name. No writer is in flight
     -- while the trigger functions change, so none misses the shadow.
     PERFORM lakets._lock_maintenance(v_relation);
     p_table := lakets._follow(p_table);  -- as it is under the lock
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
+    v_guarded := lakets._guard_partitions(v_relation);  -- before they are read
     v_evicted := lakets._is_evicted(p_table.id, lakets._as_instant(
         format('s.%I', p_table.time_column), lakets._column_type(v_relation, p_table.time_column)));
     v_list := (SELECT string_agg(quote_ident(col), ', ') FROM unnest(lakets._columns(v_relation)) AS col);
@@ -302,7 +305,7 @@ BEGIN
         PERFORM lakets._track_chronotable(p_table.id);
         EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM %3$s', v_shadow, v_list, v_relation);
     END IF;
-    INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) SELECT p_table.id, '-infinity', 'infinity' WHERE v_copied;
+    INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) SELECT p_table.id, '-infinity', 'infinity' WHERE v_copied OR v_guarded > 0;
     PERFORM lakets._prepare_trimming(p_table);
 END;
 $$;

@@ -72,6 +72,10 @@ BEGIN
     END IF;
     -- Lock order: (1) the table's proof row, (2) the chunk's metadata row, both by the caller, (3) its partition.
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_partition);
+    IF NOT lakets._is_guarded(v_partition) THEN
+        PERFORM lakets._guard_partition(v_partition);
+        PERFORM lakets._log_guarded(p_table, ARRAY[v_partition]);
+    END IF;
     IF lakets._align_chunk(p_table, p_chunk, v_partition) > 0 THEN
         INSERT INTO lakets._change_log (chronotable_id, min_time, max_time)
         VALUES (p_table.id, p_chunk.range_start, p_chunk.range_end - interval '1 microsecond');

@@ -145,6 +145,7 @@ DECLARE
     v_chunks   bigint[];
     v_most     integer;
     v_in_doubt boolean;
+    v_unguarded bigint[];
 BEGIN
     PERFORM lakets._check_max_chunks(p_max_chunks);
     PERFORM lakets._require_read_committed();
@@ -163,6 +164,14 @@ BEGIN
         RETURN 0;  -- whoever holds the table and waits for a partition that is being compared must not be waited for
     END IF;
     v_chunks := CASE WHEN p_force THEN v_expired[1:v_most] ELSE lakets._droppable(v_table, v_expired, v_proven, v_most) END;
+    IF NOT p_force THEN
+        v_unguarded := lakets._unguarded_chunks(v_table, v_chunks);
+        IF lakets._guard_chunks(v_table, v_unguarded) > 0 THEN
+            RETURN 0;  -- as above
+        END IF;
+        v_chunks := ARRAY(SELECT chunk.id FROM unnest(v_chunks) WITH ORDINALITY AS chunk (id, place)
+                           WHERE chunk.id <> ALL (v_unguarded) ORDER BY chunk.place);
+    END IF;
     IF v_chunks = '{}' THEN
         PERFORM lakets._prune_change_log(v_table);
         -- Only now that there is nothing to lock: whoever waits for a fence may hold the parent.

@@ -1,6 +1,6 @@
 -- What an older version made, brought under this one; called by the install for all there is.
 
--- Track a ChronoTable, guard its chunks, and dress its shadow.
+-- Track a ChronoTable, guard its chunks as far as can be, and dress its shadow.
 CREATE OR REPLACE FUNCTION lakets._adopt_chronotable(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -11,6 +11,7 @@ DECLARE
     v_relation regclass := lakets._relation(p_table);
     v_shadow   regclass := lakets._shadow_relation(p_table.shadow_table_name);
 BEGIN
+    PERFORM lakets._guard_in_install(v_relation);
     p_table := lakets._follow(p_table);
     IF p_table.sync_enabled AND v_shadow IS NOT NULL AND EXISTS (
         SELECT FROM lakets._chronotable_registry AS other
@@ -83,7 +84,12 @@ BEGIN
     IF v_owner <> current_user THEN
         EXECUTE format('ALTER FUNCTION lakets._ask_as_owner() OWNER TO %I', v_owner);
     END IF;
-    PERFORM lakets._ask_as_owner();
+    BEGIN
+        PERFORM lakets._ask_as_owner();
+        RAISE SQLSTATE 'LTOK0';  -- so that the locks on all partitions are let go, under which a query is planned
+    EXCEPTION WHEN SQLSTATE 'LTOK0' THEN
+        NULL;
+    END;
     DROP FUNCTION lakets._ask_as_owner();
     PERFORM lakets._redefine_rollup(p_rollup, 'public, lakets');
 EXCEPTION WHEN OTHERS THEN  -- a user's query can fail in any way; each RollUp stands alone

@@ -2,7 +2,18 @@
 -- that it succeeds, so that the views and functions of others, and the rights that were granted, go on with ours. Called
 -- by the install only.
 
--- What depends on a routine, in words; null when nothing does.
+-- Does anything depend on a routine?
+CREATE OR REPLACE FUNCTION lakets._is_used(
+    p_routine regprocedure
+) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pg_depend AS dep
+                    WHERE dep.refclassid = 'pg_proc'::regclass AND dep.refobjid = p_routine AND dep.deptype IN ('n', 'a'));
+$$;
+
+-- What does, in words; null when nothing does.
 CREATE OR REPLACE FUNCTION lakets._users_of(
     p_routine regprocedure
 ) RETURNS text
@@ -171,7 +182,7 @@ BEGIN
         FOR v_old IN
             SELECT fn.oid::regprocedure AS routine, lakets._successor(fn.oid) AS successor
               FROM pg_catalog.pg_proc AS fn
-             WHERE fn.pronamespace = 'lakets'::regnamespace AND fn.proname LIKE '\_0\_1\_%' AND lakets._users_of(fn.oid) IS NULL
+             WHERE fn.pronamespace = 'lakets'::regnamespace AND fn.proname LIKE '\_0\_1\_%' AND NOT lakets._is_used(fn.oid)
         LOOP
             PERFORM lakets._inherit_grants(v_old.routine, v_old.successor) WHERE v_old.successor IS NOT NULL;
             EXECUTE pg_catalog.format('DROP ROUTINE %s', v_old.routine);
@@ -184,6 +195,7 @@ BEGIN
                lakets._successor(fn.oid) AS successor, lakets._users_of(fn.oid) AS users
           FROM pg_catalog.pg_proc AS fn
          WHERE fn.pronamespace = 'lakets'::regnamespace AND fn.proname LIKE '\_0\_1\_%'
+           AND fn.prorettype <> 'trigger'::regtype  -- see 48_older_triggers.sql
     LOOP
         PERFORM lakets._inherit_grants(v_old.routine, v_old.successor) WHERE v_old.successor IS NOT NULL;
         v_why := lakets._delegate(v_old.routine, v_old.successor);

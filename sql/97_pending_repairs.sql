@@ -23,6 +23,15 @@ BEGIN
                                           lakets._shadow_relation(tab.shadow_table_name)) IS NOT NULL)
          ORDER BY tab.id;
     RETURN QUERY
+        SELECT format('ChronoTable %s.%s', tab.schema_name, tab.table_name),
+               format('%s of %s chunks can still be written directly, and are not dropped before they are guarded',
+                      cardinality(part.unguarded), (SELECT count(*) FROM pg_inherits AS inh WHERE inh.inhparent = rel.oid)),
+               format('SELECT lakets.guard_chunks(%L, %L); until it returns 0, or run `lakets install`', tab.table_name, tab.schema_name)
+          FROM lakets._chronotable_registry AS tab
+         CROSS JOIN LATERAL (SELECT to_regclass(format('%I.%I', tab.schema_name, tab.table_name))) AS rel (oid)
+         CROSS JOIN LATERAL (SELECT lakets._unguarded_partitions(rel.oid)) AS part (unguarded)
+         WHERE part.unguarded <> '{}' ORDER BY tab.id;
+    RETURN QUERY
         SELECT format('RollUp %s', reg.name), format('its mirror %s may lack changes', gap.shadow),
                format('SELECT lakets.enable_sync(%L); or let its next refresh do it', reg.name)
           FROM lakets._rollup_registry AS reg
@@ -37,7 +46,8 @@ BEGIN
                format('%s uses %s of LakeTS 0.1.x', lakets._users_of(fn.oid), fn.oid::regprocedure),
                format('Write it anew with lakets.%I, then run `lakets install`.', substr(fn.proname, 6))
           FROM pg_proc AS fn
-         WHERE fn.pronamespace = 'lakets'::regnamespace AND fn.proname LIKE '\_0\_1\_%' AND lakets._users_of(fn.oid) IS NOT NULL
+         WHERE fn.pronamespace = 'lakets'::regnamespace AND fn.proname LIKE '\_0\_1\_%' AND fn.prorettype <> 'trigger'::regtype
+           AND lakets._users_of(fn.oid) IS NOT NULL
          ORDER BY fn.proname;
 END;
 $$;

@@ -59,6 +59,20 @@ SELECT rol.name, rol.bucket_interval, rol.refresh_lag, rol.watermark, rol.last_r
  ORDER BY rol.name
 """
 
+#: The tables that an install over LakeTS 0.1.x has left something to do on, chunk by chunk.
+UNGUARDED = """
+SELECT tab.schema_name, tab.table_name, cardinality(part.unguarded) AS chunks
+  FROM lakets._chronotable_registry AS tab
+ CROSS JOIN LATERAL (
+       SELECT cls.oid
+         FROM pg_catalog.pg_class AS cls
+         JOIN pg_catalog.pg_namespace AS nsp ON nsp.oid = cls.relnamespace
+        WHERE nsp.nspname = tab.schema_name AND cls.relname = tab.table_name) AS rel
+ CROSS JOIN LATERAL (SELECT lakets._unguarded_partitions(rel.oid)) AS part (unguarded)
+ WHERE part.unguarded <> '{}' OR EXISTS (SELECT FROM lakets._older_triggers(ARRAY[rel.oid::regclass]))
+ ORDER BY tab.id
+"""
+
 VERSION = "SELECT version FROM lakets._version ORDER BY installed_at DESC LIMIT 1"
 
 
@@ -158,6 +172,8 @@ class LakeTSInventory(LakeTSContract):
         """
         Install LakeTS or bring it up to date, all or nothing; a second installer waits for the first.
 
+        Over LakeTS 0.1.x, chunks that did not fit into that transaction are guarded in batches afterwards.
+        Where this is interrupted, another install goes on with it.
         A role that does not own LakeTS cannot replace it; the same version it leaves as it is.
         """
         from airflow_provider_lakets.engine import install_script
@@ -186,12 +202,32 @@ class LakeTSInventory(LakeTSContract):
             self.run_in_session(run, doing="Installing LakeTS")
             self._arguments = None
             after = self.version()
-        if after is None:
-            raise LakeTSError("The install ran, but recorded no version in lakets._version.")
+            if after is None:
+                raise LakeTSError("The install ran, but recorded no version in lakets._version.")
+            notes = [note for note in notes if "lakets.guard_chunks" not in note] + self._guard_all_chunks()
         self.log.info("LakeTS is at version %s now; before: %s", after, before)
         for text in notes:
             self.log.info("%s", text)
         return InstallResult(before, after, notes)
+
+    def _guard_all_chunks(self) -> list[str]:
+        """Guard what can still be written directly, batch by batch; return what is left, in words."""
+        left = []
+        for table in self.query(UNGUARDED, doing="Looking up the chunks to guard"):
+            schema_name, table_name, chunks = table["schema_name"], table["table_name"], table["chunks"]
+            name = f"{schema_name}.{table_name}"
+            try:
+                while guarded := self.guard_chunks(table_name, schema_name=schema_name):
+                    chunks -= guarded
+                    self.log.info("Guarded %d chunks of %s, %d to go", guarded, name, chunks)
+            except LakeTSContendedError as err:
+                if chunks > 0:
+                    left.append(
+                        f"ChronoTable {name}: {chunks} chunks can still be written directly, since somebody "
+                        f"is writing them ({err}). Run `lakets install` again; the tiering and retention "
+                        "jobs also guard each chunk before they take it."
+                    )
+        return left
 
     def _foreign_owner(self) -> dict[str, Any] | None:
         """Return who owns LakeTS, and the role of the session, unless the latter may replace it."""

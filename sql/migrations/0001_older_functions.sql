@@ -1,5 +1,6 @@
--- Over LakeTS 0.1.x. Its triggers work row by row: they go, and 99_finish.sql puts ours in their place before anybody
--- can write. Its functions are set aside as _0_1_<name>; once ours are there, 96_successors.sql puts each of ours in the
+-- Over LakeTS 0.1.x. Its triggers work row by row: they do nothing from here on, and 99_finish.sql puts ours in their place
+-- before anybody can write. Those that chunks have, too, go later (48_older_triggers.sql), since that takes a lock for each
+-- chunk. Its functions are set aside as _0_1_<name>; once ours are there, 96_successors.sql puts each of ours in the
 -- place of the one that it succeeds, under which the views, the functions and the grants of others go on. Whatever else
 -- is in the schema is somebody's own and stays as it is.
 DO $$
@@ -55,15 +56,23 @@ BEGIN
     PERFORM pg_catalog.set_config('lock_timeout', v_timeout, true);
 
     FOR v_trigger IN
-        SELECT trg.tgname, trg.tgrelid::pg_catalog.regclass AS relation, trg.tgfoid
+        SELECT trg.tgname, trg.tgrelid::pg_catalog.regclass AS relation, trg.tgfoid, cls.relispartition AS is_on_chunk,
+               cls.relkind = 'p' AND trg.tgtype % 2 = 1 AS is_cloned
           FROM pg_catalog.pg_trigger AS trg
+          JOIN pg_catalog.pg_class AS cls ON cls.oid = trg.tgrelid
           JOIN pg_catalog.pg_proc AS fn ON fn.oid = trg.tgfoid
          WHERE fn.pronamespace = 'lakets'::pg_catalog.regnamespace
            AND (trg.tgname LIKE 'trg\_lakets\_%' OR trg.tgname = 'trg_validate_rollup_deps')
            AND NOT trg.tgisinternal AND trg.tgparentid = 0
     LOOP
         v_routines := v_routines || v_trigger.tgfoid;
-        EXECUTE pg_catalog.format('DROP TRIGGER %I ON %s', v_trigger.tgname, v_trigger.relation);
+        IF v_trigger.is_on_chunk THEN
+            NULL;
+        ELSIF v_trigger.is_cloned THEN  -- chunks to come get it disabled
+            EXECUTE pg_catalog.format('ALTER TABLE ONLY %s DISABLE TRIGGER %I', v_trigger.relation, v_trigger.tgname);
+        ELSE
+            EXECUTE pg_catalog.format('DROP TRIGGER %I ON %s', v_trigger.tgname, v_trigger.relation);
+        END IF;
     END LOOP;
 
     v_routines := v_routines || ARRAY(
@@ -109,11 +118,16 @@ BEGIN
         v_routines := v_routines || v_called;
     END LOOP;
     FOR v_routine IN
-        SELECT fn.oid::pg_catalog.regprocedure AS signature, fn.proname
+        SELECT fn.oid::pg_catalog.regprocedure AS signature, fn.proname, fn.prorettype = 'trigger'::pg_catalog.regtype AS is_trigger
           FROM pg_catalog.pg_proc AS fn
          WHERE fn.pronamespace = 'lakets'::pg_catalog.regnamespace AND fn.oid = ANY (v_routines)
     LOOP
         EXECUTE pg_catalog.format('ALTER ROUTINE %s RENAME TO %I', v_routine.signature, '_0_1_' || v_routine.proname);
+        IF v_routine.is_trigger THEN
+            EXECUTE pg_catalog.format('CREATE OR REPLACE FUNCTION lakets.%I() RETURNS trigger LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE'
+                                      ' SET search_path = pg_catalog, pg_temp AS %L',
+                                      '_0_1_' || v_routine.proname, 'BEGIN IF TG_OP = ''DELETE'' THEN RETURN OLD; END IF; RETURN NEW; END;');
+        END IF;
     END LOOP;
 
     -- What others have in the schema must be the same afterwards: 96_successors.sql looks.

@@ -19,3 +19,18 @@ class LakeTSRepairs(LakeTSCalls):
     def forget_chronotable(self, table_name: str, *, schema_name: str = "public") -> None:
         """Remove a ChronoTable from the registries; the table itself stays."""
         self.call("forget_chronotable", repeatable=False, p_table_name=table_name, p_schema_name=schema_name)
+
+    def guard_chunks(self, table_name: str, *, schema_name: str = "public", max_chunks: int = 100) -> int:
+        """
+        Guard chunks that can still be written directly, as after an install over LakeTS 0.1.x.
+
+        :param table_name: The ChronoTable.
+        :param schema_name: Its schema.
+        :param max_chunks: Guard at most so many in this transaction.
+        :return: How many were guarded; 0 when none is left.
+        """
+        return int(
+            self.call_value(
+                "guard_chunks", p_table_name=table_name, p_schema_name=schema_name, p_max_chunks=max_chunks
+            )
+        )

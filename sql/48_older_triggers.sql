@@ -1,0 +1,207 @@
+-- What an install over LakeTS 0.1.x leaves for later: to touch each of thousands of chunks takes a lock for each, more than
+-- Postgres can hold in one transaction, while every writer waits. The install itself takes the work out of the old triggers
+-- and puts ours on the tables; from then on chunks are guarded in batches, each in a transaction of its own, by
+-- lakets.guard_chunks or by the tiering and retention jobs as they come to a chunk. Until a chunk is guarded it can be written
+-- directly, as with 0.1.x, and nobody is told. So guarding a chunk counts as a change to all of it, and none is taken for
+-- durable, or dropped, before.
+
+-- Lock a partition against writers if none is at work there.
+CREATE OR REPLACE FUNCTION lakets._lock_against_writers_now(
+    p_partition regclass
+) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+BEGIN
+    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE NOWAIT', p_partition);
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN false;
+END;
+$$;
+
+-- Guard those of some partitions that nobody is writing, at most p_most; returns which.
+CREATE OR REPLACE FUNCTION lakets._guard_unused(
+    p_partitions regclass[],
+    p_most       integer
+) RETURNS regclass[]
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_guarded   regclass[] := '{}';
+    v_partition regclass;
+BEGIN
+    FOREACH v_partition IN ARRAY p_partitions LOOP
+        EXIT WHEN cardinality(v_guarded) >= p_most;
+        IF lakets._lock_against_writers_now(v_partition) THEN
+            PERFORM lakets._guard_partition(v_partition);
+            v_guarded := v_guarded || v_partition;
+        END IF;
+    END LOOP;
+    RETURN v_guarded;
+END;
+$$;
+
+-- Drop the triggers of 0.1.x of a table, which is locked, and of its partitions, all of which are guarded. False: that takes
+-- more locks than there is room for, or somebody is using a partition; the triggers stay, disabled.
+CREATE OR REPLACE FUNCTION lakets._drop_older_triggers(
+    p_relation regclass
+) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relations regclass[] := ARRAY(SELECT p_relation UNION ALL SELECT inh.inhrelid::regclass FROM pg_inherits AS inh
+                                     WHERE inh.inhparent = p_relation ORDER BY 1);
+    v_triggers  integer    := (SELECT count(*) FROM lakets._older_triggers(v_relations));
+    v_partition regclass;
+    v_old       record;
+BEGIN
+    IF v_triggers = 0 THEN
+        RETURN true;
+    ELSIF v_triggers + cardinality(v_relations) > lakets._lock_budget() THEN
+        RETURN false;
+    END IF;
+    FOREACH v_partition IN ARRAY v_relations LOOP
+        IF v_partition <> p_relation AND NOT lakets._lock_now(v_partition) THEN
+            RETURN false;
+        END IF;
+    END LOOP;
+    FOR v_old IN SELECT old.relation, old.name FROM lakets._older_triggers(v_relations) AS old WHERE old.is_root LOOP
+        EXECUTE format('DROP TRIGGER %I ON %s', v_old.name, v_old.relation);
+    END LOOP;
+    FOR v_old IN
+        SELECT fn.oid::regprocedure AS routine FROM pg_proc AS fn
+         WHERE fn.pronamespace = 'lakets'::regnamespace AND fn.proname LIKE '\_0\_1\_%' AND fn.prorettype = 'trigger'::regtype
+           AND NOT lakets._is_used(fn.oid)
+    LOOP
+        EXECUTE format('DROP FUNCTION %s', v_old.routine);
+    END LOOP;
+    RETURN true;
+END;
+$$;
+
+-- Guard the chunks of a table in the install itself, as far as there is room for the locks. The table is locked against
+-- everybody, so nothing is waited for: chunks that somebody uses by their own names are left for later.
+CREATE OR REPLACE FUNCTION lakets._guard_in_install(
+    p_relation regclass
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_unguarded regclass[] := lakets._unguarded_partitions(p_relation);
+BEGIN
+    IF 2 * cardinality(v_unguarded) > lakets._lock_budget() THEN
+        RETURN;
+    END IF;
+    BEGIN
+        IF cardinality(lakets._guard_unused(v_unguarded, cardinality(v_unguarded))) < cardinality(v_unguarded)
+           OR NOT lakets._drop_older_triggers(p_relation) THEN
+            RAISE lock_not_available;
+        END IF;
+    EXCEPTION WHEN lock_not_available THEN
+        NULL;  -- all of the table is left, and its locks are let go
+    END;
+END;
+$$;
+
+-- Guard the chunks of a table that can still be written directly, as after an install over LakeTS 0.1.x, at most
+-- p_max_chunks in this transaction; returns how many. Call it until that is 0. A chunk that is being written is passed over
+-- until it is the last; then its writers are waited for, 2 s at most, before this fails as contended (55P03).
+CREATE OR REPLACE FUNCTION lakets.guard_chunks(
+    p_table_name  text,
+    p_schema_name text    DEFAULT 'public',
+    p_max_chunks  integer DEFAULT 100
+) RETURNS integer
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+DECLARE
+    v_table     lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
+    v_relation  regclass := v_table.relation;
+    v_unguarded regclass[];
+    v_guarded   regclass[];
+BEGIN
+    PERFORM lakets._check_max_chunks(p_max_chunks);
+    PERFORM lakets._require_read_committed();
+    -- Lock order: (1) advisory (lakets, relation), (2) partitions, without waiting, or one alone; where all are guarded,
+    -- (2) parent, (3) partitions, without waiting.
+    PERFORM lakets._lock_maintenance(v_relation);
+    v_unguarded := lakets._unguarded_partitions(v_relation);
+    IF v_unguarded = '{}' THEN
+        IF EXISTS (SELECT FROM lakets._older_triggers(ARRAY[v_relation])) THEN
+            EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_relation);
+            PERFORM lakets._drop_older_triggers(v_relation);
+        END IF;
+        RETURN 0;
+    END IF;
+    v_guarded := lakets._guard_unused(v_unguarded, least(p_max_chunks, greatest(lakets._lock_budget() / 8, 1)));
+    IF v_guarded = '{}' THEN
+        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_unguarded[1]);  -- the only one: nobody waits in a circle
+        PERFORM lakets._guard_partition(v_unguarded[1]);
+        v_guarded := v_unguarded[1:1];
+    END IF;
+    PERFORM lakets._log_guarded(v_table, v_guarded);
+    RETURN cardinality(v_guarded);
+END;
+$$;
+
+-- What was guarded may have been written before, without a trace: all of it counts as changed.
+CREATE OR REPLACE FUNCTION lakets._log_guarded(
+    p_table      lakets._chronotable_registry,
+    p_partitions regclass[]
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO lakets._change_log (chronotable_id, min_time, max_time)
+    SELECT p_table.id, coalesce(lower(part.range), '-infinity'), coalesce(upper(part.range) - interval '1 microsecond', 'infinity')
+      FROM unnest(p_partitions) AS guarded
+     CROSS JOIN LATERAL (SELECT lakets._partition_range(guarded)) AS part (range);
+END;
+$$;
+
+-- Those of some chunks (ids) that can still be written directly.
+CREATE OR REPLACE FUNCTION lakets._unguarded_chunks(
+    p_table  lakets._chronotable_registry,
+    p_chunks bigint[]
+) RETURNS bigint[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT chunk.id
+          FROM lakets._chunk_metadata AS chunk
+         CROSS JOIN LATERAL (SELECT lakets._chunk_relation(p_table, chunk)) AS rel (oid)
+         WHERE chunk.id = ANY (p_chunks) AND rel.oid IS NOT NULL AND NOT lakets._is_guarded(rel.oid)
+         ORDER BY chunk.range_start);
+END;
+$$;
+
+-- Guard those of these that nobody is writing, before they are dropped; returns how many.
+CREATE OR REPLACE FUNCTION lakets._guard_chunks(
+    p_table  lakets._chronotable_registry,
+    p_chunks bigint[]
+) RETURNS integer
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_guarded regclass[];
+BEGIN
+    IF p_chunks = '{}' THEN
+        RETURN 0;
+    END IF;
+    v_guarded := lakets._guard_unused(ARRAY(
+        SELECT lakets._chunk_relation(p_table, chunk) FROM lakets._chunk_metadata AS chunk
+         WHERE chunk.id = ANY (p_chunks) ORDER BY chunk.range_start), greatest(lakets._lock_budget() / 8, 1));
+    PERFORM lakets._log_guarded(p_table, v_guarded);
+    RETURN cardinality(v_guarded);
+END;
+$$;

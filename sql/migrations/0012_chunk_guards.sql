@@ -1,0 +1,3 @@
+-- Their results or arguments change.
+DROP FUNCTION IF EXISTS lakets._guard_partitions(regclass);
+DROP FUNCTION IF EXISTS lakets._lvc_trigger(text);

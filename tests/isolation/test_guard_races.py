@@ -1,0 +1,145 @@
+"""Chunks are guarded beside writers: who is at work goes on, and nothing written directly is lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.isolation.conftest import Session
+    from tests.stage import Stage
+
+    Sessions = Callable[[str], Session]
+
+GUARD = "SELECT lakets.guard_chunks('metrics')"
+LEFT = "SELECT lakets._unguarded_partitions('metrics')::text[]"
+
+
+@pytest.fixture
+def open_chunks(stage: Stage) -> Stage:
+    """A table with four chunks that can be written directly, as 0.1.3 leaves them, and a RollUp."""
+    stage.table()
+    stage.rollup("hourly")
+    for chunk in stage.column(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'metrics'::regclass"
+    ):
+        stage.run(f"DROP TRIGGER lakets_no_direct_write ON {chunk}")
+    return stage
+
+
+def direct(stage: Stage, day: int, value: int) -> str:
+    """Return a write that names a chunk."""
+    return f"UPDATE {stage.chunk(day)} SET value = {value}"
+
+
+# guard/writer: the other chunks are guarded, the writer goes on, and the next call takes what is left.
+def test_a_chunk_that_is_being_written_is_passed_over(open_chunks: Stage, sessions: Sessions) -> None:
+    writer, keeper = sessions("writer"), sessions("keeper")
+    writer.begin()
+    writer.run(direct(open_chunks, 3, 30))
+
+    assert keeper.value(GUARD) == open_chunks.value(
+        "SELECT count(*) - 1 FROM pg_inherits WHERE inhparent = 'metrics'::regclass"
+    )
+    assert open_chunks.value(LEFT) == [open_chunks.chunk(3).removeprefix("public.")]
+    writer.run(direct(open_chunks, 3, 31))
+    writer.commit()
+    assert keeper.value(GUARD) == 1
+    assert keeper.value(GUARD) == 0
+
+    open_chunks.refresh("hourly")
+    assert open_chunks.difference("hourly") == []
+
+
+# guard/writer, the last one: it is waited for, and what it wrote counts as changed though nobody was told.
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_the_writer_of_the_last_chunk_is_waited_for(open_chunks: Stage, sessions: Sessions, end: str) -> None:
+    writer, keeper = sessions("writer"), sessions("keeper")
+    writer.begin()
+    writer.run(direct(open_chunks, 3, 30))
+    keeper.run(GUARD)
+
+    keeper.start(GUARD)
+    keeper.wait_blocked_by(writer)
+    open_chunks.refresh("hourly")
+    writer.run(end)
+    assert keeper.finish() == [(1,)]
+    open_chunks.refresh("hourly")
+
+    assert open_chunks.difference("hourly") == []
+    assert open_chunks.totals("hourly")["3 12"] == (30 if end == "COMMIT" else 3)
+
+
+# guard/writer of two chunks: the guard has one and would want the other, whose writer wants the first.
+def test_a_writer_of_two_chunks_is_not_ended_by_the_guard(open_chunks: Stage, sessions: Sessions) -> None:
+    writer, keeper = sessions("writer"), sessions("keeper")
+    writer.run("SET deadlock_timeout = '10ms'")
+    writer.begin()
+    writer.run(direct(open_chunks, 3, 30))
+    keeper.begin()
+    assert keeper.value(GUARD) > 3
+
+    writer.start("UPDATE metrics SET value = 10 WHERE id = 1")
+    writer.wait_blocked_by(keeper)
+    keeper.commit()
+    writer.finish()
+    writer.commit()
+
+    assert keeper.value(GUARD) == 1
+    open_chunks.refresh("hourly")
+    assert open_chunks.totals("hourly") | {"1 12": 10, "3 12": 30} == open_chunks.totals("hourly")
+
+
+# guard/guard and guard/retention: one maintainer at a time.
+@pytest.mark.parametrize(
+    "other", [GUARD, "SELECT lakets.execute_retention('metrics')"], ids=["guard", "retain"]
+)
+def test_two_maintainers_take_turns(open_chunks: Stage, sessions: Sessions, other: str) -> None:
+    open_chunks.run("SELECT lakets.add_retention_policy('metrics', '1 day')")
+    first, second = sessions("first"), sessions("second")
+    first.begin()
+    first.run(GUARD)
+
+    second.start(other)
+    second.wait_blocked_by(first)
+    first.commit()
+
+    assert second.finish() == [(0,)]  # nothing is left to guard; what was guarded is to be absorbed first
+
+
+# retention/writer: a chunk that somebody writes directly is neither guarded nor dropped, and the others are.
+def test_retention_guards_and_then_drops_around_a_writer(open_chunks: Stage, sessions: Sessions) -> None:
+    open_chunks.run("SELECT lakets.add_retention_policy('metrics', '1 day')")
+    writer, keeper = sessions("writer"), sessions("keeper")
+    writer.begin()
+    writer.run(direct(open_chunks, 1, 10))
+
+    assert keeper.value("SELECT lakets.execute_retention('metrics')") == 0
+    open_chunks.refresh("hourly")
+    writer.commit()
+    assert keeper.value("SELECT lakets.execute_retention('metrics')") == 0
+    open_chunks.refresh("hourly")
+    assert keeper.value("SELECT lakets.execute_retention('metrics')") > 3
+
+    assert open_chunks.totals("hourly") == {"1 12": 10, "2 12": 2, "3 12": 3, "4 12": 4}
+
+
+# tiering: a chunk in doubt is guarded under the lock under which it is compared.
+def test_tiering_guards_the_chunk_that_it_compares(stage: Stage) -> None:
+    feed = stage.synced()
+    chunk = stage.chunk(2)
+    stage.run(f"DROP TRIGGER lakets_no_direct_write ON {chunk}")
+    stage.run(direct(stage, 2, 20))
+    stage.run("INSERT INTO lakets._mirror_gap (shadow) VALUES ('lakets_cdf._shadow_metrics')")
+    stage.run("SELECT lakets._begin_mirror_check(reg) FROM lakets._chronotable_registry AS reg")
+
+    assert not stage.tier(2)
+    feed.flush()
+
+    assert stage.tier(2)
+    assert stage.value("SELECT value FROM lakets_cdf._shadow_metrics WHERE id = 2") == 20
+    with pytest.raises(Exception, match="cannot be written directly"):
+        stage.run(direct(stage, 2, 21))
