@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import signal
 import threading
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets import __version__
 from airflow_provider_lakets.exceptions import LakeTSNotInstalledError, LakeTSPartialFailureError
+from airflow_provider_lakets.hooks._history import noted
 from airflow_provider_lakets.hooks._outcomes import attempt
 from airflow_provider_lakets.hooks.results import RefreshResult
 
@@ -165,11 +167,13 @@ def _order(hook: LakeTSHook) -> list[tuple[str, list[str]]]:
 
 def _refresh_one(hook: LakeTSHook, name: str) -> Plain:
     """Refresh a RollUp. One that another session is at is left to that session."""
-    result, _ = attempt(
-        RefreshResult,
-        name,
-        lambda: RefreshResult(name, "refreshed" if hook.refresh_rollup(name) else "unchanged"),
-    )
+    with noted(hook, "refresh") as done:
+        result, _ = attempt(
+            RefreshResult,
+            name,
+            lambda: RefreshResult(name, "refreshed" if hook.refresh_rollup(name) else "unchanged"),
+        )
+        done.append(replace(result, changed=result.outcome == "refreshed"))
     return result.as_dict()
 
 

@@ -19,6 +19,7 @@ from airflow_provider_lakets.hooks._deferred import (
     why_not_refreshed,
     why_not_tiered,
 )
+from airflow_provider_lakets.hooks._history import noted
 from airflow_provider_lakets.hooks._outcomes import GENERAL, attempt, each, failure, not_tried
 from airflow_provider_lakets.hooks._planning import (
     LakeTSPlanning,
@@ -79,7 +80,7 @@ class LakeTSHook(LakeTSPlanning):
             "range_start": range_start,
             "range_end": range_end,
         }
-        with self.session():
+        with self.session(), noted(self, "partitions") as done:
             found = self.chronotables(tables)
             # Earlier batches are committed when a later one fails: what they did is told all the same.
             created: list[list[str]] = [[] for _ in found]
@@ -90,9 +91,12 @@ class LakeTSHook(LakeTSPlanning):
                     for table, names in zip(found, created, strict=True)
                 ],
             )
-        return [
-            dataclasses.replace(result, created=names) for result, names in zip(results, created, strict=True)
-        ]
+            results = [
+                dataclasses.replace(result, created=names)
+                for result, names in zip(results, created, strict=True)
+            ]
+            done += results
+        return results
 
     def _create_all(
         self, table: ChronoTable, arguments: dict[str, Any], created: list[str]
@@ -118,8 +122,10 @@ class LakeTSHook(LakeTSPlanning):
         :param chunks: Their names.
         :param since: What was flagged from this instant on is new, even if not by this call.
         """
-        with self.session():
-            return each(TierResult, [(chunk, partial(self._tier_one, chunk, since)) for chunk in chunks])
+        with self.session(), noted(self, "tier") as done:
+            results = each(TierResult, [(chunk, partial(self._tier_one, chunk, since)) for chunk in chunks])
+            done += results
+        return results
 
     def _tier_one(self, chunk: str, since: datetime | None) -> TierResult:
         tiered, was_before = counted.tier(self, chunk, since)
@@ -136,10 +142,11 @@ class LakeTSHook(LakeTSPlanning):
         :param table: The ChronoTable.
         :param force: Drop even what is not proved durable in Unity Catalog.
         """
-        with self.session():
+        with self.session(), noted(self, "retain") as done:
             (found,) = self.chronotables([table])
             result, _ = self._retain(found, force=force)
-            return result
+            done.append(result)
+        return result
 
     def retain_all(self, tables: Iterable[str], *, force: bool = False) -> list[RetentionResult]:
         """
@@ -153,7 +160,7 @@ class LakeTSHook(LakeTSPlanning):
             return [self.retain(names[0], force=force)]
         results: list[RetentionResult] = []
         broken_by = None
-        with self.session():
+        with self.session(), noted(self, "retain") as done:
             for name in names:
                 if broken_by is None:
                     result, go_on = self._retain_named(name, force=force)
@@ -161,6 +168,7 @@ class LakeTSHook(LakeTSPlanning):
                 else:
                     result = not_tried(RetentionResult, name, broken_by)
                 results.append(result)
+            done += results
         return results
 
     def _retain_named(self, name: str, *, force: bool) -> tuple[RetentionResult, bool]:
@@ -232,12 +240,13 @@ class LakeTSHook(LakeTSPlanning):
         if (start is None) != (end is None):
             raise ValueError("start and end go together: give both, or neither")
         start, end, since = (as_utc(instant) for instant in (start, end, since))
-        with self.session():
+        with self.session(), noted(self, "refresh") as done:
             refresh = partial(self._refresh_one, force=force)
             if start is not None and end is not None:
                 refresh = partial(self._refresh_range, start=start, end=end, force=force)
             rollups = with_dependencies(self._known_rollups(rollup), rollup)
             results = run_cascade(rollups, refresh, parallelism=parallelism, stop=self.cancel)
+            done += results
         earlier = {name for name, one in rollups.items() if _is_since(one.last_refreshed_at, since)}
         return [
             dataclasses.replace(result, changed=True) if result.ok and result.name in earlier else result

@@ -206,6 +206,27 @@ class RefreshResult(JobResult):
 
 
 @dataclass(frozen=True)
+class JobRun(Record):
+    """
+    What a job did to one ChronoTable or RollUp, or that there was nothing to do (``relation`` is None).
+
+    ``outcome`` is the worst that became of its parts, ``counts`` how many of them had which, ``bytes`` what
+    was given back, ``runner`` the name of the session: DAG, task and run.
+    """
+
+    run_id: int
+    job: str
+    relation: str | None
+    started_at: datetime
+    seconds: float
+    outcome: str
+    counts: dict[str, int]
+    bytes: int | None
+    runner: str | None
+    detail: str | None
+
+
+@dataclass(frozen=True)
 class PlanResult(JobResult):
     """
     What a dry run tells of one thing: ``planned``, ``deferred`` or ``unchanged``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow_provider_lakets.hooks._calls import LakeTSCalls, Row
+from airflow_provider_lakets.hooks.results import JobRun
 
 
 class LakeTSReports(LakeTSCalls):
@@ -24,3 +25,16 @@ class LakeTSReports(LakeTSCalls):
     def pending_repairs(self) -> list[Row]:
         """List what is wrong in this database, for instance after an upgrade, with the repair for each."""
         return self.call("pending_repairs")
+
+    def job_history(
+        self, job: str | None = None, *, relation: str | None = None, limit: int = 100
+    ) -> list[JobRun]:
+        """
+        List what the jobs did, newest first, whoever ran them; Lakebase keeps 90 days of it.
+
+        :param job: ``partitions``, ``tier``, ``retain`` or ``refresh``; None for all.
+        :param relation: A ChronoTable as ``schema.table``, or a RollUp; None for all.
+        :param limit: At most so many.
+        """
+        rows = self.call("job_history", p_job=job, p_relation=relation, p_limit=limit)
+        return [JobRun(**row) for row in rows]

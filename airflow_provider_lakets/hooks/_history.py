@@ -1,0 +1,68 @@
+"""What the jobs did is noted in Lakebase, whoever runs them: DAGs, the command line, a DBOS program."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from psycopg.types.json import Jsonb
+
+from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.hooks.results import RefreshResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_lakets.hooks._calls import LakeTSCalls
+    from airflow_provider_lakets.hooks.results import JobResult
+
+
+@contextlib.contextmanager
+def noted(hook: LakeTSCalls, job: str) -> Iterator[list[JobResult]]:
+    """
+    Note what a job did once the block has ended, in its session.
+
+    A note that cannot be written fails no job: the log says so at debug level.
+
+    :param hook: Its session is open.
+    :param job: ``partitions``, ``tier``, ``retain`` or ``refresh``.
+    :return: A list, to be filled with the results.
+    """
+    at, started = datetime.now(timezone.utc), time.monotonic()
+    results: list[JobResult] = []
+    yield results
+    try:
+        if hook.supports("_note_job_run"):
+            hook.call(
+                "_note_job_run",
+                repeatable=False,
+                p_job=job,
+                p_started_at=at,
+                p_seconds=time.monotonic() - started,
+                p_results=Jsonb([_plain(result) for result in results]),
+            )
+    except LakeTSError as err:
+        hook.log.debug("What the job did is not noted: %s", err)
+
+
+def _plain(result: JobResult) -> dict[str, Any]:
+    """Return what is noted of a result."""
+    values = vars(result)
+    counts = {name: len(values[name]) for name in ("created", "dropped", "deferred") if values.get(name)}
+    counts |= {name: values[name] for name in ("rows", "removed", "trimmed") if values.get(name)}
+    outcome = result.outcome
+    if isinstance(result, RefreshResult):
+        if outcome == "refreshed" and not result.changed:
+            outcome = "unchanged"
+    elif not counts:
+        counts = {outcome: 1}
+    return {
+        "name": result.name,
+        "outcome": outcome,
+        "counts": counts,
+        "bytes": values.get("bytes"),
+        "seconds": values["ms"] / 1000 if values.get("ms") else None,
+        "detail": None if result.ok else result.detail,
+    }
