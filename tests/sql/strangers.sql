@@ -167,3 +167,27 @@ SET LOCAL ROLE keeper
 
 -- lie about names
 CREATE TEMP TABLE new_rows (id int, ts timestamptz, v int, secret text); CREATE TEMP TABLE _change_log (v int)
+
+-- drop chunks for good
+SELECT lakets.drop_chronotable_chunks('m')
+
+-- forget the ChronoTable
+SELECT lakets.forget_chronotable('m')
+
+-- take a name
+SELECT lakets.adopt_chronotable('m')
+
+-- trim the shadow
+SELECT lakets.trim_shadow('m')
+
+-- mark everything
+SELECT lakets.invalidate_rollup_range('daily', '1900-01-01', '2100-01-01')
+
+-- fill the RollUp
+SELECT lakets._fill_daily('-infinity', 'infinity', '-infinity', 'infinity', '-infinity', 'infinity')
+
+-- read by way of a function
+DO $$ BEGIN PERFORM lakets.show_chunks('m'); RAISE 'read'; END $$
+
+-- read by way of an alert
+DO $$ BEGIN PERFORM lakets.alert_check('a', 'SELECT secret FROM m'); RAISE 'read'; END $$
