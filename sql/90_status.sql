@@ -54,6 +54,28 @@ BEGIN
 END;
 $$;
 
+-- The chunks of a table that are in Lakebase, oldest first. row_count is the planner's estimate, null until the first ANALYZE.
+CREATE OR REPLACE FUNCTION lakets.show_chunks(
+    p_table_name  text,
+    p_older_than  interval DEFAULT NULL,
+    p_newer_than  interval DEFAULT NULL,
+    p_schema_name text     DEFAULT 'public'
+) RETURNS TABLE (chunk_name text, range_start timestamptz, range_end timestamptz, status text,
+                 row_count bigint, size_bytes bigint, created_at timestamptz)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT chunk.chunk_name, chunk.range_start, chunk.range_end, chunk.status,
+           (SELECT nullif(cls.reltuples, -1)::bigint FROM pg_class AS cls WHERE cls.oid = rel),
+           pg_total_relation_size(rel), chunk.created_at
+      FROM lakets._chronotable(p_table_name, p_schema_name) AS reg
+      JOIN lakets._chunk_metadata AS chunk ON chunk.chronotable_id = reg.id AND chunk.status <> 'dropped'
+     CROSS JOIN LATERAL lakets._chunk_relation(reg, chunk) AS rel
+     WHERE (p_older_than IS NULL OR chunk.range_end <= now() - p_older_than)
+       AND (p_newer_than IS NULL OR chunk.range_start >= now() - p_newer_than)
+     ORDER BY chunk.range_start;
+$$;
+
 -- Chunks of each ChronoTable by status.
 CREATE OR REPLACE FUNCTION lakets.chunk_health()
     RETURNS TABLE (chronotable text, total_chunks bigint, active_chunks bigint, tiered_chunks bigint, dropped_chunks bigint,

@@ -57,6 +57,19 @@ CASES = [
 ]
 
 
+# The approval writes its subject and body itself.
+WRITTEN_BY_THE_TASK = {"subject", "body"}
+
+
+@pytest.mark.parametrize(
+    "kind", dict.fromkeys(kind for kind, _ in TASKS.values()), ids=lambda kind: kind.__name__
+)
+def test_every_templated_argument_is_tried(kind: type[Any]) -> None:
+    tried = {field for of, given in TASKS.values() if of is kind for field in given}
+
+    assert tried | {"lakebase_conn_id"} | WRITTEN_BY_THE_TASK == {*kind.template_fields} | WRITTEN_BY_THE_TASK
+
+
 def rendered(name: str, field: str, value: object, *, native: bool, **how: Any) -> Any:
     """Return a task one of whose arguments is a template that renders to a value."""
     kind, given = TASKS[name]
