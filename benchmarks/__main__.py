@@ -14,6 +14,7 @@ from benchmarks import (
     chunks,
     clients,
     contention,
+    enqueue,
     feed,
     fleet,
     frontdoor,
@@ -44,6 +45,7 @@ GROUPS = {
     "contention": contention,
     "frontdoor": frontdoor,
     "overhead": overhead,
+    "enqueue": enqueue,
     "feed": feed,
     "fleet": fleet,
 }

@@ -160,7 +160,8 @@ def main() -> None:
     DBOS.apply_schedules(
         [{"schedule_name": "shop_report", "workflow_fn": report, "schedule": "0 * * * *", "context": None}]
     )
-    uvicorn.run(api, host="127.0.0.1", port=int(os.environ.get("SHOP_PORT", "8000")))
+    where = os.environ.get("SHOP_HOST", "127.0.0.1")
+    uvicorn.run(api, host=where, port=int(os.environ.get("SHOP_PORT", "8000")))
 
 
 if __name__ == "__main__":

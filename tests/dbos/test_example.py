@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -25,35 +26,29 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.local.client import LocalServer
 
 ROOT = Path(__file__).parents[2]
+APP = ROOT / "examples" / "dbos_app" / "app.py"
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def shop(lake: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """Yield a client of the example, which has a database of its own."""
+def database(lake: LocalServer) -> str:
+    """Return the connection string of a database of the example's own."""
     with lake.connect() as conn:
         conn.execute("CREATE DATABASE example")
+    state = lake.state
+    return f"postgresql://{state.owner.client_id}@127.0.0.1:{state.port}/example?sslmode=require"
+
+
+@contextlib.contextmanager
+def serving(command: list[str], environ: dict[str, str], log: Path) -> Iterator[httpx.Client]:
+    """Run the example, and yield a client of it as soon as it serves."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    state = lake.state
-    url = f"postgresql://{state.owner.client_id}@127.0.0.1:{state.port}/example?sslmode=require"
-    environ = {
-        **os.environ,
-        **lake.env(),
-        "DBOS_SYSTEM_DATABASE_URL": url,
-        "SHOP_PORT": str(port),
-        "PYTHONPATH": str(ROOT),
-    }
-    log = tmp_path_factory.mktemp("example") / "log"
+    environ = {**os.environ, **environ, "SHOP_PORT": str(port), "PYTHONPATH": str(ROOT)}
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / "examples" / "dbos_app" / "app.py")],
-            env=environ,
-            stdout=file,
-            stderr=file,
-        )
+        process = subprocess.Popen([sys.executable, *command], env=environ, stdout=file, stderr=file)
     client = httpx.Client(base_url=f"http://127.0.0.1:{port}")
 
     def serves() -> bool:
@@ -70,6 +65,25 @@ def shop(lake: LocalServer, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         client.close()
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def shop(
+    lake: LocalServer, database: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
+    """Yield a client of the example."""
+    environ = {**lake.env(), "DBOS_SYSTEM_DATABASE_URL": database}
+    with serving([str(APP)], environ, tmp_path_factory.mktemp("example") / "log") as client:
+        yield client
+
+
+def test_a_container_runs_it_as_the_owner(lake: LocalServer, database: str, tmp_path: Path) -> None:
+    identity = ("DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET", "DATABRICKS_HOST")
+    environ = {**dict.fromkeys(identity, ""), "DBOS_SYSTEM_DATABASE_URL": database}
+    command = [str(ROOT / "docker" / "dbos_app.py"), str(lake.folder), str(APP)]
+
+    with serving(command, environ, tmp_path / "log") as client:
+        assert ended(client, post(client, "/orders/6"))["status"] == "SUCCESS"
 
 
 def ended(shop: httpx.Client, workflow_id: str) -> dict[str, Any]:
