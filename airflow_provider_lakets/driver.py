@@ -13,6 +13,11 @@ from psycopg.types.json import Json
 from airflow_provider_lakets.exceptions import LakebaseSettingError
 from airflow_provider_lakets.login.gate import shown
 
+try:
+    from airflow.providers.common.sql.hooks.lineage import send_sql_hook_lineage
+except ImportError:  # an older common.sql provider records no lineage of statements
+    send_sql_hook_lineage = None  # type: ignore[assignment,unused-ignore]
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -48,6 +53,8 @@ class PsycopgHook(PostgresHook):
                 with path.open("wb") as file, cursor.copy(sql) as copy:
                     for data in copy:
                         file.write(data)
+            if send_sql_hook_lineage is not None:
+                send_sql_hook_lineage(context=self, sql=sql, sql_parameters=(filename,), cur=cursor)
 
     def insert_rows(
         self, *args: Any, executemany: bool = False, fast_executemany: bool = False, **kwargs: Any

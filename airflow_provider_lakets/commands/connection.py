@@ -37,7 +37,7 @@ def open_hook(conn_id: str, uri: str | None) -> LakeTSHook:
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
     if uri is not None:
-        from airflow_provider_lakets.login.fields import pasted_connection
+        from airflow_provider_lakets.login.pasted import pasted_connection
 
         return LakeTSHook("--uri", connection=pasted_connection(uri, "--uri"))
     return LakeTSHook(conn_id, connection=stored_connection(conn_id))
@@ -47,7 +47,8 @@ def open_hook(conn_id: str, uri: str | None) -> LakeTSHook:
 def explain_errors() -> Iterator[None]:
     """Turn what a user can do something about into one message and exit code 1."""
     # Airflow logs to standard output, which is for results here; whoever wants its remarks sets the level.
-    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+    # What went wrong is told once, by the message below.
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "CRITICAL")
     # As Airflow's own command does it, to be let at the connections in the metadata database.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     from airflow.exceptions import AirflowException  # type: ignore[attr-defined]

@@ -20,7 +20,7 @@ from airflow_provider_lakets.exceptions import (
     LakebaseResolutionError,
     LakeTSError,
 )
-from airflow_provider_lakets.login.fields import PASTED, PLACE, libpq_names, read_extra
+from airflow_provider_lakets.login.fields import PASTED, libpq_names, read_extra
 from airflow_provider_lakets.login.gate import printable
 from airflow_provider_lakets.login.hook_arguments import (
     check_arguments,
@@ -32,6 +32,7 @@ from airflow_provider_lakets.login.hook_arguments import (
 )
 from airflow_provider_lakets.login.login import Login
 from airflow_provider_lakets.login.login_error import RETRY_POLICY
+from airflow_provider_lakets.login.place import PLACE
 from airflow_provider_lakets.login.settings import server_settings
 from airflow_provider_lakets.login.who.stored import NOT_DEFINED, stored
 

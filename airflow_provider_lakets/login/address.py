@@ -1,4 +1,4 @@
-"""Addresses: what is on this machine, and where a workspace is."""
+"""Addresses: what is on this machine, where a workspace is, and what can be a Postgres host."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-from airflow_provider_lakets.exceptions import LakebaseCredentialError
+from airflow_provider_lakets.exceptions import LakebaseCredentialError, LakebaseSettingError
 from airflow_provider_lakets.login.gate import shown_host
 
+_HOST_NAME = re.compile(r"(?!.{254})[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 
 
@@ -70,3 +71,36 @@ def is_ip(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def postgres_host(host: str, conn_label: str) -> str:
+    """
+    Return a Postgres host: a name, an address or a socket, or several with commas between them.
+
+    :param host: The host as users write it: with or without http scheme, a slash at its end, brackets.
+    :param conn_label: The Airflow connection, for the message.
+    """
+    scheme, mark, rest = host.partition("://")
+    if mark and scheme.lower() in ("http", "https"):
+        host = rest
+    host = ",".join(_without_brackets(part) for part in host.split(","))
+    if is_host(host := host.rstrip("/") or host):
+        return host
+    raise LakebaseSettingError(
+        f"{conn_label}: its host {shown_host(host)} is no host name. Give the name alone, as in "
+        "ep-cool-lake.database.us-west-2.cloud.databricks.com: port, role and password have fields of their "
+        "own. A whole connection string begins with postgresql://."
+    )
+
+
+def is_host(host: str) -> bool:
+    """Tell whether libpq can take a text for a host, or for several."""
+    return host.isprintable() and all(
+        part.startswith(("/", "@")) or _HOST_NAME.fullmatch(part) or is_ip(part) for part in host.split(",")
+    )
+
+
+def _without_brackets(host: str) -> str:
+    """Return an IPv6 address without the brackets that it has in a URL."""
+    inner = host.removeprefix("[").removesuffix("]")
+    return inner if len(inner) == len(host) - 2 and is_ip(inner) else host

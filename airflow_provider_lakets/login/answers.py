@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lakets.login.gate import SHORTEST_SECRET
 from airflow_provider_lakets.login.rest import RestError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
 
 class Answer:
@@ -18,19 +19,25 @@ class Answer:
     What is absent or null is None, as in Databricks' own clients. What has the wrong type, or a
     character that a terminal would obey, is an error that says where it stands.
 
+    A text that repeats what proves the identity is one, too: names end up in logs.
+
     :param asked: The request, for messages.
     :param body: The object.
+    :param secrets: What proves the identity.
     """
 
-    def __init__(self, asked: str, body: Mapping[str, Any]) -> None:
+    def __init__(self, asked: str, body: Mapping[str, Any], secrets: Collection[str] = ()) -> None:
         self._asked = asked
         self._body = body
+        self._secrets = secrets
 
     def text(self, *path: str) -> str | None:
         """Return a text at a path; None if there is none."""
         found = self._at(path)
         if found is None or found == "":
             return None
+        if any(secret in str(found) for secret in self._secrets if len(secret) >= SHORTEST_SECRET):
+            raise self._broken(path, "free of secrets of the identity")
         if isinstance(found, str) and found.isprintable():
             return found
         raise self._broken(path, "a text without control characters")
@@ -68,7 +75,7 @@ class Answer:
             return []
         if not isinstance(found, dict):
             raise self._broken(path, "an object")
-        inner = Answer(self._asked, found)
+        inner = Answer(self._asked, found, self._secrets)
         return [text for key in found if (text := inner.text(key))]
 
     def items(self, key: str) -> list[Answer]:
@@ -77,7 +84,7 @@ class Answer:
         if found is None:
             return []
         if isinstance(found, list) and all(isinstance(item, dict) for item in found):
-            return [Answer(self._asked, item) for item in found]
+            return [Answer(self._asked, item, self._secrets) for item in found]
         raise self._broken((key,), "a list of objects")
 
     def _at(self, path: tuple[str, ...]) -> Any:

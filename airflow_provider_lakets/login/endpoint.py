@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakebaseResolutionError
-from airflow_provider_lakets.login.fields import is_host
+from airflow_provider_lakets.login.address import is_host
 from airflow_provider_lakets.login.gate import shown
 from airflow_provider_lakets.login.place import HINT, VARIABLE, Place
 from airflow_provider_lakets.login.rest import RestError

@@ -11,18 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_lakets.exceptions import LakebaseSettingError
 from airflow_provider_lakets.login import pasted
-from airflow_provider_lakets.login.address import is_ip
-from airflow_provider_lakets.login.gate import clean_password, shown, shown_host
+from airflow_provider_lakets.login.address import postgres_host
+from airflow_provider_lakets.login.gate import clean_password, shown
+from airflow_provider_lakets.login.place import PLACE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from airflow.sdk import Connection as AirflowConnection
-
 PASTED = "connection_string"
-
-# Names in the extra that say where the database is, other than libpq's.
-PLACE = ("project", "branch", "endpoint", "instance")
 
 # What libpq calls the fields of a connection.
 _FIELDS = {"host": "host", "port": "port", "user": "login", "dbname": "schema"}
@@ -38,10 +34,16 @@ _REFUSED = {
     "replication": "A replication connection runs no SQL of Airflow's.",
 }
 
+# Types of connections whose fields are those of Postgres; a password of another service must not get there.
+_TYPES = (None, "lakebase", "postgres", "postgresql")
+
+# Settings of a Databricks identity, which people look for in the Lakebase connection.
+_OF_IDENTITY = re.compile("client_id|client_secret|token|profile|(azure|service_principal|auth).*")
+
+_SECRET = re.compile("pass|secret|token")  # in the name of a setting
+
 # Texts that people and forms write for "no".
 _OFF = (None, "", False, 0, "0", "false", "False", "no")
-
-_HOST_NAME = re.compile(r"(?!.{254})[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")
 
 
 class Connection(Protocol):
@@ -109,6 +111,7 @@ def read(connection: Connection, ignored: Collection[str]) -> Fields:
     :param ignored: Keys of its extra that are for others.
     """
     conn_label = f"Connection {shown(connection.conn_id)}"
+    _check_type(getattr(connection, "conn_type", None), conn_label)
     extra = read_extra(connection)
     if extra.get("iam") not in _OFF:
         raise LakebaseSettingError(
@@ -116,7 +119,7 @@ def read(connection: Connection, ignored: Collection[str]) -> Fields:
             "out; without a password the login is OAuth, as the Databricks identity."
         )
     fields = {name: getattr(connection, name) for name in ("host", "port", "login", "password", "schema")}
-    fields = {name: value for name, value in fields.items() if value not in (None, "")}
+    fields = {name: value for name, value in fields.items() if not _is_blank(name, value)}
     if isinstance(fields.get("host"), str) and pasted.is_pasted(fields["host"]):
         _merge_pasted(fields, extra, fields.pop("host"), "host", conn_label)
     if PASTED in extra:
@@ -124,12 +127,14 @@ def read(connection: Connection, ignored: Collection[str]) -> Fields:
     for theirs, ours in _FIELDS.items():
         if theirs in extra:
             _merge(fields, {ours: extra.pop(theirs)}, f"{theirs} in its extra", conn_label)
+    if "host" in fields:
+        fields["host"] = text(fields["host"], "host", conn_label)
     place = {name: text(extra.pop(name), name, conn_label) for name in PLACE if name in extra}
     databricks = extra.pop("databricks_conn_id", None)
     settings = {key: value for key, value in extra.items() if key not in ignored}
     return Fields(
         conn_label=conn_label,
-        host=_host(fields["host"], conn_label) if "host" in fields else None,
+        host=postgres_host(fields["host"], conn_label) if "host" in fields else None,
         port=port_number(fields.get("port"), f"{conn_label}: the port"),
         role=text(fields["login"], "login", conn_label) if "login" in fields else None,
         password=clean_password(str(fields["password"]), conn_label) if "password" in fields else None,
@@ -137,21 +142,6 @@ def read(connection: Connection, ignored: Collection[str]) -> Fields:
         databricks_conn_id=text(databricks, "databricks_conn_id", conn_label) if databricks else None,
         place={name: value for name, value in place.items() if value},
         settings=libpq_settings(settings, f"{conn_label}: its extra", conn_label),
-    )
-
-
-def pasted_connection(string: str, conn_id: str) -> AirflowConnection:
-    """
-    Return a connection of a connection string.
-
-    :param string: The string; a password in it is the role's own.
-    :param conn_id: What to call the connection in messages.
-    """
-    from airflow.sdk import Connection as AirflowConnection
-
-    found = pasted.parse(string, conn_id)
-    return AirflowConnection(
-        conn_id=conn_id, conn_type="lakebase", **{**found, "extra": json.dumps(found.get("extra") or {})}
     )
 
 
@@ -168,15 +158,23 @@ def libpq_settings(settings: Mapping[str, Any], where: str, conn_label: str) -> 
     for name, value in settings.items():
         if name in _REFUSED:
             raise LakebaseSettingError(f"{where} sets {name}, which is not taken there. {_REFUSED[name]}")
+        if name not in known and _OF_IDENTITY.fullmatch(name):
+            raise LakebaseSettingError(
+                f"{where} sets {name}, which names a Databricks identity. Put it into a Databricks "
+                "connection, and the id of that one here, as databricks_conn_id."
+            )
         if name not in known:
             close = difflib.get_close_matches(name, [*known - {*_REFUSED}, *PLACE, PASTED], n=1)
             hint = f"Did you mean {close[0]}?" if close else "Take it out."
             raise LakebaseSettingError(f"{where} sets {shown(name)}, which nothing reads. {hint}")
         if isinstance(value, bool):
             value = int(value)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if not isinstance(value, (str, int)):
             raise LakebaseSettingError(
-                f"{where} sets {name} to something of type {type(value).__name__}. Give a text or a number."
+                f"{where} sets {name} to something of type {type(value).__name__}. Give a text or a whole "
+                "number."
             )
         checked[name] = value if isinstance(value, int) else text(value, name, conn_label)
     return checked
@@ -219,8 +217,8 @@ def _merge(mine: dict[str, Any], more: Mapping[str, Any], where: str, conn_label
     for name, value in more.items():
         if name in mine and str(mine[name]) != str(value):
             raise LakebaseSettingError(
-                f"{conn_label} contradicts itself: its {name} is {shown(mine[name])}, but {where} says "
-                f"{shown(value)}. Take one of them out."
+                f"{conn_label} contradicts itself: its {name} is {_shown(name, mine[name])}, but {where} "
+                f"says {_shown(name, value)}. Take one of them out."
             )
         mine[name] = value
 
@@ -231,28 +229,30 @@ def text(value: Any, name: str, conn_label: str) -> str:
     if found is not None and found.isprintable():
         return found
     raise LakebaseSettingError(
-        f"{conn_label}: {name} is {'no text' if found is None else shown(value)}. Give a text without "
+        f"{conn_label}: {name} is {'no text' if found is None else _shown(name, value)}. Give a text without "
         "control characters."
     )
 
 
-def _host(value: Any, conn_label: str) -> str:
-    """Return a Postgres host: a name, an address or a socket, or several with commas between them."""
-    host = text(value, "host", conn_label)
-    scheme, mark, rest = host.partition("://")
-    if mark and scheme.lower() in ("http", "https"):
-        host = rest
-    if is_host(host := host.rstrip("/") or host):
-        return host
-    raise LakebaseSettingError(
-        f"{conn_label}: its host {shown_host(host)} is no host name. Give the name alone, as in "
-        "ep-cool-lake.database.us-west-2.cloud.databricks.com: port, role and password have fields of their "
-        "own. A whole connection string begins with postgresql://."
-    )
+def _check_type(conn_type: str | None, conn_label: str) -> None:
+    """Refuse a connection of another service, and what is no connection string: Airflow reads that as one."""
+    if conn_type == "":
+        raise LakebaseSettingError(
+            f"{conn_label} has no type: what is stored for it is no connection string. Give one that begins "
+            "with lakebase://, or JSON."
+        )
+    if conn_type not in _TYPES:
+        raise LakebaseSettingError(
+            f"{conn_label} is of type {shown(conn_type)}, so its host and password are not those of a "
+            "Lakebase. Name a connection of type lakebase."
+        )
 
 
-def is_host(host: str) -> bool:
-    """Tell whether libpq can take a text for a host, or for several."""
-    return host.isprintable() and all(
-        part.startswith(("/", "@")) or _HOST_NAME.fullmatch(part) or is_ip(part) for part in host.split(",")
-    )
+def _is_blank(name: str, value: Any) -> bool:
+    """Tell whether a field is empty; a password may consist of spaces."""
+    return value in (None, "") or (name != "password" and isinstance(value, str) and not value.strip())
+
+
+def _shown(name: str, value: Any) -> str:
+    """Return the value of a setting for a message, unless it is a secret."""
+    return "'***'" if _SECRET.search(name) else shown(value)

@@ -64,7 +64,9 @@ def check_arguments(
         raise TypeError(f"{hook.__name__} takes one positional argument, {conn_id_name}; name the others.")
     for conn_id in (*args, *(kwargs[name] for name in (conn_id_name,) if name in kwargs)):
         if not isinstance(conn_id, str) or not conn_id.strip():
-            raise ValueError(f"{conn_id_name} is {conn_id!r}. Give the id of an Airflow connection.")
+            raise LakebaseSettingError(
+                f"{conn_id_name} is {conn_id!r}. Give the id of an Airflow connection."
+            )
     return {name: value for name, value in kwargs.items() if name not in known}
 
 

@@ -60,10 +60,12 @@ def login_error(err: Exception, asked: str, *, password: str, is_native: bool) -
     :param is_native: Whether the password was the role's own, rather than a minted credential.
     """
     # libpq indents its guesses ("Is the server running on that host?"): they are left out.
-    lines = [line for line in str(err).removeprefix("connection failed: ").splitlines() if line[:1] != "\t"]
-    words = said(" ".join(lines), [password]).rstrip(".")
+    # With several addresses psycopg lists every failure after the last one.
+    text = str(err).removeprefix("connection failed: ").partition("\nMultiple connection attempts")[0]
+    lines = [line.rstrip(".") for line in text.splitlines() if line[:1] != "\t"]
+    words = said(". ".join(lines), [password]).rstrip(".")
     if not _is_final(err, words):
-        return EndpointAsleepError(f"{asked}, got no answer: {words}.")
+        return EndpointAsleepError(f"{asked}, got no answer: {words}. {_advice_on_silence(words)}")
     kind: type[LakeTSError] = LakebaseCredentialError
     if re.search('database ".*" does not exist', words):
         kind, advice = (
@@ -72,6 +74,12 @@ def login_error(err: Exception, asked: str, *, password: str, is_native: bool) -
         )
     elif re.search('role ".*" does not exist', words):
         advice = "Create the role in Postgres, or name another by login or LAKETS_PG_ROLE."
+    elif "root certificate file" in words:
+        words = words.partition(". Either provide")[0]  # libpq would have the check turned off
+        advice = (
+            "Correct sslrootcert in the extra of the connection, or PGSSLROOTCERT in the environment; "
+            "without both, the operating system's authorities count."
+        )
     elif re.search("SSL|sslmode|certificate", words):
         advice = (
             "Without sslmode the server must prove by its certificate that it is this host (verify-full). "
@@ -88,6 +96,14 @@ def login_error(err: Exception, asked: str, *, password: str, is_native: bool) -
     else:
         advice = "See that the role is this identity's in Postgres, and that the host is this endpoint's."
     return kind(f"{asked}, was refused: {words}. {advice}")
+
+
+def _advice_on_silence(words: str) -> str:
+    if "FATAL:" in words:
+        return "Try again later."
+    if re.search("resolve host|translate host", words):
+        return "Check that the host is spelt right and that this machine can look it up."
+    return "Check that host and port are right and that the endpoint is up."
 
 
 def _is_final(err: Exception, words: str) -> bool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from airflow_provider_lakets.exceptions import LakebaseSettingError
+from airflow_provider_lakets.login.place import PLACE
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
 
 SCHEMES = ("postgresql", "postgres", "lakebase")
 
-_FORM = "postgresql://<role>@<host>/<database>?sslmode=require"
+FORM = "postgresql://<role>@<host>/<database>"
 
 
 def is_pasted(text: str) -> bool:
@@ -29,11 +34,11 @@ def parse(text: str, where: str) -> dict[str, Any]:
     """
     text = text.strip()
     if not text:
-        raise LakebaseSettingError(f"{where} is empty. Give a connection string: {_FORM}")
+        raise LakebaseSettingError(f"{where} is empty. Give a connection string: {FORM}")
     if not is_pasted(text):
         raise LakebaseSettingError(
             f"{where} is no connection string: it does not begin with postgresql:// or lakebase://. "
-            f"Give one of this form, without quotes around it: {_FORM}"
+            f"Give one of this form, without quotes around it: {FORM}"
         )
     try:
         found = _take_apart(text)
@@ -42,10 +47,32 @@ def parse(text: str, where: str) -> dict[str, Any]:
     if found is None:
         # Outside the except: urllib's errors repeat what they could not read, which may be the password.
         raise LakebaseSettingError(
-            f"{where} cannot be read as {_FORM} Write the characters / : ? # @ % [ ] and spaces in a role, a "
+            f"{where} cannot be read as {FORM}. Write the characters / : ? # @ % [ ] and spaces in a role, a "
             "password or a database percent-encoded (@ is %40, / is %2F)."
         )
     return found
+
+
+def pasted_connection(string: str, conn_id: str) -> Connection:
+    """
+    Return a connection of a connection string.
+
+    :param string: The string; a password in it is the role's own.
+    :param conn_id: What to call the connection in messages.
+    """
+    from airflow.sdk import Connection as AirflowConnection
+
+    found = parse(string, conn_id)
+    named = found.get("extra") or {}
+    if not (found.get("host") or any(map(named.get, ("host", *PLACE)))):
+        # The environment's database would be taken without a word.
+        raise LakebaseSettingError(
+            f"{conn_id} names no host. Give a connection string, {FORM} or "
+            "lakebase:///<database>?project=<project>; or none, to use a connection or the environment."
+        )
+    return AirflowConnection(
+        conn_id=conn_id, conn_type="lakebase", **{**found, "extra": json.dumps(found.get("extra") or {})}
+    )
 
 
 def _take_apart(text: str) -> dict[str, Any] | None:

@@ -13,6 +13,9 @@ from airflow_provider_lakets.login.gate import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# Names in the extra of a connection that say where the database is.
+PLACE = ("project", "branch", "endpoint", "instance")
+
 VARIABLE = "LAKETS_LAKEBASE_ENDPOINT"
 HINT = (
     "Name a project, an endpoint (projects/<project>/branches/<branch>/endpoints/<endpoint>) or an instance "

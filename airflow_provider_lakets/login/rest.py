@@ -178,7 +178,9 @@ def _not_answered(asked: str, err: Exception) -> RestError:
         )
     passing = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
     if isinstance(err, passing) and not isinstance(err, requests.exceptions.InvalidURL):
-        return RestError(f"{asked} was not answered ({kind}).")
+        return RestError(
+            f"{asked} was not answered ({kind}). Check that the workspace's host is right and can be reached."
+        )
     if isinstance(err, OSError) and not isinstance(err, requests.RequestException):
         return RestError(
             f"{asked} was not sent: a file of certificates cannot be read ({kind}). Set REQUESTS_CA_BUNDLE "

@@ -65,19 +65,19 @@ class Workspace:
     def _ask(self, method: str, path: str, **options: Any) -> Answer:
         url = f"{self.identity.host}/api/2.0/{quote(path)}"
         try:
-            body = self._ask_once(method, url, options)
+            return self._ask_once(method, url, options)
         except RestError as err:
             if not (err.is_stale and self.identity.forget()):
                 raise
-        else:
-            return Answer(f"{method} {url}", body)
         # The token was withdrawn before its time: prove the identity afresh, once.
-        return Answer(f"{method} {url}", self._ask_once(method, url, options))
+        return self._ask_once(method, url, options)
 
-    def _ask_once(self, method: str, url: str, options: dict[str, Any]) -> dict[str, Any]:
+    def _ask_once(self, method: str, url: str, options: dict[str, Any]) -> Answer:
         identity = self.identity
         proof = Headers(identity.headers(), identity.name, identity.conn_label)
-        return send(identity.session, method, url, secrets=proof.secrets, auth=proof, **options)
+        secrets = [*proof.secrets, *identity.secrets]
+        body = send(identity.session, method, url, secrets=secrets, auth=proof, **options)
+        return Answer(f"{method} {url}", body, secrets)
 
     @contextlib.contextmanager
     def explain_errors(self, what: str, instead: Iterable[Answer] = ()) -> Iterator[None]:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from airflow_provider_lakets.exceptions import LakebaseSettingError, LakeTSError
 from airflow_provider_lakets.hooks.lakebase import LakebaseHook
-from airflow_provider_lakets.login.fields import Fields, pasted_connection, read
+from airflow_provider_lakets.login.fields import Fields, read
+from airflow_provider_lakets.login.pasted import pasted_connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,7 +169,7 @@ def test_extra_that_is_no_object_is_refused_rather_than_left_out(extra: str) -> 
         ({"password": "hunter2"}, "field Password"),
         ({"iam": True}, "asks for iam"),
         ({"iam": "true"}, "asks for iam"),
-        ({"keepalives": [1]}, "Give a text or a number"),
+        ({"keepalives": [1]}, "Give a text or a whole number"),
         ({"project": {"name": "x"}}, "project is no text"),
         ({"project": "a\nb"}, "control characters"),
         ({"port": 0}, "from 1 to 65535"),

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.hooks.lakebase import LakebaseHook
-from airflow_provider_lakets.login.fields import PLACE, libpq_names, pasted_connection
+from airflow_provider_lakets.login.fields import libpq_names
 from airflow_provider_lakets.login.login import Login
+from airflow_provider_lakets.login.pasted import pasted_connection
+from airflow_provider_lakets.login.place import PLACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import socket
@@ -143,6 +144,54 @@ def test_message_of_a_workspace_does_not_steer_the_terminal(
 
     assert "first \\x07second\\u202e" in message
     assert all(text.isprintable() for text in caplog.messages)
+
+
+@pytest.mark.parametrize("secret", ["secret of the client", "token", "basic proof"])
+@pytest.mark.parametrize(
+    ("where", "body"),
+    [
+        ("projects/weather$", '{"status": {"default_branch": "SECRET"}}'),
+        ("projects/weather$", '{"status": {"default_branch": "projects/weather/branches/SECRET"}}'),
+        ("branches/production/endpoints$", '{"endpoints": [{"name": "SECRET"}]}'),
+        ("branches/production/endpoints$", '{"endpoints": [{"name": "x", "status": {"hosts": "SECRET"}}]}'),
+        (
+            "branches/production/endpoints$",
+            '{"endpoints": [{"name": "x", "status": {"endpoint_type": "ENDPOINT_TYPE_READ_WRITE",'
+            ' "current_state": "SECRET"}}]}',
+        ),
+        (
+            "branches/production/endpoints$",
+            '{"endpoints": [{"name": "x", "status": {"endpoint_type": "ENDPOINT_TYPE_READ_WRITE",'
+            ' "hosts": {"host": "SECRET"}}}]}',
+        ),
+        ("projects/weather$", '{"error_code": "SECRET", "message": "SECRET"}'),
+        ("credentials", '{"token": ["SECRET"]}'),
+        ("credentials", '{"token": "\\u200bSECRET"}'),
+    ],
+)
+def test_secret_that_a_workspace_repeats_goes_no_further(
+    principal: ControlPlane,
+    define: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    where: str,
+    body: str,
+    secret: str,
+) -> None:
+    caplog.set_level("DEBUG")
+    token = "sentinel-of-the-token"
+    basic = base64.b64encode(f"{principal.client_id}:{principal.client_secret}".encode()).decode()
+    repeated = {"secret of the client": principal.client_secret, "token": token, "basic proof": basic}[secret]
+    principal.tokens.add(token)
+    principal.faults += [
+        Fault("oidc/v1/token", 200, body=json.dumps({"access_token": token, "expires_in": 3600})),
+        Fault(where, 403 if "error_code" in body else 200, body=body.replace("SECRET", repeated)),
+    ]
+    define(extra={"project": "weather"})
+
+    done, answer = LakebaseHook().test_connection()
+
+    assert not done
+    assert repeated not in refused() + answer + caplog.text
 
 
 def test_answer_without_an_end_is_cut_off(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import sqlalchemy
 
+from airflow_provider_lakets import driver
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.hooks.lakebase import LakebaseHook
 
@@ -71,6 +72,19 @@ def test_copy_from_a_file_that_is_missing_copies_nothing(sky: LakebaseHook, tmp_
     sky.copy_expert("copy sky from  stdin", str(tmp_path / "none.tsv"))
 
     assert sky.get_first("SELECT count(*) FROM sky") == (0,)
+
+
+@pytest.mark.parametrize("statement", ["COPY sky FROM STDIN", "COPY sky TO STDOUT"])
+def test_copy_is_recorded_as_lineage_as_the_postgres_hook_does(
+    sky: LakebaseHook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    recorded: list[dict[str, Any]] = []
+    monkeypatch.setattr(driver, "send_sql_hook_lineage", lambda **what: recorded.append(what))
+
+    sky.copy_expert(statement, str(tmp_path / "sky.tsv"))
+
+    (one,) = recorded
+    assert (one["context"], one["sql"]) == (sky, statement)
 
 
 @pytest.mark.parametrize("way", ["executemany", "fast_executemany"])

@@ -33,7 +33,11 @@ def find_identity(databricks_conn_id: str | None, conn_label: str) -> Identity:
     names = ("DATABRICKS_HOST", "DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET")
     host, client_id, secret = (env.get(name) for name in names)
     # Where more is set than these, which of it counts is the SDK's to say.
-    more = env.get("DATABRICKS_TOKEN") or env.get("DATABRICKS_AUTH_TYPE", "oauth-m2m") != "oauth-m2m"
+    more = (
+        env.get("DATABRICKS_TOKEN")
+        or env.get("DATABRICKS_CONFIG_PROFILE")
+        or env.get("DATABRICKS_AUTH_TYPE", "oauth-m2m") != "oauth-m2m"
+    )
     if host and client_id and secret and not more:
         return ServicePrincipal(conn_label, host, client_id, secret, found="environment")
     return EnvironmentIdentity(conn_label)

@@ -51,6 +51,7 @@ class Identity:
         self.host = workspace_url(host, conn_label)
         self.name = name
         self.role = role
+        self.secrets: list[str] = []  # what proves it, and must not be repeated
         self.session = requests.Session()
         # Plain HTTP is for this machine only, see workspace_url: no proxy of the environment's then.
         self.session.trust_env = self.host.startswith("https:")
@@ -92,7 +93,7 @@ class ServicePrincipal(Identity):
         secret = clean(secret, f"the secret of the {name}", conn_label)
         super().__init__(conn_label, host, name, role=client_id, proxies=proxies)
         self._proof = HTTPBasicAuth(client_id, secret)
-        self._secrets = [secret, basic_proof(client_id, secret)]
+        self.secrets = [secret, basic_proof(client_id, secret)]
         self._token = ""
         self._renew_at = 0.0
         self._lock = threading.Lock()  # the threads of a pool log in side by side
@@ -114,7 +115,7 @@ class ServicePrincipal(Identity):
         url = f"{self.host}/oidc/v1/token"
         try:
             answer = Answer(
-                url, send(self.session, "POST", url, secrets=self._secrets, data=form, auth=self._proof)
+                url, send(self.session, "POST", url, secrets=self.secrets, data=form, auth=self._proof)
             )
         except RestError as err:
             if err.is_transient:

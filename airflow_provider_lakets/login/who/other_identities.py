@@ -47,7 +47,7 @@ class ConnectionIdentity(Identity):
         super().__init__(conn_label, workspace_of(connection), name, proxies=extra.get("proxies"))
         given = {"password": connection.password, "extra.token": extra.get("token")}
         # What is malformed is refused here: the hook's libraries would repeat it in their errors.
-        self._secrets = [
+        self.secrets = [
             clean(value, f"{field} of Databricks connection {shown(conn_id)}", conn_label)
             for field, value in given.items()
             if value
@@ -64,7 +64,7 @@ class ConnectionIdentity(Identity):
                 return {"Authorization": f"Bearer {token}", **self._hook._get_aad_headers()}
             problem = "it has a user name and password, which Databricks no longer takes"
         except Exception as err:
-            problem = f"{type(err).__name__}: {said(err, self._secrets)}"
+            problem = f"{type(err).__name__}: {said(err, self.secrets)}"
         # Raised out here without a cause: the hook's own errors may quote the token they choked on.
         raise LakebaseCredentialError(
             f"{self.conn_label}: the {self.name} has no token: {problem}. Correct that connection; a service "
@@ -81,27 +81,27 @@ class EnvironmentIdentity(Identity):
     """Whatever databricks-sdk finds: variables, a profile, Azure, Google, a notebook. Slow to import."""
 
     def __init__(self, conn_label: str) -> None:
-        self._secrets = _environment_secrets(conn_label)
+        secrets = _environment_secrets(conn_label)
         if host := os.environ.get("DATABRICKS_HOST"):
             workspace_url(host, conn_label)  # before the SDK asks it anything
 
-        self._config = _read_config(conn_label, self._secrets)
-        self._secrets += _config_secrets(self._config, conn_label)
+        self._config = _read_config(conn_label, secrets)
         super().__init__(
             conn_label, str(self._config.host), f"{said(self._config.auth_type)} identity of the environment"
         )
+        self.secrets = [*secrets, *_config_secrets(self._config, conn_label)]
 
     def headers(self) -> dict[str, str]:
         """Return what the SDK sends, renewed by it as needed."""
         try:
             return dict(self._config.authenticate())
         except Exception as err:
-            problem = f"{type(err).__name__}: {said(err, self._secrets)}"
+            problem = f"{type(err).__name__}: {said(err, self.secrets)}"
         raise LakebaseCredentialError(f"{self.conn_label}: the {self.name} has no token: {problem}.")
 
     def forget(self) -> bool:
         """Have the next request ask the SDK anew."""
-        self._config = _read_config(self.conn_label, self._secrets)
+        self._config = _read_config(self.conn_label, self.secrets)
         return True
 
 
@@ -113,7 +113,8 @@ def _read_config(conn_label: str, secrets: list[str]) -> Config:
         config = Config(http_timeout_seconds=30, retry_timeout_seconds=60)
         problem = "" if config.host else "it names no host"
     except Exception as err:
-        problem = said(err, secrets)
+        # Behind the problem the SDK lists all its settings, most of them set here.
+        problem = said(err, secrets).partition(" Config: ")[0].rstrip(".")
     if problem:
         raise LakebaseCredentialError(
             f"{conn_label} has no Databricks identity: {problem}. Set {ENVIRONMENT}, or name a Databricks "
