@@ -274,14 +274,27 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
             )
         )
 
-    def show_tiering_status(self, table_name: str, *, schema_name: str = "public") -> list[FeedStatus]:
-        """Show how far tiering and the change feed are for a table, with whatever policy."""
+    def show_tiering_status(
+        self, table_name: str, *, schema_name: str = "public", wait_again: bool = True
+    ) -> list[FeedStatus]:
+        """
+        Show how far tiering and the change feed are for a table, with whatever policy.
+
+        :param table_name: The table.
+        :param schema_name: Its schema.
+        :param wait_again: Whether to try again where another session has locked it.
+        """
         if self.is_older():
             names = {"schema_name": schema_name, "table_name": table_name}
             doing = f"Looking up the feed of {schema_name}.{table_name}"
             rows = self.query(older.FEED, names, doing=doing)
             return [record(FeedStatus, row) for row in rows]
-        rows = self.call("show_tiering_status", p_table_name=table_name, p_schema_name=schema_name)
+        rows = self.call(
+            "show_tiering_status",
+            repeatable=wait_again,
+            p_table_name=table_name,
+            p_schema_name=schema_name,
+        )
         return [
             record(FeedStatus, {**row, "table": f"{row['schema_name']}.{row['table_name']}"}) for row in rows
         ]

@@ -164,7 +164,7 @@ class LakeTSInventory(LakeTSContract):
 
     def _feed_unless_locked(self, table: ChronoTable) -> list[FeedStatus] | None:
         try:
-            return self.show_tiering_status(table.table_name, schema_name=table.schema_name)
+            return self.show_tiering_status(table.table_name, schema_name=table.schema_name, wait_again=False)
         except LakeTSContendedError:
             return None
 

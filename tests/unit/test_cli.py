@@ -365,11 +365,11 @@ def test_a_table_that_is_locked_is_busy_and_the_others_are_shown(
     with psycopg.connect(lab.conninfo) as holder:
         holder.execute("LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE")
 
-        printed = in_lab("status", "--json").stdout  # after what the hook logs, at the level of these tests
+        printed = in_lab("status", "--json").stdout
         table = in_lab("status").stdout
         doctor = in_lab("doctor", "--wait", "0")
 
-    status = json.loads(printed[printed.index("\n{") :])
+    status = json.loads(printed)
     assert status["busy"] == ["public.metrics"]
     assert [feed["table"] for feed in status["feeds"]] == ["public.other"]
     assert {one["chronotable"] for one in status["health"]} == {"public.metrics", "public.other"}
@@ -386,9 +386,9 @@ def test_after_an_upgrade_install_and_doctor_name_what_is_left_to_do(
     lab.flush()
 
     installed = in_lab("install")
-    told = in_lab("doctor")
+    told = in_lab("doctor", "--wait", "0")
     lab.conn.execute("SELECT lakets.enable_sync('metrics')")
-    mended = in_lab("doctor")
+    mended = in_lab("doctor", "--wait", "0")
 
     assert "LakeTS 0.1.x is replaced by" in installed.stdout
     for output in (said(installed), said(told)):

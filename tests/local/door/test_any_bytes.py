@@ -18,7 +18,7 @@ from airflow_provider_lakets.local.door.gateway import Gateway, RefusedError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
@@ -40,8 +40,11 @@ class Nobody:
 
 
 @pytest.fixture(scope="module")
-def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
-    return server_context(certificate(tmp_path_factory.mktemp("authority"), ["127.0.0.1"]))
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ssl.SSLContext]:
+    gc.collect()
+    gc.freeze()  # the collections below look at what came since: not at all of Airflow, each time
+    yield server_context(certificate(tmp_path_factory.mktemp("authority"), ["127.0.0.1"]))
+    gc.unfreeze()
 
 
 async def send(tls: ssl.SSLContext, attempts: Sequence[Sequence[bytes]], *, read: bool) -> list[Any]:
