@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.grid import Ranges
     from tests.sandbox import Sandbox
 
+
 ENSURE = (
     "SELECT lakets._ensure_partitions(%s, p_range_start => %s::timestamptz, p_range_end => %s::timestamptz)"
 )
@@ -193,38 +194,6 @@ def test_an_interval_changed_back_and_forth_leaves_neither_gap_nor_overlap(db: S
     assert found[0] == (at(2023, 12, 1), at(2023, 12, 30))
 
 
-def test_rows_that_are_there_get_their_chunks_and_far_outliers_too(db: Sandbox) -> None:
-    db.run("CREATE TABLE metrics (ts timestamptz)")
-    db.run(
-        "INSERT INTO metrics VALUES ('2024-01-01+00'), ('2024-06-01+00'), ('1969-07-20 20:17+00'),"
-        " ('9998-12-31+00'), ('0002-01-01+00'), ('infinity'), ('-infinity'), (NULL), ('9999-01-01+00'),"
-        " ('200000-01-01+00'), ('0044-03-15+00 BC'), ('4713-01-01+00 BC'), ('294276-12-31 23:59:59+00')"
-    )
-
-    table_id = db.value("SELECT lakets.create_chronotable('metrics', 'ts', '1 day')")
-
-    starts = db.column("SELECT range_start FROM lakets._chunk_metadata ORDER BY 1")
-    assert starts[:4] == [at(2), at(1969, 7, 20), at(2024), at(2024, 6)]
-    assert starts[-1] == at(9998, 12, 31)
-    assert db.value("SELECT count(*) FROM metrics_default") == 8
-    assert db.value("SELECT lakets._ensure_partitions(%s)", table_id) == 0
-
-
-@pytest.mark.parametrize("interval", ["7 days", "1 month", "100 years"])
-def test_rows_at_the_ends_of_time_do_not_stop_the_job(db: Sandbox, interval: str) -> None:
-    table_id = db.chronotable(interval=interval)
-    db.run(
-        "INSERT INTO metrics (ts) VALUES ('4714-11-24+00 BC'), ('294276-12-31 23:59:59.999999+00'),"
-        " ('0001-01-01+00'), ('9999-12-31 23:59:59+00'), ('infinity')"
-    )
-
-    db.value("SELECT lakets._ensure_partitions(%s)", table_id)
-
-    assert db.value("SELECT lakets._ensure_partitions(%s)", table_id) == 0
-    assert db.value("SELECT count(*) FROM metrics") == 5
-    assert_disjoint(registered(db, table_id))
-
-
 BAD_RANGES = {
     "backwards": ("'2024-02-01+00'", "'2024-01-01+00'", "P0001"),
     "endless": ("'2024-01-01+00'", "'infinity'", "P0001"),
@@ -254,73 +223,6 @@ def test_counts_that_are_null_are_refused(db: Sandbox) -> None:
 def test_an_unknown_table_is_told(db: Sandbox) -> None:
     with db.refused("P0001", "id 4711"):
         db.value("SELECT lakets._ensure_partitions(4711)")
-
-
-def test_rows_outside_every_chunk_are_kept_and_reported(db: Sandbox) -> None:
-    db.chronotable()
-
-    db.run("INSERT INTO metrics (ts) VALUES ('2001-01-01'), ('infinity'), (NULL), (now())")
-
-    assert db.value("SELECT count(*) FROM metrics") == 4
-    reported = db.value(
-        "SELECT metric_value FROM lakets.lakets_metrics() WHERE metric_name = 'lakets_rows_outside_chunks'"
-    )
-    assert reported == 3
-
-
-def test_rows_outside_move_into_chunks_as_they_are(db: Sandbox) -> None:
-    table_id = db.chronotable(
-        "id int GENERATED ALWAYS AS IDENTITY, ts timestamptz, v numeric,"
-        " w numeric GENERATED ALWAYS AS (v * 2) STORED",
-        synced=True,
-    )
-    db.run(
-        "INSERT INTO metrics (ts, v) SELECT '2001-01-01'::timestamptz + n * interval '6 hours', n"
-        " FROM generate_series(1, 20) AS n"
-    )
-    before = db.run("TABLE metrics ORDER BY id")
-
-    made = db.value("SELECT lakets._ensure_partitions(%s)", table_id)
-
-    assert made == 6
-    assert db.value("SELECT count(*) FROM metrics_default") == 0
-    assert db.run("TABLE metrics ORDER BY id") == before
-    assert db.mirror_difference() == []
-
-
-def test_no_trigger_fires_for_rows_that_move(db: Sandbox) -> None:
-    table_id = db.chronotable(synced=True)
-    db.run(
-        "CREATE TABLE note (event text); CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN INSERT INTO note VALUES (TG_OP); RETURN NULL; END $$;"
-        " CREATE TRIGGER a BEFORE DELETE ON metrics FOR EACH ROW EXECUTE FUNCTION noted();"
-        " CREATE TRIGGER b AFTER INSERT OR DELETE ON metrics FOR EACH ROW EXECUTE FUNCTION noted();"
-        " CREATE TRIGGER c AFTER DELETE ON metrics FOR EACH STATEMENT EXECUTE FUNCTION noted();"
-        " ALTER TABLE metrics ENABLE ALWAYS TRIGGER a; ALTER TABLE metrics DISABLE TRIGGER b"
-    )
-    db.run("INSERT INTO metrics (ts) VALUES ('2001-01-01')")
-    states = "SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'metrics_default'::regclass ORDER BY 1"
-    before, logged = db.run(states), db.value("SELECT count(*) FROM lakets._change_log")
-
-    assert db.value("SELECT lakets._ensure_partitions(%s)", table_id) == 1
-
-    assert db.value("SELECT count(*) FROM metrics_default") == 0
-    assert db.run("TABLE note") == []
-    assert db.run(states) == before
-    assert db.value("SELECT count(*) FROM lakets._change_log") == logged
-
-
-def test_many_rows_outside_are_taken_in_by_and_by(db: Sandbox) -> None:
-    table_id = db.chronotable()
-    db.run(
-        "INSERT INTO metrics (ts) SELECT '2001-01-01'::timestamptz + n * interval '1 day'"
-        " FROM generate_series(1, 130) AS n"
-    )
-
-    made = [db.value("SELECT lakets._ensure_partitions(%s)", table_id) for _ in range(3)]
-
-    assert made == [100, 30, 0]
-    assert db.value("SELECT count(*) FROM metrics_default") == 0
 
 
 def test_a_dropped_range_is_never_made_again(db: Sandbox) -> None:
@@ -467,8 +369,14 @@ def test_nothing_due_costs_little_with_five_thousand_chunks(db: Sandbox) -> None
 
 
 INTERVALS = ["1 hour", "5 hours", "1 day", "7 days", "1 month", "1 year"]
+
+
 moments = st.integers(0, 60 * 24).map(lambda hours: at(2024, 1, 25) + timedelta(hours=hours))
+
+
 batches = st.sampled_from([None, 1, 3])
+
+
 steps = st.tuples(st.sampled_from(INTERVALS), moments, st.integers(1, 240), batches, st.booleans())
 
 

@@ -1,0 +1,306 @@
+"""The last value cache outlives changes of its table, other roles, and an install."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from airflow_provider_lakets.engine import install_script
+from tests.sandbox import Sandbox
+
+NOON = "'2026-01-01 12:00+00'::timestamptz"
+
+
+ENABLE = "SELECT lakets.enable_lvc('metrics', '{device}', '{value}')"
+
+
+CACHE = "SELECT device, value FROM _lvc_metrics ORDER BY device"
+
+
+@pytest.fixture
+def metrics(db: Sandbox) -> Sandbox:
+    """Make a ChronoTable with a cache of each device's newest value."""
+    db.run("SET LOCAL timezone = 'UTC'")
+    db.chronotable("ts timestamptz, device text, value float8")
+    db.run(ENABLE)
+    return db
+
+
+def write(db: Sandbox, *rows: tuple[int, str | None, float | None]) -> None:
+    """Insert rows of a minute, a device and a value, in one statement."""
+    values = ", ".join(
+        f"({NOON} + interval '{minute} min', {psycopg.sql.quote(device) if device else 'NULL'}, {value})"
+        for minute, device, value in rows
+    )
+    db.run(f"INSERT INTO metrics VALUES {values}".replace("None", "NULL"))
+
+
+def cached(db: Sandbox) -> dict[str, float | None]:
+    return dict(db.run(CACHE))
+
+
+# How it goes
+
+
+def test_disabled_it_leaves_nothing_behind(metrics: Sandbox) -> None:
+    before = (
+        "SELECT proname FROM pg_proc WHERE proname LIKE '\\_lvc\\_%%' AND prorettype = 'trigger'::regtype"
+    )
+    assert metrics.column(before) != []
+
+    metrics.run("SELECT lakets.disable_lvc('metrics')")
+
+    assert metrics.column(before) == []
+    assert metrics.value("SELECT to_regclass('_lvc_metrics')") is None
+    assert metrics.value("SELECT count(*) FROM lakets._lvc_registry") == 0
+    assert metrics.column("SELECT tgname FROM pg_trigger WHERE tgname LIKE 'trg_lakets_lvc%%'") == []
+    write(metrics, (0, "a", 1))
+    metrics.run(ENABLE)
+    assert cached(metrics) == {"a": 1}
+
+
+def test_it_goes_with_its_table(metrics: Sandbox) -> None:
+    metrics.run("SELECT lakets.drop_chronotable('metrics')")
+
+    assert metrics.value("SELECT to_regclass('_lvc_metrics')") is None
+    assert metrics.value("SELECT count(*) FROM lakets._lvc_registry") == 0
+    assert metrics.column("SELECT proname FROM pg_proc WHERE proname ~ '^_lvc_[0-9]'") == []
+
+
+def test_it_stays_as_a_table_where_its_table_is_forgotten(metrics: Sandbox) -> None:
+    write(metrics, (0, "a", 1))
+    metrics.run("DROP TABLE metrics")
+
+    metrics.run("SELECT lakets.forget_chronotable('metrics')")
+
+    assert cached(metrics) == {"a": 1}
+    assert metrics.column("SELECT proname FROM pg_proc WHERE proname ~ '^_lvc_[0-9]'") == []
+
+
+# What is done to the table, and to its columns
+
+
+def test_a_renamed_table_keeps_its_cache(metrics: Sandbox) -> None:
+    metrics.run("ALTER TABLE metrics RENAME TO readings")
+    metrics.run(f"INSERT INTO readings VALUES ({NOON}, 'a', 1)")
+
+    assert metrics.run(
+        "SELECT d, v FROM lakets.latest_values('readings') AS t (d text, v float8, at timestamptz)"
+    ) == [("a", 1)]
+    metrics.run("SELECT lakets.disable_lvc('readings')")
+    assert metrics.value("SELECT to_regclass('_lvc_metrics')") is None
+
+
+def test_a_renamed_schema_is_reported_and_followed_by_the_next_job(db: Sandbox) -> None:
+    db.chronotable("ts timestamptz, device text, value float8", schema="here")
+    db.run("SELECT lakets.enable_lvc('metrics', '{device}', '{value}', 'here')")
+    db.run("ALTER SCHEMA here RENAME TO there")
+    db.run(f"INSERT INTO there.metrics VALUES ({NOON}, 'a', 1)")
+    assert db.column("SELECT enabled FROM lakets.lvc_stats()") == [False]
+
+    db.run("SELECT lakets._ensure_partitions(id) FROM lakets._chronotable_registry")
+    db.run(f"INSERT INTO there.metrics VALUES ({NOON}, 'b', 2)")
+
+    assert db.run("SELECT device, value FROM there._lvc_metrics ORDER BY 1") == [("a", 1), ("b", 2)]
+    assert db.column("SELECT enabled FROM lakets.lvc_stats()") == [True]
+
+
+CHANGES = {
+    "value renamed": ("ALTER TABLE metrics RENAME value TO reading", "value"),
+    "key renamed": ("ALTER TABLE metrics RENAME device TO sensor", "device"),
+    "value dropped": ("ALTER TABLE metrics DROP COLUMN value", "value"),
+    "key dropped": ("ALTER TABLE metrics DROP COLUMN device", "device"),
+    "type changed": ("ALTER TABLE metrics ALTER value TYPE numeric", "value"),
+    "swapped": (
+        "ALTER TABLE metrics RENAME device TO x; ALTER TABLE metrics RENAME value TO device;"
+        " ALTER TABLE metrics RENAME x TO value",
+        "device, value",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "columns"), CHANGES.values(), ids=list(CHANGES))
+def test_a_change_of_cached_columns_stops_no_writer_and_leaves_no_old_value(
+    metrics: Sandbox, change: str, columns: str
+) -> None:
+    write(metrics, (0, "a", 1))
+    for statement in change.split("; "):
+        metrics.run(statement)
+    warned: list[str] = []
+    metrics.conn.add_notice_handler(lambda notice: warned.append(str(notice.message_primary)))
+    metrics.run("SET LOCAL client_min_messages = warning")
+
+    for _ in range(2):
+        metrics.run(f"INSERT INTO metrics (ts) VALUES ({NOON} + interval '1 hour')")
+
+    assert metrics.value("SELECT count(*) FROM metrics") == 3
+    assert metrics.value("SELECT count(*) FROM _lvc_metrics") == 0
+    assert len(warned) == 1
+    assert "is emptied" in warned[0]
+    assert metrics.column("SELECT enabled FROM lakets.lvc_stats()") == [False]
+    with metrics.refused("P0001", f"dropped, renamed or changed: {columns}"):
+        metrics.run("SELECT * FROM lakets.latest_values('metrics') AS t (a int)")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE metrics ADD COLUMN more int DEFAULT 7",
+        "ALTER TABLE metrics DROP COLUMN spare",
+        "ALTER TABLE metrics ALTER spare TYPE bigint",
+        "ALTER TABLE metrics RENAME spare TO other",
+    ],
+)
+def test_a_change_of_other_columns_changes_nothing(db: Sandbox, change: str) -> None:
+    db.chronotable("spare int, ts timestamptz, device text, value float8")
+    db.run(ENABLE)
+    insert = f"INSERT INTO metrics (ts, device, value) VALUES ({NOON}, 'a', %s)"
+    db.run(insert, 1)
+
+    db.run(change)
+    db.run(insert, 2)
+
+    assert cached(db) == {"a": 2}
+    assert db.column("SELECT enabled FROM lakets.lvc_stats()") == [True]
+
+
+def test_a_cache_that_was_dropped_stops_no_writer(metrics: Sandbox) -> None:
+    metrics.run("DROP TABLE _lvc_metrics")
+
+    write(metrics, (0, "a", 1))
+
+    with metrics.refused("P0001", "_lvc_metrics does not exist"):
+        metrics.run("SELECT * FROM lakets.latest_values('metrics') AS t (a int)")
+    metrics.run("SELECT lakets.disable_lvc('metrics')")
+
+
+def test_disabled_triggers_are_reported(metrics: Sandbox) -> None:
+    metrics.run("ALTER TABLE metrics DISABLE TRIGGER trg_lakets_lvc")
+
+    assert metrics.column("SELECT enabled FROM lakets.lvc_stats()") == [False]
+
+
+# Rights
+
+
+@pytest.fixture
+def roles(metrics: Sandbox) -> Sandbox:
+    metrics.run("CREATE ROLE lvc_owner; CREATE ROLE lvc_writer; CREATE ROLE lvc_reader")
+    metrics.run(
+        "GRANT CREATE ON SCHEMA public, lakets, lakets_cdf TO lvc_owner;"
+        "GRANT USAGE ON SCHEMA lakets, lakets_cdf TO lvc_owner"
+    )
+    metrics.run("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO lvc_owner")
+    metrics.run("SET LOCAL ROLE lvc_owner")
+    metrics.run("CREATE TABLE theirs (ts timestamptz, device text, value float8)")
+    metrics.run("SELECT lakets.create_chronotable('theirs', 'ts', '1 day')")
+    metrics.run("SELECT lakets.enable_lvc('theirs', '{device}', '{value}')")
+    metrics.run("GRANT INSERT ON theirs TO lvc_writer")
+    metrics.run("RESET ROLE")
+    return metrics
+
+
+def test_a_writer_needs_no_right_on_the_cache_and_has_none(roles: Sandbox) -> None:
+    roles.run("SET LOCAL ROLE lvc_writer")
+    roles.run(f"INSERT INTO theirs VALUES ({NOON}, 'a', 1)")
+    for statement in (
+        "SELECT * FROM _lvc_theirs",
+        "UPDATE _lvc_theirs SET value = 0",
+        "DELETE FROM _lvc_theirs",
+    ):
+        with roles.refused("insufficient_privilege"):
+            roles.run(statement)
+    roles.run("RESET ROLE")
+
+    assert roles.run("SELECT device, value FROM _lvc_theirs") == [("a", 1)]
+
+
+def test_nobody_else_can_put_the_trigger_on_a_table_of_their_own(roles: Sandbox) -> None:
+    function = roles.value(
+        "SELECT tgfoid::regprocedure::text FROM pg_trigger WHERE tgrelid = 'theirs'::regclass"
+        " AND tgname = 'trg_lakets_lvc'"
+    )
+    roles.run("GRANT CREATE ON SCHEMA public TO lvc_writer; GRANT USAGE ON SCHEMA lakets TO lvc_writer")
+    roles.run("SET LOCAL ROLE lvc_writer")
+    roles.run("CREATE TABLE forged (ts timestamptz, device text, value float8)")
+
+    with roles.refused("insufficient_privilege", "permission denied for function"):
+        roles.run(
+            "CREATE TRIGGER t AFTER INSERT ON forged REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT"
+            f" EXECUTE FUNCTION {function}"
+        )
+
+
+def test_a_reader_needs_what_is_documented(roles: Sandbox) -> None:
+    latest = "SELECT * FROM lakets.latest_values('theirs') AS t (d text, v float8, at timestamptz)"
+    roles.run("GRANT USAGE ON SCHEMA lakets TO lvc_reader")
+    roles.run("GRANT SELECT ON lakets._chronotable_registry, lakets._lvc_registry TO lvc_reader")
+    roles.run("SET LOCAL ROLE lvc_reader")
+    with roles.refused("insufficient_privilege", "_lvc_theirs"):
+        roles.run(latest)
+    assert (None,) in roles.run("SELECT cached_series FROM lakets.lvc_stats()")
+    roles.run("RESET ROLE")
+    roles.run("GRANT SELECT ON _lvc_theirs TO lvc_reader")
+    roles.run("SET LOCAL ROLE lvc_reader")
+
+    assert roles.run(latest) == []
+    roles.run("RESET ROLE")
+
+
+def test_a_row_that_replication_applies_is_cached(metrics: Sandbox) -> None:
+    metrics.run("SET LOCAL session_replication_role = replica")
+    write(metrics, (0, "a", 1))
+
+    assert cached(metrics) == {"a": 1}
+
+
+# Installing again, and elsewhere
+
+
+def test_an_install_keeps_the_cache_alive(conn: psycopg.Connection) -> None:
+    db = Sandbox(conn)
+    db.chronotable("ts timestamptz, device text, value float8")
+    db.run(ENABLE)
+    write(db, (0, "a", 1), (0, "b", 1))
+    db.run("DELETE FROM metrics")
+
+    conn.execute(install_script().encode())
+    write(db, (1, "a", 2))
+
+    assert cached(db) == {"a": 2, "b": 1}
+
+
+def test_a_cache_of_0_1_3_is_filled_with_the_times_of_its_rows(conn: psycopg.Connection) -> None:
+    db = Sandbox(conn)
+    db.chronotable("ts timestamptz, device text, value float8")
+    write(db, (0, "a", 1), (5, "a", 2), (5, "c", 7))
+    # As 0.1.3 leaves it: the time of the write, the value of a row that came late, and of one that is gone.
+    db.run(
+        "CREATE TABLE _lvc_metrics (device text NOT NULL, value float8,"
+        " last_updated timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (device));"
+        "INSERT INTO _lvc_metrics VALUES ('a', 1, '2026-02-01+00'), ('gone', 5, '2026-02-01+00');"
+        "INSERT INTO lakets._lvc_registry (chronotable_id, cache_table_name, key_columns, value_columns)"
+        " SELECT id, '_lvc_metrics', '{device}', '{value}' FROM lakets._chronotable_registry"
+    )
+
+    conn.execute(install_script().encode())
+    write(db, (6, "a", 3))
+
+    assert cached(db) == {"a": 3, "c": 7, "gone": 5}
+
+
+def test_a_restored_cache_is_kept(conn: psycopg.Connection) -> None:
+    db = Sandbox(conn)
+    db.chronotable("ts timestamptz, device text, value float8")
+    db.run(ENABLE)
+    # A restore gives the table another number than the one that the function was written for.
+    name, body = db.run("SELECT proname, prosrc FROM pg_proc WHERE proname ~ '^_lvc_[0-9]+$'")[0]
+    body = body.replace(str(db.value("SELECT 'metrics'::regclass::oid::int")), "1")
+    db.run(
+        f"CREATE OR REPLACE FUNCTION lakets.{name}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER"
+        f" SET search_path = pg_catalog, pg_temp AS $body$ {body.lstrip()} $body$"
+    )
+
+    write(db, (0, "a", 1))
+
+    assert cached(db) == {"a": 1}
