@@ -15,6 +15,30 @@
 -- type of time: {time} in the text below. The functions have no SET clause, which would cost more per row
 -- than they do, and which would read names in a value (regclass) under another search_path than it wrote
 -- them; they qualify every name instead.
+
+-- Does a value's text, as this session writes it, give the same value when it is read? DateStyle SQL, Postgres and German
+-- write the time zone by an abbreviation that may be read as another zone, and below 1 extra_float_digits leaves digits
+-- out. Asked once a group. Inlined: no SET.
+CREATE OR REPLACE FUNCTION lakets._writes_exactly() RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT pg_catalog.starts_with(pg_catalog.current_setting('datestyle'), 'ISO')
+        AND CAST(pg_catalog.current_setting('extra_float_digits') AS integer) OPERATOR(pg_catalog.>) 0
+$$;
+
+-- Such a text where the session does not write it. The caller's search_path stays, as above.
+CREATE OR REPLACE FUNCTION lakets._exact_value(
+    p_value anyelement
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET datestyle = 'ISO, YMD'
+    SET extra_float_digits = 1
+AS $$
+BEGIN
+    RETURN CAST(p_value AS pg_catalog.text);
+END;
+$$;
+
 DO $install$
 DECLARE
     v_time  text;
@@ -24,6 +48,10 @@ BEGIN
         IF pg_catalog.to_regtype('lakets._sample_' || v_time) IS NULL THEN
             EXECUTE pg_catalog.format(
                 'CREATE TYPE lakets._sample_%1$s AS (at pg_catalog.%1$s, value pg_catalog.text)', v_time);
+        END IF;
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS att JOIN pg_catalog.pg_class AS cls ON cls.oid = att.attrelid
+                        WHERE cls.reltype = pg_catalog.to_regtype('lakets._sample_' || v_time) AND att.attname = 'is_plain') THEN
+            EXECUTE pg_catalog.format('ALTER TYPE lakets._sample_%s ADD ATTRIBUTE is_plain boolean', v_time);  -- _writes_exactly
         END IF;
         EXECUTE pg_catalog.replace($template$
 
@@ -38,7 +66,9 @@ AS $$
 BEGIN
     RETURN CASE
         WHEN p_time IS NULL OR p_time OPERATOR(pg_catalog.>=) p_state.at THEN p_state
-        ELSE ROW(p_time, p_value)::lakets._sample_{time}
+        WHEN p_state.is_plain OR p_state.at IS NULL AND lakets._writes_exactly()
+            THEN ROW(p_time, p_value, true)::lakets._sample_{time}
+        ELSE ROW(p_time, lakets._exact_value(p_value), false)::lakets._sample_{time}
     END;
 END;
 $$;
@@ -54,7 +84,9 @@ AS $$
 BEGIN
     RETURN CASE
         WHEN p_time IS NULL OR p_time OPERATOR(pg_catalog.<=) p_state.at THEN p_state
-        ELSE ROW(p_time, p_value)::lakets._sample_{time}
+        WHEN p_state.is_plain OR p_state.at IS NULL AND lakets._writes_exactly()
+            THEN ROW(p_time, p_value, true)::lakets._sample_{time}
+        ELSE ROW(p_time, lakets._exact_value(p_value), false)::lakets._sample_{time}
     END;
 END;
 $$;

@@ -74,6 +74,10 @@ BEGIN
                      first_at pg_catalog.%1$s, first_value pg_catalog.text,
                      last_at  pg_catalog.%1$s, last_value  pg_catalog.text)', v_time);
         END IF;
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS att JOIN pg_catalog.pg_class AS cls ON cls.oid = att.attrelid
+                        WHERE cls.reltype = pg_catalog.to_regtype('lakets._span_' || v_time) AND att.attname = 'is_plain') THEN
+            EXECUTE pg_catalog.format('ALTER TYPE lakets._span_%s ADD ATTRIBUTE is_plain boolean', v_time);  -- _writes_exactly
+        END IF;
         EXECUTE pg_catalog.replace($template$
 
 -- Transition of delta_agg: widen the span to this row. STRICT skips rows without value or time.
@@ -85,26 +89,29 @@ CREATE OR REPLACE FUNCTION lakets._delta_step(
 ) RETURNS lakets._span_{time}
     LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
 AS $$
+DECLARE
+    v_is_plain boolean;
+    v_value    text;
 BEGIN
-    RETURN CASE
-        WHEN p_time OPERATOR(pg_catalog.>) p_state.first_at AND p_time OPERATOR(pg_catalog.<) p_state.last_at
-            THEN p_state
-        ELSE ROW(
-            least(p_state.first_at, p_time),
-            CASE
-                WHEN p_time OPERATOR(pg_catalog.>) p_state.first_at THEN p_state.first_value
-                WHEN p_time OPERATOR(pg_catalog.=) p_state.first_at THEN
-                    least(p_state.first_value, CAST(p_value AS pg_catalog.text) COLLATE pg_catalog."C")
-                ELSE CAST(p_value AS pg_catalog.text)
-            END,
-            greatest(p_state.last_at, p_time),
-            CASE
-                WHEN p_time OPERATOR(pg_catalog.<) p_state.last_at THEN p_state.last_value
-                WHEN p_time OPERATOR(pg_catalog.=) p_state.last_at THEN
-                    greatest(p_state.last_value, CAST(p_value AS pg_catalog.text) COLLATE pg_catalog."C")
-                ELSE CAST(p_value AS pg_catalog.text)
-            END)::lakets._span_{time}
-    END;
+    IF p_time OPERATOR(pg_catalog.>) p_state.first_at AND p_time OPERATOR(pg_catalog.<) p_state.last_at THEN
+        RETURN p_state;
+    END IF;
+    v_is_plain := coalesce(p_state.is_plain, lakets._writes_exactly());
+    v_value := CASE WHEN v_is_plain THEN CAST(p_value AS pg_catalog.text) ELSE lakets._exact_value(p_value) END;
+    RETURN ROW(
+        least(p_state.first_at, p_time),
+        CASE
+            WHEN p_time OPERATOR(pg_catalog.>) p_state.first_at THEN p_state.first_value
+            WHEN p_time OPERATOR(pg_catalog.=) p_state.first_at THEN least(p_state.first_value, v_value COLLATE pg_catalog."C")
+            ELSE v_value
+        END,
+        greatest(p_state.last_at, p_time),
+        CASE
+            WHEN p_time OPERATOR(pg_catalog.<) p_state.last_at THEN p_state.last_value
+            WHEN p_time OPERATOR(pg_catalog.=) p_state.last_at THEN greatest(p_state.last_value, v_value COLLATE pg_catalog."C")
+            ELSE v_value
+        END,
+        v_is_plain)::lakets._span_{time};
 END;
 $$;
 
@@ -142,7 +149,7 @@ $$;
 CREATE OR REPLACE AGGREGATE lakets.delta_agg(p_value anyelement, p_time pg_catalog.{time}) (
     SFUNC = lakets._delta_step,
     STYPE = lakets._span_{time},
-    INITCOND = '(,,,)',
+    INITCOND = '(,,,,)',
     COMBINEFUNC = lakets._delta_merge,
     FINALFUNC = lakets._delta_value,
     FINALFUNC_EXTRA,

@@ -141,6 +141,8 @@ CREATE OR REPLACE FUNCTION lakets._table_trimmings(
 ) RETURNS TABLE (phase integer, statement text)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
+    -- Constants in indexes, policies and triggers are written so that they are read as the same values.
+    SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET extra_float_digits = 1
 AS $$
     WITH target AS (
         SELECT cls.*, format('%I.%I', nsp.nspname, cls.relname) AS full_name

@@ -9,7 +9,9 @@ CREATE OR REPLACE FUNCTION lakets._unregister(
 AS $$
 BEGIN
     DELETE FROM lakets._change_log AS log WHERE log.chronotable_id = p_table.id;
-    -- 0.1.x may lack the foreign keys that do this.
+    -- 0.1.x may lack the foreign keys that do this, and in a session of replication they do not.
+    DELETE FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = p_table.id;
+    DELETE FROM lakets._mirror_check AS chk WHERE chk.chronotable_id = p_table.id;
     DELETE FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = p_table.id;
     DELETE FROM lakets._policy_registry AS pol WHERE pol.chronotable_id = p_table.id;
     DELETE FROM lakets._chronotable_registry AS reg WHERE reg.id = p_table.id;
@@ -192,7 +194,7 @@ BEGIN
     DELETE FROM lakets._mirror_gap AS gap WHERE gap.shadow = lakets._shadow_relation(v_table.shadow_table_name);
     FOREACH v_rollup IN ARRAY lakets._rollups_of(v_table.id) LOOP
         EXECUTE format('DROP FUNCTION IF EXISTS %s', lakets._fill_function(v_rollup));
-        DELETE FROM lakets._rollup_registry AS reg WHERE reg.name = v_rollup;
+        PERFORM lakets._unregister_rollup(v_rollup);
     END LOOP;
     PERFORM lakets._drop_mirror('chronotable', v_table.id, NULL);
     PERFORM lakets._untrack_lvc(v_table);

@@ -113,6 +113,7 @@ CREATE OR REPLACE FUNCTION lakets._insert_objects(
 ) RETURNS integer
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
+    SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'  -- how the texts in the objects are read
 AS $$
 DECLARE
     v_unknown text := (SELECT key FROM unnest(p_keys) AS key
@@ -135,7 +136,7 @@ END;
 $$;
 
 -- Insert an array of JSON objects, and return how many. Keys are columns; a column that an object does not name takes its
--- default. One statement for all objects that name the same columns: usually one.
+-- default. Times without a zone are of UTC. One statement for all objects that name the same columns: usually one.
 CREATE OR REPLACE FUNCTION lakets.ingest_batch(
     p_table_name  text,
     p_data        jsonb,

@@ -38,7 +38,7 @@ BEGIN
     RETURN QUERY
         SELECT chunk.id, chunk.chunk_name, chunk.range_start, chunk.range_end
           FROM lakets._chunk_metadata AS chunk
-         WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'active' AND chunk.range_end <= now() - v_after
+         WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'active' AND chunk.range_end <= lakets._shift(now(), v_after, -1)
          ORDER BY chunk.range_start;
 END;
 $$;

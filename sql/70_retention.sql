@@ -91,7 +91,7 @@ CREATE OR REPLACE FUNCTION lakets._expired_chunks(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_horizon timestamptz := now() - lakets._drop_after(p_table.id);
+    v_horizon timestamptz := lakets._shift(now(), lakets._drop_after(p_table.id), -1);
 BEGIN
     RETURN ARRAY(
         SELECT chunk.id

@@ -11,13 +11,14 @@ CREATE OR REPLACE FUNCTION lakets._check_one_query(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_query  text := regexp_replace(p_query, '[\s;]+$', '');
     v_cursor refcursor;
 BEGIN
     IF coalesce(p_query, '') ~ '^[\s;]*$' THEN
         RAISE invalid_cursor_definition;
     END IF;
-    PERFORM set_config('search_path', p_search_path, true);
-    OPEN v_cursor FOR EXECUTE regexp_replace(p_query, '[\s;]+$', '');  -- Postgres opens a cursor for one query only, and reads nothing yet
+    PERFORM set_config('search_path', p_search_path, true);  -- from here on names are those of the caller
+    OPEN v_cursor FOR EXECUTE v_query;  -- Postgres opens a cursor for one query only, and reads nothing yet
     CLOSE v_cursor;
 EXCEPTION WHEN invalid_cursor_definition THEN
     RAISE EXCEPTION 'The query of RollUp % is not one SELECT.', p_name
@@ -76,13 +77,13 @@ CREATE OR REPLACE FUNCTION lakets._read_query(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_view  text := format('lakets.%I', '_definition_' || pg_current_xact_id());
-    v_query text := regexp_replace(p_query, '[\s;]+$', '');
-    v_tree  text;
+    v_view   text := format('lakets.%I', '_definition_' || pg_current_xact_id());
+    v_create text := format('CREATE VIEW %s AS %s', v_view, regexp_replace(p_query, '[\s;]+$', ''));
+    v_tree   text;
 BEGIN
     PERFORM set_config('search_path', p_search_path, true);
-    EXECUTE format('CREATE VIEW %s AS %s', v_view, v_query);
-    PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
+    EXECUTE v_create;  -- names are those of the caller here
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     query := lakets._view_query(v_view::regclass);
     SELECT rule.ev_action::text INTO v_tree FROM pg_rewrite AS rule WHERE rule.ev_class = v_view::regclass;
     SELECT jsonb_agg(jsonb_build_object('column', att.attname, 'type', format_type(att.atttypid, att.atttypmod)) ORDER BY att.attnum)

@@ -152,7 +152,7 @@ BEGIN
         RETURN false;
     END IF;
     v_rollup := lakets._rollup(p_name);
-    IF NOT p_force AND v_rollup.last_refreshed_at + v_rollup.refresh_lag > clock_timestamp() THEN
+    IF NOT p_force AND lakets._shift(v_rollup.last_refreshed_at, v_rollup.refresh_lag) > clock_timestamp() THEN
         RETURN false;
     END IF;
     PERFORM lakets._mend_rollup_mirror(v_rollup);

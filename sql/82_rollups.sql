@@ -304,6 +304,21 @@ BEGIN
 END;
 $$;
 
+-- Remove what the registries hold of a RollUp. Its marks go by themselves, but for a session of replication, in which no
+-- foreign key does anything.
+CREATE OR REPLACE FUNCTION lakets._unregister_rollup(
+    p_name text
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    DELETE FROM lakets._rollup_invalidation_log AS mark
+     WHERE mark.rollup_id IN (SELECT reg.id FROM lakets._rollup_registry AS reg WHERE reg.name = p_name);
+    DELETE FROM lakets._rollup_registry AS reg WHERE reg.name = p_name;
+END;
+$$;
+
 -- Drop a RollUp, its table, view and shadow. Refused while other RollUps read it. A table that has another name now, and one
 -- that took its place, stay.
 CREATE OR REPLACE FUNCTION lakets.drop_rollup(
@@ -338,7 +353,7 @@ BEGIN
         PERFORM lakets._untrack_rollup(cls.oid) FROM pg_class AS cls WHERE cls.oid = v_rollup.relation AND v_rollup.cluster = lakets._here();
     END IF;
     PERFORM lakets._drop_mirror('rollup', v_rollup.id, v_rollup.shadow_table_name);
-    DELETE FROM lakets._rollup_registry AS reg WHERE reg.id = v_rollup.id;
+    PERFORM lakets._unregister_rollup(p_name);
 END;
 $$;
 

@@ -9,24 +9,29 @@ CREATE OR REPLACE FUNCTION lakets._alert_check(
 ) RETURNS TABLE (alert_name text, severity text, fired_at timestamptz, alert_data jsonb)
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
+    SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET extra_float_digits = 1
 AS $$
+DECLARE
+    -- A newline, since the query may end in a comment.
+    v_query text := format(E'SELECT pg_catalog.to_jsonb(alert) FROM (%s\n) AS alert', rtrim(p_query, E' \t\r\n;'));
 BEGIN
     IF p_query IS NULL OR btrim(p_query, E' \t\r\n;') = '' THEN
         RAISE EXCEPTION 'Alert % has no query.', coalesce(p_name, 'NULL')
             USING HINT = 'Pass one SELECT; each of its rows is an alert.';
     END IF;
-    PERFORM set_config('search_path', p_search_path, true);
     alert_name := p_name;
     severity := coalesce(p_severity, 'warning');
     fired_at := now();
+    PERFORM set_config('search_path', p_search_path, true);  -- from here on names are those of the caller
     -- A loop opens a cursor, which one query can be and several cannot.
-    FOR alert_data IN EXECUTE format(E'SELECT pg_catalog.to_jsonb(alert) FROM (%s\n) AS alert', rtrim(p_query, E' \t\r\n;')) LOOP
+    FOR alert_data IN EXECUTE v_query LOOP
         RETURN NEXT;
     END LOOP;
 END;
 $$;
 
--- A row for each row of a query, with that row as JSON. The query runs with the rights and the search_path of the caller.
+-- A row for each row of a query, with that row as JSON. The query runs with the rights and the search_path of the caller, and
+-- like those of RollUps in time zone UTC, with DateStyle ISO, MDY: days and texts are the same whoever asks.
 CREATE OR REPLACE FUNCTION lakets.alert_check(
     p_name     text,
     p_query    text,
@@ -48,6 +53,7 @@ CREATE OR REPLACE FUNCTION lakets.alert_deadman(
 ) RETURNS TABLE (alert_name text, severity text, fired_at timestamptz, dead_key text, last_seen timestamptz, silent_for interval)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
+    SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET extra_float_digits = 1  -- the form of dead_key
 AS $$
 DECLARE
     v_table    lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
@@ -63,7 +69,7 @@ BEGIN
     RETURN QUERY EXECUTE format(
         'SELECT $1, ''critical''::text, now(), seen.key::text, seen.last_seen, now() - seen.last_seen'
         ' FROM (SELECT rows.%1$I AS key, max(%2$s) AS last_seen FROM %3$s AS rows GROUP BY 1) AS seen'
-        ' WHERE seen.last_seen < now() - $2 ORDER BY seen.last_seen, seen.key::text',
+        ' WHERE seen.last_seen < lakets._shift(now(), $2, -1) ORDER BY seen.last_seen, seen.key::text',
         p_group_by, lakets._as_instant(format('rows.%I', v_table.time_column), lakets._column_type(v_relation, v_table.time_column)), v_relation)
         USING p_name, p_timeout;
 END;

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Inlined by the planner, or called for every row: they look up no name that is not qualified.
 COMPUTING = re.compile(
     r"time_bucket|interpolate|delta|rate|locf|histogram"
-    r"|_\w+_(step|merge|value)|_growth|_is_(plain|bad)_bucket|_month\w*"
+    r"|_\w+_(step|merge|value)|_growth|_is_(plain|bad)_bucket|_month\w*|_writes_exactly"
 )
 
 # They read a query as their caller means it.
