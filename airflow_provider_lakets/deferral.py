@@ -1,4 +1,4 @@
-"""What operators and sensors share that wait in the triggerer."""
+"""What the operators and sensors that wait in the triggerer share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 else:
     BaseOperator = object  # whose methods the class below finds in those that stand beside it
 
-# A trigger gives up by itself. What Airflow adds to that is for when no triggerer runs.
+# A trigger gives up by itself. The timeout that Airflow adds is for when no triggerer runs.
 GRACE = timedelta(minutes=5)
 
 
@@ -44,15 +44,15 @@ def as_seconds(duration: timedelta | float) -> float:
 
 
 def this_try(context: Context) -> dict[str, Any]:
-    """Return what to defer with, so that :func:`is_of_this_try` can tell."""
+    """Return the mark to defer with, which :func:`is_of_this_try` reads."""
     return {"in_try": context["ti"].try_number}
 
 
 def is_of_this_try(arguments: dict[str, Any], context: Context) -> bool:
     """
-    Tell whether what a task is resumed with was waited for in this try, and take that mark out.
+    Return whether the event that resumes a task belongs to this try, and remove the mark from it.
 
-    Airflow 3.1 begins a retry where the try before was resumed, with the event that this had.
+    On Airflow 3.1 a retry resumes with the event of the previous try.
     """
     now: int = context["ti"].try_number
     waited_in: int = arguments.pop("in_try", now)
@@ -60,25 +60,25 @@ def is_of_this_try(arguments: dict[str, Any], context: Context) -> bool:
 
 
 class ResumingOperator(BaseOperator):
-    """Beside an operator or sensor that defers with :func:`this_try`: go on in that try only."""
+    """Mixin for an operator or sensor that defers with :func:`this_try`: it resumes in that try only."""
 
     # Of the operator; what it was deferred with is lost when no triggerer answers.
     execute_complete: Callable[..., Any]
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a wait, even one that no triggerer saw to; begin anew in a new try."""
+        """Resume after a wait, also one that no triggerer answered; start again in a new try."""
         arguments = dict(next_kwargs or {})
         if not is_of_this_try(arguments, context):
             return self.execute(context)
         try:
             return super().resume_execution(next_method, arguments, context)
-        except TaskDeferralTimeout:  # of a sensor Airflow makes a timeout of its own
+        except TaskDeferralTimeout:  # for a sensor Airflow raises a timeout of its own
             self.log.warning("The triggerer did not answer in time; is one running?")
             return self.execute_complete(context, {"status": "timed_out"})
 
 
 def raise_if_failed(event: Mapping[str, Any]) -> None:
-    """Fail the task, without retry where none helps, if the trigger met with an error."""
+    """Fail the task if the trigger reported an error, without retry where none helps."""
     if event["status"] == "failed":
         if not event["retryable"]:
             fail(event["message"])

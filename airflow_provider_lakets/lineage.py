@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 def is_wanted() -> bool:
-    """Tell whether the OpenLineage provider is installed, without importing it."""
+    """Return whether the OpenLineage provider is installed, without importing it."""
     try:
         return importlib.util.find_spec("airflow.providers.openlineage") is not None
-    except ValueError:  # somebody has put it out of action
+    except ValueError:  # it was disabled: sys.modules has None for it
         return False
 
 
 def note_refresh(hook: LakeTSHook, results: Iterable[RefreshResult]) -> dict[str, Any] | None:
     """
-    Return the arguments for :func:`of_refresh`; None when nobody asks, or there is nothing to tell.
+    Return the arguments for :func:`of_refresh`; None when nobody asks, or there is nothing to report.
 
     :param hook: Asked now: when OpenLineage asks, the task is over, and the database out of reach.
     :param results: What became of the RollUps.

@@ -1,8 +1,8 @@
 """
 Make the chunks that writers will need, for every ChronoTable.
 
-One before the current one, three after it; every 6 hours, UTC. A backfill makes the chunks of the data
-intervals asked for, a manual run those of a range, of some tables, or, as a dry run, none: it tells which.
+One before the current one and three after it; every 6 hours, UTC. A backfill makes the chunks of its data
+intervals, a manual run those of a range or of some tables. A dry run reports which chunks it would make.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """
 Refresh every RollUp, each after those it reads; every 15 minutes, UTC.
 
-Only what changed is aggregated again. A backfill aggregates all buckets of the data intervals asked for
-again, a manual run those of a range; buckets whose source is dropped keep their value. A dry run tells
-which RollUps would be refreshed, in which order, and changes nothing.
+Only what changed is aggregated again. A backfill aggregates all buckets of its data intervals again, a
+manual run those of a range; buckets whose source is dropped keep their value. A dry run reports which
+RollUps would be refreshed, in which order, and changes nothing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a job really changed: for those who are told of it, and for lineage."""
+"""What a job really changed: for asset events, and for lineage."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.hooks._contract import LakeTSContract
 
-# The counters of the transaction hold what earlier ones of the session have not reported yet: hence the
-# difference. Only the join's order, which the argument forces, puts the first reading before the refresh.
+# The counters of the transaction include what earlier transactions of the session have not reported yet, so
+# they are read before and after. The argument forces the order of the join: the first reading comes first.
 REFRESH = """
 SELECT ran.refreshed, to_regprocedure('lakets.refresh_rollup(text,boolean)') IS NOT NULL AS is_exact,
        pg_stat_get_xact_tuples_inserted(tab.oid) + pg_stat_get_xact_tuples_updated(tab.oid) - tab.written

@@ -1,4 +1,4 @@
-"""Why a job left something as it is: in the engine's own words where it has them."""
+"""Why a job left something as it is, in the engine's own words where it has them."""
 
 from __future__ import annotations
 
@@ -74,5 +74,5 @@ def why_not_refreshed(hook: LakeTSContract, name: str) -> tuple[str, str]:
     )
     if rows and rows[0]["too_soon"]:
         return "unchanged", f"refreshed less than {rows[0]['refresh_lag']} ago (its refresh_lag)"
-    # It may not see the latest changes, or be that of a worker that was killed, and come to nothing.
+    # That refresh may not see the latest changes, or may be of a worker that was killed, and be rolled back.
     return "contended", "another session is refreshing it"

@@ -1,4 +1,4 @@
-"""From what Postgres says (SQLSTATE) to what a caller can do about it (an exception class)."""
+"""Turn a Postgres error (SQLSTATE) into the exception class that says what a caller can do about it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ INSTALL = (
 
 
 def is_lost(error: psycopg.Error) -> bool:
-    """Tell whether the session is gone, or was never granted, for a reason that may pass."""
+    """Return whether the session is lost, or was refused, for a reason that may pass."""
     import psycopg
 
     if not isinstance(error, psycopg.OperationalError):
@@ -62,7 +62,7 @@ def is_lost(error: psycopg.Error) -> bool:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Tell whether the same call may succeed when it is simply made again."""
+    """Return whether the same call may succeed when it is made again."""
     import psycopg
 
     return isinstance(error, psycopg.Error) and (error.sqlstate in CONTENDED or is_lost(error))
@@ -106,7 +106,7 @@ def _said(error: psycopg.Error) -> str:
 
 
 def _lacks_lakets(error: psycopg.Error) -> bool:
-    """Tell a missing LakeTS from a missing thing of the user's; the words may be in any language."""
+    """Return whether LakeTS itself is missing, and not a thing of the user's, in any language."""
     message = error.diag.message_primary or ""
     if error.sqlstate == "3F000":
         return "lakets" in message

@@ -1,4 +1,4 @@
-"""What the jobs would do: told without changing anything."""
+"""What the jobs would do: dry runs, which change nothing."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ class LakeTSPlanning(LakeTSInventory):
     """
     Base of LakeTSHook: the dry runs.
 
-    What LakeTS can only do, and not tell, is done and rolled back: the answer is then that of the real run,
-    given the locks that this takes for a moment. Retention is never tried out like that.
+    Where LakeTS has no function that only reports, the job runs in a transaction that is rolled back. The
+    answer is that of the real run, and the locks of the job are held for that moment. Retention is never run
+    in this way.
     """
 
     @contextlib.contextmanager
@@ -55,7 +56,7 @@ class LakeTSPlanning(LakeTSInventory):
 
     def plan_partitions(self, tables: Iterable[str] | None = None, **arguments: Any) -> list[PlanResult]:
         """
-        Tell which chunks :meth:`~LakeTSHook.partition` would create.
+        Return which chunks :meth:`~LakeTSHook.partition` would create.
 
         :param tables: The ChronoTables; None for all.
         :param arguments: As there.
@@ -77,7 +78,7 @@ class LakeTSPlanning(LakeTSInventory):
 
     def plan_candidates(self, tables: Iterable[str] | None = None) -> list[TierCandidate]:
         """
-        List the chunks that are due for tiering, without even a note that somebody asked.
+        List the chunks that are due for tiering, without recording that they were listed.
 
         :param tables: Only of these ChronoTables; None for all that have a tiering policy.
         """
@@ -86,7 +87,7 @@ class LakeTSPlanning(LakeTSInventory):
 
     def plan_tiering(self, chunks: Iterable[str]) -> list[PlanResult]:
         """
-        Tell which chunks :meth:`~LakeTSHook.tier` would flag, and why not the others.
+        Return which chunks :meth:`~LakeTSHook.tier` would flag, and why it would not flag the others.
 
         :param chunks: Their names.
         """
@@ -101,7 +102,7 @@ class LakeTSPlanning(LakeTSInventory):
 
     def plan_retention(self, table: str, *, force: bool = False) -> PlanResult:
         """
-        Tell which chunks :meth:`~LakeTSHook.retain` would drop, and why not the others.
+        Return which chunks :meth:`~LakeTSHook.retain` would drop, and why it would not drop the others.
 
         :param table: The ChronoTable.
         :param force: Whether what is not proved durable would be dropped as well.
@@ -113,7 +114,7 @@ class LakeTSPlanning(LakeTSInventory):
 
     def plan_retentions(self, tables: Iterable[str], *, force: bool = False) -> list[PlanResult]:
         """
-        Tell the same of several ChronoTables.
+        Return the same for several ChronoTables.
 
         :param tables: The ChronoTables.
         :param force: Whether what is not proved durable would be dropped as well.
@@ -142,7 +143,7 @@ class LakeTSPlanning(LakeTSInventory):
         end: datetime | None = None,
     ) -> list[PlanResult]:
         """
-        Tell which RollUps :meth:`~LakeTSHook.refresh` would refresh, in their order.
+        Return which RollUps :meth:`~LakeTSHook.refresh` would refresh, in their order.
 
         :param rollup: Only this one and all that it reads; None for every one.
         :param force: Whether the refresh_lag would be ignored.
@@ -179,7 +180,7 @@ class LakeTSPlanning(LakeTSInventory):
 
 
 def buckets_of_range(count: int, start: datetime, end: datetime) -> str:
-    """Say how many buckets of a range are aggregated again."""
+    """Return in words how many buckets of a range are aggregated again."""
     if not count:
         return f"no bucket from {start} to {end} can be aggregated again: their source is dropped"
     return f"{count} bucket(s) from {start} to {end}"
@@ -190,14 +191,14 @@ def _last(rollup: Rollup) -> str:
 
 
 def newest_chunk(hook: LakeTSPlanning) -> int:
-    """Return the id of the newest chunk there is, of whatever table."""
+    """Return the id of the newest chunk of all tables."""
     (row,) = hook.query(NEWEST_CHUNK, doing="Looking for the newest chunk")
     return int(row["id"])
 
 
 def chunks_since(hook: LakeTSPlanning, table: ChronoTable, newest: int) -> list[str]:
     """
-    Return the names of the chunks that a table got since: also by a call whose answer was lost.
+    Return the names of the chunks that a table got since then, also by a call whose answer was lost.
 
     :param hook: The hook.
     :param table: The ChronoTable.
@@ -214,7 +215,7 @@ def _planned(name: str, what: list[str]) -> PlanResult:
 
 
 class _OneSession(Sessions):
-    """Lend the same session to every call; it stays the lender's."""
+    """Lend the same session to every call, and do not close it."""
 
     def __init__(self, conn: psycopg.Connection[Any]) -> None:
         super().__init__(lambda: conn)

@@ -18,7 +18,7 @@ CANCEL_TIMEOUT = 5.0  # seconds for the cancel request; a task being killed has 
 
 class Sessions:
     """
-    Lend sessions, one borrower at a time each, and keep them while somebody says so.
+    Lend sessions, each to one borrower at a time, and keep them open inside :meth:`keep`.
 
     No locks: on_kill runs in a signal handler, which may interrupt the very thread that would hold one.
     The list operations below are atomic by themselves.
@@ -59,7 +59,7 @@ class Sessions:
     def _give_back(self, conn: psycopg.Connection[Any]) -> None:
         status = conn.info.transaction_status
         if status == TransactionStatus.ACTIVE:
-            # The borrower was torn out of its statement, by a task timeout say: it must not run on.
+            # The borrower was interrupted in its statement, for example by a task timeout: end the statement.
             with contextlib.suppress(psycopg.Error):
                 conn.cancel_safe(timeout=CANCEL_TIMEOUT)
         if self._keepers and status == TransactionStatus.IDLE:

@@ -260,7 +260,7 @@ class LakebaseHook(PsycopgHook):
         return f"postgres://{self.login.address}", self._dbname
 
     def get_openlineage_database_info(self, connection: Connection) -> DatabaseInfo:
-        """Return what SQL operators tell OpenLineage: the host that was looked up, if none is given."""
+        """Return what SQL operators report to OpenLineage: the host that was looked up, if none is given."""
         from airflow.providers.openlineage.sqlparser import DatabaseInfo
 
         return DatabaseInfo(scheme="postgres", authority=self.login.address, database=self._dbname)

@@ -48,9 +48,9 @@ class LakeTSHook(LakeTSPlanning):
     """
     The LakeTS lifecycle on a Lakebase connection.
 
-    The methods named like LakeTS functions call just these, and raise. The jobs (:meth:`partition`,
-    :meth:`tier`, :meth:`retain`, :meth:`refresh`) go through all they are given, and tell a failure of
-    one table, chunk or RollUp in its result.
+    A method with the name of a LakeTS function calls that function, and raises its errors. A job
+    (:meth:`partition`, :meth:`tier`, :meth:`retain`, :meth:`refresh`) works through all that it is given, and
+    reports a failure of one table, chunk or RollUp in its result.
 
     :param lakebase_conn_id: The connection of type ``lakebase``.
     :param tries: How often a call is made at most when its connection or a lock is lost.
@@ -82,7 +82,7 @@ class LakeTSHook(LakeTSPlanning):
         }
         with self.session(), noted(self, "partitions") as done:
             found = self.chronotables(tables)
-            # Earlier batches are committed when a later one fails: what they did is told all the same.
+            # Earlier batches are committed when a later one fails: what they did is reported all the same.
             created: list[list[str]] = [[] for _ in found]
             results = each(
                 PartitionResult,
@@ -179,10 +179,10 @@ class LakeTSHook(LakeTSPlanning):
             return RetentionResult(name, **failure(err)), not isinstance(err, GENERAL)
 
     def _retain(self, table: ChronoTable, *, force: bool) -> tuple[RetentionResult, bool]:
-        """Return what became of a table, and whether to go on with the next."""
+        """Return the result for a table, and whether to go on with the next one."""
         before = standing(self, table)
         trimmed: list[int] = []
-        # Earlier batches are committed when a later one fails: what they did is told all the same.
+        # Earlier batches are committed when a later one fails: what they did is reported all the same.
         result, go_on = attempt(
             RetentionResult, table.name, partial(self._drop_all, table, trimmed, force=force)
         )
@@ -266,11 +266,11 @@ class LakeTSHook(LakeTSPlanning):
 
     def _refresh_range(self, name: str, *, start: datetime, end: datetime, force: bool) -> RefreshResult:
         buckets = buckets_of_range(self.invalidate_rollup_range(name, start, end), start, end)
-        # The refresh_lag spares work that nobody asked for. LakeTS 0.1.x has no way around it.
+        # The refresh_lag saves work that nobody asked for; this was asked for. LakeTS 0.1.x cannot ignore it.
         result = self._refresh_one(name, force=force or self.supports("refresh_rollup", "p_force"))
         if result.outcome == "refreshed":
             return dataclasses.replace(result, detail=buckets)
-        # Another session may have begun before the marks were set: it need not have seen them.
+        # Another session may have begun before the marks were set, and not have seen them.
         detail = f"{result.detail}; marked for the next refresh: {buckets}"
         return dataclasses.replace(result, outcome="contended", detail=detail)
 

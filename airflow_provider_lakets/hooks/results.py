@@ -110,7 +110,7 @@ class JobResult(Record):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing went wrong with it; work put off for a good reason is no wrong."""
+        """Whether nothing went wrong; work that is deferred for a good reason is no failure."""
         return self.outcome not in self.problems
 
 
@@ -130,7 +130,7 @@ class TierResult(JobResult):
 
 @dataclass(frozen=True)
 class DeferredChunk(Record):
-    """A chunk past its retention that still stands, and why."""
+    """A chunk past its retention that is still in Lakebase, and why."""
 
     chunk: str
     reason: str
@@ -138,7 +138,7 @@ class DeferredChunk(Record):
 
 @dataclass(frozen=True)
 class PastChunk(Record):
-    """A chunk past its retention that still stands: due now, or kept for a reason."""
+    """A chunk past its retention that is still in Lakebase: due now, or kept for a reason."""
 
     chunk: str
     reason: str | None
@@ -168,7 +168,7 @@ class RetentionResult(JobResult):
 
     @classmethod
     def restored(cls, plain: dict[str, Any]) -> RetentionResult:
-        """Make a result again of its plain form."""
+        """Make a result from its plain form."""
         instants = {
             name: datetime.fromisoformat(plain[name])
             for name in ("range_start", "range_end")
@@ -229,7 +229,7 @@ class JobRun(Record):
 @dataclass(frozen=True)
 class PlanResult(JobResult):
     """
-    What a dry run tells of one thing: ``planned``, ``deferred`` or ``unchanged``.
+    What a dry run found for one thing: ``planned``, ``deferred`` or ``unchanged``.
 
     ``planned`` names the chunks that would be created, flagged or dropped, ``deferred`` those that would
     stay. Nothing was changed.
@@ -306,7 +306,7 @@ class Status(Record):
 
 @dataclass(frozen=True)
 class LastValueCache(Record):
-    """A last value cache; ``enabled`` is false where it is out of date, and nobody keeps it."""
+    """A last value cache; ``enabled`` is false where it is out of date, because nothing maintains it."""
 
     chronotable: str
     cache_table: str

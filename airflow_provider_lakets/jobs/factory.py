@@ -97,8 +97,8 @@ def lakets_dags(
     :param jobs: Which jobs, out of :data:`~airflow_provider_lakets.jobs.options.JOBS`.
     :param schedules: Another schedule by job: a cron expression in UTC, whatever else Airflow takes for a
         schedule, or None for none.
-    :param tables: The ChronoTables as ``schema.table`` that a run is for unless it is told others; None: all.
-    :param rollup: The RollUp that is refreshed, with all that it reads, unless a run is told another.
+    :param tables: The ChronoTables of a run as ``schema.table``, unless its conf names others; None: all.
+    :param rollup: The RollUp that is refreshed, with all that it reads, unless the conf names another.
     :param pool: The pool of all tasks, which bounds the load on Lakebase; it must exist.
     :param batch_size: How many chunks one mapped task of tiering should flag.
     :param max_batches: How many mapped tasks there may be in one run; the batches grow instead.

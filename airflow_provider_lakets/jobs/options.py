@@ -25,7 +25,7 @@ _ID = re.compile(r"[\w.-]+")
 @dataclass(frozen=True)
 class JobOptions:
     """
-    What the tasks of all jobs are told; what is None is left to ``default_args``, or else to the operators.
+    The options of the tasks of all jobs; None leaves a choice to ``default_args``, or else to the operators.
 
     :param lakebase_conn_id: The connection of type ``lakebase``.
     :param tables: ChronoTables as ``schema.table``; None means all.
@@ -35,7 +35,7 @@ class JobOptions:
     :param parallelism: How many RollUps to refresh at a time.
     :param max_active_tis: How many mapped tasks of one job run at a time.
     :param deferrable: Whether tiering and retention wait in the triggerer for the change feed.
-    :param dry_run: Tell what would happen, and change nothing.
+    :param dry_run: Report what would happen, and change nothing.
     :param force: Whether retention drops what is not proved durable, once somebody has approved that.
     """
 
@@ -100,7 +100,7 @@ def check_pool(pool: object) -> None:
 
 
 def check_unknown(given: Iterable[str], known: Iterable[str], of: str) -> None:
-    """Refuse options that do not exist, and tell which do."""
+    """Refuse options that do not exist, and name those that do."""
     known = list(known)
     for name in given:
         if name not in known:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 class LakeTSRollupFreshSensor(LakeTSBaseSensor):
     """
-    Wait until a RollUp has reached a watermark, was refreshed lately enough, or both.
+    Wait until a RollUp has reached a watermark, was refreshed recently enough, or both.
 
     The watermark is the start of the newest bucket that is materialised: it moves when newer rows come. The
     lag is the time since the last refresh, whether or not that found anything new.

@@ -1,4 +1,4 @@
-"""What the LakeTS triggers share: looks at intervals, patience with a lost connection, one event."""
+"""What the LakeTS triggers share: they ask at intervals, survive a lost connection, and yield one event."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ LONGEST_PAUSE = 300.0  # seconds between the tries at a database that does not a
 
 class LakeTSBaseTrigger(BaseTrigger):
     """
-    Base of the triggers: look, and look again, until nothing has to be waited for.
+    Base of the triggers: ask at intervals until nothing has to be waited for.
 
-    A look is a login of its own, so no session is held, nor a credential kept, while nothing happens. It
-    changes nothing that looking twice would change again, and leaves nothing running: there is no remote
-    work for ``cleanup`` or ``on_kill`` to end, and a triggerer may stop and another take over at any time. A
-    trigger that is cancelled in mid-look cancels its statement.
+    Each time the trigger logs in anew, so no session and no credential is kept in between. Asking is
+    idempotent and leaves nothing running: there is no remote work for ``cleanup`` or ``on_kill`` to end, and
+    another triggerer can take over at any time. A trigger that is cancelled while it asks cancels its
+    statement.
 
     The event is a dict: ``status`` (reached, timed_out, failed), ``waiting`` (what was still waited for,
     with the reasons), ``message`` (what went wrong) and ``retryable``.
 
-    :param deadline: When to give up; an instant, so that it stands over restarts of the triggerer.
-    :param poll_interval: Seconds between two looks.
+    :param deadline: When to give up; an instant, so that a restart of the triggerer does not move it.
+    :param poll_interval: Seconds between two questions.
     :param lakebase_conn_id: The connection of type ``lakebase``.
-    :param retired: What another version of this provider wrote: a trigger outlives an upgrade.
+    :param retired: Arguments that another version of this provider stored: a trigger outlives an upgrade.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class LakeTSBaseTrigger(BaseTrigger):
         """Yield one event: nothing is left to wait for, the deadline has passed, or an error is final."""
         from asgiref.sync import sync_to_async
 
-        # Its imports take a second, in which the other triggers should run.
+        # In a thread: its imports take a second, and other triggers should run meanwhile.
         hook = await sync_to_async(self._make_hook, thread_sensitive=False)()
         waiting: Waiting = {}
         failures, message = 0, None
@@ -155,14 +155,14 @@ def _event(status: str, **more: Any) -> TriggerEvent:
 
 
 def _passes(error: Exception) -> bool:
-    """Tell whether what went wrong may be all right the next time."""
+    """Return whether the next try may succeed."""
     from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakeTSContendedError
 
     return isinstance(error, (LakebaseConnectionError, LakeTSContendedError))
 
 
 def listed(waiting: Waiting) -> str:
-    """Return what is waited for and why, in one line; of many things the first few."""
+    """Return what is waited for and why, in one line; at most five things."""
     shown = [f"{name}: {reason}" for name, reason in list(waiting.items())[:5]]
     more = [f"and {len(waiting) - 5} more"] if len(waiting) > 5 else []
     return "; ".join([*shown, *more])

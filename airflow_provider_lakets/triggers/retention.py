@@ -39,7 +39,7 @@ class LakeTSRetentionTrigger(LakeTSWatchTrigger):
         return {"table": self.table, "chunks": self.chunks, "others": self.others}
 
     def watch(self) -> Watch:
-        """Ask what still speaks against dropping them."""
+        """Ask what still prevents the drop."""
         from airflow_provider_lakets.triggers.watch import all_droppable
 
         return all_droppable({self.table: self.chunks, **self.others})

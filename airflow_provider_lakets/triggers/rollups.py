@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 class LakeTSRollupFreshTrigger(LakeTSWatchTrigger):
     """
-    Fire when a RollUp has reached a watermark, was refreshed lately enough, or both.
+    Fire when a RollUp has reached a watermark, was refreshed recently enough, or both.
 
     :param rollup: Its name.
     :param watermark: The instant that its newest bucket must have reached, as ISO 8601 text.

@@ -35,8 +35,8 @@ class Question:
 
     :param query: The statement.
     :param parameters: Its parameters.
-    :param doing: It in words, for errors.
-    :param may_fail: Whether an error is no matter; the rows are none then.
+    :param doing: What the statement does, for errors.
+    :param may_fail: Whether an error is ignored; there are no rows then.
     """
 
     query: str
@@ -56,7 +56,7 @@ class Question:
             return await cursor.fetchall()
 
     def forgives(self, error: LakeTSError) -> bool:
-        """Tell whether an error is no matter; the loss of the session always is one."""
+        """Return whether an error is ignored; the loss of the session never is."""
         return self.may_fail and not isinstance(error, LakebaseConnectionError)
 
 
@@ -139,7 +139,7 @@ def durable(chunks: Sequence[str], *, may_flag: bool = False) -> Watch:
     if found["there"]:
         rows = yield Question(EXPLAINED, {"chunks": [*chunks]}, doing)
         waiting = {row["chunk_name"]: row["gap"] for row in rows if row["gap"]}
-        # One of each table is enough: what is proved, is proved for the table.
+        # One chunk of each table is enough: a proof holds for the whole table.
         one_each = {row["chronotable_id"]: row["chunk_name"] for row in rows if row["gap"]}
         yield from _nudge(one_each.values())
         return waiting
@@ -176,11 +176,11 @@ def _not_flagged(chunks: Iterable[str]) -> Watch:
 
 def _nudge(chunks: Iterable[str]) -> Generator[Question, list[Row], None]:
     """
-    Have the engine do what it can to settle chunks that it has just called not durable.
+    Make the engine do what it can to prove chunks that it has just reported as not durable.
 
-    Explaining changes nothing, so it may say the same for ever: where writers overlapped and the table then
-    fell idle, tier_chunk sets the fence by which the feed gets past them. A role that may not do that
-    still sees what others achieve.
+    explain_durability changes nothing, so its answer may stay the same for ever: where writers overlapped
+    and the table then fell idle, only tier_chunk sets the fence that the feed must pass. A role that may not
+    call it still sees what others have done.
     """
     for chunk in chunks:
         query = "SELECT lakets.tier_chunk(p_chunk_name => %(chunk)s)"
@@ -252,7 +252,7 @@ SELECT chunk_name, blocked_by
 
 def droppable(table: str, chunks: Sequence[str]) -> Watch:
     """
-    Wait until nothing speaks against dropping chunks: they are durable, and every RollUp has absorbed them.
+    Wait until nothing prevents the drop of chunks: they are durable, and every RollUp has absorbed them.
 
     :param table: The ChronoTable as ``schema.table``, or ``table`` for one in schema public.
     :param chunks: Of the chunks past retention, those that matter.
@@ -276,7 +276,7 @@ def droppable(table: str, chunks: Sequence[str]) -> Watch:
 
 def all_droppable(tables: Mapping[str, Sequence[str]]) -> Watch:
     """
-    Wait until nothing speaks against dropping chunks of several tables.
+    Wait until nothing prevents the drop of chunks of several tables.
 
     :param tables: The chunks that matter, by ChronoTable.
     """
