@@ -243,7 +243,7 @@ def test_what_does_not_end_goes_on_and_a_retry_waits_for_it(
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "queue": ({"queue_name": "ordres"}, r"no queue 'ordres'.*'by_customer', 'one_by_one', 'orders'"),
+    "queue": ({"queue_name": "ordres"}, r"no queue 'ordres'.*'by_customer'.*'one_by_one', 'orders'"),
     "version": ({"app_version": "v9"}, r"no application version 'v9'.*'v1'"),
     "schema": ({"dbos_schema": "dbso"}, r"schema 'dbso'.*'dbos'"),
     "application": ({"application": "other"}, r"no queue 'orders' of application 'other'"),

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.usefixtures("connection")
 
-NOBODY_RUNS_V2 = (
-    r"version 'v2', which is the latest registered, and none is connected. There are programs of: 'v1'"
+NOBODY_RUNS_THE_NEW = (
+    "version '.*-new', which is the latest registered, and none is connected.* programs of: '.*-old'"
 )
 
 
@@ -47,6 +47,17 @@ def task(app: App, name: str, **arguments: Any) -> Task:
     )
 
 
+@pytest.fixture
+def old(own_app: App) -> str:
+    """Return a version that no other program in the database has."""
+    return f"{own_app.schema}-old"
+
+
+@pytest.fixture
+def new(own_app: App) -> str:
+    return f"{own_app.schema}-new"
+
+
 def end(app: App, admin: psycopg.Connection, version: str) -> None:
     """Kill a program, and return once the server has noticed."""
     app.kill()
@@ -55,48 +66,48 @@ def end(app: App, admin: psycopg.Connection, version: str) -> None:
 
 
 def test_the_latest_version_is_not_waited_for_when_only_an_older_one_runs(
-    own_app: App, admin: psycopg.Connection, hook: DBOSHook, name: str
+    own_app: App, admin: psycopg.Connection, hook: DBOSHook, name: str, old: str, new: str
 ) -> None:
-    own_app.start()
-    own_app.kill()
-    own_app.start(version="v2")  # such as a trial on somebody's laptop
-    end(own_app, admin, "v2")
+    own_app.start(version=old)
+    end(own_app, admin, old)
+    own_app.start(version=new)  # such as a trial on somebody's laptop
+    end(own_app, admin, new)
     one, many = task(own_app, name), task(own_app, name, workflow_kwargs={}, items=[name])
 
     attempt = one.begin()  # nothing runs yet: it may wait
-    own_app.start()
+    own_app.start(version=old)
 
-    with fails(DBOSWorkflowError, NOBODY_RUNS_V2):
+    with fails(DBOSWorkflowError, NOBODY_RUNS_THE_NEW):
         one.run()
-    with fails(DBOSWorkflowError, NOBODY_RUNS_V2):
+    with fails(DBOSWorkflowError, NOBODY_RUNS_THE_NEW):
         many.run()
-    assert task(own_app, name, app_version="v1").run()["sum"] == 60
-    hook.client.set_latest_application_version("v1")
+    assert task(own_app, name, app_version=old).run()["sum"] == 60
+    hook.client.set_latest_application_version(old)
     assert many.run()[0]["sum"] == attempt.end()["sum"] == 60
 
 
 def test_what_begins_again_does_so_with_a_version_that_runs(
-    own_app: App, admin: psycopg.Connection, hook: DBOSHook, name: str
+    own_app: App, admin: psycopg.Connection, hook: DBOSHook, name: str, old: str, new: str
 ) -> None:
-    own_app.start()
+    own_app.start(version=old)
     rewound = task(own_app, name, on_terminal="rewind", from_step=3)
     rewound.run()
-    end(own_app, admin, "v1")
-    own_app.start(version="v2")
+    end(own_app, admin, old)
+    own_app.start(version=new)
 
-    with fails(DBOSWorkflowError, r"version 'v1', which it has begun with.* of: 'v2'"):
+    with fails(DBOSWorkflowError, r"version '.*-old', which it has begun with.* of: '.*-new'"):
         rewound.run()
-    rewound.arguments["app_version"] = "v2"
+    rewound.arguments["app_version"] = new
     assert rewound.run()["sum"] == 60
     (workflow,) = hook.client.list_workflows(status="SUCCESS", load_output=False)
-    assert workflow.app_version == "v2"
+    assert workflow.app_version == new
 
-    end(own_app, admin, "v2")
-    own_app.start()
+    end(own_app, admin, new)
+    own_app.start(version=old)
     fork: dict[str, Any] = {"workflow_id": workflow.workflow_id, "dbos_schema": own_app.schema}
-    with fails(DBOSWorkflowError, NOBODY_RUNS_V2):
+    with fails(DBOSWorkflowError, NOBODY_RUNS_THE_NEW):
         Task(DBOSForkOperator, **fork).run()
-    (forked,) = Task(DBOSForkOperator, **fork, app_version="v1").run()
+    (forked,) = Task(DBOSForkOperator, **fork, app_version=old).run()
     wait_until(lambda: hook.statuses([forked])[forked].status == "SUCCESS", "forked")
 
 
