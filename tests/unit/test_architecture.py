@@ -28,6 +28,7 @@ FLOORS = [
     ["operators", "sensors"],
     ["dbos"],
     ["jobs"],
+    ["plugin"],
     ["get_provider_info"],
 ]
 LOCAL_FLOORS = [

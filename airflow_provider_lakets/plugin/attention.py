@@ -1,0 +1,52 @@
+"""What needs attention, from what the page has read: each with its next step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from airflow_provider_lakets.plugin.html import ago, size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_lakets.plugin.data import Snapshot, Table
+
+ORDER = {"fail": 0, "warn": 1, "info": 2}
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One thing: how bad it is, what it is about, what was found, and what to do."""
+
+    severity: str
+    subject: str
+    said: str
+    advice: str
+    kind: str = "table"
+
+
+def needs_attention(snapshot: Snapshot) -> list[Attention]:
+    """Return what somebody should look at, the worst first."""
+    found = [one for table in snapshot.tables for one in _of_table(table)]
+    for rollup in snapshot.rollups:
+        if rollup.is_late:
+            when = ago(rollup.last_refreshed_at, snapshot.at)
+            said = f"refreshed {when}; its refresh_lag is {rollup.refresh_lag}"
+            advice = "See whether the RollUp job runs; `lakets run refresh` shows why a refresh fails."
+            found.append(Attention("warn", rollup.name, said, advice, "rollup"))
+    return sorted(found, key=lambda one: ORDER[one.severity])
+
+
+def _of_table(table: Table) -> Iterator[Attention]:
+    if table.sync_enabled and table.feed != "STREAMING":
+        said = f"the change feed is not streaming ({table.feed}): nothing is proved durable"
+        yield Attention("fail", table.name, said, "Run `lakets doctor`: it says what stops the feed.")
+    elif deferred := table.count("deferred"):
+        lag = f"; the feed is {size(table.lag_bytes)} behind" if table.lag_bytes else ""
+        many = f"{deferred} chunk{'s' * (deferred > 1)}"
+        said = f"{many} due and left by the last run: {table.why or 'see the table'}{lag}"
+        yield Attention("warn", table.name, said, "The next run takes them once that is over.")
+    if not table.count("planned"):
+        said = "no chunk is made ahead; rows after the last chunk go to the default partition"
+        yield Attention("warn", table.name, said, "Run the partition manager, or `lakets run partitions`.")

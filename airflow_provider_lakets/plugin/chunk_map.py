@@ -1,0 +1,169 @@
+"""The chunk map: a row a table over time, as SVG whose lengths are percentages of the row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from airflow_provider_lakets.plugin.data import MEANINGS, STATES
+from airflow_provider_lakets.plugin.html import day, name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from airflow_provider_lakets.plugin.data import Run, Table
+
+SPANS = {"1d": 1, "7d": 7, "30d": 30, "90d": 90, "1y": 366, "5y": 1827, "all": None}
+NARROWEST = 0.5  # per cent of the row: narrower chunks of a run are drawn as one
+COVERED = 0.9  # of the tables, whose resident chunks the span that is chosen by itself shows
+_STEPS = [
+    timedelta(hours=1), timedelta(hours=3), timedelta(hours=6), timedelta(days=1), timedelta(days=2),
+    timedelta(days=7), timedelta(days=14), timedelta(days=30), timedelta(days=91), timedelta(days=365),
+    timedelta(days=1826),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The times that all rows show."""
+
+    start: datetime
+    end: datetime
+    now: datetime
+    span: str
+
+    def at(self, instant: datetime) -> float:
+        """Return where an instant is, in per cent; outside the axis it is below 0 or above 100."""
+        return 100 * ((instant - self.start) / (self.end - self.start))
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Return about six places with their labels."""
+        whole = self.end - self.start
+        step = next((one for one in _STEPS if whole / one <= 8), _STEPS[-1])
+        epoch = datetime(2000, 1, 3, tzinfo=timezone.utc)
+        tick = epoch + step * -((epoch - self.start) // step)
+        found = []
+        while tick < self.end:
+            if tick >= self.start:
+                found.append((self.at(tick), _label(tick, step)))
+            tick += step
+        return [(x, label) for x, label in found if x <= 93]
+
+
+def _label(tick: datetime, step: timedelta) -> str:
+    if step >= timedelta(days=365):
+        return f"{tick:%Y}"
+    if step >= timedelta(days=30):
+        return f"{tick:%b %Y}"
+    return f"{tick:%H:%M}" if step < timedelta(days=1) and tick.hour else f"{tick.day} {tick:%b}"
+
+
+def choose_axis(tables: Sequence[Table], now: datetime, asked: str | None = None) -> Axis:
+    """
+    Return the axis for some tables.
+
+    :param tables: Those shown.
+    :param now: The time of the look.
+    :param asked: One of :data:`SPANS`; by default the shortest that shows what most tables have in Lakebase.
+    """
+    starts = sorted(
+        min((run.range_start for run in table.runs if run.state != "dropped"), default=now)
+        for table in tables
+    )
+    ends = [run.range_end for table in tables for run in table.runs]
+    oldest = min((run.range_start for table in tables for run in table.runs), default=now)
+    if asked in SPANS:
+        span = asked
+    else:
+        needed = now - starts[int(len(starts) * (1 - COVERED))] if starts else timedelta(days=7)
+        span = next(
+            (key for key, days in SPANS.items() if days and timedelta(days=days) >= needed * 1.05), "all"
+        )
+    days = SPANS[span]
+    start = min(oldest, now - timedelta(days=1)) if days is None else now - timedelta(days=days)
+    end = min(max([*ends, now]), now + (now - start) / 4)
+    return Axis(start, max(end, now + (now - start) / 50), now, span)
+
+
+def axis_svg(axis: Axis) -> Markup:
+    """Return the scale above the rows."""
+    parts = [
+        f'<line x1="{x:.2f}%" x2="{x:.2f}%" y1="16" y2="22" class="tick"/>'
+        f'<text x="{x:.2f}%" y="12" dx="3">{label}</text>'
+        for x, label in axis.ticks()
+    ]
+    x = axis.at(axis.now)
+    parts.append(f'<line x1="{x:.2f}%" x2="{x:.2f}%" y1="4" y2="22" class="now"/>')
+    # The numbers are in the text of each row, too.
+    return Markup(f'<svg class="axis" aria-hidden="true" width="100%" height="22">{"".join(parts)}</svg>')  # noqa: S704 - numbers and dates
+
+
+def row_svg(table: Table, axis: Axis, *, height: int = 22) -> Markup:
+    """
+    Return the row of a table.
+
+    :param table: The table.
+    :param axis: The axis of all rows.
+    :param height: In pixels.
+    """
+    drawn = [
+        Markup('<g class="s-{}" fill="url(#s-{})"><title>{}</title>{}</g>').format(
+            run.state, run.state, describe(run), cells
+        )
+        for run in table.runs
+        if (cells := Markup("").join(_cells(run, axis, height)))
+    ]
+    drawn += [
+        Markup('<line class="{}" x1="{x}%" x2="{x}%" y1="0" y2="{}"><title>{}</title></line>').format(
+            kind, height, title, x=f"{axis.at(at):.2f}"
+        )
+        for kind, at, title in _horizons(table, axis)
+        if at and 0 <= axis.at(at) <= 100
+    ]
+    return Markup('<svg class="row" role="img" width="100%" height="{}" aria-label="{}">{}</svg>').format(
+        height, in_words(table), Markup("").join(drawn)
+    )
+
+
+def _horizons(table: Table, axis: Axis) -> list[tuple[str, datetime | None, str]]:
+    return [
+        ("drop", table.drop_before, f"dropped when older than {table.drop_after}"),
+        ("tier", table.tier_before, f"tiered when older than {table.tier_after}"),
+        ("now", axis.now, "now"),
+    ]
+
+
+def _cells(run: Run, axis: Axis, height: int) -> Iterable[Markup]:
+    left, right = axis.at(run.range_start), axis.at(run.range_end)
+    if right <= 0 or left >= 100 or right <= left:
+        return
+    one = (right - left) / run.chunks
+    cells = run.chunks if one >= NARROWEST else 1
+    width = (right - left) / cells
+    for number in range(cells):
+        x = left + number * width
+        if x + width > 0 and x < 100:
+            first, last = max(x, 0), min(x + width, 100)
+            yield Markup('<rect x="{}%" width="{}%" y="2" height="{}"/>').format(
+                f"{first:.2f}", f"{max(last - first, 0.12):.2f}", height - 4
+            )
+
+
+def describe(run: Run) -> str:
+    """Return a run of chunks in words."""
+    many = f"{run.chunks} chunks" if run.chunks > 1 else f"chunk {name(run.first_name)}"
+    return f"{many}, {run.state} ({MEANINGS[run.state]}): {day(run.range_start)} to {day(run.range_end)} UTC"
+
+
+def in_words(table: Table) -> str:
+    """Return the row of a table in words."""
+    counts = [f"{count} {state}" for state in STATES if (count := table.count(state))]
+    return f"{name(table.name)}: {', '.join(counts) or 'no chunks'}"
+
+
+def runs_outside(table: Table, axis: Axis) -> int:
+    """Return how many chunks are older than the axis shows."""
+    return sum(run.chunks for run in table.runs if run.range_end <= axis.start)

@@ -1,0 +1,192 @@
+"""What the page shows of one Lakebase: read in one session, as plain records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.plugin import queries
+
+if TYPE_CHECKING:
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+    from airflow_provider_lakets.hooks.results import JobRun
+
+STATES = ("hot", "due", "deferred", "tiered", "changed", "dropped", "planned")
+MEANINGS = {
+    "hot": "in Lakebase, written to",
+    "due": "its age is reached; the next run takes it",
+    "deferred": "due, and a run has left it",
+    "tiered": "proved in Unity Catalog, still in Lakebase",
+    "changed": "tiered, and changed since: to be proved again",
+    "dropped": "dropped from Lakebase; Unity Catalog has it",
+    "planned": "made ahead of time, empty",
+}
+EXPLAINED = 12  # deferred tables, each for its oldest chunk
+HISTORY = 60
+
+
+@dataclass(frozen=True)
+class Run:
+    """Adjoining chunks of one state: the first one's name, the range, how many, and their bytes if known."""
+
+    state: str
+    range_start: datetime
+    range_end: datetime
+    chunks: int
+    bytes: int | None
+    first_name: str
+
+
+@dataclass
+class Table:
+    """One ChronoTable with its chunks and the change feed's state."""
+
+    id: int
+    name: str
+    schema_name: str
+    table_name: str
+    chunk_interval: str
+    sync_enabled: bool
+    tier_before: datetime | None
+    drop_before: datetime | None
+    tier_after: str | None
+    drop_after: str | None
+    tiered_at: datetime | None
+    retained_at: datetime | None
+    runs: list[Run] = field(default_factory=list)
+    feed: str = "not synced"
+    lag_bytes: int | None = None
+    lakebase_bytes: int | None = None
+    why: str | None = None
+
+    def count(self, *states: str) -> int:
+        """Return how many chunks are in one of some states."""
+        return sum(run.chunks for run in self.runs if run.state in states)
+
+    def bytes_of(self, *states: str) -> int | None:
+        """Return what the chunks in some states take or took, as far as that was noted."""
+        known = [run.bytes for run in self.runs if run.state in states and run.bytes is not None]
+        return sum(known) if known else None
+
+
+@dataclass(frozen=True)
+class Rollup:
+    """One RollUp; ``marks`` counts the buckets that are marked to be computed again."""
+
+    name: str
+    source: str | None
+    depends_on: list[str]
+    bucket_interval: str
+    bucket_seconds: float
+    refresh_lag: str | None
+    watermark: datetime | None
+    last_refreshed_at: datetime | None
+    is_late: bool
+    marks: int
+
+
+@dataclass
+class Snapshot:
+    """Everything that the overview shows, and when it was so."""
+
+    at: datetime
+    version: str | None
+    tables: list[Table] = field(default_factory=list)
+    rollups: list[Rollup] = field(default_factory=list)
+    history: list[JobRun] = field(default_factory=list)
+
+    def table(self, name: str) -> Table | None:
+        """Return a table by name."""
+        return next((one for one in self.tables if one.name == name), None)
+
+    def rollup(self, name: str) -> Rollup | None:
+        """Return a RollUp by name."""
+        return next((one for one in self.rollups if one.name == name), None)
+
+
+def gather(hook: LakeTSHook) -> Snapshot:
+    """
+    Read what there is.
+
+    :param hook: For the connection, with short limits.
+    """
+    with hook.session():
+        version = hook.version()
+        snapshot = Snapshot(datetime.now(timezone.utc), version)
+        if version is None:
+            return snapshot
+        snapshot.tables = _tables(hook)
+        snapshot.rollups = [
+            Rollup(**row) for row in hook.query(queries.ROLLUPS, doing="Reading the RollUps for the page")
+        ]
+        snapshot.history = history(hook)
+    return snapshot
+
+
+def _tables(hook: LakeTSHook) -> list[Table]:
+    older = hook.is_older()
+    rows = hook.query(queries.TABLES, doing="Reading the ChronoTables for the page")
+    tables = {row["id"]: Table(**row) for row in rows}
+    for row in chunk_runs(hook, None):
+        if table := tables.get(row.pop("table_id")):
+            table.runs.append(Run(**row))
+    for row in hook.query(
+        queries.FEEDS_OLDER if older else queries.FEEDS, doing="Reading the change feed for the page"
+    ):
+        if table := tables.get(row["id"]):
+            table.feed, table.lag_bytes = row["status"], row["lag_bytes"]
+    for row in hook.query(queries.SPACE, doing="Reading sizes for the page"):
+        if table := tables.get(row["id"]):
+            table.lakebase_bytes = row["bytes"]
+    if not older:
+        deferring = [table for table in tables.values() if table.count("deferred")]
+        for table in deferring[:EXPLAINED]:
+            table.why = _why(hook, next(run.first_name for run in table.runs if run.state == "deferred"))
+    return list(tables.values())
+
+
+def chunk_runs(hook: LakeTSHook, table_id: int | None) -> list[dict[str, Any]]:
+    """
+    Return the chunks, adjoining ones of one state together, table by table and oldest first.
+
+    :param hook: The connection.
+    :param table_id: Only of this ChronoTable.
+    """
+    older = hook.is_older()
+    query = queries.RUNS.format(
+        changed=queries.CHANGED_OLDER if older else queries.CHANGED,
+        is_changed=queries.IS_CHANGED_OLDER if older else queries.IS_CHANGED,
+    )
+    return hook.query(query, {"table": table_id}, doing="Reading the chunks for the page")
+
+
+def _why(hook: LakeTSHook, chunk: str) -> str | None:
+    """Return why a chunk is not proved durable; None where it is, or where that cannot be asked now."""
+    try:
+        reason = hook.call_value("explain_durability", p_chunk_name=chunk)
+    except LakeTSError as err:
+        return str(err)
+    return str(reason) if reason else None
+
+
+def history(hook: LakeTSHook, relation: str | None = None) -> list[JobRun]:
+    """
+    Return the newest lines of the jobs' log; none where the installed LakeTS keeps no log.
+
+    :param hook: The connection.
+    :param relation: Only of this table or RollUp.
+    """
+    if not hook.supports("job_history"):
+        return []
+    return hook.job_history(relation=relation, limit=HISTORY)
+
+
+def chunks(hook: LakeTSHook, table: str, *, limit: int, offset: int = 0) -> list[dict[str, Any]]:
+    """Return single chunks of a table, newest first."""
+    return hook.query(
+        queries.CHUNKS,
+        {"name": table, "limit": limit, "offset": offset},
+        doing=f"Reading the chunks of {table} for the page",
+    )

@@ -1,0 +1,163 @@
+"""What each page shows: the values for its template."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
+
+from fastapi import HTTPException
+
+from airflow_provider_lakets.plugin import chunk_map, data, rollup_graph
+from airflow_provider_lakets.plugin.attention import needs_attention
+from airflow_provider_lakets.plugin.runs import last_runs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_provider_lakets.plugin.asked import Asked
+    from airflow_provider_lakets.plugin.data import Snapshot, Table
+    from airflow_provider_lakets.plugin.runs import DagRun
+    from airflow_provider_lakets.plugin.snapshots import Known, Snapshots
+
+log = logging.getLogger(__name__)
+
+ROWS = 50  # tables a page
+CHUNKS = 100  # single chunks a page
+SHOWN = 12  # of what needs attention, before the rest is folded
+
+
+def href(asked: Asked, page: str, **query: Any) -> str:
+    """Return the address of a page of ours for the connection that is shown."""
+    given = {"conn": asked.conn, **query}
+    return f"{asked.base}/{page}?{urlencode({key: one for key, one in given.items() if one is not None})}"
+
+
+def _common(asked: Asked, known: Known, title: str) -> dict[str, Any]:
+    return {
+        "asked": asked,
+        "base": asked.base,
+        "known": known,
+        "snapshot": known.snapshot,
+        "title": title,
+        "runs": _runs(asked),
+        "states": [(state, data.MEANINGS[state]) for state in data.STATES],
+        "href": lambda page, **query: href(asked, page, **query),
+    }
+
+
+def _runs(asked: Asked) -> list[DagRun]:
+    return last_runs(asked.allowed.get(asked.conn or "", []))
+
+
+def overview(asked: Asked, known: Known, given: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the first page shows."""
+    values = _common(asked, known, f"LakeTS · {asked.conn}")
+    snapshot = known.snapshot
+    if snapshot is None or snapshot.version is None:
+        return values
+    attention = needs_attention(snapshot)
+    worst = {one.subject: number for number, one in reversed([*enumerate(attention)])}
+    found = [one for one in snapshot.tables if given.get("q", "").casefold() in one.name.casefold()]
+    found.sort(key=lambda one: (worst.get(one.name, len(attention)), one.name))
+    page = min(_number(given.get("page"), 1), max(1, -(-len(found) // ROWS)))
+    tables = found[(page - 1) * ROWS : page * ROWS]
+    hrefs = {f"table:{one.name}": href(asked, "table", name=one.name) for one in snapshot.tables}
+    hrefs |= {f"rollup:{one.name}": href(asked, "rollup", name=one.name) for one in snapshot.rollups}
+    return {
+        **values,
+        "attention": attention,
+        "shown": SHOWN,
+        "tables": tables,
+        "found": len(found),
+        "q": given.get("q", ""),
+        "page": page,
+        "pages": max(1, -(-len(found) // ROWS)),
+        "space": _space(snapshot),
+        "rollups": rollup_graph.in_order(snapshot.rollups),
+        "kind_of": rollup_graph.kind_of,
+        "graph": rollup_graph.graph_svg(snapshot.rollups, hrefs, snapshot.at),
+        **_map(tables, snapshot, given),
+    }
+
+
+def _map(tables: list[Table], snapshot: Snapshot, given: Mapping[str, str]) -> dict[str, Any]:
+    axis = chunk_map.choose_axis(tables, snapshot.at, given.get("span"))
+    return {
+        "axis": axis,
+        "axis_svg": chunk_map.axis_svg(axis),
+        "spans": list(chunk_map.SPANS),
+        "row": lambda one, **options: chunk_map.row_svg(one, axis, **options),
+        "outside": lambda one: chunk_map.runs_outside(one, axis),
+        "in_words": chunk_map.in_words,
+    }
+
+
+def _space(snapshot: Snapshot) -> dict[str, int | None]:
+    def total(values: list[int | None]) -> int | None:
+        known = [value for value in values if value is not None]
+        return sum(known) if known else None
+
+    return {
+        "lakebase": total([one.lakebase_bytes for one in snapshot.tables]),
+        "given_back": total([one.bytes_of("dropped") for one in snapshot.tables]),
+        "proved": total([one.bytes_of("tiered", "changed") for one in snapshot.tables]),
+    }
+
+
+def table(asked: Asked, snapshots: Snapshots, name: str, given: Mapping[str, str]) -> dict[str, Any]:
+    """Return what the page of a table shows."""
+    known, values = _known(asked, snapshots, name)
+    if known.snapshot is None:
+        return values
+    found = known.snapshot.table(name)
+    if found is None:
+        raise HTTPException(404, "There is no such ChronoTable over this connection.")
+    page = _number(given.get("page"), 1)
+    count = found.count(*data.STATES)
+    page = min(page, max(1, -(-count // CHUNKS)))
+    offset = (page - 1) * CHUNKS
+    conn = asked.conn or ""
+    chunks = snapshots.ask(conn, lambda hook: data.chunks(hook, name, limit=CHUNKS, offset=offset))
+    history = snapshots.ask(asked.conn or "", lambda hook: data.history(hook, name))
+    return {
+        **values,
+        "table": found,
+        "chunks": chunks,
+        "history": history or [],
+        "page": page,
+        "pages": max(1, -(-count // CHUNKS)),
+        "attention": [one for one in needs_attention(known.snapshot) if one.subject == name],
+        "readers": [one for one in known.snapshot.rollups if one.source == name],
+        **_map([found], known.snapshot, given),
+    }
+
+
+def rollup(asked: Asked, snapshots: Snapshots, name: str) -> dict[str, Any]:
+    """Return what the page of a RollUp shows."""
+    known, values = _known(asked, snapshots, name)
+    if known.snapshot is None:
+        return values
+    found = known.snapshot.rollup(name)
+    if found is None:
+        raise HTTPException(404, "There is no such RollUp over this connection.")
+    history = snapshots.ask(asked.conn or "", lambda hook: data.history(hook, name))
+    return {
+        **values,
+        "rollup": found,
+        "kind": rollup_graph.kind_of(found),
+        "history": history or [],
+        "readers": [one for one in known.snapshot.rollups if name in one.depends_on],
+        "attention": [one for one in needs_attention(known.snapshot) if one.subject == name],
+    }
+
+
+def _known(asked: Asked, snapshots: Snapshots, name: str) -> tuple[Known, dict[str, Any]]:
+    if asked.conn is None:
+        raise HTTPException(404, "No DAG that you may read uses a Lakebase connection.")
+    known = snapshots.look(asked.conn, wake=asked.wake)
+    return known, {**_common(asked, known, f"LakeTS · {name}"), "name": name}
+
+
+def _number(text: str | None, least: int) -> int:
+    return max(least, int(text)) if text and text.isascii() and text.isdigit() and len(text) < 7 else least

@@ -1,0 +1,139 @@
+"""What the page asks Lakebase: a few statements over the registries, whatever the number of tables."""
+
+from __future__ import annotations
+
+# Adjoining chunks of one state and about one length are one run: 40,000 chunks come as some thousand rows.
+# No partition is opened for it.
+RUNS = """
+WITH policy AS (
+    SELECT pol.chronotable_id,
+           max(coalesce(pol.config ->> 'tier_after', pol.config ->> 'after')::interval) AS tier_after,
+           max((pol.config ->> 'drop_after')::interval) AS drop_after,
+           max(pol.last_run_at) FILTER (WHERE pol.policy_type <> 'retention') AS tiered_at,
+           max(pol.last_run_at) FILTER (WHERE pol.policy_type <> 'tiering') AS retained_at
+      FROM lakets._policy_registry AS pol WHERE pol.enabled GROUP BY pol.chronotable_id
+), {changed}, judged AS (
+    SELECT chunk.chronotable_id, chunk.chunk_name, chunk.range_start, chunk.range_end, chunk.size_bytes,
+           CASE WHEN chunk.status = 'dropped' THEN 'dropped'
+                WHEN chunk.range_start > now() THEN 'planned'
+                WHEN chunk.range_end + pol.drop_after <= pol.retained_at
+                  OR chunk.status = 'active' AND chunk.range_end + pol.tier_after <= pol.tiered_at
+                THEN 'deferred'
+                WHEN chunk.status = 'tiered' AND {is_changed} THEN 'changed'
+                WHEN chunk.range_end + pol.drop_after <= now()
+                  OR chunk.status = 'active' AND chunk.range_end + pol.tier_after <= now()
+                THEN 'due'
+                WHEN chunk.status = 'tiered' THEN 'tiered'
+                ELSE 'hot' END AS state
+      FROM lakets._chunk_metadata AS chunk
+      LEFT JOIN policy AS pol ON pol.chronotable_id = chunk.chronotable_id
+      LEFT JOIN changed ON changed.chronotable_id = chunk.chronotable_id
+     WHERE %(table)s::integer IS NULL OR chunk.chronotable_id = %(table)s
+), marked AS (
+    SELECT judged.*,
+           lag(judged.state) OVER by_time IS DISTINCT FROM judged.state
+           OR lag(judged.range_end) OVER by_time IS DISTINCT FROM judged.range_start
+           OR (judged.range_end - judged.range_start) NOT BETWEEN
+              0.8 * lag(judged.range_end - judged.range_start) OVER by_time
+              AND 1.25 * lag(judged.range_end - judged.range_start) OVER by_time AS begins
+      FROM judged WINDOW by_time AS (PARTITION BY judged.chronotable_id ORDER BY judged.range_start)
+), numbered AS (
+    SELECT marked.*, count(*) FILTER (WHERE marked.begins) OVER (PARTITION BY marked.chronotable_id
+           ORDER BY marked.range_start) AS run FROM marked
+)
+SELECT numbered.chronotable_id AS table_id, min(numbered.state) AS state,
+       min(numbered.range_start) AS range_start, max(numbered.range_end) AS range_end, count(*) AS chunks,
+       sum(numbered.size_bytes)::bigint AS bytes, min(numbered.chunk_name) AS first_name
+  FROM numbered GROUP BY numbered.chronotable_id, numbered.run ORDER BY 1, 3
+"""
+
+# Changes not known to be flushed, as ranges of time; only those can be of a tiered chunk.
+CHANGED = """changed AS (
+    SELECT log.chronotable_id, range_agg(tstzrange(log.min_time, log.max_time, '[]')) AS times
+      FROM lakets._chronotable_registry AS reg
+     CROSS JOIN LATERAL lakets._known_proof(reg.id) AS proof
+      JOIN lakets._change_log AS log ON log.chronotable_id = reg.id
+       AND log.xid >= coalesce(pg_catalog.pg_snapshot_xmin(proof.proven), '0'::xid8)
+       AND NOT coalesce(pg_catalog.pg_visible_in_snapshot(log.xid, proof.proven), false)
+     WHERE log.min_time IS NOT NULL
+     GROUP BY log.chronotable_id)"""
+IS_CHANGED = "coalesce(changed.times && tstzrange(chunk.range_start, chunk.range_end), false)"
+
+# LakeTS 0.1.x notes when a chunk was last changed.
+CHANGED_OLDER = "changed AS (SELECT NULL::integer AS chronotable_id)"
+IS_CHANGED_OLDER = "coalesce(chunk.last_modified_at > chunk.tiered_at, false)"
+
+TABLES = """
+SELECT reg.id, reg.schema_name || '.' || reg.table_name AS name, reg.schema_name, reg.table_name,
+       reg.chunk_interval::text AS chunk_interval, reg.sync_enabled,
+       now() - pol.tier_after AS tier_before, now() - pol.drop_after AS drop_before,
+       pol.tier_after::text AS tier_after, pol.drop_after::text AS drop_after, pol.tiered_at, pol.retained_at
+  FROM lakets._chronotable_registry AS reg
+  LEFT JOIN LATERAL (
+       SELECT max(coalesce(one.config ->> 'tier_after', one.config ->> 'after')::interval) AS tier_after,
+              max((one.config ->> 'drop_after')::interval) AS drop_after,
+              max(one.last_run_at) FILTER (WHERE one.policy_type <> 'retention') AS tiered_at,
+              max(one.last_run_at) FILTER (WHERE one.policy_type <> 'tiering') AS retained_at
+         FROM lakets._policy_registry AS one WHERE one.chronotable_id = reg.id AND one.enabled) AS pol ON true
+ ORDER BY reg.schema_name, reg.table_name
+"""
+
+FEEDS = """
+SELECT reg.id, lakets._cdf_status(reg.shadow_table_name) AS status,
+       lakets._cdf_committed_lsn(reg.shadow_table_name) AS committed_lsn,
+       greatest(last.lsn - lakets._cdf_committed_lsn(reg.shadow_table_name), 0)::bigint AS lag_bytes
+  FROM lakets._chronotable_registry AS reg
+  LEFT JOIN LATERAL (
+       SELECT max(log.lsn) AS lsn FROM lakets._known_proof(reg.id) AS proof
+         JOIN lakets._change_log AS log ON log.chronotable_id = reg.id
+          AND log.xid >= coalesce(pg_catalog.pg_snapshot_xmin(proof.proven), '0'::xid8)
+          AND NOT coalesce(pg_catalog.pg_visible_in_snapshot(log.xid, proof.proven), false)) AS last ON true
+ WHERE reg.sync_enabled
+"""
+
+FEEDS_OLDER = """
+SELECT reg.id, NULL::bigint AS lag_bytes, lakets._cdf_committed_lsn(reg.shadow_table_name) AS committed_lsn,
+       CASE WHEN lakets._cdf_committed_lsn(reg.shadow_table_name) IS NULL THEN 'NONE'
+            ELSE 'STREAMING' END AS status
+  FROM lakets._chronotable_registry AS reg
+ WHERE reg.sync_enabled
+"""
+
+ROLLUPS = """
+SELECT rol.name, rol.watermark, rol.last_refreshed_at, rol.bucket_interval::text AS bucket_interval,
+       rol.refresh_lag::text AS refresh_lag, tab.schema_name || '.' || tab.table_name AS source,
+       extract(epoch FROM rol.bucket_interval)::float8 AS bucket_seconds,
+       rol.last_refreshed_at IS NULL OR now() - rol.last_refreshed_at
+           > greatest(3 * rol.refresh_lag, interval '1 hour') AS is_late,
+       ARRAY(SELECT dep.name FROM lakets._rollup_registry AS dep
+              WHERE dep.id = ANY (rol.depends_on) ORDER BY dep.name) AS depends_on,
+       (SELECT count(*) FROM lakets._rollup_invalidation_log AS mark WHERE mark.rollup_id = rol.id) AS marks
+  FROM lakets._rollup_registry AS rol
+  LEFT JOIN lakets._chronotable_registry AS tab ON tab.id = rol.source_chronotable_id
+ ORDER BY rol.name
+"""
+
+# Tables, indexes and TOAST by what ANALYZE and VACUUM have seen: no file is asked for its length.
+SPACE = """
+SELECT reg.id, sum(part.relpages + coalesce(toast.relpages, 0) + coalesce(idx.pages, 0))::bigint
+       * current_setting('block_size')::bigint AS bytes
+  FROM lakets._chronotable_registry AS reg
+  JOIN pg_catalog.pg_inherits AS inh
+    ON inh.inhparent = pg_catalog.to_regclass(format('%I.%I', reg.schema_name, reg.table_name))
+  JOIN pg_catalog.pg_class AS part ON part.oid = inh.inhrelid
+  LEFT JOIN pg_catalog.pg_class AS toast ON toast.oid = part.reltoastrelid
+  LEFT JOIN LATERAL (
+       SELECT sum(cls.relpages) AS pages FROM pg_catalog.pg_index AS ind
+         JOIN pg_catalog.pg_class AS cls ON cls.oid = ind.indexrelid
+        WHERE ind.indrelid = part.oid) AS idx ON true
+ GROUP BY reg.id
+"""
+
+CHUNKS = """
+SELECT chunk.chunk_name, chunk.range_start, chunk.range_end, chunk.status, chunk.row_count, chunk.size_bytes,
+       chunk.tiered_at
+  FROM lakets._chunk_metadata AS chunk
+  JOIN lakets._chronotable_registry AS reg ON reg.id = chunk.chronotable_id
+ WHERE reg.schema_name || '.' || reg.table_name = %(name)s
+ ORDER BY chunk.range_start DESC LIMIT %(limit)s OFFSET %(offset)s
+"""

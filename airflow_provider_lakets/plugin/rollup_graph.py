@@ -1,0 +1,146 @@
+"""The graph of RollUps in refresh order: each to the right of what it reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from airflow_provider_lakets.plugin.html import ago, duration, name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from datetime import datetime
+
+    from airflow_provider_lakets.plugin.data import Rollup
+
+WIDTH, HEIGHT = 224, 58
+GAP_X, GAP_Y = 56, 14
+LONGEST = 26  # characters of a name that fit in a box
+MOST = 60  # boxes; a picture of more says less than the list
+
+
+@dataclass(frozen=True)
+class Box:
+    """A node: what is in it, and where it is."""
+
+    label: str
+    title: str
+    lines: tuple[str, ...]
+    kind: str
+    href: str
+    x: int
+    y: int
+
+
+def levels(rollups: Sequence[Rollup]) -> dict[str, int]:
+    """Return how many RollUps lie between each and the tables, plus one; a circle ends where it began."""
+    known = {one.name: one for one in rollups}
+    found: dict[str, int] = {}
+
+    def level(one: str, above: frozenset[str]) -> int:
+        if one not in found:
+            reads = [dep for dep in known[one].depends_on if dep in known and dep not in above]
+            found[one] = 1 + max((level(dep, above | {one}) for dep in reads), default=0)
+        return found[one]
+
+    for one in known:
+        level(one, frozenset({one}))
+    return found
+
+
+def in_order(rollups: Sequence[Rollup]) -> list[Rollup]:
+    """Return the RollUps in the order of a refresh: each after those that it reads."""
+    order = levels(rollups)
+    return sorted(rollups, key=lambda one: (order[one.name], one.name))
+
+
+def short(text: str) -> str:
+    """Return a name that fits in a box."""
+    text = name(text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
+def graph_svg(rollups: Sequence[Rollup], hrefs: Mapping[str, str], now: datetime) -> Markup | None:
+    """
+    Return the graph; None where there are none, or too many.
+
+    :param rollups: All of them.
+    :param hrefs: The address of each table's and RollUp's page, by ``table:<name>`` and ``rollup:<name>``.
+    :param now: The time of the look.
+    """
+    boxes = _boxes(rollups, hrefs, now)
+    if not rollups or len(boxes) > MOST:
+        return None
+    edges = [
+        _edge(boxes[source], boxes[f"rollup:{one.name}"])
+        for one in rollups
+        for source in _reads(one)
+        if source in boxes
+    ]
+    width = max(box.x for box in boxes.values()) + WIDTH + 2
+    height = max(box.y for box in boxes.values()) + HEIGHT + 2
+    return Markup(
+        '<svg class="graph" role="group" aria-label="RollUps in the order of their refresh" width="{w}"'
+        ' height="{h}" viewBox="0 0 {w} {h}">{}{}</svg>'
+    ).format(Markup("").join(edges), Markup("").join(_node(box) for box in boxes.values()), w=width, h=height)
+
+
+def _reads(one: Rollup) -> list[str]:
+    return [*([f"table:{one.source}"] if one.source else []), *(f"rollup:{dep}" for dep in one.depends_on)]
+
+
+def _boxes(rollups: Sequence[Rollup], hrefs: Mapping[str, str], now: datetime) -> dict[str, Box]:
+    order = levels(rollups)
+    filled: dict[int, int] = {}
+    boxes: dict[str, Box] = {}
+
+    def add(key: str, label: str, lines: tuple[str, ...], kind: str, column: int) -> None:
+        row = filled.get(column, 0)
+        filled[column] = row + 1
+        x, y = 1 + column * (WIDTH + GAP_X), 1 + row * (HEIGHT + GAP_Y)
+        boxes[key] = Box(short(label), name(label), lines, kind, hrefs.get(key, ""), x, y)
+
+    for source in sorted({one.source for one in rollups if one.source}):
+        add(f"table:{source}", source, ("ChronoTable",), "source", 0)
+    for one in in_order(rollups):
+        add(f"rollup:{one.name}", one.name, lines_of(one, now), kind_of(one), order[one.name])
+    return boxes
+
+
+def kind_of(one: Rollup) -> str:
+    """Return how a RollUp is doing, in one word."""
+    return "late" if one.is_late else "dirty" if one.marks else "fresh"
+
+
+def lines_of(one: Rollup, now: datetime) -> tuple[str, ...]:
+    """Return what a box says of a RollUp."""
+    behind = duration((now - one.watermark).total_seconds()) if one.watermark else None
+    return (
+        f"up to {behind} before now" if behind else "empty",
+        f"refreshed {ago(one.last_refreshed_at, now)}" + (f" · {one.marks} dirty" if one.marks else ""),
+    )
+
+
+def _edge(start: Box, end: Box) -> Markup:
+    x1, y1 = start.x + WIDTH, start.y + HEIGHT // 2
+    x2, y2 = end.x, end.y + HEIGHT // 2
+    bend = (x2 - x1) // 2
+    return Markup('<path class="edge" d="M{} {} C{} {} {} {} {} {}"/>').format(
+        x1, y1, x1 + bend, y1, x2 - bend, y2, x2, y2
+    )
+
+
+def _node(box: Box) -> Markup:
+    lines = Markup("").join(
+        Markup('<text x="{}" y="{}" class="sub">{}</text>').format(box.x + 12, box.y + 36 + 14 * number, line)
+        for number, line in enumerate(box.lines)
+    )
+    return Markup(
+        '<a href="{}"><title>{}: {}</title><rect class="box {}" x="{}" y="{}" width="{}" height="{}" rx="6"/>'
+        '<text x="{}" y="{}">{}</text>{}</a>'
+    ).format(
+        box.href, box.title, "; ".join(box.lines), box.kind, box.x, box.y, WIDTH, HEIGHT,
+        box.x + 12, box.y + 20, box.label, lines,
+    )  # fmt: skip

@@ -1,0 +1,178 @@
+"""What is known of each Lakebase, kept for a moment: one look at a time, and none that wakes it unasked."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.exceptions import AirflowException  # type: ignore[attr-defined]
+
+from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.plugin.connections import lakebase_connection
+from airflow_provider_lakets.plugin.data import Snapshot, gather
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+
+log = logging.getLogger(__name__)
+
+FRESH_SECONDS = 15.0
+AWAKE_SECONDS = 50.0
+WAIT_SECONDS = 12.0  # for a look that another request has begun
+STATEMENT_TIMEOUT = "5s"
+LOCK_TIMEOUT = "500ms"
+CONNECT_SECONDS = 3
+APPLICATION = "LakeTS page"
+# What the workspace says of an endpoint or an instance that the next login would start.
+_ASLEEP = {"IDLE", "SUSPENDED", "STOPPED", "INACTIVE"}
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Known:
+    """
+    What is known of one Lakebase.
+
+    :param snapshot: The last look that succeeded, if any.
+    :param problem: Why there is no newer one.
+    :param asleep: Whether the endpoint sleeps (or None: whether it does cannot be asked).
+    """
+
+    snapshot: Snapshot | None = None
+    problem: str | None = None
+    asleep: bool | None = False
+    looked_at: datetime | None = None
+
+
+class Snapshots:
+    """Keeps what was seen, by connection."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: dict[str, _Entry] = {}
+
+    def look(self, conn_id: str, *, wake: bool = False) -> Known:
+        """
+        Return what is known of a Lakebase, looking again where that is some seconds old.
+
+        :param conn_id: The connection; the caller has checked that it may be shown.
+        :param wake: Whether somebody asked to look even if that wakes a sleeping endpoint.
+        """
+        with self._lock:
+            entry = self._entries.setdefault(conn_id, _Entry())
+        if entry.is_fresh(wake=wake):
+            return entry.known
+        # While one looks, others wait; if they have waited for long, what was known before must do.
+        if not entry.looking.acquire(timeout=0 if entry.known.snapshot else WAIT_SECONDS):
+            return entry.known
+        try:
+            if not entry.is_fresh(wake=wake):
+                entry.known = _look(conn_id, entry.known, wake=wake)
+                entry.until = time.monotonic() + FRESH_SECONDS
+        finally:
+            entry.looking.release()
+        return entry.known
+
+    def ask(self, conn_id: str, question: Callable[[LakeTSHook], T], *, wake: bool = False) -> T | None:
+        """
+        Ask something more of a Lakebase that was just looked at; None if it cannot be asked now.
+
+        :param conn_id: The connection.
+        :param question: What to ask.
+        :param wake: As in :meth:`look`.
+        """
+        known = self.look(conn_id, wake=wake)
+        if known.problem or not (wake or known.asleep is False or _is_surely_awake(known)):
+            return None
+        try:
+            return question(open_hook(conn_id))
+        except (LakeTSError, AirflowException) as err:
+            log.info("The LakeTS page could not ask %r: %s", conn_id, err)
+            return None
+
+
+class _Entry:
+    def __init__(self) -> None:
+        self.looking = threading.Lock()
+        self.known = Known()
+        self.until = 0.0
+
+    def is_fresh(self, *, wake: bool) -> bool:
+        asked_in_vain = wake and (self.known.snapshot is None or self.known.asleep is not False)
+        return time.monotonic() < self.until and not asked_in_vain
+
+
+def _look(conn_id: str, before: Known, *, wake: bool) -> Known:
+    now = datetime.now(timezone.utc)
+    try:
+        hook = open_hook(conn_id)
+        asleep = is_asleep(hook)
+        if asleep is not False and not wake and not (asleep is None and _is_surely_awake(before)):
+            return replace(before, asleep=asleep, problem=None, looked_at=now)
+        return Known(gather(hook), None, False if asleep is not None else None, now)
+    except (LakeTSError, AirflowException) as err:
+        return replace(before, asleep=False, problem=str(err), looked_at=now)
+
+
+def _is_surely_awake(known: Known) -> bool:
+    """Return whether a session of ours was there just now: no endpoint falls asleep that quickly."""
+    return (
+        known.asleep is None
+        and known.snapshot is not None
+        and (datetime.now(timezone.utc) - known.snapshot.at).total_seconds() < AWAKE_SECONDS
+    )
+
+
+def open_hook(conn_id: str) -> LakeTSHook:
+    """Return a hook that gives up soon."""
+    return _impatient()(
+        conn_id,
+        connection=lakebase_connection(conn_id),
+        statement_timeout=STATEMENT_TIMEOUT,
+        lock_timeout=LOCK_TIMEOUT,
+        application_name=APPLICATION,
+        tries=1,
+    )
+
+
+def _impatient() -> type[LakeTSHook]:
+    # Here: importing the hook costs a second, and the API server imports this module at its start.
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+
+    class ImpatientHook(LakeTSHook):
+        """Logs in once, and does not wait for an endpoint that wakes up."""
+
+        def _open(self, connect: Any, more: Any = None, **options: Any) -> Any:
+            more = {"connect_timeout": CONNECT_SECONDS, **(more or {})}
+            connection = self._open_once(connect, more, options)
+            self._opened.add(connection)
+            return connection
+
+    return ImpatientHook
+
+
+def is_asleep(hook: LakeTSHook) -> bool | None:
+    """
+    Return whether a login would start the endpoint; None if no workspace can be asked.
+
+    :param hook: For the connection. Only the workspace's REST API is asked.
+    """
+    try:
+        endpoint = hook.login.endpoint
+    except LakeTSError:
+        if hook.login.is_native:
+            return None  # a native password needs no workspace
+        raise
+    kind = "database/instances" if endpoint.is_instance else "postgres"
+    path = f"{kind}/{endpoint.name}"
+    with hook.login.workspace.explain_errors(f"the state of {endpoint.name!r}"):
+        answer = hook.login.workspace.get(path)
+    state = answer.text("state") if endpoint.is_instance else answer.text("status", "current_state")
+    return str(state or "").upper() in _ASLEEP
