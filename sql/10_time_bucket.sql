@@ -58,7 +58,7 @@ AS $$
         OPERATOR(pg_catalog.+) pg_catalog.date_part('month', p_interval)
 $$;
 
--- Whether date_bin takes this width. Inlined: no SET.
+-- Return whether date_bin takes this width. Inlined: no SET.
 CREATE OR REPLACE FUNCTION lakets._is_plain_bucket(
     p_interval interval
 ) RETURNS boolean
@@ -68,7 +68,7 @@ AS $$
         AND pg_catalog.date_trunc('month', p_interval) OPERATOR(pg_catalog.=) '0'
 $$;
 
--- Whether no time_bucket has this width. NULL counts as sound: it gives NULL. Inlined: no SET.
+-- Return whether no time_bucket has this width. NULL counts as sound: it gives NULL. Inlined: no SET.
 CREATE OR REPLACE FUNCTION lakets._is_bad_bucket(
     p_interval interval
 ) RETURNS boolean
@@ -92,8 +92,8 @@ AS $$
         OPERATOR(pg_catalog.+) CASE WHEN p_timestamp OPERATOR(pg_catalog.<) '0001-01-01' THEN 12 ELSE 0 END
 $$;
 
--- How many whole months an instant lies after an origin; negative before it. Where the origin starts a
--- month the month numbers alone tell, and the planner drops the rest. Inlined: no SET.
+-- Return how many whole months an instant lies after an origin; negative before it. Where the origin starts a
+-- month, the month numbers are enough, and the planner drops the rest. Inlined: no SET.
 CREATE OR REPLACE FUNCTION lakets._months_since(
     p_origin    timestamp,
     p_timestamp timestamp

@@ -103,8 +103,8 @@ BEGIN
 END;
 $$;
 
--- What became of a RollUp's table, in words; null when it is there under its name. In another database than the one in which
--- it was noted (after a restore) the name is all there is to go by.
+-- Return what became of a RollUp's table, in words; null when it is there under its name. In another database
+-- than the one in which it was noted (after a restore) the name is all there is to go by.
 CREATE OR REPLACE FUNCTION lakets._rollup_problem(
     p_name text
 ) RETURNS text

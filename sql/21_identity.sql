@@ -25,8 +25,8 @@ END;
 $$;
 
 -- This cluster and the line of its history: a promoted standby and a restore to a point in time begin a new one, and so does
--- a branch where the service tells its number. What is known of the change feed does not pass from one to another, since
--- the feed may have been further than this copy was told, or be another.
+-- a branch where the service gives it a number. What is known of the change feed is not valid in another line, since the feed
+-- may have been further than this copy knows, or may be another feed.
 CREATE OR REPLACE FUNCTION lakets._lineage() RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -55,7 +55,8 @@ BEGIN
 END;
 $$;
 
--- What a registry row stands for, whatever became of it: by its oid, or by name where that means nothing here.
+-- Return what a registry row stands for, whatever became of it: by its oid, or by name where that means
+-- nothing here.
 CREATE OR REPLACE FUNCTION lakets._known_relation(
     p_table lakets._chronotable_registry
 ) RETURNS oid
@@ -121,7 +122,8 @@ BEGIN
 END;
 $$;
 
--- Why a registry row and its table have come apart, in words; null where they have not. For reports on all tables.
+-- Return why a registry row and its table have come apart, in words; null where they have not. For reports on
+-- all tables.
 CREATE OR REPLACE FUNCTION lakets._identity_problem(
     p_table lakets._chronotable_registry
 ) RETURNS text

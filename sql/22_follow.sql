@@ -1,7 +1,7 @@
 -- Keeping the registry in step with what was done to a table by hand. Called by jobs that have the table's maintenance
 -- lock, and by the install.
 
--- Is there anything to follow? Changes nothing, waits for nobody.
+-- Return whether there is anything to follow. Changes nothing and waits for no lock.
 CREATE OR REPLACE FUNCTION lakets._must_follow(
     p_table lakets._chronotable_registry
 ) RETURNS boolean

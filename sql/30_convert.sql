@@ -44,7 +44,7 @@ BEGIN
 END;
 $$;
 
--- What hangs on a table, or on its row type, and would not follow when another table takes its place.
+-- Return what hangs on a table, or on its row type, and would not follow when another table takes its place.
 CREATE OR REPLACE FUNCTION lakets._dependants(
     p_relation regclass
 ) RETURNS SETOF text

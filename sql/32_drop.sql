@@ -94,8 +94,8 @@ BEGIN
 END;
 $$;
 
--- What would keep a ChronoTable or one of its RollUps from being dropped, in words: views, foreign keys and the like that
--- are neither LakeTS' own nor go with the table.
+-- Return what would keep a ChronoTable or one of its RollUps from being dropped, in words: views, foreign
+-- keys and the like that are neither LakeTS' own nor go with the table.
 CREATE OR REPLACE FUNCTION lakets._dependants_of(
     p_table lakets._chronotable_registry
 ) RETURNS text
@@ -144,7 +144,7 @@ BEGIN
 END;
 $$;
 
--- Is the table of a registry row there, under whatever name?
+-- Return whether the table of a registry row is there, under any name.
 CREATE OR REPLACE FUNCTION lakets._still_stands(
     p_table lakets._chronotable_registry
 ) RETURNS boolean

@@ -23,8 +23,9 @@ BEGIN
 END;
 $$;
 
--- What chunks that overlap [p_from, p_to) cover already, whatever interval they were made with, and partitions made by
--- hand. A range once dropped counts: its rows are in Unity Catalog, and a new chunk there would claim to hold them all.
+-- Return what chunks that overlap [p_from, p_to) cover already, whatever interval they were made with, and
+-- partitions made by hand. A range once dropped counts: its rows are in Unity Catalog, and a new chunk there
+-- would claim to hold them all.
 CREATE OR REPLACE FUNCTION lakets._covered(
     p_table lakets._chronotable_registry,
     p_from  timestamptz DEFAULT '-infinity',

@@ -121,8 +121,8 @@ BEGIN
 END;
 $$;
 
--- Note chunks in the registry. Tables whose names hold dots can spell the same name of a chunk, and chunks of less than
--- a second can have the same: an id, and a number, tell them apart.
+-- Register chunks. Two tables whose names contain dots can give a chunk the same name, and so can chunks of
+-- less than a second: then the id of the table, or a number, is added to the name.
 CREATE OR REPLACE FUNCTION lakets._register_chunks(
     p_table  lakets._chronotable_registry,
     p_chunks regclass[],

@@ -42,7 +42,7 @@ BEGIN
 END;
 $$;
 
--- What a cache takes from its table, as _shape has it.
+-- Return what a cache takes from its table, as _shape has it.
 CREATE OR REPLACE FUNCTION lakets._lvc_shape(
     p_cache       regclass,
     p_lvc         lakets._lvc_registry,
@@ -80,7 +80,7 @@ AS $$
               AND NOT att.attisdropped AND NOT cached.attisdropped);
 $$;
 
--- Why a cache cannot be relied on, in words; null when it can.
+-- Return why a cache cannot be relied on, in words; null when it can.
 CREATE OR REPLACE FUNCTION lakets._lvc_problem(
     p_table lakets._chronotable_registry,
     p_lvc   lakets._lvc_registry

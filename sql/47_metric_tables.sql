@@ -1,7 +1,7 @@
 -- Metric tables: a ChronoTable of tags and fields in one call, how many series a table holds, and rows from JSON.
 
 -- Make a table of tags (text) and fields (double precision) and turn it into a ChronoTable on "time", one day a chunk
--- unless told otherwise. Returns the ChronoTable's id.
+-- unless p_chunk_interval says otherwise. Returns the ChronoTable's id.
 CREATE OR REPLACE FUNCTION lakets.create_metric_table(
     p_table_name     text,
     p_tag_columns    text[],
@@ -74,8 +74,8 @@ BEGIN
 END;
 $$;
 
--- How many series a table holds: distinct combinations of all its columns of text. CRITICAL above p_max_series, WARNING
--- above 80 % of it, else OK. Reads the whole table.
+-- Return how many series a table holds: distinct combinations of all its columns of text. CRITICAL above
+-- p_max_series, WARNING above 80 % of it, else OK. Reads the whole table.
 CREATE OR REPLACE FUNCTION lakets.cardinality_check(
     p_table_name  text,
     p_max_series  bigint DEFAULT 100000,

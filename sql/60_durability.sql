@@ -1,7 +1,7 @@
--- Is it in Unity Catalog? The proof on which tiering and retention rest.
+-- The proof that a chunk is in Unity Catalog, on which tiering and retention rest.
 --
--- All we are told is committed_lsn: where the last flushed transaction of the shadow committed. All a
--- writer can note is a position before its own commit. So "committed_lsn >= noted position" proves
+-- The feed reports only committed_lsn: where the last flushed transaction of the shadow committed. A writer
+-- can note only a position before its own commit. So "committed_lsn >= noted position" proves
 -- nothing yet: another writer may have committed, and been flushed, between the two. Two rules do prove:
 --
 --   Passed.  Take a snapshot, then a WAL position. Whatever the snapshot sees committed before that
@@ -18,7 +18,7 @@
 -- Both rules stand on this: whoever changes a shadow locks it until it is visible, and then notes it in
 -- the change log; nothing else may write there.
 
--- Does each statement of this transaction see what is committed by then?
+-- Return whether each statement of this transaction sees what is committed by then.
 CREATE OR REPLACE FUNCTION lakets._is_read_committed() RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -47,8 +47,8 @@ BEGIN
 END;
 $$;
 
--- What the feed says of a shadow; no row when there is no shadow, no feed, it does not know the shadow, or
--- this role cannot read it.
+-- Return what the feed says of a shadow; no row when there is no shadow, no feed, it does not know the
+-- shadow, or this role cannot read it.
 CREATE OR REPLACE FUNCTION lakets._cdf_report(
     p_shadow_name text
 ) RETURNS TABLE (status text, committed_lsn pg_lsn)
@@ -76,7 +76,8 @@ BEGIN
 END;
 $$;
 
--- What the feed says of a shadow (PENDING, SNAPSHOTTING, STREAMING, SKIPPED), or NONE when it says nothing.
+-- Return what the feed says of a shadow (PENDING, SNAPSHOTTING, STREAMING, SKIPPED), or NONE when it says
+-- nothing.
 CREATE OR REPLACE FUNCTION lakets._cdf_status(
     p_shadow_name text
 ) RETURNS text
@@ -88,7 +89,8 @@ BEGIN
 END;
 $$;
 
--- Is somebody else changing a relation? Whoever did is visible by the time this says no.
+-- Return whether another session is changing a relation. When this returns false, every earlier change is
+-- visible.
 CREATE OR REPLACE FUNCTION lakets._is_being_written(
     p_relation regclass
 ) RETURNS boolean
@@ -104,8 +106,8 @@ BEGIN
 END;
 $$;
 
--- What was learnt of the feed before. Nothing, if that was in another database or another line of its history, where the
--- same numbers stand for other transactions and positions.
+-- Return what is known of the feed. Null if that was learnt in another database or another line of its history,
+-- where the same numbers stand for other transactions and positions.
 CREATE OR REPLACE FUNCTION lakets._known_proof(
     p_chronotable_id integer
 ) RETURNS lakets._feed_proof
@@ -123,8 +125,8 @@ BEGIN
 END;
 $$;
 
--- Begin to learn of the feed anew. What it shows now may have been copied with the database, so it counts for nothing until
--- it shows something else.
+-- Forget what is known of the feed. What it shows now may have been copied with the database, so it proves
+-- nothing until it shows another value.
 CREATE OR REPLACE FUNCTION lakets._restart_proof(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -195,7 +197,7 @@ AS $$
        AND NOT coalesce(pg_visible_in_snapshot(log.xid, p_proven), false);
 $$;
 
--- Learn what can be learnt now and keep it.
+-- Record what can be proved now, and return it.
 CREATE OR REPLACE FUNCTION lakets._prove(
     p_table lakets._chronotable_registry
 ) RETURNS pg_snapshot
@@ -245,7 +247,7 @@ BEGIN
 END;
 $$;
 
--- Where something waits for the feed to move (see _prove, which the caller ran), see to it that it will.
+-- Make the feed move where a proof waits for it; the caller has run _prove.
 CREATE OR REPLACE FUNCTION lakets._move_feed(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -296,7 +298,7 @@ EXCEPTION WHEN integrity_constraint_violation THEN  -- a shadow of 0.1.x may dem
 END;
 $$;
 
--- Why no chunk of a table can be proved durable, in words; null when it depends on the chunk.
+-- Return why no chunk of a table can be proved durable, in words; null when it depends on the chunk.
 CREATE OR REPLACE FUNCTION lakets._sync_gap(
     p_table  lakets._chronotable_registry,
     p_proven pg_snapshot
@@ -321,8 +323,8 @@ BEGIN
 END;
 $$;
 
--- Why chunks (ids) are not (yet) proved durable, in words; those that are proved are left out. What is true of the whole
--- table, and which times are not flushed, is asked once, however many chunks there are.
+-- Return why chunks (ids) are not (yet) proved durable, in words; those that are proved are left out. What is
+-- true of the whole table, and which times are not flushed, is asked once, however many chunks there are.
 CREATE OR REPLACE FUNCTION lakets._durability_gaps(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[],
@@ -387,7 +389,7 @@ BEGIN
 END;
 $$;
 
--- Why tier_chunk would defer a chunk, in words; null when it is proved durable. Changes nothing.
+-- Return why tier_chunk would defer a chunk, in words; null when it is proved durable. Changes nothing.
 CREATE OR REPLACE FUNCTION lakets.explain_durability(
     p_chunk_name text
 ) RETURNS text

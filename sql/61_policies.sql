@@ -25,7 +25,7 @@ BEGIN
 END;
 $$;
 
--- What a policy's config says of p_trim_shadow: nothing, unless it is wanted.
+-- Return what a policy's config says of p_trim_shadow: nothing, unless it is wanted.
 CREATE OR REPLACE FUNCTION lakets._trim_config(
     p_trim_shadow boolean
 ) RETURNS jsonb
@@ -171,7 +171,7 @@ AS $$
     SELECT lakets._remove_policy(lakets._chronotable(p_table_name, p_schema_name), '{retention,tiered_retention}');
 $$;
 
--- When chunks of a table are tiered, by a policy of either kind.
+-- Return when chunks of a table are tiered, by a policy of either kind.
 CREATE OR REPLACE FUNCTION lakets.show_tiering_policy(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -186,7 +186,7 @@ AS $$
      ORDER BY pol.id;
 $$;
 
--- When chunks of a table are dropped.
+-- Return when chunks of a table are dropped.
 CREATE OR REPLACE FUNCTION lakets.show_retention_policy(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'

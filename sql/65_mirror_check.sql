@@ -39,7 +39,7 @@ BEGIN
 END;
 $$;
 
--- Is a chunk's part of the mirror still to be compared?
+-- Return whether a chunk's part of the mirror must still be compared.
 CREATE OR REPLACE FUNCTION lakets._is_in_doubt(
     p_chunk lakets._chunk_metadata
 ) RETURNS boolean

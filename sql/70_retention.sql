@@ -1,6 +1,6 @@
 -- Job 3: give the space of expired chunks back, after proving under lock that nothing is lost by it.
 
--- How old a chunk must be to be dropped; null without an enabled retention policy.
+-- Return how old a chunk must be to be dropped; null without an enabled retention policy.
 CREATE OR REPLACE FUNCTION lakets._drop_after(
     p_chronotable_id integer
 ) RETURNS interval
@@ -29,7 +29,7 @@ BEGIN
 END;
 $$;
 
--- Why chunks (ids) may not be dropped now, in words; those are left out by whose drop nothing is lost.
+-- Return why chunks (ids) may not be dropped now, in words; those are left out by whose drop nothing is lost.
 CREATE OR REPLACE FUNCTION lakets._retention_gaps(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[],
@@ -101,8 +101,8 @@ BEGIN
 END;
 $$;
 
--- What is past drop_after and still stands, oldest first. blocked_by: null when execute_retention would drop
--- it now, else why not. Changes nothing.
+-- Return what is past drop_after and still stands, oldest first. blocked_by: null when execute_retention
+-- would drop it now, else why not. Changes nothing.
 CREATE OR REPLACE FUNCTION lakets.retention_report(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'

@@ -18,7 +18,7 @@
 -- A call is one transaction and removes a bounded number of rows; whatever becomes of it, the next one goes on. VACUUM
 -- makes the room they took reusable: the shadow stops growing, it does not shrink on disk.
 
--- Does a table's retention policy ask for it?
+-- Return whether a table's retention policy asks for trimming.
 CREATE OR REPLACE FUNCTION lakets._trims(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -33,7 +33,8 @@ BEGIN
 END;
 $$;
 
--- Does the shadow need an index to find a range of time by? Not where the one that triggers use begins with the time.
+-- Return whether the shadow needs an index to find a range of time. It needs none where the one that triggers
+-- use begins with the time.
 CREATE OR REPLACE FUNCTION lakets._lacks_time_index(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -78,7 +79,8 @@ BEGIN
 END;
 $$;
 
--- Why the rows of dropped chunks (ids) may not be removed from the shadow now, in words; those that may are left out.
+-- Return why the rows of dropped chunks (ids) may not be removed from the shadow now, in words; those that
+-- may are left out.
 CREATE OR REPLACE FUNCTION lakets._trim_gaps(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[],
@@ -288,8 +290,8 @@ BEGIN
 END;
 $$;
 
--- When a trim commits: every change of this transaction to that table must be a trim, since the view cannot tell
--- them apart.
+-- Checked when a trim commits: every change of this transaction to that table must be a trim, since the view
+-- cannot distinguish them.
 CREATE OR REPLACE FUNCTION lakets._check_trim_alone() RETURNS trigger
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp

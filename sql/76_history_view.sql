@@ -22,8 +22,8 @@ AS $$
     SELECT '''' || replace(replace(p_text, '\', '\\'), '''', '\''') || '''';
 $$;
 
--- What an entry of the history adds to the number of copies of its row, in Databricks SQL. What trimming took counts
--- as kept. Before p_since only that counts: all else was read anew.
+-- Return what an entry of the history adds to the number of copies of its row, in Databricks SQL. What
+-- trimming took counts as kept. Before p_since only that counts: all else was read anew.
 CREATE OR REPLACE FUNCTION lakets._databricks_weight(
     p_has_trims boolean,
     p_since     timestamptz

@@ -50,8 +50,8 @@ BEGIN
 END;
 $$;
 
--- What a constant in a tree is: its text, an interval as {months, us} (a day has 24 hours), an instant or a day as
--- microseconds since 2000, an integer. Null: it is something else, null, or not a constant.
+-- Return what a constant in a tree is: its text, an interval as {months, us} (a day has 24 hours), an instant
+-- or a day as microseconds since 2000, an integer. Null: it is something else, null, or not a constant.
 CREATE OR REPLACE FUNCTION lakets._constant(
     p_node jsonb
 ) RETURNS jsonb

@@ -47,7 +47,7 @@ BEGIN
 END;
 $$;
 
--- Does each bucket of p_step consist of whole buckets of p_finer?
+-- Return whether each bucket of p_step consists of whole buckets of p_finer.
 CREATE OR REPLACE FUNCTION lakets._is_coarser(
     p_step  jsonb,
     p_finer jsonb
@@ -90,7 +90,8 @@ BEGIN
 END;
 $$;
 
--- Do labels mean times of a clock that can be set back, so that the times of a label are known by a margin only?
+-- Return whether labels are times of a clock that can be set back, so that the times of a label are known
+-- only with a margin.
 CREATE OR REPLACE FUNCTION lakets._has_margin(
     p_steps jsonb
 ) RETURNS boolean
@@ -119,7 +120,7 @@ BEGIN
 END;
 $$;
 
--- How far a zone's clock is ahead of UTC at an instant (a timestamp in UTC).
+-- Return how far a zone's clock is ahead of UTC at an instant (a timestamp in UTC).
 CREATE OR REPLACE FUNCTION lakets._zone_offset(
     p_zone text,
     p_at   timestamp
@@ -132,7 +133,7 @@ BEGIN
 END;
 $$;
 
--- When the clock of a zone is set within a stretch of a day, to the second; null when it is not.
+-- Return when the clock of a zone is set within a stretch of a day, to the second; null when it is not.
 CREATE OR REPLACE FUNCTION lakets._clock_change(
     p_zone text,
     p_from timestamp,

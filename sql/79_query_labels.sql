@@ -177,8 +177,8 @@ BEGIN
 END;
 $$;
 
--- What a query reads and which of its columns are labels: {tracked: does it read a source, columns: a label for each
--- column, or {why} it is none}.
+-- Return what a query reads and which of its columns are labels: {tracked: does it read a source, columns: a
+-- label for each column, or {why} it is none}.
 CREATE OR REPLACE FUNCTION lakets._query_labels(
     p_query jsonb,
     p_bases jsonb,
@@ -251,7 +251,7 @@ BEGIN
 END;
 $$;
 
--- Why a query's rows of one label depend on source rows of others; null: they do not.
+-- Return why a query's rows of one label depend on source rows of others; null: they do not.
 CREATE OR REPLACE FUNCTION lakets._label_objection(
     p_scope jsonb,
     p_steps jsonb
@@ -290,7 +290,8 @@ BEGIN
 END;
 $$;
 
--- Does some expression of a GROUP BY, PARTITION BY or DISTINCT ON determine the label, in each of the grouping sets?
+-- Return whether some expression of a GROUP BY, PARTITION BY or DISTINCT ON determines the label in each of
+-- the grouping sets.
 CREATE OR REPLACE FUNCTION lakets._determines(
     p_clauses jsonb,
     p_scope   jsonb,
@@ -310,7 +311,8 @@ BEGIN
 END;
 $$;
 
--- Is an expression among those of each grouping set? The sets of several elements are their combinations.
+-- Return whether an expression is among those of each grouping set. The sets of several elements are their
+-- combinations.
 CREATE OR REPLACE FUNCTION lakets._is_in_each_set(
     p_reference text,
     p_sets      jsonb

@@ -32,7 +32,7 @@ BEGIN
 END;
 $$;
 
--- Is it the operator = of Postgres?
+-- Return whether an operator is the = of Postgres.
 CREATE OR REPLACE FUNCTION lakets._is_equality(
     p_operator oid
 ) RETURNS boolean
@@ -176,7 +176,7 @@ BEGIN
 END;
 $$;
 
--- Is it "label IN (SELECT label ...)"?
+-- Return whether an expression is "label IN (SELECT label ...)".
 CREATE OR REPLACE FUNCTION lakets._is_in(
     p_link  jsonb,
     p_scope jsonb,

@@ -328,7 +328,7 @@ BEGIN
 END;
 $$;
 
--- What became of a column that a RollUp's query reads and that is not there any more, in words.
+-- Return what became of a column that a RollUp's query reads and that is not there any more, in words.
 CREATE OR REPLACE FUNCTION lakets._new_name(
     p_rollup   lakets._rollup_registry,
     p_relation text,

@@ -16,7 +16,7 @@ AS $$
     SELECT format('lakets.%I(timestamptz, timestamptz, timestamptz, timestamptz, timestamptz, timestamptz)', '_fill_' || p_name);
 $$;
 
--- What the function is made from, as its first line says.
+-- Return what the function is made from, as its first line says.
 CREATE OR REPLACE FUNCTION lakets._fill_origin(
     p_rollup lakets._rollup_registry
 ) RETURNS text

@@ -167,7 +167,7 @@ AS $$
                                  pg_catalog.current_setting('search_path'));
 $$;
 
--- How soon after a refresh the next one is worth while.
+-- Set how long after a refresh of a RollUp the next one is skipped.
 CREATE OR REPLACE FUNCTION lakets.set_refresh_lag(
     p_name        text,
     p_refresh_lag interval

@@ -116,7 +116,7 @@ EXCEPTION WHEN lock_not_available THEN
 END;
 $$;
 
--- How many rows the chunks of a ChronoTable hold, as far as ANALYZE and VACUUM know.
+-- Return how many rows the chunks of a ChronoTable hold, as far as ANALYZE and VACUUM know.
 CREATE OR REPLACE FUNCTION lakets._estimated_rows(
     p_table lakets._chronotable_registry
 ) RETURNS bigint

@@ -69,7 +69,7 @@ BEGIN
 END;
 $$;
 
--- What the jobs did, newest first.
+-- Return what the jobs did, newest first.
 CREATE OR REPLACE FUNCTION lakets.job_history(
     p_job      text DEFAULT NULL,
     p_relation text DEFAULT NULL,

@@ -13,7 +13,7 @@ AS $$
                     WHERE dep.refclassid = 'pg_proc'::regclass AND dep.refobjid = p_routine AND dep.deptype IN ('n', 'a'));
 $$;
 
--- What does, in words; null when nothing does.
+-- Return what uses a function, in words; null when nothing does.
 CREATE OR REPLACE FUNCTION lakets._users_of(
     p_routine regprocedure
 ) RETURNS text

@@ -142,7 +142,7 @@ class LocalServer:
 
     @property
     def is_running(self) -> bool:
-        """Tell whether it serves; the number left by a killed one is worth nothing."""
+        """Return whether it serves; the number left by a killed one is worth nothing."""
         state = self.state
         if not state.pid or not psutil.pid_exists(state.pid):
             return False

@@ -70,7 +70,7 @@ def open_log(path: Path) -> IO[bytes]:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; one that only its parent has not taken note of does not."""
+    """Return whether a process runs; one that only its parent has not taken note of does not."""
     try:
         return bool(pid and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -14,7 +14,7 @@ _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 
 
 def is_local(host: str) -> bool:
-    """Tell whether what is sent to a host stays on this machine: a Unix socket, or the loopback interface."""
+    """Return whether what is sent to a host stays on this machine: a Unix socket, or loopback."""
     if host.startswith(("/", "@")) or host == "localhost":
         return True
     try:
@@ -65,7 +65,7 @@ def without_user(host: str) -> str:
 
 
 def is_ip(text: str) -> bool:
-    """Tell whether a text is an IP address."""
+    """Return whether a text is an IP address."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -94,7 +94,7 @@ def postgres_host(host: str, conn_label: str) -> str:
 
 
 def is_host(host: str) -> bool:
-    """Tell whether libpq can take a text for a host, or for several."""
+    """Return whether libpq can take a text for a host, or for several."""
     return host.isprintable() and all(
         part.startswith(("/", "@")) or _HOST_NAME.fullmatch(part) or is_ip(part) for part in host.split(",")
     )

@@ -249,7 +249,7 @@ def _check_type(conn_type: str | None, conn_label: str) -> None:
 
 
 def _is_blank(name: str, value: Any) -> bool:
-    """Tell whether a field is empty; a password may consist of spaces."""
+    """Return whether a field is empty; a password may consist of spaces."""
     return value in (None, "") or (name != "password" and isinstance(value, str) and not value.strip())
 
 

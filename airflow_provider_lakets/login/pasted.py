@@ -18,7 +18,7 @@ FORM = "postgresql://<role>@<host>/<database>"
 
 
 def is_pasted(text: str) -> bool:
-    """Tell whether a text begins as a connection string does."""
+    """Return whether a text begins as a connection string does."""
     return text.strip().lower().startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
 
 

@@ -73,7 +73,7 @@ def secured(settings: Mapping[str, Any], host: str, conn_label: str) -> dict[str
 
 
 def stays_here(settings: Mapping[str, Any], host: str) -> bool:
-    """Tell whether a login does not leave this machine: neither by the host's name nor by its address."""
+    """Return whether a login does not leave this machine: neither by the host's name nor by its address."""
     places = f"{host},{settings['hostaddr']}" if settings.get("hostaddr") else host
     return all(is_local(place) for place in places.split(","))
 

@@ -34,7 +34,7 @@ LEFT_OUT: Any = _LeftOut()
 
 
 def is_nothing(value: object) -> bool:
-    """Tell whether a template or a mapping left nothing: None, empty text, an empty list."""
+    """Return whether a template or a mapping left nothing: None, empty text, an empty list."""
     if isinstance(value, str):
         return value.strip() in ("", "None", "[]", "()")
     return value is None or (isinstance(value, Iterable) and not any(True for _ in value))

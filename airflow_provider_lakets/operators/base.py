@@ -79,7 +79,7 @@ class LakeTSBaseOperator(BaseOperator):
 
     def is_left_out(self, argument: object) -> bool:
         """
-        Tell whether the author left an argument out, or gave None for it.
+        Return whether the author left an argument out, or gave None for it.
 
         In a mapped task None is no such choice: it is what the task before made of it.
         """

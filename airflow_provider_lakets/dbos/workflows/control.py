@@ -60,7 +60,7 @@ def mark(hook: DBOSHook, workflow_id: str, what: str, *, on: bool = True) -> Non
 
 
 def is_marked(status: WorkflowStatus, what: str) -> bool:
-    """Tell whether something was noted of a workflow."""
+    """Return whether something was noted of a workflow."""
     return (status.attributes or {}).get(what) == status.workflow_id
 
 

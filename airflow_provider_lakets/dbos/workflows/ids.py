@@ -74,6 +74,6 @@ def number(workflow_id: str) -> int:
 
 
 def is_of(base: str, workflow_id: str) -> bool:
-    """Tell whether an id belongs to the row of a base."""
+    """Return whether an id belongs to the row of a base."""
     rest = workflow_id.removeprefix(base)
     return workflow_id.startswith(base) and (not rest or _SUCCESSOR.fullmatch(rest) is not None)

@@ -43,7 +43,7 @@ class Step:
 
 
 def has_ended(status: WorkflowStatus) -> bool:
-    """Tell whether a workflow runs no more and waits no more."""
+    """Return whether a workflow runs no more and waits no more."""
     return status.status not in ACTIVE
 
 

@@ -116,7 +116,7 @@ class Channel(asyncio.Protocol):
 
     @property
     def holds_unread(self) -> bool:
-        """Tell whether something was sent that nobody has read."""
+        """Return whether something was sent that nobody has read."""
         return bool(self._held)
 
     async def read(self, count: int) -> bytes:

@@ -151,7 +151,7 @@ class Visibility:
         return cls(int(xmin), int(xmax), frozenset(int(xid) for xid in running.split(",") if xid))
 
     def sees(self, xid: int) -> bool:
-        """Tell whether a transaction that has committed since was committed then."""
+        """Return whether a transaction that has committed since was committed then."""
         return xid < self.xmin or (xid < self.xmax and xid not in self.running)
 
 
@@ -190,7 +190,7 @@ class Catalog:
 
     @property
     def is_lost(self) -> bool:
-        """Tell whether the server has gone."""
+        """Return whether the server has gone."""
         return self._conn.broken
 
     def _row(self, query: str, **parameters: object) -> tuple[object, ...]:
@@ -258,7 +258,7 @@ class Catalog:
         )
 
     def slot_is_active(self, slot: str) -> bool:
-        """Tell whether a process reads the slot."""
+        """Return whether a process reads the slot."""
         return bool(
             self._row(
                 "SELECT bool_or(s.active) FROM pg_replication_slots AS s WHERE s.slot_name = %(slot)s",

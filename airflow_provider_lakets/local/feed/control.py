@@ -57,7 +57,7 @@ def resume(conninfo: str) -> None:
 
 
 def feed_is_running(conninfo: str) -> bool:
-    """Tell whether a feed reads the database."""
+    """Return whether a feed reads the database."""
     with psycopg.connect(conninfo, autocommit=True) as conn:
         slot = conn.execute(_SLOT, {"lsn": "0/0"}).fetchone()
     return slot is not None and bool(slot[1])

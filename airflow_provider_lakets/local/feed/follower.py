@@ -84,7 +84,7 @@ class Follower:
 
     @property
     def is_open(self) -> bool:
-        """Tell whether the slot is taken."""
+        """Return whether the slot is taken."""
         return self._stream is not None
 
     def open(self, *, retry_skipped: bool = False) -> None:

@@ -46,7 +46,7 @@ class FeedProcess:
 
     @property
     def is_ours(self) -> bool:
-        """Tell whether this object started the feed."""
+        """Return whether this object started the feed."""
         return self._process is not None
 
     def pid(self) -> int | None:

@@ -90,7 +90,7 @@ class Shadow:
         return merged_fields(wanted, {**self.history.fields(), **self.changes.fields()})
 
     def wants(self, transaction: Begin, xid: int) -> bool:
-        """Tell whether the changes of a transaction are still to be stored."""
+        """Return whether the changes of a transaction are still to be stored."""
         if self.first_rows is None:
             self.streamed.add(xid)
             return False

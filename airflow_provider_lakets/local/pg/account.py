@@ -89,7 +89,7 @@ class Account:
         ]
 
     def _may_enter(self, path: Path) -> bool:
-        """Tell whether the folders above let the account through."""
+        """Return whether the folders above let the account through."""
         for folder in path.resolve().parents:
             found = folder.stat()
             bit = stat.S_IXUSR if found.st_uid == self.user.pw_uid else stat.S_IXOTH

@@ -295,7 +295,7 @@ def _status(data_dir: Path) -> str:
 
 
 def _is_at_home(pid: int, data_dir: Path) -> bool:
-    """Tell whether a process runs in the data directory, as the server and its sessions do."""
+    """Return whether a process runs in the data directory, as the server and its sessions do."""
     home = str(data_dir.resolve())
     try:
         if not is_alive(pid):
@@ -311,6 +311,6 @@ def _is_at_home(pid: int, data_dir: Path) -> bool:
 
 
 def _is_orphan(process: psutil.Process, title: str) -> bool:
-    """Tell whether a process is a session whose server is dead, be it of another folder."""
+    """Return whether a process is a session whose server is dead, be it of another folder."""
     parent = process.parent()
     return title.startswith("postgres:") and (parent is None or parent.name() != "postgres")
