@@ -118,7 +118,8 @@ class LakeTSInventory(LakeTSContract):
         if name is not None and name not in {rollup.name for rollup in rollups}:
             raise LakeTSArgumentError(
                 f"RollUp {name!r} does not exist over connection {self.get_conn_id()!r}; there are: "
-                f"{_listed(rollup.name for rollup in rollups)}."
+                f"{_listed(rollup.name for rollup in rollups)}. Correct the name, or make it with "
+                "lakets.create_rollup."
             )
         return rollups
 

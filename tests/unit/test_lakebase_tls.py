@@ -104,6 +104,23 @@ def test_no_setting_leads_round_the_check(
     assert impostor.callers == 0
 
 
+@pytest.mark.parametrize("fields", [{}, NATIVE], ids=["OAuth", "native"])
+@pytest.mark.parametrize(
+    "database",
+    [
+        "hostaddr=127.0.0.1 sslmode=disable",
+        "postgresql://127.0.0.1/postgres?sslmode=disable",
+        "service=elsewhere",
+    ],
+)
+def test_name_of_a_database_holds_no_settings(
+    connect: Callable[..., type[LakeTSError]], impostor: Impostor, database: str, fields: dict[str, str]
+) -> None:
+    """In the name of a database libpq's programs take settings."""
+    assert connect({}, **fields, schema=database) is LakebaseCredentialError
+    assert impostor.received == []
+
+
 def test_mode_without_certificates_must_be_asked_for_and_then_is_obeyed(
     connect: Callable[..., type[LakeTSError]], impostor: Impostor, principal: ControlPlane
 ) -> None:

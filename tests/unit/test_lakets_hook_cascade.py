@@ -231,7 +231,9 @@ def test_force_refreshes_within_the_refresh_lag_or_says_what_it_needs(chain: Lab
 
 
 def test_an_unknown_rollup_is_refused_with_the_known_ones(chain: Lab) -> None:
-    with pytest.raises(LakeTSArgumentError, match=r"'dayly' does not exist.*there are: apart, daily, hourly"):
+    with pytest.raises(
+        LakeTSArgumentError, match=r"'dayly' does not exist.*there are: apart, daily, hourly\. Correct"
+    ):
         chain.hook().refresh("dayly")
 
 
