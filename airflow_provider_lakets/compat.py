@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -46,8 +47,10 @@ __all__ = [
     "TaskDeferralTimeout",
     "add_partitions",
     "answer_limit",
+    "are_stats_on",
     "conf",
     "fail",
+    "stats",
     "stored_connection",
 ]
 
@@ -74,6 +77,20 @@ def add_partitions(event: Any, partitions: Sequence[str]) -> None:
     """
     if partitions and hasattr(event, "add_partitions"):
         event.add_partitions([*partitions])
+
+
+def are_stats_on() -> bool:
+    """Tell whether Airflow sends metrics, to whatever."""
+    kinds = ("statsd_on", "otel_on", "statsd_datadog_enabled")
+    return any(conf.getboolean("metrics", kind, fallback=False) for kind in kinds)
+
+
+def stats() -> Any:
+    """Return what Airflow sends its own metrics of tasks through: it is set up where a task runs."""
+    for name in ("airflow.sdk.observability.stats", "airflow.observability.stats", "airflow.stats"):
+        with contextlib.suppress(ModuleNotFoundError):
+            return importlib.import_module(name).Stats
+    raise AssertionError("unreachable: each supported Airflow has one of them")
 
 
 def stored_connection(conn_id: str) -> Any:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+# A chunk is called after its table and its start.
+CHUNK_SUFFIX = re.compile(r"_\d{8}_\d{6}$")
+
+
+def table_of(chunk: str) -> str:
+    """Return the table of a chunk, which is called after it: ``schema.table_YYYYMMDD_HHMMSS``."""
+    return CHUNK_SUFFIX.sub("", chunk)
 
 
 def _json(value: Any) -> Any:
@@ -113,6 +123,11 @@ class JobResult(Record):
         """Whether nothing went wrong; work that is deferred for a good reason is no failure."""
         return self.outcome not in self.problems
 
+    @property
+    def relation(self) -> str:
+        """The ChronoTable or RollUp that it is about."""
+        return self.name
+
 
 @dataclass(frozen=True)
 class PartitionResult(JobResult):
@@ -126,6 +141,11 @@ class TierResult(JobResult):
     """One chunk: ``tiered`` (``new``: by this run), or ``deferred`` with the reason in ``detail``."""
 
     new: bool = False
+
+    @property
+    def relation(self) -> str:
+        """The ChronoTable of the chunk."""
+        return table_of(self.name)
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from airflow_provider_lakets.compat import conf
+from airflow_provider_lakets.hooks.results import CHUNK_SUFFIX, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_CHUNK = re.compile(r"_\d{8}_\d{6}$")
 
 # Airflow keeps 250 characters of a mapped task's name.
 NAMED_TABLES = 3
@@ -52,16 +50,11 @@ def label_of_names(names: Sequence[str]) -> str:
 def label_of_chunks(chunks: Sequence[str]) -> str:
     """Return chunks in a few words: those of several tables are counted by table."""
     counts = Counter(table_of(chunk) for chunk in chunks)
-    if len(counts) == 1 or not all(_CHUNK.search(chunk) for chunk in chunks):
+    if len(counts) == 1 or not all(CHUNK_SUFFIX.search(chunk) for chunk in chunks):
         return label_of_names(chunks)
     shown = [f"{table}: {count} chunk(s)" for table, count in list(counts.items())[:NAMED_TABLES]]
     more = [f"and {len(counts) - NAMED_TABLES} more table(s)"] if len(counts) > NAMED_TABLES else []
     return ", ".join([*shown, *more])
-
-
-def table_of(chunk: str) -> str:
-    """Return the table of a chunk, which is called after it: ``schema.table_YYYYMMDD_HHMMSS``."""
-    return _CHUNK.sub("", chunk)
 
 
 def rows_in_words(count: int | None) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
-from airflow_provider_lakets.compat import HAS_RETRY_POLICY, fail
+from airflow_provider_lakets.compat import HAS_RETRY_POLICY, are_stats_on, fail
 from airflow_provider_lakets.exceptions import (
     PERMANENT,
     LakeTSError,
@@ -49,6 +50,7 @@ class LakeTSBaseOperator(BaseOperator):
         super().__init__(**kwargs)
         self.lakebase_conn_id = lakebase_conn_id
         self._hook: LakeTSHook | None = None
+        self._seconds = 0.0
         if HAS_RETRY_POLICY and self.retry_policy is None:
             self.retry_policy = LakeTSRetryPolicy()
 
@@ -67,6 +69,7 @@ class LakeTSBaseOperator(BaseOperator):
         # Only here: the default of a constructor does not reach a mapped task.
         context["map_index_template"] = context.get("map_index_template") or self.mapped_name
         self._hook = LakeTSHook(as_name(self.lakebase_conn_id, "lakebase_conn_id"))
+        started = time.monotonic()
         try:
             with self._hook.session():
                 yield self._hook
@@ -76,6 +79,8 @@ class LakeTSBaseOperator(BaseOperator):
         except LakeTSError as err:
             self.log.debug("Where the error came from", exc_info=True)
             raise type(err)(wrapped(str(err))) from None
+        finally:
+            self._seconds = time.monotonic() - started
 
     def is_left_out(self, argument: object) -> bool:
         """
@@ -126,6 +131,7 @@ class LakeTSJobOperator(LakeTSBaseOperator):
     :param dry_run: Tell what would happen and change nothing; results are then plans. (templated)
     """
 
+    job: ClassVar[str]
     # What the job does to a chunk.
     would = "change"
 
@@ -138,6 +144,20 @@ class LakeTSJobOperator(LakeTSBaseOperator):
     def is_dry_run(self) -> bool:
         """Whether nothing is to be changed."""
         return as_bool(self.dry_run, "dry_run")
+
+    def metric_tags(self, context: Context) -> dict[str, str]:
+        """Return what each metric of this task is tagged with."""
+        task = context["ti"]
+        conn_id = as_name(self.lakebase_conn_id, "lakebase_conn_id")
+        return {"dag_id": task.dag_id, "task_id": task.task_id, "lakebase_conn_id": conn_id}
+
+    def report(self, context: Context, results: Sequence[JobResult]) -> list[dict[str, Any]]:
+        """Send what was done to the metrics of Airflow, and return it for XCom, or fail the task."""
+        if are_stats_on() and not self.is_dry_run:
+            from airflow_provider_lakets.monitoring.stats import send_results
+
+            send_results(self.job, results, seconds=self._seconds, tags=self.metric_tags(context))
+        return super().report(context, results)
 
     def report_plans(self, context: Context, plans: Sequence[PlanResult]) -> list[dict[str, Any]]:
         """Return what would happen, for XCom; fail the task where that cannot be told."""

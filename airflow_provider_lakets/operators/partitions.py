@@ -37,6 +37,7 @@ class LakeTSPartitionOperator(LakeTSJobOperator):
         "dry_run",
         "lakebase_conn_id",
     )
+    job = "partitions"
     would = "create"
 
     def __init__(

@@ -43,6 +43,7 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
 
     template_fields: Sequence[str] = ("table", "schema", "force", "dry_run", "lakebase_conn_id")
     mapped_name = "{{ task.label }}"
+    job = "retain"
     would = "drop"
 
     def __init__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.assets import rollup_alias
+from airflow_provider_lakets.compat import are_stats_on
 from airflow_provider_lakets.operators import _events
 from airflow_provider_lakets.operators._arguments import (
     ALL,
@@ -52,6 +53,7 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
         "dry_run",
         "lakebase_conn_id",
     )
+    job = "refresh"
     would = "refresh"
     asset_alias = staticmethod(rollup_alias)
 
@@ -80,6 +82,7 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return what became of each RollUp, in the order it happened."""
         from airflow_provider_lakets.lineage import note_refresh
+        from airflow_provider_lakets.monitoring.stats import send_lags
 
         rollup = None if self.rollup == ALL else as_name(self.rollup, "rollup")
         start, end = as_range(self.range_start, self.range_end)
@@ -94,6 +97,8 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
                 **what,
                 since=_events.started_before(context),
             )
+            if are_stats_on():
+                send_lags(hook, results, tags=self.metric_tags(context))
             self._lineage = note_refresh(hook, results)
         plain = self.report(context, results)
         events = _events.refreshed(results, self.lakebase_conn_id)

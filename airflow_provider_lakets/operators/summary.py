@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_provider_lakets.compat import AirflowSkipException, fail
+from airflow_provider_lakets.hooks.results import table_of
 from airflow_provider_lakets.operators import _events
 from airflow_provider_lakets.operators._arguments import as_batches, flat
-from airflow_provider_lakets.operators._batches import range_in_words, size_in_words, table_of
+from airflow_provider_lakets.operators._batches import range_in_words, size_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

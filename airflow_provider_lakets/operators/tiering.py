@@ -88,6 +88,7 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
     template_fields: Sequence[str] = ("chunks", "dry_run", "lakebase_conn_id")
     mapped_name = "{{ task.label }}"
     asset_alias = staticmethod(tiered_alias)
+    job = "tier"
     would = "flag"
 
     def __init__(

@@ -23,7 +23,7 @@ FLOORS = [
     ["login"],
     ["driver"],
     ["hooks"],
-    ["compat", "assets", "lineage", "deferral", "retries", "links"],
+    ["compat", "assets", "lineage", "deferral", "retries", "links", "monitoring"],
     ["triggers"],
     ["operators", "sensors"],
     ["dbos"],

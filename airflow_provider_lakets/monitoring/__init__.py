@@ -1,0 +1,3 @@
+"""What monitors are told."""
+
+from __future__ import annotations

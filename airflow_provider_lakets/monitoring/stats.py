@@ -1,0 +1,107 @@
+"""What the jobs did, as metrics of Airflow: to StatsD or OpenTelemetry, wherever Airflow sends its own."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lakets.compat import stats
+from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.hooks.results import RefreshResult, RetentionResult, TierResult
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+    from airflow_provider_lakets.hooks.results import JobResult
+
+    Tags = dict[str, str]
+
+log = logging.getLogger(__name__)
+
+# A tag stands in a line of StatsD as it is: a colon or a line feed would begin something else there.
+_UNSAFE = re.compile(r"[^\w.\-]", re.ASCII)
+
+LAGS = """
+SELECT rol.name, extract(epoch FROM now() - rol.watermark)::double precision AS seconds
+  FROM lakets._rollup_registry AS rol WHERE rol.watermark IS NOT NULL AND rol.name = ANY (%(names)s)
+"""
+
+
+def send_results(job: str, results: Sequence[JobResult], *, seconds: float, tags: Mapping[str, str]) -> None:
+    """
+    Send how long a job took, and how many chunks and RollUps met which end.
+
+    :param job: ``partitions``, ``tier``, ``retain`` or ``refresh``.
+    :param results: What it did.
+    :param seconds: How long it took.
+    :param tags: What all of them are tagged with, beside the job.
+    """
+    common = {**tags, "job": job}
+    _send("timing", "job_duration", timedelta(seconds=seconds), common)
+    counts: Counter[tuple[str, tuple[tuple[str, str], ...]]] = Counter()
+    is_whole = all(result.ok for result in results)
+    for result in results:
+        for name, count in _counts(result, is_whole=is_whole).items():
+            more = {"rollup" if isinstance(result, RefreshResult) else "table": result.relation}
+            if name == "problems":
+                more["outcome"] = result.outcome
+            counts[name, tuple(more.items())] += count
+    for (name, own_tags), count in counts.items():
+        _send("incr", name, count, {**common, **dict(own_tags)})
+
+
+def send_lags(hook: LakeTSHook, results: Sequence[RefreshResult], *, tags: Mapping[str, str]) -> None:
+    """
+    Send how far the newest bucket of each RollUp is behind now, and the largest of these.
+
+    :param hook: In the session of the job.
+    :param results: The RollUps.
+    :param tags: What all of them are tagged with.
+    """
+    try:
+        names = [result.name for result in results]
+        rows = hook.query(LAGS, {"names": names}, doing="Asking how far the RollUps are behind")
+    except LakeTSError as err:  # the refresh itself went well
+        log.debug("No lag of the RollUps is sent: %s", err)
+        return
+    for row in rows:
+        _send("gauge", "rollup_lag_seconds", row["seconds"], {**tags, "rollup": row["name"]})
+    if rows:
+        # StatsD without tags keeps one value a name: the last one would stand for all.
+        _send("gauge", "rollup_lag_seconds_max", max(row["seconds"] for row in rows), tags)
+
+
+def _counts(result: JobResult, *, is_whole: bool) -> dict[str, int]:
+    """Return what is counted of a result."""
+    if not result.ok:
+        # What could be done of it is done, and counts.
+        return {"problems": 1, **_chunks(result)}
+    if isinstance(result, RefreshResult):
+        return {"rollups_refreshed": 1} if result.outcome == "refreshed" else {}
+    if isinstance(result, TierResult):
+        if result.outcome == "deferred":
+            return {"chunks_deferred": 1}
+        # The next try takes what this one flagged for new again, and counts it then.
+        return {"chunks_tiered": 1} if result.new and is_whole else {}
+    return _chunks(result)
+
+
+def _chunks(result: JobResult) -> dict[str, int]:
+    counts = {
+        f"chunks_{end}": len(getattr(result, end, None) or ()) for end in ("created", "dropped", "deferred")
+    }
+    if isinstance(result, RetentionResult) and result.bytes:
+        counts["bytes_given_back"] = result.bytes
+    return {name: count for name, count in counts.items() if count}
+
+
+def _send(kind: str, name: str, value: Any, tags: Mapping[str, str]) -> None:
+    safe = {key: _UNSAFE.sub("_", value) for key, value in tags.items()}
+    try:
+        getattr(stats(), kind)(f"lakets.{name}", value, tags=safe)
+    except Exception:  # of whatever client is configured: the job is done, and must not fail for it
+        log.debug("Metric lakets.%s is not sent", name, exc_info=True)
