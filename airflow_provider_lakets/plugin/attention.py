@@ -31,8 +31,9 @@ def needs_attention(snapshot: Snapshot) -> list[Attention]:
     found = [one for table in snapshot.tables for one in _of_table(table)]
     for rollup in snapshot.rollups:
         if rollup.is_late:
-            when = ago(rollup.last_refreshed_at, snapshot.at)
-            said = f"refreshed {when}; its refresh_lag is {rollup.refresh_lag}"
+            when = f"refreshed {ago(rollup.last_refreshed_at, snapshot.at)}"
+            when = when if rollup.last_refreshed_at else "never refreshed"
+            said = f"{when}; its refresh_lag is {rollup.refresh_lag}"
             advice = "See whether the RollUp job runs; `lakets run refresh` shows why a refresh fails."
             found.append(Attention("warn", rollup.name, said, advice, "rollup"))
     return sorted(found, key=lambda one: ORDER[one.severity])
@@ -45,7 +46,7 @@ def _of_table(table: Table) -> Iterator[Attention]:
     elif deferred := table.count("deferred"):
         lag = f"; the feed is {size(table.lag_bytes)} behind" if table.lag_bytes else ""
         many = f"{deferred} chunk{'s' * (deferred > 1)}"
-        said = f"{many} due and left by the last run: {table.why or 'see the table'}{lag}"
+        said = f"{many} due and left by the last run: {table.why or 'nothing keeps them any more'}{lag}"
         yield Attention("warn", table.name, said, "The next run takes them once that is over.")
     if not table.count("planned"):
         said = "no chunk is made ahead; rows after the last chunk go to the default partition"

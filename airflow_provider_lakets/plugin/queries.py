@@ -103,7 +103,7 @@ ROLLUPS = """
 SELECT rol.name, rol.watermark, rol.last_refreshed_at, rol.bucket_interval::text AS bucket_interval,
        rol.refresh_lag::text AS refresh_lag, tab.schema_name || '.' || tab.table_name AS source,
        extract(epoch FROM rol.bucket_interval)::float8 AS bucket_seconds,
-       rol.last_refreshed_at IS NULL OR now() - rol.last_refreshed_at
+       now() - coalesce(rol.last_refreshed_at, rol.created_at)
            > greatest(3 * rol.refresh_lag, interval '1 hour') AS is_late,
        ARRAY(SELECT dep.name FROM lakets._rollup_registry AS dep
               WHERE dep.id = ANY (rol.depends_on) ORDER BY dep.name) AS depends_on,

@@ -119,7 +119,8 @@ def lines_of(one: Rollup, now: datetime) -> tuple[str, ...]:
     behind = duration((now - one.watermark).total_seconds()) if one.watermark else None
     return (
         f"up to {behind} before now" if behind else "empty",
-        f"refreshed {ago(one.last_refreshed_at, now)}" + (f" · {one.marks} dirty" if one.marks else ""),
+        (f"refreshed {ago(one.last_refreshed_at, now)}" if one.last_refreshed_at else "never refreshed")
+        + (f" · {one.marks} dirty" if one.marks else ""),
     )
 
 
