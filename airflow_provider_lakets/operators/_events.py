@@ -1,4 +1,4 @@
-"""Tell other DAGs what was changed: asset events of a task."""
+"""The asset events of a task, by which other DAGs learn what was changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.results import RefreshResult
     from airflow_provider_lakets.operators.base import LakeTSBaseOperator
 
-# What Airflow's partition mappers read unless they are told otherwise; an instant of UTC.
+# The format that Airflow's partition mappers read by default; an instant of UTC.
 PARTITION_KEY = "%Y-%m-%dT%H:%M:%S"
 
 # Airflow's clock and the database's; an event too many is better than none.
@@ -32,7 +32,7 @@ LEFT = "lakets_asset_events"
 
 class Event(NamedTuple):
     """
-    What is told of an asset.
+    One event of an asset, or one for each partition.
 
     :param asset: The asset.
     :param extra: Plain values only: Airflow 3.1 takes no others through an alias.
@@ -95,12 +95,12 @@ def check_partitioned(operator: BaseOperator) -> None:
         )
 
 
-def tell(operator: BaseOperator, context: Context, alias: AssetAlias, events: Sequence[Event]) -> None:
+def record(operator: BaseOperator, context: Context, alias: AssetAlias, events: Sequence[Event]) -> None:
     """
     Record an event for each asset: its own where the DAG's author made it an outlet, else through the alias.
 
-    An outlet that is an asset of ours gets no event, as others would, when nothing happened to it. Airflow
-    takes the events over when the task succeeds.
+    An outlet that is an asset of ours is removed when it is unchanged, so that Airflow records no event for
+    it. Airflow records the events when the task succeeds.
 
     :param alias: That of the connection.
     :param events: The assets that were changed.
@@ -136,7 +136,7 @@ def tell(operator: BaseOperator, context: Context, alias: AssetAlias, events: Se
 
 
 def what_is_left(operator: BaseOperator, context: Context) -> list[dict[str, Any]]:
-    """Return what the events of the mapped tasks before this one tell, one for each asset."""
+    """Return the events of the mapped tasks before this one, joined to one for each asset."""
     return [extra for _, extra in _left(operator, context)]
 
 
@@ -166,7 +166,7 @@ def _left(operator: BaseOperator, context: Context) -> list[tuple[tuple[str, str
 
 
 def _joined(name: str, first: Any, second: Any) -> Any:
-    """Join what two events of one asset tell: counts add up, ranges span both."""
+    """Join two events of one asset: counts add up, ranges span both."""
     if first is None or second is None:
         return first if second is None else second
     if isinstance(second, (int, float)):
@@ -206,7 +206,7 @@ def _tell_through(alias: Any, events: Sequence[Event], log: Any) -> None:
 
 
 def _add_if_named(alias: Any, event: Event) -> bool:
-    """Add the event of an asset that Airflow knows of from a DAG, and tell whether it does."""
+    """Add the event of an asset that Airflow knows of from a DAG, and return whether it does."""
     from airflow.sdk import Asset
     from airflow.sdk.exceptions import AirflowRuntimeError
 

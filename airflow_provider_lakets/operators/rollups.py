@@ -89,7 +89,7 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
         what: dict[str, Any] = {"force": as_bool(self.force, "force"), "start": start, "end": end}
         with self.lakets(context) as hook:
             if self.is_dry_run:
-                _events.tell(self, context, rollup_alias(self.lakebase_conn_id), [])
+                _events.record(self, context, rollup_alias(self.lakebase_conn_id), [])
                 return self.report_plans(context, hook.plan_refresh(rollup, **what))
             results = hook.refresh(
                 rollup,
@@ -102,7 +102,7 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
             self._lineage = note_refresh(hook, results)
         plain = self.report(context, results)
         events = _events.refreshed(results, self.lakebase_conn_id)
-        _events.tell(self, context, rollup_alias(self.lakebase_conn_id), events)
+        _events.record(self, context, rollup_alias(self.lakebase_conn_id), events)
         return plain
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:

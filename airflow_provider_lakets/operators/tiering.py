@@ -119,7 +119,7 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
         chunks = as_names(self.chunks, "chunks")
         with self.lakets(context) as hook:
             if self.is_dry_run:
-                _events.tell(self, context, tiered_alias(self.lakebase_conn_id), [])
+                _events.record(self, context, tiered_alias(self.lakebase_conn_id), [])
                 return self.report_plans(context, hook.plan_tiering(chunks))
             results = hook.tier(chunks, since=_events.started_before(context))
             events = self._events(hook, results)
@@ -132,7 +132,7 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
             self.log.info("Flagged %d chunk(s); waiting for %d", len(results) - len(waiting), len(waiting))
             self.wait(context, LakeTSTierTrigger, so_far=so_far, chunks=waiting)
         plain = self.report(context, results)
-        _events.tell(self, context, tiered_alias(self.lakebase_conn_id), events)
+        _events.record(self, context, tiered_alias(self.lakebase_conn_id), events)
         return plain
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -149,7 +149,7 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
         plain = self.report(context, results)
         left = [f"{result.name}: {result.detail}" for result in results if result.outcome == "deferred"]
         self.check_deferred(context, event, plain, left)
-        _events.tell(self, context, tiered_alias(self.lakebase_conn_id), events)
+        _events.record(self, context, tiered_alias(self.lakebase_conn_id), events)
         return plain
 
     def _events(self, hook: LakeTSHook, results: Sequence[TierResult]) -> list[_events.Event]:
