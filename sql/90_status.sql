@@ -160,9 +160,14 @@ BEGIN
     RETURN QUERY
         SELECT m.name, m.value::double precision, jsonb_build_object('table', status.schema_name || '.' || status.table_name)
           FROM lakets.show_tiering_status() AS status,
-               LATERAL (VALUES ('lakets_tiering_pending_chunks', status.pending_chunks),
+               LATERAL (VALUES ('lakets_tiering_pending_chunks', status.pending_chunks::bigint),
                                ('lakets_tiering_tiered_chunks_total', status.tiered_chunks),
-                               ('lakets_tiering_caught_up', status.caught_up::integer)) AS m (name, value);
+                               ('lakets_tiering_caught_up', status.caught_up::integer),
+                               ('lakets_tiering_reclaimable_bytes', status.reclaimable_bytes),
+                               ('lakets_tiering_reclaimed_bytes', status.reclaimed_bytes),
+                               ('lakets_feed_streaming', (status.cdf_status = 'STREAMING')::integer),
+                               ('lakets_feed_lag_bytes', status.cdf_lag_bytes)) AS m (name, value)
+         WHERE m.value IS NOT NULL;
     RETURN QUERY
         SELECT m.name, m.value::double precision, jsonb_build_object('rollup', reg.name)
           FROM lakets._rollup_registry AS reg,
@@ -172,5 +177,6 @@ BEGIN
                                 (SELECT count(*) FROM lakets._rollup_invalidation_log AS mark WHERE mark.rollup_id = reg.id))) AS m (name, value)
          WHERE m.value IS NOT NULL
          ORDER BY reg.id;
+    RETURN QUERY SELECT job.metric_name, job.metric_value, job.labels FROM lakets._job_metrics() AS job;
 END;
 $$;

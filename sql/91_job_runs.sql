@@ -94,3 +94,24 @@ BEGIN
          ORDER BY run.run_id DESC LIMIT p_limit;
 END;
 $$;
+
+-- Gauges of each job that has run: when last, for how long, and for how many tables or RollUps a run went wrong within a day.
+CREATE OR REPLACE FUNCTION lakets._job_metrics()
+    RETURNS TABLE (metric_name text, metric_value double precision, labels jsonb)
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT m.name, m.value::double precision, jsonb_build_object('job', newest.job)
+      FROM unnest('{partitions,tier,retain,refresh}'::text[]) WITH ORDINALITY AS each (job, place)
+     CROSS JOIN LATERAL (
+           SELECT run.job, run.started_at, run.seconds FROM lakets._job_run AS run
+            WHERE run.job = each.job ORDER BY run.run_id DESC LIMIT 1) AS newest
+     CROSS JOIN LATERAL (
+           SELECT count(*) AS count FROM lakets._job_run AS run
+            WHERE run.job = each.job AND run.started_at > now() - interval '1 day'
+              AND run.outcome IN ('failed', 'contended', 'skipped')) AS wrong
+     CROSS JOIN LATERAL (VALUES ('lakets_job_last_run_timestamp_seconds', extract(epoch FROM newest.started_at)),
+                                ('lakets_job_last_run_seconds', newest.seconds::numeric),
+                                ('lakets_job_problems_1d', wrong.count::numeric)) AS m (name, value)
+     ORDER BY each.place;
+$$;

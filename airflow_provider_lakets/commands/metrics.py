@@ -9,6 +9,30 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.hooks.results import Metric
 
+# What each name means; a name of a newer LakeTS has none.
+HELP = {
+    "lakets_chronotables_total": "ChronoTables.",
+    "lakets_chunks_total": "Chunks by status.",
+    "lakets_policies_total": "Enabled policies by type.",
+    "lakets_database_size_bytes": "Size of the database in Lakebase.",
+    "lakets_estimated_rows": "Rows of a ChronoTable, as far as ANALYZE and VACUUM know.",
+    "lakets_rows_outside_chunks": "Rows that lie in no chunk, and are neither tiered nor dropped.",
+    "lakets_sync_enabled": "1 where a ChronoTable is mirrored for the change feed.",
+    "lakets_tiering_pending_chunks": "Chunks that are due for tiering.",
+    "lakets_tiering_tiered_chunks_total": "Chunks that are durable in Unity Catalog, and in Lakebase.",
+    "lakets_tiering_caught_up": "1 where all that was written is flushed to Unity Catalog.",
+    "lakets_tiering_reclaimable_bytes": "Size of the tiered chunks, which retention gives back.",
+    "lakets_tiering_reclaimed_bytes": "Size of the chunks that were dropped.",
+    "lakets_feed_streaming": "1 where the change feed streams the table.",
+    "lakets_feed_lag_bytes": "How far the change feed is behind the last write.",
+    "lakets_rollup_watermark_lag_seconds": "Age of the newest bucket of a RollUp.",
+    "lakets_rollup_refresh_lag_seconds": "Time since the last refresh of a RollUp.",
+    "lakets_rollup_invalidation_log_depth": "Buckets of a RollUp that are marked to be computed again.",
+    "lakets_job_last_run_timestamp_seconds": "When a job began last.",
+    "lakets_job_last_run_seconds": "How long the last run of a job took.",
+    "lakets_job_problems_1d": "How often within a day a job went wrong with a table or a RollUp.",
+}
+
 ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
@@ -19,6 +43,8 @@ def exposition(metrics: Iterable[Metric]) -> str:
         by_name.setdefault(metric.metric_name, []).append(metric)
     lines = []
     for name, values in by_name.items():
+        if name in HELP:
+            lines.append(f"# HELP {name} {HELP[name]}")
         lines.append(f"# TYPE {name} gauge")
         lines += [f"{name}{_labels(one)} {one.metric_value:.17g}" for one in values]
     return "\n".join([*lines, ""])

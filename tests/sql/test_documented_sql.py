@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tests.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
-# docs/permissions.md has a test of its own (test_documented_rights.py).
+# docs/permissions.md (test_documented_rights.py) and docs/monitoring.md (test_grafana.py) have their own.
 DOCUMENTS = [
     "README",
     "docs/compatibility",
@@ -60,7 +60,7 @@ def test_every_document_with_sql_is_run() -> None:
         if "```sql" in path.read_text()
     }
 
-    assert with_sql == {*DOCUMENTS, "docs/permissions"}
+    assert with_sql == {*DOCUMENTS, "docs/permissions", "docs/monitoring"}
 
 
 def test_what_was_loaded_into_a_rollup_by_hand_outlives_the_refresh(db: Sandbox) -> None:

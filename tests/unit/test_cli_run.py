@@ -143,3 +143,14 @@ def test_metrics_are_in_the_format_of_prometheus(in_lab: Callable[..., Result], 
     assert [line for line in samples if not SAMPLE.fullmatch(line)] == []
     assert 'lakets_tiering_pending_chunks{table="public.metrics"}' in done.stdout
     assert r'table="public.we\"ird\\ \n"' in done.stdout
+
+
+def test_every_metric_says_what_it_is(in_lab: Callable[..., Result], world: Lab) -> None:
+    world.flush()
+    in_lab("run", "refresh")
+
+    lines = in_lab("metrics").stdout.splitlines()
+
+    described = [line.split()[2] for line in lines if line.startswith("# HELP ")]
+    assert described == [line.split()[2] for line in lines if line.startswith("# TYPE ")]
+    assert {"lakets_job_last_run_timestamp_seconds", "lakets_feed_lag_bytes"} <= {*described}

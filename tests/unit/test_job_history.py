@@ -117,3 +117,22 @@ def test_it_does_not_grow_without_end(world: Lab) -> None:
     )
     assert 10_000 <= left <= 10_060
     assert not world.conn.execute("SELECT FROM lakets._job_run WHERE outcome = 'old'").fetchall()
+
+
+def test_metrics_tell_when_each_job_ran_and_what_went_wrong(lab: Lab) -> None:
+    lab.table("metrics", days=2)
+    lab.rollup("hourly")
+    hook = lab.hook()
+    hook.partition(["public.metrics"])
+    lab.break_rollup("hourly")
+    hook.refresh()
+
+    gauges = {(one.metric_name, one.labels.get("job")): one.metric_value for one in hook.lakets_metrics()}
+
+    last = lab.value(
+        "SELECT extract(epoch FROM max(started_at))::float8 FROM lakets._job_run WHERE job = 'refresh'"
+    )
+    assert gauges["lakets_job_last_run_timestamp_seconds", "refresh"] == last
+    assert gauges["lakets_job_problems_1d", "refresh"] == 1
+    assert gauges["lakets_job_problems_1d", "partitions"] == 0
+    assert ("lakets_job_problems_1d", "tier") not in gauges  # it never ran
