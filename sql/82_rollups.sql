@@ -267,8 +267,8 @@ END;
 $$;
 
 -- Mark the buckets of source times in [p_from, p_to) dirty and return how many; those whose source is dropped are
--- passed over, since they must keep their value, and so is what lies before or behind all that there is. Where rows may be
--- outside all chunks, one mark stands for everything. The same call again marks nothing more, and returns the same.
+-- passed over, since they must keep their value. Of a range of more than 10,000 buckets, so is what lies before or behind all
+-- that there is; where rows may be outside all chunks, one mark then stands for everything. The same call again marks nothing more, and returns the same.
 CREATE OR REPLACE FUNCTION lakets.invalidate_rollup_range(
     p_name text,
     p_from timestamptz,
@@ -291,7 +291,10 @@ BEGIN
     END IF;
     SELECT * INTO v_extent FROM lakets._rollup_extent(v_rollup);
     v_asked := tstzmultirange(lakets._labels_of(v_steps, tstzrange(p_from, p_to)));
-    v_dirty := v_asked * tstzmultirange(lakets._labels_of(v_steps, v_extent.times));
+    v_dirty := v_asked;
+    IF extract(epoch FROM p_to - p_from) > 10000 * extract(epoch FROM v_rollup.bucket_interval) THEN
+        v_dirty := v_asked * tstzmultirange(lakets._labels_of(v_steps, v_extent.times));
+    END IF;
     v_marks := ARRAY(SELECT mark FROM unnest(v_dirty - lakets._frozen_buckets(v_rollup, v_dirty)) AS w, lakets._bucket_marks(v_rollup, w) AS mark);
     IF v_extent.has_strays AND v_dirty <> v_asked THEN
         v_marks := v_marks || '-infinity'::timestamptz;
