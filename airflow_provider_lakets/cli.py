@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Annotated
 
 import typer
@@ -59,14 +60,28 @@ def status(
     conn_id: ConnId = "lakebase_default",
     uri: Uri = None,
     as_json: AsJson = False,
+    watch: Annotated[
+        float | None, typer.Option(min=1, help="Show it again every so many seconds, until Ctrl-C.")
+    ] = None,
 ) -> None:
-    """Show ChronoTables, chunks, the change feed and RollUps."""
+    """Show what needs attention, ChronoTables, chunks, the change feed and RollUps."""
+    if as_json and watch:
+        raise typer.BadParameter("--json and --watch do not go together.")
     with explain_errors():
-        found = open_hook(conn_id, uri).status()
+        from airflow_provider_lakets.commands.status import console, show
+        from airflow_provider_lakets.plugin.attention import needs_attention
+        from airflow_provider_lakets.plugin.data import gather
 
-    from airflow_provider_lakets.commands.status import show
-
-    show(found, as_json=as_json)
+        hook = open_hook(conn_id, uri)
+        while True:
+            with hook.session():
+                found, attention = hook.status(), needs_attention(gather(hook))
+            if watch:
+                console().clear()
+            show(found, attention, as_json=as_json)
+            if not watch:
+                return
+            time.sleep(watch)
 
 
 @app.command()

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from airflow_provider_lakets.plugin.html import ago, name, size
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow_provider_lakets.hooks.results import FeedStatus, Rollup, Status
+    from airflow_provider_lakets.plugin.attention import Attention
 
 # A pipe has no width of its own; names should not break there.
 PIPE_WIDTH = 200
+WIDE = 120
+NARROW = 80
+INDENT = " " * 5
+MOST_SHOWN = 12
+COLOURS = {"fail": "red", "warn": "yellow", "info": "cyan"}
 
 
 def console() -> Console:
@@ -22,60 +35,84 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
 
 
-def show(status: Status, *, as_json: bool) -> None:
+def show(status: Status, attention: Sequence[Attention], *, as_json: bool) -> None:
     """
-    Print a status.
+    Print a status, what needs attention first.
 
     :param status: What the hook found.
+    :param attention: What somebody should look at, as on the page in Airflow.
     :param as_json: As JSON, for programs.
     """
     out = console()
     if as_json:
-        out.print_json(json.dumps(status.as_dict()))
+        out.print_json(json.dumps({**status.as_dict(), "attention": [asdict(one) for one in attention]}))
         return
     out.print(f"LakeTS {status.version}", markup=False)
-    out.print(_tables(status) if status.tables else "No ChronoTables. Make one: lakets.create_chronotable.")
-    out.print(_rollups(status.rollups) if status.rollups else "No RollUps. Make one: lakets.create_rollup.")
+    _show_attention(attention, out)
+    wide = out.width >= WIDE
+    no_tables = "No ChronoTables. Make one: lakets.create_chronotable."
+    out.print(_tables(status, wide=wide) if status.tables else no_tables)
+    no_rollups = "No RollUps. Make one: lakets.create_rollup."
+    out.print(_rollups(status.rollups, wide=wide) if status.rollups else no_rollups)
 
 
-def _tables(status: Status) -> Table:
-    table = Table("ChronoTable", "chunk", "policies", title="ChronoTables", title_justify="left")
-    for count in ("active", "tiered", "dropped", "to tier"):
+def _show_attention(attention: Sequence[Attention], out: Console) -> None:
+    """Print each with its next step; of a whole fleet, the first ones."""
+    if not attention:
+        out.print("Nothing needs attention.")
+        return
+    out.print("Needs attention:")
+    width = min(out.width, NARROW)
+    for one in attention[:MOST_SHOWN]:
+        # A table may have any name: no markup, and nothing that cannot be seen.
+        line = f"{one.severity:4} {name(one.subject)}: {name(one.said)}"
+        for number, text in enumerate(textwrap.wrap(line, width, subsequent_indent=INDENT)):
+            out.print(Text(text, style=COLOURS[one.severity] if not number else ""), soft_wrap=True)
+        for text in textwrap.wrap(one.advice, width - len(INDENT)):
+            out.print(Text(INDENT + text, style="dim"), soft_wrap=True)
+    if attention[MOST_SHOWN:]:
+        out.print(f"... and {len(attention) - MOST_SHOWN} more: lakets status --json")
+
+
+def _tables(status: Status, *, wide: bool) -> Table:
+    table = Table("ChronoTable", title="ChronoTables", title_justify="left")
+    for column in ("chunk", "policies") if wide else ():
+        table.add_column(column)
+    for count in ("active", "tiered", "dropped", "due"):
         table.add_column(count, justify="right")
-    for column in ("oldest active", "feed", "tiering ran"):
+    for column in ("feed", *(("oldest active (UTC)", "tiering ran") if wide else ())):
         table.add_column(column)
     health = {one.chronotable: one for one in status.health}
     feeds = {one.table: one for one in status.feeds}
     for one in status.tables:
         chunks, feed = health.get(one.name), feeds.get(one.name)
+        oldest, ran = (chunks.oldest_active if chunks else None), (feed.last_run_at if feed else None)
         table.add_row(
-            one.name,
-            one.chunk_interval,
-            ", ".join(one.policies) or "-",
+            Text(name(one.name)),
+            *([one.chunk_interval, ", ".join(one.policies) or "-"] if wide else []),
             *([str(chunks.active), str(chunks.tiered), str(chunks.dropped)] if chunks else ["-"] * 3),
             str(feed.pending_chunks) if feed else "-",
-            _instant(chunks.oldest_active if chunks else None),
             "busy: locked"
             if one.name in status.busy
             else _feed(feed)
             if feed and one.sync_enabled
             else "not synced",
-            _ago(feed.last_run_at if feed else None),
+            *([_instant(oldest), ago(ran)] if wide else []),
         )
     return table
 
 
-def _rollups(rollups: list[Rollup]) -> Table:
-    columns = ("RollUp", "reads", "bucket", "refresh lag", "watermark", "refreshed")
-    table = Table(*columns, title="RollUps", title_justify="left")
+def _rollups(rollups: list[Rollup], *, wide: bool) -> Table:
+    columns = ("bucket", "refresh lag") if wide else ()
+    table = Table("RollUp", "reads", *columns, "watermark (UTC)", "refreshed", title="RollUps")
+    table.title_justify = "left"
     for one in rollups:
         table.add_row(
-            one.name,
-            ", ".join(filter(None, [one.source, *one.depends_on])) or "-",
-            one.bucket_interval,
-            one.refresh_lag or "-",
+            name(one.name),
+            Text(name(", ".join(filter(None, [one.source, *one.depends_on])) or "-")),
+            *([one.bucket_interval, one.refresh_lag or "-"] if wide else []),
             _instant(one.watermark),
-            _ago(one.last_refreshed_at),
+            ago(one.last_refreshed_at),
         )
     return table
 
@@ -85,19 +122,8 @@ def _feed(feed: FeedStatus) -> str:
         return feed.cdf_status
     if feed.caught_up:
         return "STREAMING, caught up"
-    return "STREAMING" if feed.cdf_lag_bytes is None else f"STREAMING, {feed.cdf_lag_bytes} bytes behind"
+    return "STREAMING" if feed.cdf_lag_bytes is None else f"STREAMING, {size(feed.cdf_lag_bytes)} behind"
 
 
 def _instant(at: datetime | None) -> str:
     return at.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M") if at else "-"
-
-
-def _ago(at: datetime | None) -> str:
-    """Return how long ago something happened, in its largest unit."""
-    if at is None:
-        return "never"
-    seconds = max(0, round((datetime.now(timezone.utc) - at).total_seconds()))
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds // size} {unit} ago"
-    return f"{seconds} s ago"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from airflow_provider_lakets.plugin.html import ago, size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from airflow_provider_lakets.hooks.results import JobRun
     from airflow_provider_lakets.plugin.data import Snapshot, Table
+
+# A feed flushes within a minute, a lock is held for seconds: after so many runs somebody should look.
+MANY_RUNS = 3
 
 ORDER = {"fail": 0, "warn": 1, "info": 2}
 
@@ -36,7 +41,36 @@ def needs_attention(snapshot: Snapshot) -> list[Attention]:
             said = f"{when}; its refresh_lag is {rollup.refresh_lag}"
             advice = "See whether the RollUp job runs; `lakets run refresh` shows why a refresh fails."
             found.append(Attention("warn", rollup.name, said, advice, "rollup"))
+    found += _of_history(snapshot)
     return sorted(found, key=lambda one: ORDER[one.severity])
+
+
+def _of_history(snapshot: Snapshot) -> Iterator[Attention]:
+    """Yield what failed when it was tried last, and what is left undone run after run."""
+    known = {table.name for table in snapshot.tables} | {rollup.name for rollup in snapshot.rollups}
+    runs: dict[tuple[str, str], list[JobRun]] = {}
+    for run in snapshot.history:
+        if run.relation is not None and run.relation in known:
+            runs.setdefault((run.job, run.relation), []).append(run)
+    for (job, name), newest_first in runs.items():
+        last = newest_first[0]
+        kind = "rollup" if job == "refresh" else "table"
+        alike = len([*takewhile(_ended_in(last.outcome), newest_first)])
+        when = f"last {ago(last.started_at, snapshot.at)}"
+        detail = " ".join((last.detail or "").split())
+        if last.outcome == "failed":
+            said = f"job {job} failed, {when}: {detail or 'see its log'}"
+            yield Attention("fail", name, said, f"Mend what it says; `lakets run {job}` tries again.", kind)
+        elif last.outcome == "contended" and alike >= MANY_RUNS:
+            said = f"job {job} did not get a lock in {alike} runs, {when}: {detail or 'another session'}"
+            yield Attention("warn", name, said, "End the session that holds it, or run the job later.", kind)
+        elif last.outcome == "deferred" and job == "tier" and alike >= MANY_RUNS:
+            said = f"chunks were not proved durable in {alike} runs, {when}"
+            yield Attention("warn", name, said, "Run `lakets doctor`: it says what stops the feed.", kind)
+
+
+def _ended_in(outcome: str) -> Callable[[JobRun], bool]:
+    return lambda run: run.outcome == outcome
 
 
 def _of_table(table: Table) -> Iterator[Attention]:

@@ -143,7 +143,7 @@ def test_status_shows_tables_chunks_feed_and_rollups(in_lab: Callable[..., Resul
     (metrics,) = (line for line in lines if "tiered_retention" in line)
     assert "public.metrics" in metrics
     assert "STREAMING" in metrics
-    (daily,) = (line for line in lines if "daily" in line)
+    (daily,) = (line for line in lines if line.startswith("│ daily"))
     assert [cell.strip() for cell in daily.strip("│").split("│")][:3] == ["daily", "hourly", "1 day"]
 
 
@@ -504,6 +504,7 @@ def test_works_without_an_airflow_database(tmp_path: Path, lab: Lab) -> None:
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["version"] == __version__
+    assert [*tmp_path.rglob("*.db")] == []
 
 
 def test_says_what_is_missing_without_an_airflow_database(tmp_path: Path) -> None:

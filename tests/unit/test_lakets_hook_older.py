@@ -59,7 +59,7 @@ def test_status_does_not_call_a_synced_table_not_synced(
     if policy == "none":
         tiered.conn.execute("SELECT lakets.remove_retention_policy('metrics')")
 
-    show(tiered.hook().status(), as_json=False)
+    show(tiered.hook().status(), [], as_json=False)
 
     output = capsys.readouterr().out
     assert "STREAMING" in output

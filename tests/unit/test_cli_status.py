@@ -1,0 +1,138 @@
+"""`lakets status`: what needs attention comes first, in 80 columns, words and round numbers."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from rich.console import Console
+
+from airflow_provider_lakets.commands import status
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typer.testing import Result
+
+    from tests.lab import Lab
+
+
+@pytest.fixture
+def engine() -> str:
+    return "ours"
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the commands a terminal of 80 columns."""
+    monkeypatch.setattr(status, "console", lambda: Console(width=80, highlight=False))
+
+
+def test_what_needs_attention_comes_first_with_its_next_step(in_lab: Callable[..., Result], lab: Lab) -> None:
+    lab.synced(days=8)
+    lab.flush(status="SKIPPED")
+
+    lines = in_lab("status").stdout.splitlines()
+
+    start = lines.index("Needs attention:")
+    assert lines[start + 1].startswith("fail public.metrics: the change feed is not streaming")
+    assert "`lakets doctor`" in " ".join(lines[start + 1 : start + 4])
+    assert start < next(number for number, line in enumerate(lines) if "ChronoTables" in line)
+
+
+def test_nothing_needs_attention_where_all_is_well(in_lab: Callable[..., Result], lab: Lab) -> None:
+    lab.table()
+    lab.hook().partition()
+
+    assert "Nothing needs attention." in in_lab("status").stdout
+
+
+def test_a_job_that_failed_is_said_with_the_reason(in_lab: Callable[..., Result], lab: Lab) -> None:
+    lab.table("metrics", days=2)
+    lab.rollup("hourly")
+    lab.hook().partition()
+    lab.break_rollup("hourly")
+    lab.hook().refresh()
+
+    found, *_ = json.loads(in_lab("status", "--json").stdout)["attention"]
+
+    assert (found["severity"], found["subject"]) == ("fail", "hourly")
+    assert "violates check constraint" in found["said"]
+    assert "\n" not in found["said"]
+    assert "lakets run refresh" in found["advice"]
+
+
+def test_what_failed_once_and_went_well_since_is_over(in_lab: Callable[..., Result], lab: Lab) -> None:
+    lab.table("metrics", days=2)
+    lab.rollup("hourly")
+    lab.hook().partition()
+    lab.break_rollup("hourly")
+    lab.hook().refresh()
+    lab.conn.execute('ALTER TABLE public."_rollup_hourly" DROP CONSTRAINT "_rollup_hourly_total_check"')
+    lab.hook().refresh()
+
+    assert json.loads(in_lab("status", "--json").stdout)["attention"] == []
+
+
+def test_chunks_that_stay_unproved_run_after_run_are_said(in_lab: Callable[..., Result], lab: Lab) -> None:
+    lab.synced(days=4)
+    lab.flush()
+    lab.conn.execute("UPDATE metrics SET value = value + 1")
+    for _ in range(3):
+        lab.hook().tier(lab.old_chunks())
+
+    said = [one["said"] for one in json.loads(in_lab("status", "--json").stdout)["attention"]]
+
+    assert any("not proved durable in 3 runs" in one for one in said)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_nothing_is_wider_than_80_columns_and_each_name_is_whole(
+    in_lab: Callable[..., Result], lab: Lab
+) -> None:
+    lab.synced("metrics", days=8)
+    lab.flush(status="SKIPPED")
+    lab.table("readings")
+    lab.rollup("hourly")
+
+    done = in_lab("status")
+
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
+    for name in ("public.metrics", "public.readings", "hourly", "UTC"):
+        assert name in done.stdout
+
+
+def test_a_name_cannot_paint_the_terminal(in_lab: Callable[..., Result], lab: Lab) -> None:
+    lab.table("a\x1b[31m[red]")
+
+    done = in_lab("status")
+
+    assert "\x1b" not in done.stdout
+    assert "[red]" in done.stdout
+
+
+def test_watching_shows_it_again_and_again(
+    in_lab: Callable[..., Result], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.table()
+    pauses: list[float] = []
+
+    def interrupt(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("airflow_provider_lakets.cli.time.sleep", interrupt)
+
+    done = in_lab("status", "--watch", "7")
+
+    assert pauses == [7, 7]
+    assert done.stdout.count("public.metrics") >= 2
+    assert "Traceback" not in done.output
+
+
+def test_watching_in_json_is_refused(in_lab: Callable[..., Result]) -> None:
+    done = in_lab("status", "--watch", "7", "--json")
+
+    assert (done.exit_code, "do not go together" in done.stderr) == (2, True)
