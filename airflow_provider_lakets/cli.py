@@ -34,7 +34,7 @@ def main(
         raise typer.Exit
 
 
-@app.command()
+@app.command(epilog="Example: lakets install --print > lakets.sql")
 def install(
     print_only: Annotated[
         bool, typer.Option("--print", help="Write the install as one SQL script, for any client.")
@@ -55,7 +55,7 @@ def install(
         typer.echo(f"- {note}")
 
 
-@app.command()
+@app.command(epilog="Example: lakets status --watch 10")
 def status(
     conn_id: ConnId = "lakebase_default",
     uri: Uri = None,
@@ -84,7 +84,7 @@ def status(
             time.sleep(watch)
 
 
-@app.command()
+@app.command(epilog="Example: lakets doctor --wait 60 --json")
 def doctor(
     conn_id: ConnId = "lakebase_default",
     uri: Uri = None,
@@ -102,7 +102,7 @@ def doctor(
     raise typer.Exit(0 if healthy else 1)
 
 
-@app.command()
+@app.command(epilog="Example: lakets metrics --conn-id lakebase_prod > /var/lib/node_exporter/lakets.prom")
 def metrics(conn_id: ConnId = "lakebase_default", uri: Uri = None) -> None:
     """Print the gauges of LakeTS in the text format of Prometheus."""
     with explain_errors():
@@ -113,7 +113,7 @@ def metrics(conn_id: ConnId = "lakebase_default", uri: Uri = None) -> None:
     typer.echo(exposition(found), nl=False)
 
 
-@app.command()
+@app.command(epilog="Example: lakets explain public.metrics_20250101_000000")
 def explain(
     name: Annotated[str, typer.Argument(help="A chunk as schema.chunk, or a RollUp.")],
     conn_id: ConnId = "lakebase_default",
@@ -133,7 +133,7 @@ def explain(
         typer.echo(f"{heading:<{width}}  {sentence}")
 
 
-@app.command()
+@app.command(epilog="Example: lakets demo --keep")
 def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the Lakebase running at the end, until Ctrl-C.")

@@ -71,7 +71,7 @@ def run(
         jobs.run(lambda: open_hook(conn_id, uri), open_hook(conn_id, uri).get_sqlalchemy_engine())
 
 
-@app.command()
+@app.command(epilog="Example: lakets run partitions --table public.metrics")
 def partitions(
     table: Tables = None,
     dry_run: DryRun = False,
@@ -89,7 +89,7 @@ def partitions(
     _run(parts, conn_id, uri, as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="Example: lakets run tier --dry-run")
 def tier(
     table: Tables = None,
     dry_run: DryRun = False,
@@ -108,7 +108,7 @@ def tier(
     _run(parts, conn_id, uri, as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="Example: lakets run retain --table public.metrics --dry-run --json")
 def retain(
     table: Tables = None,
     force: Annotated[
@@ -134,7 +134,7 @@ def retain(
     _run(parts, conn_id, uri, as_json=as_json)
 
 
-@app.command()
+@app.command(epilog="Example: lakets run refresh --rollup hourly --parallelism 2")
 def refresh(
     rollup: Annotated[
         str | None, typer.Option(help="Only this RollUp, with all that it reads; else every one.")
