@@ -126,7 +126,7 @@ def get_provider_info() -> dict[str, Any]:
                 "to_openlineage_converter": f"{_PACKAGE}.assets.convert_asset_to_openlineage",
             }
         ],
-        "extra-links": [f"{_PACKAGE}.links.LakebaseProjectLink"],
+        "extra-links": [f"{_PACKAGE}.links.LakebaseProjectLink", f"{_PACKAGE}.links.LakeTSPageLink"],
         "connection-types": [
             {
                 "connection-type": "lakebase",

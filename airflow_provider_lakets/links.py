@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urlsplit
 
 from airflow.sdk import BaseOperatorLink
+
+from airflow_provider_lakets.compat import conf
 
 if TYPE_CHECKING:
     from typing import Any
@@ -45,3 +48,39 @@ class LakebaseProjectLink(BaseOperatorLink):
 
         page: str | None = XCom.get_value(ti_key=ti_key, key=self.xcom_key)
         return page
+
+
+class LakeTSPageLink(BaseOperatorLink):
+    """The LakeTS page in Airflow, with the table or the RollUp that the task is about."""
+
+    name = "LakeTS page"
+
+    @property
+    def xcom_key(self) -> str:
+        """The XCom under which Airflow keeps the address for its UI."""
+        return "lakets_page"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
+        """
+        Return the address on this Airflow, or an empty text for a task that is not of LakeTS.
+
+        :param operator: The task, its templates rendered.
+        :param ti_key: Which run of it.
+        """
+        conn_id = getattr(operator, "lakebase_conn_id", None)
+        if not isinstance(conn_id, str):
+            return ""
+        below = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
+        for kind in ("table", "rollup"):
+            name = getattr(operator, kind, None)
+            if isinstance(name, str) and name not in ("", "*"):
+                name = _in_schema(name, operator) if kind == "table" else name
+                return f"{below}/lakets/{kind}?{urlencode({'conn': conn_id, 'name': name})}"
+        return f"{below}/lakets/?{urlencode({'conn': conn_id})}"
+
+
+def _in_schema(table: str, operator: BaseOperator) -> str:
+    schema = getattr(operator, "schema", None)
+    if isinstance(schema, str) and schema:
+        return f"{schema}.{table}"
+    return table if "." in table else f"public.{table}"

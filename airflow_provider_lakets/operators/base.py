@@ -15,7 +15,7 @@ from airflow_provider_lakets.exceptions import (
     LakeTSPartialFailureError,
     wrapped,
 )
-from airflow_provider_lakets.links import LakebaseProjectLink
+from airflow_provider_lakets.links import LakebaseProjectLink, LakeTSPageLink
 from airflow_provider_lakets.operators._arguments import ALL, LEFT_OUT, as_bool, as_name
 from airflow_provider_lakets.retries import LakeTSRetryPolicy
 
@@ -40,7 +40,7 @@ class LakeTSBaseOperator(BaseOperator):
     """
 
     template_fields: Sequence[str] = ("lakebase_conn_id",)
-    operator_extra_links = (LakebaseProjectLink(),)
+    operator_extra_links = (LakeTSPageLink(), LakebaseProjectLink())
     ui_color = "#cfe8f3"
 
     # What a mapped task is called when its author set no map_index_template.

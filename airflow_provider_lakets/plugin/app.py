@@ -20,7 +20,7 @@ from airflow_provider_lakets.plugin.security import (
     chosen,
     dags_by_connection,
 )
-from airflow_provider_lakets.plugin.snapshots import Snapshots
+from airflow_provider_lakets.plugin.snapshots import Snapshots, warm_up
 
 if TYPE_CHECKING:
     from starlette.responses import Response
@@ -78,6 +78,7 @@ def create_app() -> FastAPI:
 
     app.add_exception_handler(StarletteHTTPException, _refused)
     app.add_exception_handler(Exception, _failed)
+    warm_up()
     return app
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.exceptions import AirflowException  # type: ignore[attr-defined]
@@ -142,8 +143,20 @@ def open_hook(conn_id: str) -> LakeTSHook:
     )
 
 
+def warm_up() -> None:
+    """Import in the background what a login needs: the first page is not to wait seconds for it."""
+    threading.Thread(target=_import, name="lakets-page", daemon=True).start()
+
+
+def _import() -> None:
+    import databricks.sdk.core  # noqa: F401
+
+    _impatient()
+
+
+@cache
 def _impatient() -> type[LakeTSHook]:
-    # Here: importing the hook costs a second, and the API server imports this module at its start.
+    # Here: the API server imports this module at its start, and is not to wait for the hook.
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
     class ImpatientHook(LakeTSHook):

@@ -10,7 +10,9 @@ from airflow.providers_manager import ProvidersManager
 from airflow.sdk import BaseOperator
 
 from airflow_provider_lakets.hooks.lakebase import LakebaseHook
-from airflow_provider_lakets.links import LakebaseProjectLink
+from airflow_provider_lakets.links import LakebaseProjectLink, LakeTSPageLink
+from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
+from airflow_provider_lakets.operators.rollups import LakeTSRollupRefreshOperator
 from airflow_provider_lakets.operators.tiering import LakeTSTierOperator
 from airflow_provider_lakets.sensors.durability import LakeTSDurabilitySensor
 
@@ -107,10 +109,46 @@ def test_a_task_that_never_logged_in_has_an_empty_link(task: Any) -> None:
 
 def test_every_task_of_ours_has_the_link() -> None:
     for kind in (LakeTSTierOperator, LakeTSDurabilitySensor):
-        assert [link.name for link in kind.operator_extra_links] == ["Lakebase project"]
+        assert [link.name for link in kind.operator_extra_links] == ["LakeTS page", "Lakebase project"]
 
 
-def test_link_is_known_to_airflow() -> None:
+def test_links_are_known_to_airflow() -> None:
     manager = ProvidersManager()  # type: ignore[no-untyped-call]
 
-    assert f"{LakebaseProjectLink.__module__}.LakebaseProjectLink" in manager.extra_links_class_names
+    for link in (LakebaseProjectLink, LakeTSPageLink):
+        assert f"{link.__module__}.{link.__name__}" in manager.extra_links_class_names
+
+
+@pytest.mark.parametrize(
+    ("task", "page"),
+    [
+        (LakeTSTierOperator(task_id="x", chunks=["a"]), "?conn=lakebase_default"),
+        (
+            LakeTSRetentionOperator(task_id="x", table="a&b", lakebase_conn_id="prod"),
+            "table?conn=prod&name=public.a%26b",
+        ),
+        (
+            LakeTSRetentionOperator(task_id="x", table="m", schema="s"),
+            "table?conn=lakebase_default&name=s.m",
+        ),
+        (LakeTSRetentionOperator(task_id="x", table=["s.a", "s.b"]), "?conn=lakebase_default"),
+        (LakeTSDurabilitySensor(task_id="x", table="s.m"), "table?conn=lakebase_default&name=s.m"),
+        (LakeTSRollupRefreshOperator(task_id="x", rollup="daily"), "rollup?conn=lakebase_default&name=daily"),
+        (LakeTSRollupRefreshOperator(task_id="x"), "?conn=lakebase_default"),
+    ],
+    ids=["chunks", "table", "with schema", "tables", "sensor", "rollup", "all"],
+)
+@pytest.mark.parametrize(
+    ("base", "below"),
+    [("http://airflow.example:8080", ""), ("https://example.com/data/airflow/", "/data/airflow")],
+)
+def test_a_task_leads_to_the_page_of_what_it_is_about(
+    monkeypatch: pytest.MonkeyPatch, base: str, below: str, task: Any, page: str
+) -> None:
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
+
+    assert LakeTSPageLink().get_link(task, ti_key=None) == f"{below}/lakets/{page}"
+
+
+def test_a_task_of_others_leads_to_no_page() -> None:
+    assert LakeTSPageLink().get_link(BaseOperator(task_id="x"), ti_key=None) == ""
