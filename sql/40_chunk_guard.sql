@@ -16,36 +16,54 @@ BEGIN
 END;
 $$;
 
--- The row triggers of LakeTS 0.1.x that a relation and its partitions still have. The install takes the work out of their
--- functions, which are called _0_1_<name> from then on; 48_older_triggers.sql takes the triggers away.
+-- The trigger functions of LakeTS 0.1.x that are still in use; mostly there are none. The install takes the work out of them
+-- and calls them _0_1_<name>; 48_older_triggers.sql takes the triggers away.
+CREATE OR REPLACE FUNCTION lakets._older_trigger_functions() RETURNS oid[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN ARRAY(SELECT fn.oid FROM pg_proc AS fn
+                  WHERE fn.proname LIKE '\_0\_1\_%' AND fn.pronamespace = 'lakets'::regnamespace AND fn.prorettype = 'trigger'::regtype);
+END;
+$$;
+
+-- The triggers that some relations have with these.
 CREATE OR REPLACE FUNCTION lakets._older_triggers(
     p_relations regclass[]
 ) RETURNS TABLE (relation regclass, name name, is_root boolean, is_enabled boolean)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_functions oid[] := lakets._older_trigger_functions();
 BEGIN
-    RETURN QUERY
-        SELECT trg.tgrelid::regclass, trg.tgname, trg.tgparentid = 0, trg.tgenabled <> 'D'
-          FROM pg_trigger AS trg
-          JOIN pg_proc AS fn ON fn.oid = trg.tgfoid
-         WHERE trg.tgrelid = ANY (p_relations) AND fn.pronamespace = 'lakets'::regnamespace AND fn.proname LIKE '\_0\_1\_%';
+    IF v_functions <> '{}' THEN
+        RETURN QUERY
+            SELECT trg.tgrelid::regclass, trg.tgname, trg.tgparentid = 0, trg.tgenabled <> 'D'
+              FROM pg_trigger AS trg WHERE trg.tgrelid = ANY (p_relations) AND trg.tgfoid = ANY (v_functions);
+    END IF;
 END;
 $$;
 
--- The partitions of a table that can be written directly, or where triggers of LakeTS 0.1.x still fire, oldest first.
+-- The partitions of a table that can be written directly, or where triggers of LakeTS 0.1.x still fire, oldest first. By
+-- index, as _lost_chunks.
 CREATE OR REPLACE FUNCTION lakets._unguarded_partitions(
     p_relation regclass
 ) RETURNS regclass[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off
 AS $$
+DECLARE
+    v_functions oid[] := lakets._older_trigger_functions();
 BEGIN
     RETURN ARRAY(
         SELECT inh.inhrelid::regclass FROM pg_inherits AS inh
          WHERE inh.inhparent = p_relation
            AND (NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = inh.inhrelid AND trg.tgname = 'lakets_no_direct_write')
-                OR EXISTS (SELECT FROM lakets._older_triggers(ARRAY[inh.inhrelid::regclass]) AS old WHERE old.is_enabled))
+                OR v_functions <> '{}' AND EXISTS (
+                   SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = inh.inhrelid AND trg.tgfoid = ANY (v_functions) AND trg.tgenabled <> 'D'))
          ORDER BY inh.inhrelid);
 END;
 $$;

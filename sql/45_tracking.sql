@@ -93,20 +93,23 @@ $$;
 CREATE OR REPLACE FUNCTION lakets._key_columns(
     p_relation regclass
 ) RETURNS TABLE (key_column name, equals text)
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT att.attname, format('OPERATOR(%I.%s)', nsp.nspname, opr.oprname)
-      FROM pg_index AS idx
-     CROSS JOIN LATERAL unnest(idx.indkey::int2[], idx.indclass::oid[]) WITH ORDINALITY AS k (attnum, opclass, position)
-      JOIN pg_attribute AS att ON att.attrelid = idx.indrelid AND att.attnum = k.attnum
-      JOIN pg_opclass AS cls ON cls.oid = k.opclass
-      JOIN pg_amop AS amop ON amop.amopfamily = cls.opcfamily AND amop.amopstrategy = 3
-                          AND amop.amoplefttype = cls.opcintype AND amop.amoprighttype = cls.opcintype
-      JOIN pg_operator AS opr ON opr.oid = amop.amopopr
-      JOIN pg_namespace AS nsp ON nsp.oid = opr.oprnamespace
-     WHERE idx.indexrelid = lakets._key_index(p_relation) AND k.position <= idx.indnkeyatts
-     ORDER BY k.position;
+BEGIN
+    RETURN QUERY
+        SELECT att.attname, format('OPERATOR(%I.%s)', nsp.nspname, opr.oprname)
+          FROM pg_index AS idx
+         CROSS JOIN LATERAL unnest(idx.indkey::int2[], idx.indclass::oid[]) WITH ORDINALITY AS k (attnum, opclass, position)
+          JOIN pg_attribute AS att ON att.attrelid = idx.indrelid AND att.attnum = k.attnum
+          JOIN pg_opclass AS cls ON cls.oid = k.opclass
+          JOIN pg_amop AS amop ON amop.amopfamily = cls.opcfamily AND amop.amopstrategy = 3
+                              AND amop.amoplefttype = cls.opcintype AND amop.amoprighttype = cls.opcintype
+          JOIN pg_operator AS opr ON opr.oid = amop.amopopr
+          JOIN pg_namespace AS nsp ON nsp.oid = opr.oprnamespace
+         WHERE idx.indexrelid = lakets._key_index(p_relation) AND k.position <= idx.indnkeyatts
+         ORDER BY k.position;
+END;
 $$;
 
 -- Without a key, two SQL texts find the copies of a row by index: its time, and a hash of what can be hashed.
@@ -117,11 +120,13 @@ CREATE OR REPLACE FUNCTION lakets._find_by(
     OUT at        text,
     OUT hash      text
 )
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
+BEGIN
     SELECT format('coalesce(%s.%I, %L::%s)', p_alias, p_time_column, 'infinity', lakets._column_type(p_relation, p_time_column)),
            format('hash_record_extended(%s, 0)', lakets._row_image(p_alias, array_agg(att.attname ORDER BY att.attnum)))
+      INTO at, hash
       FROM pg_attribute AS att
       JOIN pg_type AS typ ON typ.oid = att.atttypid
      WHERE att.attrelid = p_relation AND att.attname = ANY (lakets._columns(p_relation))
@@ -130,6 +135,7 @@ AS $$
               JOIN pg_am AS am ON am.oid = cls.opcmethod AND am.amname = 'hash'
               JOIN pg_amproc AS fn ON fn.amprocfamily = cls.opcfamily AND fn.amprocnum = 2 AND fn.amproclefttype = cls.opcintype
              WHERE cls.opcdefault AND cls.opcintype = att.atttypid AND typ.typtype = 'b' AND typ.typelem = 0));
+END;
 $$;
 
 -- What the shadow's index is on: the key, or the above.
@@ -138,13 +144,15 @@ CREATE OR REPLACE FUNCTION lakets._shadow_index_columns(
     p_shadow      regclass,
     p_time_column text
 ) RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT coalesce((SELECT string_agg(quote_ident(key.key_column), ', ') FROM lakets._key_columns(p_relation) AS key),
+BEGIN
+    RETURN coalesce((SELECT string_agg(quote_ident(key.key_column), ', ') FROM lakets._key_columns(p_relation) AS key),
                     (SELECT format('(%s), (%s)', find.at, find.hash)
                        FROM pg_class AS cls, lakets._find_by(p_relation, quote_ident(cls.relname), p_time_column) AS find
                       WHERE cls.oid = p_shadow));
+END;
 $$;
 
 -- SQL text that notes a gap if `p_query` (what follows SELECT ... FROM) has a row. One is enough, but an older snapshot
@@ -377,6 +385,7 @@ $$;
 CREATE OR REPLACE FUNCTION lakets._write_tracker(
     p_relation regclass,
     p_function text,
+    p_mark     text,
     p_trigger  text,
     p_body     text
 ) RETURNS void
@@ -400,7 +409,7 @@ AS %L$sql$,
         CASE WHEN v_event <> 'INSERT' THEN
             ' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET extra_float_digits = 1'
         ELSE '' END,
-        format(E'BEGIN\n    %s\n    RETURN NULL;\nEND;', p_body));
+        format(E'%s\nBEGIN\n    %s\n    RETURN NULL;\nEND;', p_mark, p_body));
     EXECUTE format('REVOKE ALL ON FUNCTION lakets.%I() FROM PUBLIC', p_function);
     -- The table's owner, and whoever may act for it, can write it anew.
     IF EXISTS (SELECT FROM pg_proc AS fn
@@ -486,8 +495,65 @@ BEGIN
 END;
 $$;
 
--- (Re)write the tracking of one relation. p_shadow null: nothing is mirrored; p_chronotable_id null: nothing
--- is logged (a RollUp's own table).
+-- What the trigger functions of a relation are written from, as their first line says: the table, its key and shadow as they
+-- are, and the functions that write them. Where that is the same they are left as they are.
+CREATE OR REPLACE FUNCTION lakets._tracking_mark(
+    p_relation       regclass,
+    p_time_column    text,
+    p_shadow         regclass,
+    p_chronotable_id integer
+) RETURNS text
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN format('-- written from %s', md5(ROW(
+        p_relation::oid, p_relation, p_time_column, p_shadow::oid, p_shadow, p_chronotable_id, lakets._columns(p_relation),
+        lakets._shape(p_relation), lakets._shape(p_shadow), lakets._key_index(p_relation), lakets._writers_mark())::text));
+END;
+$$;
+
+-- The functions that write them, as one value: all of LakeTS but those that are written for one table or RollUp. Kept until
+-- the transaction ends, since an install asks for each table.
+CREATE OR REPLACE FUNCTION lakets._writers_mark() RETURNS text
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_mark text := nullif(current_setting('lakets.writers_mark', true), '');
+BEGIN
+    IF v_mark IS NULL THEN
+        SELECT md5(string_agg(md5(fn.prosrc), '' ORDER BY fn.oid)) INTO v_mark
+          FROM pg_proc AS fn
+         WHERE fn.pronamespace = 'lakets'::regnamespace AND fn.proname !~ '^_(track|lvc|fill|0_1|rollup_live)_';
+        PERFORM set_config('lakets.writers_mark', v_mark, true);
+    END IF;
+    RETURN v_mark;
+END;
+$$;
+
+-- Is the tracking of one relation just that, and all of it there?
+CREATE OR REPLACE FUNCTION lakets._is_written(
+    p_relation regclass,
+    p_stem     text,
+    p_mark     text
+) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_truncated')
+       AND (SELECT count(*) = 4
+              FROM unnest('{insert,update,delete,truncate}'::text[]) AS event
+              JOIN pg_trigger AS trg ON trg.tgrelid = p_relation AND trg.tgname = 'lakets_track_' || event AND trg.tgenabled <> 'O'
+              JOIN pg_proc AS fn ON fn.oid = trg.tgfoid AND fn.oid = to_regprocedure(format('lakets.%I()', p_stem || '_' || event))
+                                AND starts_with(fn.prosrc, p_mark)
+              JOIN pg_class AS cls ON cls.oid = p_relation AND cls.relowner = fn.proowner);
+END;
+$$;
+
+-- (Re)write the tracking of one relation, unless it is as it should be. p_shadow null: nothing is mirrored; p_chronotable_id
+-- null: nothing is logged (a RollUp's own table).
 CREATE OR REPLACE FUNCTION lakets._write_trackers(
     p_relation       regclass,
     p_stem           text,
@@ -504,24 +570,28 @@ DECLARE
     v_insert text;
     v_update text;
     v_delete record;
+    v_mark   text := lakets._tracking_mark(p_relation, p_time_column, p_shadow, p_chronotable_id);
 BEGIN
+    PERFORM lakets._grant_tracking(p_relation);
+    IF lakets._is_written(p_relation, p_stem, v_mark) THEN
+        RETURN;
+    END IF;
     v_insert := format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM new_rows;', p_shadow, v_list);
     v_delete := lakets._mirror_delete(p_relation, p_shadow, p_time_column);
     v_delete.ctes := format(E'WITH %s\n    %s;', v_delete.ctes, v_delete.missed);
     v_update := CASE WHEN EXISTS (SELECT FROM lakets._key_columns(p_relation)) THEN lakets._mirror_update(p_relation, p_shadow)
                      ELSE v_delete.ctes || E'\n    ' || v_insert END;
 
-    PERFORM lakets._grant_tracking(p_relation);
     PERFORM lakets._write_tracker(
-        p_relation, p_stem || '_insert', 'AFTER INSERT ON % REFERENCING NEW TABLE AS new_rows',
+        p_relation, p_stem || '_insert', v_mark, 'AFTER INSERT ON % REFERENCING NEW TABLE AS new_rows',
         lakets._guarded(p_relation, p_shadow, p_time_column, 'new_rows', v_insert,
                         lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{new_rows}'), v_all));
     PERFORM lakets._write_tracker(
-        p_relation, p_stem || '_update', 'AFTER UPDATE ON % REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows',
+        p_relation, p_stem || '_update', v_mark, 'AFTER UPDATE ON % REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows',
         lakets._guarded(p_relation, p_shadow, p_time_column, 'old_rows', v_update,
                         lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{old_rows,new_rows}'), v_all));
     PERFORM lakets._write_tracker(
-        p_relation, p_stem || '_delete', 'AFTER DELETE ON % REFERENCING OLD TABLE AS old_rows',
+        p_relation, p_stem || '_delete', v_mark, 'AFTER DELETE ON % REFERENCING OLD TABLE AS old_rows',
         lakets._guarded(p_relation, p_shadow, p_time_column, 'old_rows', v_delete.ctes,
                         lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{old_rows}'), v_all));
     -- Before, while the rows can still be seen. Chunks let themselves be emptied with their table only: by the same
@@ -532,7 +602,7 @@ BEGIN
         EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER lakets_truncated', p_relation);
     END IF;
     PERFORM lakets._write_tracker(
-        p_relation, p_stem || '_truncate', 'BEFORE TRUNCATE ON %',
+        p_relation, p_stem || '_truncate', v_mark, 'BEFORE TRUNCATE ON %',
         'PERFORM set_config(''lakets.truncating'', concat_ws('' '', current_setting(''lakets.truncating'', true), TG_RELID::text), true);'
         || E'\n    ' || lakets._guarded(
             p_relation, p_shadow, p_time_column, NULL, lakets._mirror_truncate(p_relation, p_shadow, p_time_column, p_chronotable_id),

@@ -36,16 +36,19 @@ $$;
 CREATE OR REPLACE FUNCTION lakets._shadow_revokes(
     p_shadow regclass
 ) RETURNS SETOF text
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format('REVOKE ALL ON %s FROM %s', p_shadow,
-                  CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END)
-      FROM pg_class AS cls
-     CROSS JOIN LATERAL aclexplode(cls.relacl) AS acl
-     WHERE cls.oid = p_shadow AND acl.grantee <> cls.relowner
-     GROUP BY acl.grantee
-    HAVING bool_or(acl.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER', 'REFERENCES'));
+BEGIN
+    RETURN QUERY
+        SELECT format('REVOKE ALL ON %s FROM %s', p_shadow,
+                      CASE acl.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(acl.grantee)) END)
+          FROM pg_class AS cls
+         CROSS JOIN LATERAL aclexplode(cls.relacl) AS acl
+         WHERE cls.oid = p_shadow AND acl.grantee <> cls.relowner
+         GROUP BY acl.grantee
+        HAVING bool_or(acl.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER', 'REFERENCES'));
+END;
 $$;
 
 -- Make the shadow of a relation, empty. It has no constraints: it also keeps rows that the table no longer has.

@@ -5,6 +5,7 @@ DECLARE
     v_table  lakets._chronotable_registry;
     v_rollup lakets._rollup_registry;
 BEGIN
+    PERFORM pg_catalog.set_config('lakets.writers_mark', '', true);  -- as the functions are now
     -- Lock order: ChronoTables by id, each with its partitions and shadow, then RollUps by id.
     FOR v_table IN SELECT reg.* FROM lakets._chronotable_registry AS reg ORDER BY reg.id LOOP
         IF pg_catalog.to_regclass(pg_catalog.format('%I.%I', v_table.schema_name, v_table.table_name)) IS NULL THEN

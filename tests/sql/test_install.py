@@ -214,6 +214,76 @@ def test_again_goes_on_mirroring(empty_database: str) -> None:
     assert rows(empty_database, "SELECT * FROM lakets._mirror_gap") == []
 
 
+TRACKED = (
+    "CREATE TABLE metrics (ts timestamptz, value int);"
+    " SELECT lakets.create_chronotable('metrics', 'ts'), lakets.enable_sync('metrics')"
+)
+WRITTEN = "SELECT proname, xmin::text FROM pg_proc WHERE proname ~ '^_track_[0-9]' ORDER BY 1"
+
+
+def test_again_does_not_write_the_tracking_of_a_table_anew(empty_database: str) -> None:
+    install(empty_database)
+    rows(empty_database, TRACKED)
+    install(empty_database)
+    before = rows(empty_database, WRITTEN)
+
+    install(empty_database)
+
+    assert rows(empty_database, WRITTEN) == before
+    assert len(before) == 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP TRIGGER lakets_track_update ON metrics",
+        "DROP TRIGGER lakets_truncated ON metrics",
+        "ALTER TABLE metrics ENABLE TRIGGER lakets_track_delete",
+        "CREATE OR REPLACE FUNCTION lakets._track_1_insert() RETURNS trigger LANGUAGE plpgsql"
+        " SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN NULL; END'",
+        "ALTER TABLE metrics ADD COLUMN note text;"
+        " ALTER TABLE lakets_cdf._shadow_metrics ADD COLUMN note text",
+        "ALTER TABLE lakets_cdf._shadow_metrics RENAME TO _shadow_m;"
+        " UPDATE lakets._chronotable_registry SET shadow_table_name = '_shadow_m'",
+        "ALTER TABLE metrics RENAME TO numbers",
+        "ALTER TABLE metrics ADD PRIMARY KEY (ts)",
+        "CREATE ROLE tracked_owner; GRANT USAGE, CREATE ON SCHEMA public TO tracked_owner;"
+        " ALTER TABLE metrics OWNER TO tracked_owner",
+    ],
+)
+def test_again_writes_the_tracking_anew_where_it_is_not_as_it_should_be(
+    empty_database: str, change: str
+) -> None:
+    install(empty_database)
+    rows(empty_database, TRACKED)
+    try:
+        rows(empty_database, change)
+        table = value(empty_database, "SELECT relation::regclass FROM lakets._chronotable_registry")
+
+        install(empty_database)
+
+        rows(empty_database, f"INSERT INTO {table} (ts, value) VALUES (now(), 1), (now() + '1 minute', 2)")
+        rows(
+            empty_database,
+            f"UPDATE {table} SET value = 3 WHERE value = 1; DELETE FROM {table} WHERE value = 2",
+        )
+        shadow = value(empty_database, "SELECT shadow_table_name FROM lakets._chronotable_registry")
+        assert rows(empty_database, f"SELECT value FROM lakets_cdf.{shadow}") == [(3,)]
+        rows(empty_database, f"TRUNCATE {table}")
+        assert rows(empty_database, f"SELECT value FROM lakets_cdf.{shadow}") == []
+        assert rows(empty_database, "SELECT * FROM lakets._mirror_gap") == []
+        assert value(
+            empty_database,
+            "SELECT array_agg(DISTINCT proowner) = array_agg(DISTINCT relowner) FROM pg_proc, pg_class"
+            " WHERE proname ~ '^_track_[0-9]' AND pg_class.oid = %s::regclass",
+            table,
+        )
+    finally:
+        rows(empty_database, "DROP TABLE IF EXISTS metrics, numbers CASCADE")
+        if "ROLE" in change:
+            rows(empty_database, "DROP OWNED BY tracked_owner CASCADE; DROP ROLE tracked_owner")
+
+
 @pytest.mark.parametrize("over", ["nothing", "0.1"])
 def test_eight_installers_at_once_end_in_one(over: str, request: pytest.FixtureRequest) -> None:
     conninfo = request.getfixturevalue("empty_database" if over == "nothing" else "older")
