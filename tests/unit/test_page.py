@@ -275,6 +275,21 @@ def test_rollups_are_drawn_each_to_the_right_of_what_it_reads(page: TestClient, 
 
 
 @pytest.mark.parametrize("engine", ["ours"])
+def test_a_rollup_is_late_only_after_it_should_have_been_refreshed(page: TestClient, lab: Lab) -> None:
+    lab.table("metrics", days=2)
+    lab.rollup("new")
+    lab.rollup("forgotten")
+    lab.conn.execute(
+        "UPDATE lakets._rollup_registry SET created_at = now() - interval '2 hours' WHERE name = 'forgotten'"
+    )
+
+    shown = look(page)
+
+    assert "never refreshed; its refresh_lag is" in shown
+    assert shown.count("its refresh_lag is") == 1
+
+
+@pytest.mark.parametrize("engine", ["ours"])
 def test_an_unknown_table_or_rollup_is_a_page_that_says_so(page: TestClient, lab: Lab) -> None:
     look(page)
 
