@@ -303,7 +303,7 @@ def test_nobody_is_asked_where_it_is_not_known_what_would_be_dropped(
     samples: dict[str, DAG], run: RunDag, lab: Lab, human: Human
 ) -> None:
     lab.synced(days=8)
-    lab.conn.execute("DROP FUNCTION lakets._retention_gap CASCADE")
+    lab.conn.execute("DROP FUNCTION lakets._retention_gaps CASCADE")
     samples["lakets_retention"].get_task("approve_force").retries = 0
 
     done = run(samples["lakets_retention"], force=True)

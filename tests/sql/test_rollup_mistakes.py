@@ -122,7 +122,7 @@ def test_refresh_lag_must_be_a_length(scene: Stage, raises: Callable[..., object
 def test_rollup_whose_table_was_dropped_by_hand_says_so(scene: Stage, raises: Callable[..., object]) -> None:
     scene.run("DROP TABLE _rollup_hourly")
 
-    with raises("P0001", match="_rollup_hourly does not exist"):  # type: ignore[attr-defined]
+    with raises("P0001", match="The table of RollUp hourly was dropped"):  # type: ignore[attr-defined]
         scene.refresh("hourly")
 
     scene.run("SELECT lakets.drop_rollup('hourly')")
