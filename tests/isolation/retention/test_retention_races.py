@@ -7,36 +7,13 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from tests.isolation.retention.scene import RETAIN, write
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.isolation.conftest import Gate, Session
     from tests.stage import HandFeed, Stage
-
-
-RETAIN = "SELECT lakets.execute_retention('metrics')"
-
-
-def write(session: Session, day: int, value: int = 100) -> None:
-    session.run("INSERT INTO metrics VALUES (%s, %s, %s)", value, f"2024-01-{day:02} 01:00+00", value)
-
-
-@pytest.fixture
-def feed(stage: Stage) -> HandFeed:
-    """Make four cold chunks, proved durable."""
-    feed = stage.synced()
-    assert stage.tier(1)
-    return feed
-
-
-@pytest.fixture
-def retention(feed: HandFeed, sessions: Callable[[str], Session]) -> Session:
-    return sessions("retention")
-
-
-@pytest.fixture
-def writer(feed: HandFeed, sessions: Callable[[str], Session]) -> Session:
-    return sessions("writer")
 
 
 # writer/retention
@@ -314,12 +291,6 @@ def test_a_drop_does_not_wait_for_a_reader_of_the_default_partition(
 
 
 # refresh/retention
-
-
-@pytest.fixture
-def hourly(stage: Stage, feed: HandFeed) -> None:
-    stage.rollup("hourly")
-    stage.rollup("daily", reads="hourly", every="1 day")
 
 
 # What only an explicit force overrides

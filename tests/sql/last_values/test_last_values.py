@@ -5,44 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.sql.last_values.scene import ENABLE, NOON, cached, write
+
 if TYPE_CHECKING:
     from tests.sandbox import Sandbox
-
-NOON = "'2026-01-01 12:00+00'::timestamptz"
-
-
-ENABLE = "SELECT lakets.enable_lvc('metrics', '{device}', '{value}')"
-
-
-CACHE = "SELECT device, value FROM _lvc_metrics ORDER BY device"
-
-
-@pytest.fixture
-def metrics(db: Sandbox) -> Sandbox:
-    """Make a ChronoTable with a cache of each device's newest value."""
-    db.run("SET LOCAL timezone = 'UTC'")
-    db.chronotable("ts timestamptz, device text, value float8")
-    db.run(ENABLE)
-    return db
-
-
-def write(db: Sandbox, *rows: tuple[int, str | None, float | None]) -> None:
-    """Insert rows of a minute, a device and a value, in one statement."""
-    values = ", ".join(
-        f"({NOON} + interval '{minute} min', {psycopg.sql.quote(device) if device else 'NULL'}, {value})"
-        for minute, device, value in rows
-    )
-    db.run(f"INSERT INTO metrics VALUES {values}".replace("None", "NULL"))
-
-
-def cached(db: Sandbox) -> dict[str, float | None]:
-    return dict(db.run(CACHE))
-
 
 # What is in it
 

@@ -6,30 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.isolation.retention.scene import REPORT, RETAIN
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.isolation.conftest import Gate, Session
     from tests.stage import HandFeed, Stage
-
-
-RETAIN = "SELECT lakets.execute_retention('metrics')"
-
-
-REPORT = "SELECT blocked_by FROM lakets.retention_report('metrics') WHERE chunk_name = %s"
-
-
-@pytest.fixture
-def feed(stage: Stage) -> HandFeed:
-    """Make four cold chunks, proved durable."""
-    feed = stage.synced()
-    assert stage.tier(1)
-    return feed
-
-
-@pytest.fixture
-def retention(feed: HandFeed, sessions: Callable[[str], Session]) -> Session:
-    return sessions("retention")
 
 
 def test_second_retention_waits_and_finds_nothing_left(

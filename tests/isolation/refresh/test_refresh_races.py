@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.isolation.refresh.scene import REFRESH, change_all
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -28,40 +30,6 @@ STEPS = [
 
 
 AT_EACH_STEP = pytest.mark.parametrize(("function", "when"), STEPS, ids=[f"{w} {f}" for f, w in STEPS])
-
-
-REFRESH = "SELECT lakets.refresh_rollup(%s, true)"
-
-
-def change_all(writer: Session) -> None:
-    """Change the source in every way: new row, new bucket, moved within a chunk, moved across, gone."""
-    writer.run("INSERT INTO metrics VALUES (10, '2024-01-01 12:30+00', 10), (11, '2024-01-04 23:00+00', 11)")
-    writer.run("UPDATE metrics SET at = at + interval '3 hours' WHERE id = 2")
-    writer.run("UPDATE metrics SET at = at - interval '2 days' WHERE id = 3")
-    writer.run("UPDATE metrics SET value = -1 WHERE id = 1")
-    writer.run("DELETE FROM metrics WHERE id = 4")
-    with writer.conn.cursor().copy("COPY metrics FROM STDIN") as copy:
-        copy.write_row((12, "2024-01-02 01:00+00", 12))
-
-
-@pytest.fixture
-def rollups(stage: Stage) -> Stage:
-    """Make hourly and daily RollUps, and something to do for the next refresh."""
-    stage.table()
-    stage.rollup("hourly")
-    stage.rollup("daily", reads="hourly", every="1 day")
-    stage.run("INSERT INTO metrics VALUES (9, '2024-01-01 05:00+00', 9), (9, '2024-01-03 05:00+00', 9)")
-    return stage
-
-
-@pytest.fixture
-def writer(rollups: Stage, sessions: Callable[[str], Session]) -> Session:
-    return sessions("writer")
-
-
-@pytest.fixture
-def refresher(rollups: Stage, sessions: Callable[[str], Session]) -> Session:
-    return sessions("refresher")
 
 
 # writer/refresh
@@ -305,24 +273,3 @@ def test_two_cascades_at_once_lose_nothing(rollups: Stage, writer: Session, refr
 
 
 # refresh/create_rollup, prune/create_rollup
-
-
-CREATE = (
-    "SELECT lakets.create_rollup(%s, $$SELECT lakets.time_bucket('1 hour', at) AS bucket,"
-    " sum(value)::bigint AS total, count(*) AS n FROM public.metrics GROUP BY 1$$)"
-)
-
-
-CREATE_STEPS = [
-    ("_lock_sources", "after"),
-    ("_window_query", "before"),
-    ("_recompute", "before"),
-    ("_recompute", "after"),
-    ("_store_definition", "after"),
-    ("_note_refresh", "after"),
-]
-
-
-AT_EACH_STEP_OF_CREATION = pytest.mark.parametrize(
-    ("function", "when"), CREATE_STEPS, ids=[f"{w} {f}" for f, w in CREATE_STEPS]
-)

@@ -6,42 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.isolation.durability.scene import COLD, OTHER, write, write_and_commit
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.isolation.conftest import Gate, Session
     from tests.stage import HandFeed, Stage
-
-
-COLD, OTHER = 1, 3
-
-
-def write(session: Session, day: int, value: int = 100) -> None:
-    """Insert a row into a day's chunk."""
-    session.run("INSERT INTO metrics VALUES (%s, %s, %s)", value, f"2024-01-{day:02} 01:00+00", value)
-
-
-def write_and_commit(session: Session, day: int, value: int = 100) -> int:
-    session.begin()
-    write(session, day, value)
-    xid = session.xid
-    session.commit()
-    return xid
-
-
-@pytest.fixture
-def feed(stage: Stage) -> HandFeed:
-    return stage.synced()
-
-
-@pytest.fixture
-def writer(feed: HandFeed, sessions: Callable[[str], Session]) -> Session:
-    return sessions("writer")
-
-
-@pytest.fixture
-def second(feed: HandFeed, sessions: Callable[[str], Session]) -> Session:
-    return sessions("second writer")
 
 
 # Which commits are flushed

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.isolation.retention.scene import REPORT, RETAIN, write
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -13,38 +15,10 @@ if TYPE_CHECKING:
     from tests.stage import HandFeed, Stage
 
 
-RETAIN = "SELECT lakets.execute_retention('metrics')"
-
-
-REPORT = "SELECT blocked_by FROM lakets.retention_report('metrics') WHERE chunk_name = %s"
-
-
 HOURLY = (
     "SELECT lakets.time_bucket('1 hour', at) AS bucket, sum(value)::bigint AS total"
     " FROM public.metrics GROUP BY 1"
 )
-
-
-def write(session: Session, day: int, value: int = 100) -> None:
-    session.run("INSERT INTO metrics VALUES (%s, %s, %s)", value, f"2024-01-{day:02} 01:00+00", value)
-
-
-@pytest.fixture
-def feed(stage: Stage) -> HandFeed:
-    """Make four cold chunks, proved durable."""
-    feed = stage.synced()
-    assert stage.tier(1)
-    return feed
-
-
-@pytest.fixture
-def retention(feed: HandFeed, sessions: Callable[[str], Session]) -> Session:
-    return sessions("retention")
-
-
-@pytest.fixture
-def writer(feed: HandFeed, sessions: Callable[[str], Session]) -> Session:
-    return sessions("writer")
 
 
 @pytest.fixture
@@ -72,12 +46,6 @@ def test_row_no_rollup_knows_of_yet_keeps_its_chunk_though_nothing_is_mirrored(
 
 
 # refresh/retention
-
-
-@pytest.fixture
-def hourly(stage: Stage, feed: HandFeed) -> None:
-    stage.rollup("hourly")
-    stage.rollup("daily", reads="hourly", every="1 day")
 
 
 @pytest.mark.parametrize(
