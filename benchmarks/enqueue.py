@@ -60,19 +60,21 @@ print(json.dumps({"ms": (time.perf_counter() - start) * 1000, "end": end}))
 
 def run(server: Server, scale: Scale) -> list[Figure]:
     """Run both in turn in fresh processes, against a local Lakebase with OAuth and TLS."""
-    with tempfile.TemporaryDirectory(prefix="lake-", ignore_cleanup_errors=True) as folder:  # noqa: SIM117
-        with LocalServer(Path(folder)) as lakebase:
-            env = {
-                **os.environ,
-                "AIRFLOW_HOME": f"{folder}/airflow",
-                **lakebase.env(),
-                **lakebase.airflow_env(),
-            }
-            env.pop("PYTHONDONTWRITEBYTECODE", None)  # a worker has its bytecode
-            _python(env, PROGRAM)
-            for kind in ("enqueue", "statement"):
-                _measure(env, kind)  # which writes the bytecode
-            rounds = [(_measure(env, "enqueue"), _measure(env, "statement")) for _ in range(scale.rounds)]
+    with (
+        tempfile.TemporaryDirectory(prefix="lake-", ignore_cleanup_errors=True) as folder,
+        LocalServer(Path(folder)) as lakebase,
+    ):
+        env = {
+            **os.environ,
+            "AIRFLOW_HOME": f"{folder}/airflow",
+            **lakebase.env(),
+            **lakebase.airflow_env(),
+        }
+        env.pop("PYTHONDONTWRITEBYTECODE", None)  # a worker has its bytecode
+        _python(env, PROGRAM)
+        for kind in ("enqueue", "statement"):
+            _measure(env, kind)  # which writes the bytecode
+        rounds = [(_measure(env, "enqueue"), _measure(env, "statement")) for _ in range(scale.rounds)]
     return [
         Figure(
             "Overhead",
@@ -98,10 +100,3 @@ def _python(env: dict[str, str], code: str, *arguments: str) -> str:
     if done.returncode:
         raise RuntimeError(f"What is measured failed: {done.stderr[-2000:]}")
     return done.stdout
-
-
-if __name__ == "__main__":
-    from benchmarks.scale import SCALES
-
-    for figure in run(None, SCALES["small"]):  # type: ignore[arg-type]  # it has a server of its own
-        print(f"{figure.name}: {figure.engine}; {figure.floor_name}: {figure.floor}; ratio {figure.ratio}")

@@ -25,22 +25,24 @@ BLOCK = 65_536
 
 def run(server: Server, scale: Scale) -> list[Figure]:
     """Log in to a Lakebase of its own both ways, and send the same through both."""
-    with tempfile.TemporaryDirectory(prefix="lake-", ignore_cleanup_errors=True) as folder:  # noqa: SIM117
-        with LocalServer(Path(folder)) as lakebase:
-            direct = make_conninfo(
-                host=str(lakebase.folder / "pg"), port=5432, dbname="databricks_postgres", user="postgres"
-            )
-            ways = {"engine": _log_in(lakebase), "floor": psycopg.connect(direct, autocommit=True)}
-            trips = measure(
-                {way: lambda _, c=conn: _round_trip(c) for way, conn in ways.items()},  # type: ignore[misc]
-                rounds=scale.rounds,
-            )
-            copies = measure(
-                {way: lambda _, c=conn: _copy(c) for way, conn in ways.items()},  # type: ignore[misc]
-                rounds=scale.rounds,
-            )
-            for conn in ways.values():
-                conn.close()
+    with (
+        tempfile.TemporaryDirectory(prefix="lake-", ignore_cleanup_errors=True) as folder,
+        LocalServer(Path(folder)) as lakebase,
+    ):
+        direct = make_conninfo(
+            host=str(lakebase.folder / "pg"), port=5432, dbname="databricks_postgres", user="postgres"
+        )
+        ways = {"engine": _log_in(lakebase), "floor": psycopg.connect(direct, autocommit=True)}
+        trips = measure(
+            {way: lambda _, c=conn: _round_trip(c) for way, conn in ways.items()},  # type: ignore[misc]
+            rounds=scale.rounds,
+        )
+        copies = measure(
+            {way: lambda _, c=conn: _copy(c) for way, conn in ways.items()},  # type: ignore[misc]
+            rounds=scale.rounds,
+        )
+        for conn in ways.values():
+            conn.close()
     added = [door - socket for door, socket in zip(trips["engine"], trips["floor"], strict=True)]
     return [
         Figure("Front door", "added to a round trip", "ms", added, bar=Bar(0.5, of="figure")),

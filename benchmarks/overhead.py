@@ -57,18 +57,20 @@ _LINE = re.compile(r"import time:\s+(\d+) \|\s+(\d+) \|(\s+)(\S+)")
 
 def run(server: Server, scale: Scale) -> list[Figure]:
     """Run a task in a fresh process, round after round, against a local Lakebase with OAuth and TLS."""
-    with tempfile.TemporaryDirectory(prefix="lake-", ignore_cleanup_errors=True) as folder:  # noqa: SIM117
-        with LocalServer(Path(folder)) as lakebase:
-            with lakebase.connect() as conn:
-                conn.execute(install_script().encode())
-                conn.execute(
-                    "CREATE TABLE metrics (at timestamptz); SELECT lakets.create_chronotable('metrics', 'at')"
-                )
-            env = {**os.environ, "AIRFLOW_HOME": f"{folder}/airflow", **lakebase.airflow_env()}
-            env.pop("PYTHONDONTWRITEBYTECODE", None)  # a worker has its bytecode
-            _measure(env)  # and writes it the first time
-            runs = [_measure(env)[0] for _ in range(scale.rounds)]
-            imports = imported(_measure(env, "-X", "importtime")[1])
+    with (
+        tempfile.TemporaryDirectory(prefix="lake-", ignore_cleanup_errors=True) as folder,
+        LocalServer(Path(folder)) as lakebase,
+    ):
+        with lakebase.connect() as conn:
+            conn.execute(install_script().encode())
+            conn.execute(
+                "CREATE TABLE metrics (at timestamptz); SELECT lakets.create_chronotable('metrics', 'at')"
+            )
+        env = {**os.environ, "AIRFLOW_HOME": f"{folder}/airflow", **lakebase.airflow_env()}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)  # a worker has its bytecode
+        _measure(env)  # and writes it the first time
+        runs = [_measure(env)[0] for _ in range(scale.rounds)]
+        imports = imported(_measure(env, "-X", "importtime")[1])
     names = {name.partition(".")[0] for one in runs for name in one["loaded"]}
     assert "databricks" not in names, "a task imports databricks-sdk, which costs seconds"
     return [

@@ -12,6 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    Raises = Callable[..., Any]
+
     Position = Literal["start", "end"]
 
 FEED = """
@@ -294,6 +296,6 @@ def stage(database: str) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def raises() -> Callable[..., Any]:
+def raises() -> Raises:
     """Return ``pytest.raises`` for a Postgres condition, matched by its code."""
     return lambda code, **arguments: pytest.raises(psycopg.errors.lookup(code), **arguments)

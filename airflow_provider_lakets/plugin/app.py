@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse
@@ -95,9 +95,9 @@ _SAID = {
 }
 
 
-def _refused(request: Request, err: Exception) -> Response:
+def _refused(request: Request, error: Exception) -> Response:
     """Return a page for a refusal: in a frame nobody can make sense of JSON."""
-    assert isinstance(err, StarletteHTTPException)  # noqa: S101 - registered for these
+    err = cast("StarletteHTTPException", error)  # it is registered for these
     otherwise = "Not found" if err.status_code == 404 else "Refused"
     title, text = _SAID.get(err.status_code, (otherwise, str(err.detail)))
     return HTMLResponse(_message(request, title, text), err.status_code, headers=err.headers)

@@ -90,15 +90,16 @@ def choose_axis(tables: Sequence[Table], now: datetime, asked: str | None = None
 
 def axis_svg(axis: Axis) -> Markup:
     """Return the scale above the rows."""
-    parts = [
-        f'<line x1="{x:.2f}%" x2="{x:.2f}%" y1="16" y2="22" class="tick"/>'
-        f'<text x="{x:.2f}%" y="12" dx="3">{label}</text>'
-        for x, label in axis.ticks()
-    ]
-    x = axis.at(axis.now)
-    parts.append(f'<line x1="{x:.2f}%" x2="{x:.2f}%" y1="4" y2="22" class="now"/>')
+    tick = Markup(
+        '<line x1="{x:.2f}%" x2="{x:.2f}%" y1="16" y2="22" class="tick"/>'
+        '<text x="{x:.2f}%" y="12" dx="3">{label}</text>'
+    )
+    now = Markup('<line x1="{x:.2f}%" x2="{x:.2f}%" y1="4" y2="22" class="now"/>').format(x=axis.at(axis.now))
+    parts = [*(tick.format(x=x, label=label) for x, label in axis.ticks()), now]
     # The numbers are in the text of each row, too.
-    return Markup(f'<svg class="axis" aria-hidden="true" width="100%" height="22">{"".join(parts)}</svg>')  # noqa: S704 - numbers and dates
+    return Markup('<svg class="axis" aria-hidden="true" width="100%" height="22">{}</svg>').format(
+        Markup("").join(parts)
+    )
 
 
 def row_svg(table: Table, axis: Axis, *, height: int = 22) -> Markup:

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.exceptions import AirflowException  # type: ignore[attr-defined]
@@ -149,8 +150,7 @@ def warm_up() -> None:
 
 
 def _import() -> None:
-    import databricks.sdk.core  # noqa: F401
-
+    import_module("databricks.sdk.core")
     _impatient()
 
 

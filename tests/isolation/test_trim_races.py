@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.isolation.conftest import Session
-    from tests.stage import HandFeed, Stage
+    from tests.stage import HandFeed, Raises, Stage
 
 TRIM = "SELECT lakets.trim_shadow('metrics')"
 RETAIN = "SELECT lakets.execute_retention('metrics')"
@@ -169,7 +169,7 @@ def test_truncate_waits_for_a_trim(stage: Stage, trimmer: Session, writer: Sessi
 
 
 def test_late_writer_that_outlasts_the_lock_timeout_makes_the_trim_contended(
-    stage: Stage, trimmer: Session, writer: Session, raises: Callable[..., Any]
+    stage: Stage, trimmer: Session, writer: Session, raises: Raises
 ) -> None:
     stage.set_lock_timeout("50ms")
     writer.begin()

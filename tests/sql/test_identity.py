@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from tests.stage import Raises, Stage
 
-    from tests.stage import Stage
-
-    Raises = Callable[..., Any]
 
 RETAIN = "SELECT lakets.execute_retention(%s, %s)"
 IS_ANOTHER = "is not the ChronoTable that it was"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -17,7 +17,9 @@ from tests.lab import Lab
 from tests.stage import Stage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from tests.stage import Raises
 
 # Room to read about a hundred chunks, but not to drop them: that takes eight locks each.
 FEW_LOCKS = THROWAWAY | {
@@ -98,7 +100,7 @@ DROPS = {
 }
 
 
-def test_the_server_has_no_room_for_all_chunks_at_once(tight: Stage, raises: Callable[..., Any]) -> None:
+def test_the_server_has_no_room_for_all_chunks_at_once(tight: Stage, raises: Raises) -> None:
     with raises("53200"):
         tight.run("DROP TABLE metrics")
 
@@ -142,7 +144,7 @@ def test_the_hook_drops_chunks_in_transactions_of_their_own(tight: Stage, hook: 
     assert standing(tight) == 0
 
 
-def test_an_age_of_drop_chunks_and_a_bound_go_together(tight: Stage, raises: Callable[..., Any]) -> None:
+def test_an_age_of_drop_chunks_and_a_bound_go_together(tight: Stage, raises: Raises) -> None:
     assert tight.value("SELECT lakets.drop_chunks('metrics', '1 day', p_max_chunks => 3)") == 3
     with raises("P0001", match="p_max_chunks must be 1 or more"):
         tight.run("SELECT lakets.drop_chunks('metrics', '1 day', p_max_chunks => 0)")
@@ -151,9 +153,7 @@ def test_an_age_of_drop_chunks_and_a_bound_go_together(tight: Stage, raises: Cal
 # The whole table
 
 
-def test_a_table_that_does_not_fit_is_refused_before_anything_is_locked(
-    tight: Stage, raises: Callable[..., Any]
-) -> None:
+def test_a_table_that_does_not_fit_is_refused_before_anything_is_locked(tight: Stage, raises: Raises) -> None:
     with tight.conn.transaction():
         with raises("P0001", match=r"takes about \d+ locks") as refused, tight.conn.transaction():
             tight.run("SELECT lakets.drop_chronotable('metrics')")
@@ -210,9 +210,7 @@ def test_the_hook_removes_what_is_left_of_a_table_dropped_by_hand(tight: Stage, 
         "CREATE FUNCTION mine() RETURNS SETOF metrics BEGIN ATOMIC SELECT * FROM metrics; END",
     ],
 )
-def test_no_chunk_goes_while_something_keeps_the_table(
-    tight: Stage, raises: Callable[..., Any], dependant: str
-) -> None:
+def test_no_chunk_goes_while_something_keeps_the_table(tight: Stage, raises: Raises, dependant: str) -> None:
     tight.run(dependant)
 
     with raises("P0001", match=r"other objects depend on it \(.*mine"):

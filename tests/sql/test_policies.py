@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.stage import Stage
+    from tests.stage import Raises, Stage
 
 TIERING = "SELECT lakets.add_tiering_policy('metrics', %s)"
 RETENTION = "SELECT lakets.add_retention_policy('metrics', %s)"
@@ -93,12 +91,12 @@ def test_age_means_the_same_under_any_interval_style(table: Stage, style: str) -
     ],
 )
 def test_second_policy_of_a_kind_is_refused_and_changes_nothing(
-    table: Stage, raises: Callable[..., object], first: tuple[str, ...], second: tuple[str, ...], kind: str
+    table: Stage, raises: Raises, first: tuple[str, ...], second: tuple[str, ...], kind: str
 ) -> None:
     table.run(*first)
     before = (tiering(table), retention(table), table.run(REGISTRY))
 
-    with raises("P0001", match=f"already has a {kind} policy"):  # type: ignore[attr-defined]
+    with raises("P0001", match=f"already has a {kind} policy"):
         table.run(*second)
 
     assert (tiering(table), retention(table), table.run(REGISTRY)) == before
@@ -119,9 +117,9 @@ def test_second_policy_of_a_kind_is_refused_and_changes_nothing(
     ],
 )
 def test_age_that_makes_no_sense_is_refused(
-    table: Stage, raises: Callable[..., object], call: tuple[str, ...], match: str
+    table: Stage, raises: Raises, call: tuple[str, ...], match: str
 ) -> None:
-    with raises("P0001", match=match):  # type: ignore[attr-defined]
+    with raises("P0001", match=match):
         table.run(*call)
 
     assert (tiering(table), retention(table)) == ([], [])
@@ -180,6 +178,6 @@ def test_removing_a_policy_that_is_not_there_changes_nothing(table: Stage, kind:
         "lakets.show_retention_policy('nowhere')",
     ],
 )
-def test_unknown_table_is_named(table: Stage, raises: Callable[..., object], call: str) -> None:
-    with raises("P0001", match="public.nowhere is not a ChronoTable"):  # type: ignore[attr-defined]
+def test_unknown_table_is_named(table: Stage, raises: Raises, call: str) -> None:
+    with raises("P0001", match="public.nowhere is not a ChronoTable"):
         table.run(f"SELECT {call}")

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.stage import HandFeed, Stage
+    from tests.stage import HandFeed, Raises, Stage
 
 RETAIN = "SELECT lakets.execute_retention('metrics')"
 
@@ -294,8 +292,8 @@ def test_drop_chunks_drops_active_chunks_and_leaves_tiered_ones(stage: Stage, fe
 
 
 @pytest.mark.parametrize("age", [None, "0", "-1 day"])
-def test_drop_chunks_wants_an_age(plain: Stage, raises: Callable[..., object], age: str | None) -> None:
-    with raises("P0001", match="p_older_than"):  # type: ignore[attr-defined]
+def test_drop_chunks_wants_an_age(plain: Stage, raises: Raises, age: str | None) -> None:
+    with raises("P0001", match="p_older_than"):
         plain.run("SELECT lakets.drop_chunks('metrics', %s)", age)
 
 
@@ -307,22 +305,22 @@ def test_drop_chunks_wants_an_age(plain: Stage, raises: Callable[..., object], a
         "SELECT * FROM lakets.retention_report('nowhere')",
     ],
 )
-def test_unknown_table_is_named(plain: Stage, raises: Callable[..., object], call: str) -> None:
-    with raises("P0001", match="nowhere"):  # type: ignore[attr-defined]
+def test_unknown_table_is_named(plain: Stage, raises: Raises, call: str) -> None:
+    with raises("P0001", match="nowhere"):
         plain.run(call)
 
 
 @pytest.mark.parametrize("call", [RETAIN, "SELECT lakets.drop_chunks('metrics', '1 day')"])
 def test_retention_refuses_a_transaction_that_cannot_see_new_commits(
-    plain: Stage, raises: Callable[..., object], call: str
+    plain: Stage, raises: Raises, call: str
 ) -> None:
     plain.run("BEGIN ISOLATION LEVEL REPEATABLE READ")
 
-    with raises("P0001", match="read committed"):  # type: ignore[attr-defined]
+    with raises("P0001", match="read committed"):
         plain.run(call)
 
 
 @pytest.mark.parametrize("count", [0, -1])
-def test_batch_must_hold_a_chunk(plain: Stage, raises: Callable[..., object], count: int) -> None:
-    with raises("P0001", match="p_max_chunks"):  # type: ignore[attr-defined]
+def test_batch_must_hold_a_chunk(plain: Stage, raises: Raises, count: int) -> None:
+    with raises("P0001", match="p_max_chunks"):
         plain.run("SELECT lakets.execute_retention('metrics', p_max_chunks => %s)", count)

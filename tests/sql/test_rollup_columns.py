@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.stage import Stage
+    from tests.stage import Raises, Stage
 
 SUMS = (
     "SELECT lakets.time_bucket('1 hour', at) AS bucket, kind, sum(v) AS total, max(v) AS top, count(*) AS n"
@@ -30,13 +28,11 @@ def sums(stage: Stage) -> Stage:
 
 
 @pytest.mark.parametrize("new", ["numeric(10,2)", "bigint", "double precision"])
-def test_type_of_a_column_that_the_query_sums_is_asked_for(
-    sums: Stage, raises: Callable[..., object], new: str
-) -> None:
+def test_type_of_a_column_that_the_query_sums_is_asked_for(sums: Stage, raises: Raises, new: str) -> None:
     sums.run(f"ALTER TABLE metrics ALTER COLUMN v TYPE {new}")
     sums.run("INSERT INTO metrics VALUES ('2024-01-01 01:10+00', 'k', 0.75)")
 
-    with raises("P0001", match="Column total of public._rollup_q is bigint, but the query"):  # type: ignore[attr-defined]
+    with raises("P0001", match="Column total of public._rollup_q is bigint, but the query"):
         sums.refresh("q")
 
 
@@ -51,15 +47,13 @@ def test_rollup_goes_on_when_its_own_columns_have_the_types_again(sums: Stage) -
     assert sums.value("SELECT max(top) FROM _rollup_q") == 30
 
 
-def test_wider_text_is_asked_for_before_a_value_does_not_fit(
-    stage: Stage, raises: Callable[..., object]
-) -> None:
+def test_wider_text_is_asked_for_before_a_value_does_not_fit(stage: Stage, raises: Raises) -> None:
     stage.run("CREATE TABLE metrics (at timestamptz, kind varchar(3), v integer)")
     stage.run("SELECT lakets.create_chronotable('metrics', 'at', '1 day')")
     stage.rollup("q", query=SUMS)
     stage.run("ALTER TABLE metrics ALTER COLUMN kind TYPE varchar(9)")
 
-    with raises("P0001", match=r"Column kind .* is character varying\(3\)"):  # type: ignore[attr-defined]
+    with raises("P0001", match=r"Column kind .* is character varying\(3\)"):
         stage.refresh("q")
 
 
@@ -72,12 +66,10 @@ def test_column_that_the_query_does_not_read_may_change(sums: Stage) -> None:
     assert sums.run("SELECT ctid, xmin FROM _rollup_q") == before
 
 
-def test_column_that_the_query_reads_and_that_is_gone_is_named(
-    sums: Stage, raises: Callable[..., object]
-) -> None:
+def test_column_that_the_query_reads_and_that_is_gone_is_named(sums: Stage, raises: Raises) -> None:
     sums.run("ALTER TABLE metrics DROP COLUMN v")
 
-    with raises("P0001", match="Column v of public.metrics, which the query of RollUp q reads"):  # type: ignore[attr-defined]
+    with raises("P0001", match="Column v of public.metrics, which the query of RollUp q reads"):
         sums.refresh("q")
 
 
@@ -90,13 +82,11 @@ def test_column_made_anew_under_the_same_name_is_read_anew(sums: Stage) -> None:
     assert sums.difference("q") == []
 
 
-def test_rollup_that_lost_a_column_is_not_written_by_position(
-    sums: Stage, raises: Callable[..., object]
-) -> None:
+def test_rollup_that_lost_a_column_is_not_written_by_position(sums: Stage, raises: Raises) -> None:
     sums.run("ALTER TABLE _rollup_q DROP COLUMN top")
     sums.run("UPDATE metrics SET v = v + 1")
 
-    with raises("P0001", match="public._rollup_q has no column top"):  # type: ignore[attr-defined]
+    with raises("P0001", match="public._rollup_q has no column top"):
         sums.refresh("q")
 
 

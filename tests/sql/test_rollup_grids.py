@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.stage import Stage
+    from tests.stage import Raises, Stage
 
 # Bucket, and its length.
 GRIDS = {
@@ -145,19 +143,15 @@ def test_buckets_do_not_depend_on_the_time_zone_of_who_refreshes(year: Stage, zo
 @pytest.mark.parametrize(
     "bucket", ["lakets.time_bucket('1 day', at)", "date_trunc('month', at, 'Europe/Berlin')"]
 )
-def test_buckets_longer_than_said_are_refused(
-    year: Stage, raises: Callable[..., object], bucket: str
-) -> None:
+def test_buckets_longer_than_said_are_refused(year: Stage, raises: Raises, bucket: str) -> None:
     insert(year, random.Random(1), 300)
 
-    with raises("P0001", match="are longer than 01:00:00"):  # type: ignore[attr-defined]
+    with raises("P0001", match="are longer than 01:00:00"):
         create(year, "daily", bucket, "1 hour")
 
 
-def test_buckets_longer_than_said_are_refused_while_there_are_no_rows(
-    year: Stage, raises: Callable[..., object]
-) -> None:
-    with raises("P0001", match="are longer than 01:00:00"):  # type: ignore[attr-defined]
+def test_buckets_longer_than_said_are_refused_while_there_are_no_rows(year: Stage, raises: Raises) -> None:
+    with raises("P0001", match="are longer than 01:00:00"):
         create(year, "daily", "lakets.time_bucket('1 day', at)", "1 hour")
 
 

@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from tests.stage import Raises, Stage
 
-    from tests.stage import Stage
-
-    Raises = Callable[..., Any]
 
 STRANGER = (
     "CREATE TABLE _rollup_hourly (LIKE {like} INCLUDING ALL);"

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.stage import Stage
+    from tests.stage import Raises, Stage
 
 CREATE = (
     "SELECT lakets.create_rollup(%s, %s, p_bucket_interval => %s, p_source_table => %s, p_depends_on => %s)"
@@ -61,11 +59,11 @@ def scene(stage: Stage) -> Stage:
     ],
 )
 def test_rollup_that_cannot_be_is_refused(
-    scene: Stage, raises: Callable[..., object], arguments: tuple[object, ...], code: str, match: str
+    scene: Stage, raises: Raises, arguments: tuple[object, ...], code: str, match: str
 ) -> None:
     scene.run("CREATE TABLE _rollup_taken ()")
 
-    with raises(code, match=match):  # type: ignore[attr-defined]
+    with raises(code, match=match):
         scene.run(CREATE, *arguments)
 
     assert scene.column("SELECT name FROM lakets.show_rollups()") == ["hourly"]
@@ -90,8 +88,8 @@ def test_rollup_that_cannot_be_is_refused(
         "lakets.invalidate_rollup_range('nowhere', '2024-01-01', '2024-01-02')",
     ],
 )
-def test_unknown_rollup_is_named(scene: Stage, raises: Callable[..., object], call: str) -> None:
-    with raises("P0001", match="RollUp nowhere does not exist"):  # type: ignore[attr-defined]
+def test_unknown_rollup_is_named(scene: Stage, raises: Raises, call: str) -> None:
+    with raises("P0001", match="RollUp nowhere does not exist"):
         scene.run(f"SELECT {call}")
 
 
@@ -107,22 +105,22 @@ def test_unknown_rollup_is_named(scene: Stage, raises: Callable[..., object], ca
     ],
 )
 def test_range_that_holds_no_bucket_is_refused(
-    scene: Stage, raises: Callable[..., object], dates: tuple[str | None, str | None]
+    scene: Stage, raises: Raises, dates: tuple[str | None, str | None]
 ) -> None:
-    with raises("P0001", match="marks no bucket"):  # type: ignore[attr-defined]
+    with raises("P0001", match="marks no bucket"):
         scene.run("SELECT lakets.invalidate_rollup_range('hourly', %s, %s)", *dates)
 
 
 @pytest.mark.parametrize("lag", [None, "-1 second"])
-def test_refresh_lag_must_be_a_length(scene: Stage, raises: Callable[..., object], lag: str | None) -> None:
-    with raises("P0001", match="refresh_lag"):  # type: ignore[attr-defined]
+def test_refresh_lag_must_be_a_length(scene: Stage, raises: Raises, lag: str | None) -> None:
+    with raises("P0001", match="refresh_lag"):
         scene.run("SELECT lakets.set_refresh_lag('hourly', %s)", lag)
 
 
-def test_rollup_whose_table_was_dropped_by_hand_says_so(scene: Stage, raises: Callable[..., object]) -> None:
+def test_rollup_whose_table_was_dropped_by_hand_says_so(scene: Stage, raises: Raises) -> None:
     scene.run("DROP TABLE _rollup_hourly")
 
-    with raises("P0001", match="The table of RollUp hourly was dropped"):  # type: ignore[attr-defined]
+    with raises("P0001", match="The table of RollUp hourly was dropped"):
         scene.refresh("hourly")
 
     scene.run("SELECT lakets.drop_rollup('hourly')")

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.sandbox import Sandbox
-    from tests.stage import Stage
+    from tests.stage import Raises, Stage
 
 OTHERS = "rows depend on the source rows of their own bucket only"
 HOUR = "lakets.time_bucket('1 hour', at)"
@@ -225,10 +223,10 @@ def test_query_that_cannot_be_kept_right_is_refused(
     assert db.column("SELECT relname::text FROM pg_class WHERE relname ~ 'rollup_q|_definition_'") == []
 
 
-def test_hours_beside_the_day_of_a_rollup_are_refused(scene: Stage, raises: Callable[..., object]) -> None:
+def test_hours_beside_the_day_of_a_rollup_are_refused(scene: Stage, raises: Raises) -> None:
     scene.rollup("daily", every="1 day")
 
-    with raises("P0001", match="joins source rows of different buckets"):  # type: ignore[attr-defined]
+    with raises("P0001", match="joins source rows of different buckets"):
         scene.rollup(
             "hourly",
             query="SELECT date_trunc('hour', m.at) AS bucket, max(d.total) FROM metrics m"
@@ -270,9 +268,7 @@ def test_table_whose_changes_nobody_tracks_is_named(scene: Stage) -> None:
     assert "lakets.invalidate_rollup_range('q'" in hint
 
 
-def test_refresh_that_finds_a_row_in_no_bucket_changes_nothing(
-    scene: Stage, raises: Callable[..., object]
-) -> None:
+def test_refresh_that_finds_a_row_in_no_bucket_changes_nothing(scene: Stage, raises: Raises) -> None:
     # As if the proof had missed something: the RollUp is filled by another query than the one looked at.
     scene.run("INSERT INTO metrics VALUES (1, '2024-01-01 12:30+00', 5, now())")
     scene.rollup("q", query=HOURS)
@@ -280,7 +276,7 @@ def test_refresh_that_finds_a_row_in_no_bucket_changes_nothing(
     scene.run(str(written).replace("01:00:00", "02:00:00"))
     scene.run("INSERT INTO metrics VALUES (1, '2024-01-01 13:30+00', 7, now())")
 
-    with raises("P0001", match="in no bucket of the source rows"):  # type: ignore[attr-defined]
+    with raises("P0001", match="in no bucket of the source rows"):
         scene.refresh("q")
 
     assert scene.column("SELECT v FROM _rollup_q") == [5]
@@ -291,14 +287,14 @@ def test_refresh_that_finds_a_row_in_no_bucket_changes_nothing(
     "tail", ["; DELETE FROM metrics", " -- ;", " $a$ $a$", "E'\\'' ; DELETE FROM metrics; SELECT ''"]
 )
 def test_stored_query_that_was_changed_is_not_run(
-    scene: Stage, raises: Callable[..., object], column: str, tail: str
+    scene: Stage, raises: Raises, column: str, tail: str
 ) -> None:
     scene.run("INSERT INTO metrics VALUES (1, '2024-01-01 12:30+00', 5, now())")
     scene.rollup("q", query=HOURS)
     scene.run(f"UPDATE lakets._rollup_registry SET {column} = {column} || %s", tail)
     scene.run("INSERT INTO metrics VALUES (1, '2024-01-01 13:30+00', 7, now())")
 
-    with raises("P0001", match="not the one that it was made from"):  # type: ignore[attr-defined]
+    with raises("P0001", match="not the one that it was made from"):
         scene.refresh("q")
 
     assert scene.value("SELECT count(*) FROM metrics") == 2

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.stage import Stage
+    from tests.stage import Raises, Stage
 
 ODD = (
     "SET datestyle = 'SQL, DMY'; SET intervalstyle = 'sql_standard'; SET timezone = 'Asia/Kolkata';"
@@ -132,14 +130,14 @@ def test_view_has_the_whole_of_each_bucket_above_the_watermark(days: Stage, buck
     ["lakets.time_bucket('1 day', at)", "lakets.time_bucket('1 hour', at) + interval '1 hour'", "max(at)"],
     ids=["days", "labels at the end", "no bucket"],
 )
-def test_view_with_other_buckets_is_refused(days: Stage, raises: Callable[..., object], bucket: str) -> None:
+def test_view_with_other_buckets_is_refused(days: Stage, raises: Raises, bucket: str) -> None:
     days.rollup(
         "q",
         query="SELECT lakets.time_bucket('1 hour', at) AS bucket, sum(value) AS v FROM metrics GROUP BY 1",
     )
 
     group = "day" if bucket == "max(at)" else "1"
-    with raises("P0001"):  # type: ignore[attr-defined]
+    with raises("P0001"):
         days.run(
             "SELECT lakets.create_rollup_view('q', %s)",
             f"SELECT {bucket} AS bucket, sum(value) AS v FROM metrics GROUP BY {group}",

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.stage import Stage
+    from tests.stage import Raises, Stage
 
 SUMS = (
     "SELECT lakets.time_bucket('1 hour', at) AS bucket, sum(value)::bigint AS total, count(*)::bigint AS n"
@@ -351,20 +349,20 @@ def test_failed_rollup_keeps_its_rows_and_makes_up_for_it_later(broken: Stage) -
     assert [broken.difference(name) for name in ("daily", "weekly")] == [[], []]
 
 
-def test_refresh_of_one_failing_rollup_raises(broken: Stage, raises: Callable[..., object]) -> None:
+def test_refresh_of_one_failing_rollup_raises(broken: Stage, raises: Raises) -> None:
     broken.refresh("hourly")
 
-    with raises("23514"):  # type: ignore[attr-defined]
+    with raises("23514"):
         broken.refresh("daily")
 
 
-def test_circle_is_refused_and_named(layered: Stage, raises: Callable[..., object]) -> None:
+def test_circle_is_refused_and_named(layered: Stage, raises: Raises) -> None:
     layered.run(
         "UPDATE lakets._rollup_registry AS d SET depends_on = ARRAY[w.id]"
         " FROM lakets._rollup_registry AS w WHERE w.name = 'weekly' AND d.name = 'daily'"
     )
 
-    with raises("P0001", match="daily, weekly"):  # type: ignore[attr-defined]
+    with raises("P0001", match="daily, weekly"):
         layered.cascade()
 
 
@@ -499,8 +497,8 @@ def test_drop_takes_table_view_shadow_and_marks_along(stage: Stage) -> None:
     assert stage.difference("hourly") == []
 
 
-def test_rollup_that_others_read_is_dropped_last(layered: Stage, raises: Callable[..., object]) -> None:
-    with raises("P0001", match="daily"):  # type: ignore[attr-defined]
+def test_rollup_that_others_read_is_dropped_last(layered: Stage, raises: Raises) -> None:
+    with raises("P0001", match="daily"):
         layered.run("SELECT lakets.drop_rollup('hourly')")
 
     for name in ("weekly", "daily", "hourly"):

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.stage import HandFeed, Stage
+    from tests.stage import HandFeed, Raises, Stage
 
 
 @pytest.fixture
@@ -103,8 +101,8 @@ def test_tiering_status_lists_what_is_synced_or_tiered(stage: Stage, feed: HandF
     assert status(stage, "plain")["after"] is None
 
 
-def test_tiering_status_of_an_unknown_table_is_refused(stage: Stage, raises: Callable[..., object]) -> None:
-    with raises("P0001", match="public.nowhere is not a ChronoTable"):  # type: ignore[attr-defined]
+def test_tiering_status_of_an_unknown_table_is_refused(stage: Stage, raises: Raises) -> None:
+    with raises("P0001", match="public.nowhere is not a ChronoTable"):
         stage.run("SELECT * FROM lakets.show_tiering_status('nowhere')")
 
 

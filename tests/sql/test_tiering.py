@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.stage import HandFeed, Stage
+    from tests.stage import HandFeed, Raises, Stage
 
 CANDIDATES = "SELECT chunk_name FROM lakets._get_chunks_to_tier('metrics')"
 
@@ -199,30 +197,24 @@ def test_changes_that_another_cluster_stamped_are_proved_anew(stage: Stage, feed
 @pytest.mark.parametrize(
     "call", ["lakets.tier_chunk(%s)", "lakets.untier_chunk(%s)", "lakets.explain_durability(%s)"]
 )
-def test_unknown_chunk_is_named(
-    stage: Stage, feed: HandFeed, raises: Callable[..., object], call: str
-) -> None:
-    with raises("P0001", match="Chunk public.nowhere does not exist"):  # type: ignore[attr-defined]
+def test_unknown_chunk_is_named(stage: Stage, feed: HandFeed, raises: Raises, call: str) -> None:
+    with raises("P0001", match="Chunk public.nowhere does not exist"):
         stage.run(f"SELECT {call}", "public.nowhere")
 
 
 @pytest.mark.parametrize("call", ["lakets.tier_chunk(%s)", "lakets.untier_chunk(%s)"])
-def test_dropped_chunk_says_so(
-    stage: Stage, feed: HandFeed, raises: Callable[..., object], call: str
-) -> None:
+def test_dropped_chunk_says_so(stage: Stage, feed: HandFeed, raises: Raises, call: str) -> None:
     stage.run("SELECT lakets.execute_retention('metrics', p_force => true)")
 
-    with raises("P0001", match="already dropped"):  # type: ignore[attr-defined]
+    with raises("P0001", match="already dropped"):
         stage.run(f"SELECT {call}", stage.chunk(1))
 
 
 @pytest.mark.parametrize("table", ["nowhere", "plain"])
-def test_candidates_of_what_is_no_chronotable_are_refused(
-    stage: Stage, raises: Callable[..., object], table: str
-) -> None:
+def test_candidates_of_what_is_no_chronotable_are_refused(stage: Stage, raises: Raises, table: str) -> None:
     stage.run("CREATE TABLE plain ()")
 
-    with raises("P0001", match=f"public.{table} is not a ChronoTable"):  # type: ignore[attr-defined]
+    with raises("P0001", match=f"public.{table} is not a ChronoTable"):
         stage.run("SELECT * FROM lakets._get_chunks_to_tier(%s)", table)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.isolation.conftest import Gate, Session
-    from tests.stage import HandFeed, Stage
+    from tests.stage import HandFeed, Raises, Stage
 
 
 # Which commits are flushed
@@ -405,11 +405,11 @@ def test_prover_with_an_old_snapshot_does_not_take_the_invisible_for_the_absent(
 
 @pytest.mark.parametrize("job", ["lakets.tier_chunk(%s)", "lakets._get_chunks_to_tier('metrics')"])
 def test_job_that_would_store_a_proof_refuses_an_old_snapshot(
-    stage: Stage, feed: HandFeed, writer: Session, raises: Callable[..., object], job: str
+    stage: Stage, feed: HandFeed, writer: Session, raises: Raises, job: str
 ) -> None:
     writer.begin("REPEATABLE READ")
 
-    with raises("P0001", match="read committed"):  # type: ignore[attr-defined]
+    with raises("P0001", match="read committed"):
         writer.run(f"SELECT {job}", *([stage.chunk(COLD)] if "%s" in job else []))
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.isolation.conftest import Gate, Session
-    from tests.stage import Stage
+    from tests.stage import Raises, Stage
 
 
 # Where a refresh stops: each gap between two of its statements.
@@ -169,11 +169,11 @@ def test_open_writer_holds_up_no_refresh(rollups: Stage, writer: Session) -> Non
 
 
 def test_refresh_refuses_a_transaction_that_cannot_see_new_commits(
-    rollups: Stage, refresher: Session, raises: Callable[..., object]
+    rollups: Stage, refresher: Session, raises: Raises
 ) -> None:
     refresher.begin("REPEATABLE READ")
 
-    with raises("P0001", match="read committed"):  # type: ignore[attr-defined]
+    with raises("P0001", match="read committed"):
         refresher.run(REFRESH, "hourly")
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.isolation.conftest import Gate, Session
-    from tests.stage import Stage
+    from tests.stage import Raises, Stage
 
 
 # refresh/create_rollup, prune/create_rollup
@@ -123,7 +123,7 @@ def test_rollup_created_in_a_transaction_that_goes_on_writing_misses_nothing(
 
 
 def test_two_sessions_that_create_the_same_rollup_end_in_one(
-    rollups: Stage, writer: Session, refresher: Session, raises: Callable[..., object]
+    rollups: Stage, writer: Session, refresher: Session, raises: Raises
 ) -> None:
     writer.begin()
     writer.run(CREATE, "new")
@@ -131,7 +131,7 @@ def test_two_sessions_that_create_the_same_rollup_end_in_one(
     refresher.wait_blocked_by(writer)
     writer.commit()
 
-    with raises("P0001", match="exists already"):  # type: ignore[attr-defined]
+    with raises("P0001", match="exists already"):
         refresher.finish()
 
 
@@ -196,7 +196,7 @@ def test_refresh_passes_over_a_dependant_that_is_being_dropped(
 
 
 def test_rollup_cannot_be_dropped_under_one_that_is_being_built_on_it(
-    rollups: Stage, writer: Session, refresher: Session, raises: Callable[..., object]
+    rollups: Stage, writer: Session, refresher: Session, raises: Raises
 ) -> None:
     # The race: drop_rollup looks for dependants before the new one is committed.
     rollups.run("SELECT lakets.drop_rollup('daily')")
@@ -206,7 +206,7 @@ def test_rollup_cannot_be_dropped_under_one_that_is_being_built_on_it(
     refresher.wait_blocked_by(writer)
     writer.commit()
 
-    with raises("P0001", match="weekly"):  # type: ignore[attr-defined]
+    with raises("P0001", match="weekly"):
         refresher.finish()
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.isolation.conftest import Gate, Session
-    from tests.stage import HandFeed, Stage
+    from tests.stage import HandFeed, Raises, Stage
 
 
 def test_second_retention_waits_and_finds_nothing_left(
@@ -33,7 +33,7 @@ def test_tiering_waits_for_retention_and_says_that_the_chunk_is_gone(
     feed: HandFeed,
     retention: Session,
     sessions: Callable[[str], Session],
-    raises: Callable[..., object],
+    raises: Raises,
 ) -> None:
     prover = sessions("prover")
     retention.begin()
@@ -42,7 +42,7 @@ def test_tiering_waits_for_retention_and_says_that_the_chunk_is_gone(
     prover.wait_blocked_by(retention)
     retention.commit()
 
-    with raises("P0001", match="already dropped"):  # type: ignore[attr-defined]
+    with raises("P0001", match="already dropped"):
         prover.finish()
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.isolation.conftest import Gate, Session
-    from tests.stage import HandFeed, Stage
+    from tests.stage import HandFeed, Raises, Stage
 
 
 # writer/retention
@@ -67,14 +67,14 @@ def test_row_flushed_only_in_part_keeps_its_chunk(
 
 
 def test_writer_that_outlasts_the_lock_timeout_makes_retention_contended(
-    stage: Stage, feed: HandFeed, retention: Session, writer: Session, raises: Callable[..., object]
+    stage: Stage, feed: HandFeed, retention: Session, writer: Session, raises: Raises
 ) -> None:
     stage.set_lock_timeout("100ms", "execute_retention")
     writer.begin()
     write(writer, 4)
     retention.start(RETAIN)
 
-    with raises("55P03"):  # type: ignore[attr-defined]
+    with raises("55P03"):
         retention.finish()
 
     writer.commit()
@@ -156,7 +156,7 @@ def test_reader_behind_retention_waits_only_as_long_as_retention_does(
     retention: Session,
     writer: Session,
     sessions: Callable[[str], Session],
-    raises: Callable[..., object],
+    raises: Raises,
 ) -> None:
     # The race: a long reader holds retention up, and whoever comes later queues behind retention.
     long_reader, late_reader = sessions("long reader"), sessions("late reader")
@@ -170,7 +170,7 @@ def test_reader_behind_retention_waits_only_as_long_as_retention_does(
     late_reader.wait_blocked_by(retention)
     writer.wait_blocked_by(retention)
 
-    with raises("55P03"):  # type: ignore[attr-defined]
+    with raises("55P03"):
         retention.finish()
 
     # The long reader is still open: it was retention that stepped back.

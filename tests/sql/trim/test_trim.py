@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -10,9 +10,7 @@ import pytest
 from tests.sql.trim.scene import RETAIN, expire, prepared, report_log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.stage import HandFeed, Stage
+    from tests.stage import HandFeed, Raises, Stage
 
 
 TRIM = "SELECT lakets.trim_shadow('metrics')"
@@ -260,9 +258,7 @@ def test_a_table_without_sync_has_nothing_to_trim(stage: Stage, keyed: HandFeed)
     assert reasons(stage) == {}
 
 
-def test_a_policy_that_hides_late_rows_is_an_error(
-    stage: Stage, keyed: HandFeed, raises: Callable[..., Any]
-) -> None:
+def test_a_policy_that_hides_late_rows_is_an_error(stage: Stage, keyed: HandFeed, raises: Raises) -> None:
     role = f"owner_{stage.conn.info.dbname}"
     stage.run(f"CREATE ROLE {role}")
     try:
@@ -294,7 +290,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_after_a_trim_fails_with_it(
-    stage: Stage, keyed: HandFeed, raises: Callable[..., Any], change: str
+    stage: Stage, keyed: HandFeed, raises: Raises, change: str
 ) -> None:
     with raises("P0001", match="_shadow_metrics"), stage.conn.transaction():
         assert stage.value(TRIM) == 2
@@ -305,7 +301,7 @@ def test_a_change_after_a_trim_fails_with_it(
 
 @pytest.mark.parametrize("change", ["update", "delete"])
 def test_a_trim_after_a_change_fails_with_it(
-    stage: Stage, keyed: HandFeed, raises: Callable[..., Any], change: str
+    stage: Stage, keyed: HandFeed, raises: Raises, change: str
 ) -> None:
     with raises("P0001", match="_shadow_metrics"), stage.conn.transaction():
         stage.run(CHANGES[change])
@@ -323,7 +319,7 @@ def test_two_trims_may_share_one(stage: Stage, keyed: HandFeed) -> None:
 
 
 def test_a_transaction_that_cannot_see_new_commits_is_refused(
-    stage: Stage, keyed: HandFeed, raises: Callable[..., Any]
+    stage: Stage, keyed: HandFeed, raises: Raises
 ) -> None:
     stage.conn.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
 
@@ -332,7 +328,7 @@ def test_a_transaction_that_cannot_see_new_commits_is_refused(
 
 
 @pytest.mark.parametrize("most", ["0", "-1", "NULL"])
-def test_a_batch_must_hold_a_row(stage: Stage, raises: Callable[..., Any], most: str) -> None:
+def test_a_batch_must_hold_a_row(stage: Stage, raises: Raises, most: str) -> None:
     stage.table()
 
     with raises("P0001", match="p_max_rows"):
@@ -340,6 +336,6 @@ def test_a_batch_must_hold_a_row(stage: Stage, raises: Callable[..., Any], most:
 
 
 @pytest.mark.parametrize("call", ["trim_shadow('nowhere')", "trim_report('nowhere')"])
-def test_unknown_table_is_named(stage: Stage, raises: Callable[..., Any], call: str) -> None:
+def test_unknown_table_is_named(stage: Stage, raises: Raises, call: str) -> None:
     with raises("P0001", match="nowhere"):
         stage.run(f"SELECT * FROM lakets.{call}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -10,9 +10,7 @@ import pytest
 from airflow_provider_lakets.engine import install_script
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from tests.stage import HandFeed, Stage
+    from tests.stage import HandFeed, Raises, Stage
 
 
 # The policy
@@ -101,7 +99,7 @@ def test_an_install_over_the_older_signatures_leaves_no_choice(empty_database: s
     ids=["unknown", "not synced"],
 )
 def test_a_view_wants_a_synced_table(
-    stage: Stage, raises: Callable[..., Any], call: str, condition: str, said: str
+    stage: Stage, raises: Raises, call: str, condition: str, said: str
 ) -> None:
     stage.table()
 
@@ -109,9 +107,7 @@ def test_a_view_wants_a_synced_table(
         stage.run(f"SELECT lakets.history_view_sql({call})")
 
 
-def test_a_view_wants_a_schema_in_its_catalog(
-    stage: Stage, keyed: HandFeed, raises: Callable[..., Any]
-) -> None:
+def test_a_view_wants_a_schema_in_its_catalog(stage: Stage, keyed: HandFeed, raises: Raises) -> None:
     with raises("P0001", match="p_uc_schema"):
         stage.run("SELECT lakets.history_view_sql('metrics', p_catalog => 'main')")
 
