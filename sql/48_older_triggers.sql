@@ -73,9 +73,8 @@ BEGIN
         EXECUTE format('DROP TRIGGER %I ON %s', v_old.name, v_old.relation);
     END LOOP;
     FOR v_old IN
-        SELECT fn.oid::regprocedure AS routine FROM pg_proc AS fn
-         WHERE fn.pronamespace = 'lakets'::regnamespace AND fn.proname LIKE '\_0\_1\_%' AND fn.prorettype = 'trigger'::regtype
-           AND NOT lakets._is_used(fn.oid)
+        SELECT fn.oid::regprocedure AS routine FROM unnest(lakets._older_trigger_functions()) AS fn (oid)
+         WHERE NOT lakets._is_used(fn.oid)
     LOOP
         EXECUTE format('DROP FUNCTION %s', v_old.routine);
     END LOOP;

@@ -37,15 +37,15 @@ BEGIN
                    SELECT reg.schema_name || '.' || reg.table_name FROM lakets._chunk_metadata AS chunk
                      JOIN lakets._chronotable_registry AS reg ON reg.id = chunk.chronotable_id
                     WHERE chunk.chunk_name = res.name)
-               ELSE res.name END AS relation, res.*
+               ELSE res.name END AS relation,
+               coalesce(array_position(ARRAY['failed', 'contended', 'skipped', 'deferred'], res.outcome), 9) AS place, res.*
           FROM jsonb_to_recordset(p_results)
                AS res (name text, outcome text, counts jsonb, bytes bigint, seconds double precision, detail text)
          WHERE res.outcome <> 'unchanged'
     ), part AS (
         SELECT one.relation, coalesce(sum(one.seconds), p_seconds) AS seconds, sum(one.bytes)::bigint AS bytes,
-               (array_agg(one.outcome ORDER BY coalesce(
-                    array_position(ARRAY['failed', 'contended', 'skipped', 'deferred'], one.outcome), 9)))[1] AS outcome,
-               max(left(one.detail, 1000)) AS detail
+               (array_agg(one.outcome ORDER BY one.place))[1] AS outcome,
+               (array_agg(left(one.detail, 1000) ORDER BY one.place))[1] AS detail
           FROM one GROUP BY one.relation
     ), total AS (
         SELECT each.relation, jsonb_object_agg(each.key, each.total) AS counts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg.types.json import Jsonb
 
 from airflow_provider_lakets.exceptions import LakeTSArgumentError
 
@@ -59,6 +60,29 @@ def test_the_worst_outcome_and_its_reason_stand_for_a_table(world: Lab) -> None:
     (of_none,) = [one for one in hook.job_history("tier") if one.relation is None]
     assert of_none.outcome == "failed"
     assert "no_such_chunk" in (of_none.detail or "")
+
+
+def test_the_reason_is_that_of_the_worst_outcome(world: Lab) -> None:
+    world.conn.execute(
+        "SELECT lakets._note_job_run('retain', now(), 1, %s)",
+        [
+            Jsonb(
+                [
+                    {"name": "public.metrics", "outcome": outcome, "detail": detail}
+                    for outcome, detail in (
+                        ("dropped", None),
+                        ("contended", "z: locked"),
+                        ("failed", "a: broken"),
+                        ("skipped", "m: not tried"),
+                    )
+                ]
+            )
+        ],
+    )
+
+    (found,) = world.hook().job_history("retain")
+
+    assert (found.outcome, found.detail) == ("failed", "a: broken")
 
 
 def test_a_run_with_nothing_to_do_leaves_one_row(world: Lab) -> None:
