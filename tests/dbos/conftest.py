@@ -180,9 +180,13 @@ def session_url(lake: LocalServer) -> str:
     return f"postgresql://{state.owner.client_id}@127.0.0.1:{state.port}/databricks_postgres?sslmode=require"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def app(lake: LocalServer, effects: Effects) -> Iterator[App]:
-    """Yield a program that runs for the whole session; its system tables are in schema dbos."""
+    """
+    Yield a program that runs for the tests of a module; its system tables are in schema dbos.
+
+    No longer: it looks for work all the time, which takes a third of a core from the tests that follow.
+    """
     app = App(lake, session_url(lake), "dbos")
     app.start("pickled")
     yield app
