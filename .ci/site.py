@@ -1,8 +1,8 @@
 """
 What the site has beside the documents themselves, as an event hook of mkdocs.
 
-Links to files of the repository become absolute: the site has only what is in docs/. The page of errors gets
-every message that the code can raise, read from the code.
+Links to files of the repository become absolute: the site has only what is in docs/. The page of
+errors gets every message that the code can raise, read from the code.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 Assets for DAGs to be scheduled on: a RollUp that was refreshed, a ChronoTable with newly tiered chunks.
 
 An asset is named after the Airflow connection, ``lakets://<connection>/rollup/<name>`` and
-``lakets://<connection>/tiered/<schema>/<table>``: that is what DAG authors know, it holds no secret, and it
-stays the same when the project, its endpoint or its host becomes another, in another environment say.
+``lakets://<connection>/tiered/<schema>/<table>``: that is what DAG authors know, it holds no
+secret, and it stays the same when the project, its endpoint or its host becomes another, in another
+environment say.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ log = logging.getLogger(__name__)
 SCHEME = "lakets"
 DEFAULT_CONN_ID = "lakebase_default"
 
-# Names of the asset aliases of lakebase_default; those of another connection have its id behind them.
+# Names of the asset aliases of lakebase_default; those of another connection have its id behind
+# them.
 ROLLUPS = "lakets-rollups"
 TIERED = "lakets-tiered"
 
@@ -38,7 +40,8 @@ def rollup_asset(name: str, *, lakebase_conn_id: str = DEFAULT_CONN_ID, **option
 
     :param name: The RollUp.
     :param lakebase_conn_id: The connection of type ``lakebase`` by which it is refreshed.
-    :param options: What else :class:`airflow.sdk.Asset` takes; the same wherever the asset is named.
+    :param options: What else :class:`airflow.sdk.Asset` takes; the same wherever the asset is
+        named.
     """
     return _asset(lakebase_conn_id, ["rollup", name], options)
 
@@ -49,7 +52,8 @@ def tiered_asset(table: str, *, lakebase_conn_id: str = DEFAULT_CONN_ID, **optio
 
     :param table: The ChronoTable as ``schema.table``, or ``table`` for one in schema public.
     :param lakebase_conn_id: The connection of type ``lakebase`` by which it is tiered.
-    :param options: What else :class:`airflow.sdk.Asset` takes; the same wherever the asset is named.
+    :param options: What else :class:`airflow.sdk.Asset` takes; the same wherever the asset is
+        named.
     """
     schema, _, name = table.rpartition(".")
     return _asset(lakebase_conn_id, ["tiered", schema or "public", name], options)

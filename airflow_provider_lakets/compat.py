@@ -103,7 +103,8 @@ def stored_connection(conn_id: str) -> Any:
 
     if not airflow.__version__.startswith("3.1."):
         return None
-    # There, hooks look into the metadata database in tasks only. What is wrong, the hook tells better.
+    # There, hooks look into the metadata database in tasks only. What is wrong, the hook tells
+    # better.
     with contextlib.suppress(Exception):
         from airflow.models import Connection
 

@@ -29,8 +29,8 @@ class LakebaseProjectLink(BaseOperatorLink):
         """
         Return the address, or an empty text when the task does not know it.
 
-        Airflow asks in the task's own process, at the end of each stretch of it, and stores the answer.
-        Nothing may be raised here: in Airflow 3.1 the task would fail for it.
+        Airflow asks in the task's own process, at the end of each stretch of it, and stores the
+        answer. Nothing may be raised here: in Airflow 3.1 the task would fail for it.
 
         :param operator: The task; of ours, or another that a plugin gave this link.
         :param ti_key: Which run of it.

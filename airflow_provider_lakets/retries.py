@@ -15,11 +15,11 @@ class LakeTSRetryPolicy(RetryPolicy):
     """
     Fail at once for what no retry cures, and try again soon after contention.
 
-    The operators of this provider have it where Airflow does (3.3), unless they are given another. For
-    other tasks, put it into ``default_args``; older versions of Airflow pass over it there.
+    The operators of this provider have it where Airflow does (3.3), unless they are given another.
+    For other tasks, put it into ``default_args``; older versions of Airflow pass over it there.
 
-    :param contended_delay: How long to wait after contention, a matter of moments; None for the task's own
-        ``retry_delay``.
+    :param contended_delay: How long to wait after contention, a matter of moments; None for the
+        task's own ``retry_delay``.
     """
 
     def __init__(self, *, contended_delay: timedelta | None = timedelta(seconds=30)) -> None:

@@ -32,7 +32,8 @@ from benchmarks.server import running_server
 if TYPE_CHECKING:
     from benchmarks.measure import Figure
 
-# Chunks first: a file system may pass over the inodes of files just deleted, which makes new files costly.
+# Chunks first: a file system may pass over the inodes of files just deleted, which makes new files
+# costly.
 GROUPS = {
     "chunks": chunks,
     "ingest": ingest,

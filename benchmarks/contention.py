@@ -47,7 +47,8 @@ def run(server: Server, scale: Scale) -> list[Figure]:
     runs: dict[str, list[Latencies]] = {"alone": [], "retention": []}
     with server.database("contention") as conn, tempfile.TemporaryDirectory() as folder:
         table_id = tables.chronotable(conn, "busy", TODAY, f"{TODAY} + interval '2 days'")
-        # Writes are mirrored, drops wait for the feed and for a RollUp: so it is where retention runs.
+        # Writes are mirrored, drops wait for the feed and for a RollUp: so it is where retention
+        # runs.
         tables.track(conn, "busy", 1, tier_after="10 days")
         conn.execute("SELECT lakets.add_retention_policy('busy', '20 days')")
 

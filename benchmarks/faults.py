@@ -1,8 +1,8 @@
 """
 What the jobs do about each fault of a local Lakebase, and how long it takes: ``python -m benchmarks.faults``.
 
-Each job is an operator that really logs in, with the fault on. Prints the table that docs/local.md quotes;
-``--write`` puts it there. Fails when a token or a secret shows in a log or in an error.
+Each job is an operator that really logs in, with the fault on. Prints the table that docs/local.md
+quotes; ``--write`` puts it there. Fails when a token or a secret shows in a log or in an error.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Stage:
     """
     A Lakebase with one table that has one cold chunk.
 
-    :param said: Takes all that is printed and logged meanwhile, and every error with all that led to it.
+    :param said: Takes all that is printed and logged meanwhile, and every error with all that led
+        to it.
     """
 
     server: LocalServer

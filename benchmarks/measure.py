@@ -71,8 +71,8 @@ def measure(variants: Mapping[str, Step], *, rounds: int, warm_up: int = 1) -> d
     """
     Run the variants in turn, round after round, and return the samples of each.
 
-    The order turns every round, so that no variant always runs first, and whatever else the machine does
-    meanwhile falls on all of them.
+    The order turns every round, so that no variant always runs first, and whatever else the machine
+    does meanwhile falls on all of them.
 
     :param variants: What to compare, by name.
     :param rounds: How many samples of each to keep.

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from benchmarks.scale import Scale
     from benchmarks.server import Server
 
-# What a worker's process has done by the time it calls execute: imported Airflow's task runner, and the DAG
-# file with its operators. The first row is that of the first statement, the list of ChronoTables.
+# What a worker's process has done by the time it calls execute: imported Airflow's task runner, and
+# the DAG file with its operators. The first row is that of the first statement, the list of
+# ChronoTables.
 CHILD = """
 import json, sys, time
 from types import SimpleNamespace

@@ -58,7 +58,8 @@ def write(figures: Sequence[Figure], scale: Scale, postgres: str, *, whole: bool
     :param figures: What was measured.
     :param scale: On tables of which size.
     :param postgres: The server and its version.
-    :param whole: Instead of all that was measured at this scale before; else of the same operations only.
+    :param whole: Instead of all that was measured at this scale before; else of the same operations
+        only.
     """
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     measured = [_as_dict(figure) for figure in figures]

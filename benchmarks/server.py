@@ -18,8 +18,8 @@ from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# As a small production server is set: durable, and with room enough that a checkpoint seldom falls into a
-# measurement. wal_level is logical, as on Lakebase, for the floor as well.
+# As a small production server is set: durable, and with room enough that a checkpoint seldom falls
+# into a measurement. wal_level is logical, as on Lakebase, for the floor as well.
 SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",

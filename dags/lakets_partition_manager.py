@@ -1,8 +1,9 @@
 """
 Make the chunks that writers will need, for every ChronoTable.
 
-One before the current one and three after it; every 6 hours, UTC. A backfill makes the chunks of its data
-intervals, a manual run those of a range or of some tables. A dry run reports which chunks it would make.
+One before the current one and three after it; every 6 hours, UTC. A backfill makes the chunks of
+its data intervals, a manual run those of a range or of some tables. A dry run reports which chunks
+it would make.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from airflow_provider_lakets.operators.partitions import LakeTSPartitionOperator
 
 with DAG(
     "lakets_partition_manager",
-    # With a plain cron expression a run has no data interval, so that a backfill would not know its range.
+    # With a plain cron expression a run has no data interval, so that a backfill would not know its
+    # range.
     schedule=CronDataIntervalTimetable("0 */6 * * *", timezone="UTC"),
     start_date=datetime(2025, 1, 1, tzinfo=timezone.utc),
     catchup=False,

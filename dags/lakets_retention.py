@@ -1,9 +1,10 @@
 """
 Drop chunks past their table's retention from Lakebase; Unity Catalog keeps every row.
 
-What is not proved durable there, or not yet in its RollUps, stays, and the task says why. Daily at 03:00 UTC,
-an hour after tiering. A manual run may be for some tables only, or a dry run, which changes nothing. With
-`force` it drops what is not proved durable as well, once somebody has approved that.
+What is not proved durable there, or not yet in its RollUps, stays, and the task says why. Daily at
+03:00 UTC, an hour after tiering. A manual run may be for some tables only, or a dry run, which
+changes nothing. With `force` it drops what is not proved durable as well, once somebody has
+approved that.
 """
 
 from __future__ import annotations

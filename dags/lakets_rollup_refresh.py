@@ -1,9 +1,9 @@
 """
 Refresh every RollUp, each after those it reads; every 15 minutes, UTC.
 
-Only what changed is aggregated again. A backfill aggregates all buckets of its data intervals again, a
-manual run those of a range; buckets whose source is dropped keep their value. A dry run reports which
-RollUps would be refreshed, in which order, and changes nothing.
+Only what changed is aggregated again. A backfill aggregates all buckets of its data intervals
+again, a manual run those of a range; buckets whose source is dropped keep their value. A dry run
+reports which RollUps would be refreshed, in which order, and changes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from airflow_provider_lakets.operators.rollups import LakeTSRollupRefreshOperato
 
 with DAG(
     "lakets_rollup_refresh",
-    # With a plain cron expression a run has no data interval, so that a backfill would not know its range.
+    # With a plain cron expression a run has no data interval, so that a backfill would not know its
+    # range.
     schedule=CronDataIntervalTimetable("*/15 * * * *", timezone="UTC"),
     start_date=datetime(2025, 1, 1, tzinfo=timezone.utc),
     catchup=False,

@@ -1,8 +1,9 @@
 """
 Flag chunks older than their table's tiering policy that are proved durable in Unity Catalog.
 
-Nothing is dropped. What the change feed has not flushed yet is deferred to the next run. Daily at 02:00 UTC,
-an hour before retention. A manual run may be for some tables only, or a dry run, which changes nothing.
+Nothing is dropped. What the change feed has not flushed yet is deferred to the next run. Daily at
+02:00 UTC, an hour before retention. A manual run may be for some tables only, or a dry run, which
+changes nothing.
 """
 
 from __future__ import annotations

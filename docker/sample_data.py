@@ -1,8 +1,8 @@
 """
 Make the local Lakebase ready: LakeTS installed, sample tables loaded, Airflow's connections written.
 
-Runs as the owner of the Lakebase, whose secret Airflow never sees. Airflow gets a service principal with the
-rights of docs/permissions.md, in ``connections.json``. Safe to repeat.
+Runs as the owner of the Lakebase, whose secret Airflow never sees. Airflow gets a service principal
+with the rights of docs/permissions.md, in ``connections.json``. Safe to repeat.
 """
 
 from __future__ import annotations

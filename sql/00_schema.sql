@@ -8,10 +8,12 @@
 --     GRANT SELECT, INSERT ON lakets_cdf._trim_log TO <owning role>;  -- where shadows are trimmed
 -- Whoever installs: CREATE on the database, and over an existing install membership in the owning roles.
 
--- Locks on tables that are in use: step back rather than let readers and writers queue behind the install.
+-- Locks on tables that are in use: step back rather than let readers and writers queue behind the
+-- install.
 SET LOCAL lock_timeout = '2s';
 
--- What is there already: nothing, LakeTS 0.1.x, or an earlier version of this engine; else the install is refused.
+-- What is there already: nothing, LakeTS 0.1.x, or an earlier version of this engine; else the
+-- install is refused.
 DO $$
 DECLARE
     v_ours      text := pg_catalog.current_setting('lakets.version');

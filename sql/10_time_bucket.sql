@@ -1,26 +1,26 @@
 -- time_bucket: the start of the bucket that an instant falls into.
 --
--- One rule for its three forms (timestamptz, timestamp, date). Buckets are counted from p_origin in UTC,
--- whatever the session time zone: a day has 24 hours, and daylight saving moves nothing; a timestamp
--- without zone is read as UTC. A bucket holds its start and not its end. The origin has the type of the
--- time. NULL in, NULL out; infinity in, infinity out.
+-- One rule for its three forms (timestamptz, timestamp, date). Buckets are counted from p_origin in
+-- UTC, whatever the session time zone: a day has 24 hours, and daylight saving moves nothing; a
+-- timestamp without zone is read as UTC. A bucket holds its start and not its end. The origin has
+-- the type of the time. NULL in, NULL out; infinity in, infinity out.
 --
--- Months and years follow the calendar: bucket k starts at p_origin + k * p_interval. From the default
--- origin that is the first of a month at midnight. An origin on the 15th gives buckets from the 15th to
--- the 15th; one on the 31st gives buckets that start on the last day of months that are shorter.
--- Weeks counted from the default origin start on Saturdays, as 2000-01-01 was one: for Mondays pass the
--- origin 2000-01-03.
+-- Months and years follow the calendar: bucket k starts at p_origin + k * p_interval. From the
+-- default origin that is the first of a month at midnight. An origin on the 15th gives buckets from
+-- the 15th to the 15th; one on the 31st gives buckets that start on the last day of months that are
+-- shorter. Weeks counted from the default origin start on Saturdays, as 2000-01-01 was one: for
+-- Mondays pass the origin 2000-01-03.
 --
--- Refused with 22023: an interval that is zero, negative, infinite, or mixes months with days or hours;
--- a bucket of dates that is not whole days; an infinite origin.
+-- Refused with 22023: an interval that is zero, negative, infinite, or mixes months with days or
+-- hours; a bucket of dates that is not whole days; an infinite origin.
 --
--- None of the SQL functions here has a SET clause, so that the planner can inline them: given a constant
--- interval it folds the CASEs away and what is left of time_bucket is one date_bin. They qualify every
--- name instead.
+-- None of the SQL functions here has a SET clause, so that the planner can inline them: given a
+-- constant interval it folds the CASEs away and what is left of time_bucket is one date_bin. They
+-- qualify every name instead.
 
--- Raise the error for an interval or origin that time_bucket cannot use; never returns. The result type
--- lets it stand in a CASE branch, and taking the origin keeps the planner from calling it early for a
--- constant interval that is sound.
+-- Raise the error for an interval or origin that time_bucket cannot use; never returns. The result
+-- type lets it stand in a CASE branch, and taking the origin keeps the planner from calling it
+-- early for a constant interval that is sound.
 CREATE OR REPLACE FUNCTION lakets._refuse_bucket(
     p_interval interval,
     p_origin   anyelement
@@ -48,7 +48,8 @@ BEGIN
 END;
 $$;
 
--- The number of months in an interval, years included; days and shorter do not count. Inlined: no SET.
+-- The number of months in an interval, years included; days and shorter do not count. Inlined: no
+-- SET.
 CREATE OR REPLACE FUNCTION lakets._months(
     p_interval interval
 ) RETURNS double precision
@@ -68,7 +69,8 @@ AS $$
         AND pg_catalog.date_trunc('month', p_interval) OPERATOR(pg_catalog.=) '0'
 $$;
 
--- Return whether no time_bucket has this width. NULL counts as sound: it gives NULL. Inlined: no SET.
+-- Return whether no time_bucket has this width. NULL counts as sound: it gives NULL. Inlined: no
+-- SET.
 CREATE OR REPLACE FUNCTION lakets._is_bad_bucket(
     p_interval interval
 ) RETURNS boolean
@@ -92,8 +94,9 @@ AS $$
         OPERATOR(pg_catalog.+) CASE WHEN p_timestamp OPERATOR(pg_catalog.<) '0001-01-01' THEN 12 ELSE 0 END
 $$;
 
--- Return how many whole months an instant lies after an origin; negative before it. Where the origin starts a
--- month, the month numbers are enough, and the planner drops the rest. Inlined: no SET.
+-- Return how many whole months an instant lies after an origin; negative before it. Where the
+-- origin starts a month, the month numbers are enough, and the planner drops the rest. Inlined: no
+-- SET.
 CREATE OR REPLACE FUNCTION lakets._months_since(
     p_origin    timestamp,
     p_timestamp timestamp

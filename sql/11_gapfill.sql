@@ -1,7 +1,7 @@
 -- Filling gaps: every bucket of a range, and values for the buckets that have none.
 --
--- Plain SQL cannot rewrite the query it is called from, so filling takes the buckets first and joins the
--- data to them. The scalar functions take the neighbours from lag() and lead():
+-- Plain SQL cannot rewrite the query it is called from, so filling takes the buckets first and
+-- joins the data to them. The scalar functions take the neighbours from lag() and lead():
 --
 --   SELECT bucket, temp,
 --          lakets.locf(temp, lag(temp) OVER w) AS carried_over_one_gap,
@@ -13,12 +13,14 @@
 --            GROUP BY gap.bucket) AS filled
 --   WINDOW w AS (ORDER BY bucket);
 --
--- lag() and lead() see one row. The window aggregate locf_agg carries a value over gaps of any length:
--- locf_agg(temp) OVER (ORDER BY bucket), and with ORDER BY bucket DESC it finds the next one.
+-- lag() and lead() see one row. The window aggregate locf_agg carries a value over gaps of any
+-- length: locf_agg(temp) OVER (ORDER BY bucket), and with ORDER BY bucket DESC it finds the next
+-- one.
 
--- The starts of all buckets from that of p_start to that of p_finish, both included, oldest first. Buckets
--- are those of time_bucket, so the first may start before p_start. No rows when p_finish is in an earlier
--- bucket than p_start, or an argument is NULL. Refuses what time_bucket refuses, and infinite ends.
+-- The starts of all buckets from that of p_start to that of p_finish, both included, oldest first.
+-- Buckets are those of time_bucket, so the first may start before p_start. No rows when p_finish is
+-- in an earlier bucket than p_start, or an argument is NULL. Refuses what time_bucket refuses, and
+-- infinite ends.
 CREATE OR REPLACE FUNCTION lakets.time_bucket_gapfill(
     p_interval interval,
     p_start    timestamp,
@@ -97,7 +99,8 @@ $$;
 COMMENT ON FUNCTION lakets.time_bucket_gapfill(interval, date, date, date) IS
     'First days of all buckets from that of p_start to that of p_finish, to LEFT JOIN data to';
 
--- Last observation carried forward, by one row: the value, or the one given as the previous. Inlined: no SET.
+-- Last observation carried forward, by one row: the value, or the one given as the previous.
+-- Inlined: no SET.
 CREATE OR REPLACE FUNCTION lakets.locf(
     p_value      double precision,
     p_prev_value double precision DEFAULT NULL
@@ -123,8 +126,8 @@ BEGIN
 END;
 $$;
 
--- The newest value that is not NULL, up to the current row: locf_agg(value) OVER (ORDER BY time); NULL until
--- there is one. Without OVER the order is up to the plan, hence no combine function: say
+-- The newest value that is not NULL, up to the current row: locf_agg(value) OVER (ORDER BY time);
+-- NULL until there is one. Without OVER the order is up to the plan, hence no combine function: say
 -- locf_agg(value ORDER BY time), or use last.
 CREATE OR REPLACE AGGREGATE lakets.locf_agg(p_value anyelement) (
     SFUNC = lakets._locf_step,
@@ -135,8 +138,9 @@ CREATE OR REPLACE AGGREGATE lakets.locf_agg(p_value anyelement) (
 COMMENT ON AGGREGATE lakets.locf_agg(anyelement) IS
     'Newest value that is not NULL up to the current row: locf_agg(value) OVER (ORDER BY time)';
 
--- The value itself; where it is NULL, the point at p_curr_time of the straight line between its neighbours.
--- NULL where a neighbour is missing; the previous value where both neighbours have one time. Inlined: no SET.
+-- The value itself; where it is NULL, the point at p_curr_time of the straight line between its
+-- neighbours. NULL where a neighbour is missing; the previous value where both neighbours have one
+-- time. Inlined: no SET.
 CREATE OR REPLACE FUNCTION lakets.interpolate(
     p_value      double precision,
     p_prev_value double precision,

@@ -2,30 +2,34 @@
 --
 -- delta and rate compare two values that the caller gives them, usually by lag():
 --
---   SELECT ts, lakets.rate(n, lag(n) OVER w, ts, lag(ts) OVER w) FROM counter WINDOW w AS (ORDER BY ts);
+--   SELECT ts, lakets.rate(n, lag(n) OVER w, ts, lag(ts) OVER w) FROM counter WINDOW w AS (ORDER BY
+--   ts);
 --
 -- delta_agg and rate_agg do that for all rows of a group.
 --
--- delta_agg is for gauges (a temperature, a balance): the value at the largest time minus the one at the
--- smallest, negative where it fell, of the value's own numeric type. Rows may come in any order.
+-- delta_agg is for gauges (a temperature, a balance): the value at the largest time minus the one
+-- at the smallest, negative where it fell, of the value's own numeric type. Rows may come in any
+-- order.
 --
--- rate_agg is for counters, which only grow, until a restart sets them back to zero. It adds up the growth
--- from each sample to the next and divides by the seconds between first and last; a value below the one
--- before it means a restart, after which the counter has grown to that value from zero. That depends on the
--- order, which only the caller can give: rate_agg(value, time ORDER BY time). A row out of order is refused
--- with 22023 rather than taken for a restart. Even a table filled in order of time may be read in another: a
--- large scan joins one that is under way, and workers take turns.
+-- rate_agg is for counters, which only grow, until a restart sets them back to zero. It adds up the
+-- growth from each sample to the next and divides by the seconds between first and last; a value
+-- below the one before it means a restart, after which the counter has grown to that value from
+-- zero. That depends on the order, which only the caller can give: rate_agg(value, time ORDER BY
+-- time). A row out of order is refused with 22023 rather than taken for a restart. Even a table
+-- filled in order of time may be read in another: a large scan joins one that is under way, and
+-- workers take turns.
 --
--- In both aggregates, rows with a NULL value or time do not count. No rows give NULL, and so does rate_agg
--- when there are no two different times. At one time only one value counts: for delta_agg the one whose text
--- sorts lowest (at the start) or highest (at the end), for rate_agg the greatest.
+-- In both aggregates, rows with a NULL value or time do not count. No rows give NULL, and so does
+-- rate_agg when there are no two different times. At one time only one value counts: for delta_agg
+-- the one whose text sorts lowest (at the start) or highest (at the end), for rate_agg the
+-- greatest.
 --
--- As in 12_first_last.sql the aggregates are made once for each type of time ({time}), values are kept as
--- text in the state of delta_agg, and transition functions have no SET clause, since it would cost more per
--- row than they do.
+-- As in 12_first_last.sql the aggregates are made once for each type of time ({time}), values are
+-- kept as text in the state of delta_agg, and transition functions have no SET clause, since it
+-- would cost more per row than they do.
 
--- The difference to the previous value: NULL without one. A value that fell is that of a counter which began
--- anew, so it is the growth itself, unless p_handle_resets is false. Inlined: no SET.
+-- The difference to the previous value: NULL without one. A value that fell is that of a counter
+-- which began anew, so it is the growth itself, unless p_handle_resets is false. Inlined: no SET.
 CREATE OR REPLACE FUNCTION lakets.delta(
     p_value         double precision,
     p_prev_value    double precision,
@@ -178,8 +182,8 @@ AS $$
     END
 $$;
 
--- Raise the error for a row of rate_agg that is out of order; never returns. The state, of any time type, is
--- there to give the result type.
+-- Raise the error for a row of rate_agg that is out of order; never returns. The state, of any time
+-- type, is there to give the result type.
 CREATE OR REPLACE FUNCTION lakets._refuse_disorder(
     p_state  anyelement,
     p_time   text,

@@ -1,11 +1,11 @@
--- histogram(value, min, max, n): the bucket of one value among n equal parts of [min, max), from 0 to n - 1.
--- Values below min are in the first bucket, those from max on in the last. NULL for NULL.
+-- histogram(value, min, max, n): the bucket of one value among n equal parts of [min, max), from 0
+-- to n - 1. Values below min are in the first bucket, those from max on in the last. NULL for NULL.
 --
--- histogram_agg(value, min, max, n) counts the values of a group. The result has n + 2 elements: the values
--- below min, those in each part, those at or above max. NaN counts as above, where Postgres sorts it. A NULL
--- value does not count; without a value the result is NULL. min, max and n are constants of the group. Time
--- grows with n, as each row copies the counts: for more than a hundred parts GROUP BY width_bucket(...) is
--- faster.
+-- histogram_agg(value, min, max, n) counts the values of a group. The result has n + 2 elements:
+-- the values below min, those in each part, those at or above max. NaN counts as above, where
+-- Postgres sorts it. A NULL value does not count; without a value the result is NULL. min, max and
+-- n are constants of the group. Time grows with n, as each row copies the counts: for more than a
+-- hundred parts GROUP BY width_bucket(...) is faster.
 
 -- The number of a value's bucket. Inlined: no SET.
 CREATE OR REPLACE FUNCTION lakets.histogram(
@@ -20,8 +20,8 @@ AS $$
         WHEN p_value IS NULL THEN NULL
         WHEN p_value OPERATOR(pg_catalog.<) p_min THEN 0
         WHEN p_value OPERATOR(pg_catalog.>=) p_max THEN p_num_buckets OPERATOR(pg_catalog.-) 1
-        -- Rounding may lift a value just below p_max over the last bucket. Every operator in brackets:
-        -- written as OPERATOR(), / binds no closer than -.
+        -- Rounding may lift a value just below p_max over the last bucket. Every operator in
+        -- brackets: written as OPERATOR(), / binds no closer than -.
         ELSE least(CAST(pg_catalog.floor(
             (p_value OPERATOR(pg_catalog.-) p_min) OPERATOR(pg_catalog./)
             ((p_max OPERATOR(pg_catalog.-) p_min) OPERATOR(pg_catalog./) p_num_buckets)) AS integer),
@@ -32,8 +32,8 @@ $$;
 COMMENT ON FUNCTION lakets.histogram(double precision, double precision, double precision, integer) IS
     'Number of the bucket of a value, from 0 to p_num_buckets - 1, among equal parts of [p_min, p_max)';
 
--- The counts to start from, all zero. Refuses with 22023 fewer than 1 or more than 10000 buckets, a number
--- of buckets other than before, and bounds that are not finite and in order.
+-- The counts to start from, all zero. Refuses with 22023 fewer than 1 or more than 10000 buckets, a
+-- number of buckets other than before, and bounds that are not finite and in order.
 CREATE OR REPLACE FUNCTION lakets._histogram_start(
     p_state   integer[],
     p_min     double precision,
@@ -59,8 +59,8 @@ BEGIN
 END;
 $$;
 
--- Transition of histogram_agg: count one value. No SET clause: it would cost as much again per row; every name
--- is qualified instead.
+-- Transition of histogram_agg: count one value. No SET clause: it would cost as much again per row;
+-- every name is qualified instead.
 CREATE OR REPLACE FUNCTION lakets._histogram_step(
     p_state   integer[],
     p_value   double precision,

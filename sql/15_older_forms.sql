@@ -1,6 +1,7 @@
--- Forms of functions that earlier builds of 0.2.0 had, and that gave way to the interface of LakeTS 0.1.3. A call ends in
--- an error that says what to write instead. Only forms are here that no valid call can be taken for, not even one whose
--- arguments have no type yet; docs/compatibility.md lists the others.
+-- Forms of functions that earlier builds of 0.2.0 had, and that gave way to the interface of LakeTS
+-- 0.1.3. A call ends in an error that says what to write instead. Only forms are here that no valid
+-- call can be taken for, not even one whose arguments have no type yet; docs/compatibility.md lists
+-- the others.
 
 -- Say so.
 CREATE OR REPLACE FUNCTION lakets._refuse_older_form(

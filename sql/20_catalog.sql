@@ -1,7 +1,8 @@
 -- Looking things up by name, and turning instants into literals, the same way everywhere.
 --
--- What jobs call over and over is plpgsql, here and in the other modules, even where one SELECT is all there is: up to
--- Postgres 17 an SQL function that cannot be inlined is parsed and planned again by each statement that calls it.
+-- What jobs call over and over is plpgsql, here and in the other modules, even where one SELECT is
+-- all there is: up to Postgres 17 an SQL function that cannot be inlined is parsed and planned
+-- again by each statement that calls it.
 
 -- The relation of that name, or a clear error.
 CREATE OR REPLACE FUNCTION lakets._relation(
@@ -41,7 +42,8 @@ BEGIN
 END;
 $$;
 
--- The metadata row of a chunk that still stands, locked until the transaction ends, or a clear error.
+-- The metadata row of a chunk that still stands, locked until the transaction ends, or a clear
+-- error.
 CREATE OR REPLACE FUNCTION lakets._lock_chunk(
     p_chunk_name text
 ) RETURNS lakets._chunk_metadata
@@ -79,7 +81,8 @@ BEGIN
 END;
 $$;
 
--- The table that holds a RollUp's rows, or a clear error where there is none, or another one has its name.
+-- The table that holds a RollUp's rows, or a clear error where there is none, or another one has
+-- its name.
 CREATE OR REPLACE FUNCTION lakets._rollup_relation(
     p_name text
 ) RETURNS regclass
@@ -103,8 +106,9 @@ BEGIN
 END;
 $$;
 
--- Return what became of a RollUp's table, in words; null when it is there under its name. In another database
--- than the one in which it was noted (after a restore) the name is all there is to go by.
+-- Return what became of a RollUp's table, in words; null when it is there under its name. In
+-- another database than the one in which it was noted (after a restore) the name is all there is to
+-- go by.
 CREATE OR REPLACE FUNCTION lakets._rollup_problem(
     p_name text
 ) RETURNS text
@@ -171,8 +175,8 @@ BEGIN
 END;
 $$;
 
--- An instant as SQL text in a time column's own type, whatever the session's time zone and DateStyle.
--- Columns without a zone are read as UTC.
+-- An instant as SQL text in a time column's own type, whatever the session's time zone and
+-- DateStyle. Columns without a zone are read as UTC.
 CREATE OR REPLACE FUNCTION lakets._time_literal(
     p_at   timestamptz,
     p_type regtype
@@ -206,7 +210,8 @@ BEGIN
 END;
 $$;
 
--- SQL text that makes an instant comparable with a column of a time type, in a way its index can use.
+-- SQL text that makes an instant comparable with a column of a time type, in a way its index can
+-- use.
 CREATE OR REPLACE FUNCTION lakets._comparable(
     p_expression text,
     p_type       regtype
@@ -233,7 +238,8 @@ BEGIN
 END;
 $$;
 
--- Jobs check again after they have a lock; that only works when each statement sees what is committed by then.
+-- Jobs check again after they have a lock; that only works when each statement sees what is
+-- committed by then.
 CREATE OR REPLACE FUNCTION lakets._require_read_committed() RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -247,8 +253,8 @@ BEGIN
 END;
 $$;
 
--- One maintainer at a time for a relation; a second waits as long as lock_timeout allows. Any role can take an advisory
--- lock, so the error names the session that holds this one.
+-- One maintainer at a time for a relation; a second waits as long as lock_timeout allows. Any role
+-- can take an advisory lock, so the error names the session that holds this one.
 CREATE OR REPLACE FUNCTION lakets._lock_maintenance(
     p_relation regclass
 ) RETURNS void

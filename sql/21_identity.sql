@@ -1,8 +1,10 @@
--- Which table, and which database. A table is its oid: its name may come to mean another one. An oid, a transaction id and
--- a WAL position mean something in one database only: so the database is kept beside them.
+-- Which table, and which database. A table is its oid: its name may come to mean another one. An
+-- oid, a transaction id and a WAL position mean something in one database only: so the database is
+-- kept beside them.
 
--- This cluster, whose transactions and WAL positions are counted by one clock. A restored dump is in another one; a physical
--- copy, such as a branch or a standby, has the same number, and the same transactions up to the moment of the copy.
+-- This cluster, whose transactions and WAL positions are counted by one clock. A restored dump is
+-- in another one; a physical copy, such as a branch or a standby, has the same number, and the same
+-- transactions up to the moment of the copy.
 CREATE OR REPLACE FUNCTION lakets._cluster() RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -24,9 +26,10 @@ BEGIN
 END;
 $$;
 
--- This cluster and the line of its history: a promoted standby and a restore to a point in time begin a new one, and so does
--- a branch where the service gives it a number. What is known of the change feed is not valid in another line, since the feed
--- may have been further than this copy knows, or may be another feed.
+-- This cluster and the line of its history: a promoted standby and a restore to a point in time
+-- begin a new one, and so does a branch where the service gives it a number. What is known of the
+-- change feed is not valid in another line, since the feed may have been further than this copy
+-- knows, or may be another feed.
 CREATE OR REPLACE FUNCTION lakets._lineage() RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -55,8 +58,8 @@ BEGIN
 END;
 $$;
 
--- Return what a registry row stands for, whatever became of it: by its oid, or by name where that means
--- nothing here.
+-- Return what a registry row stands for, whatever became of it: by its oid, or by name where that
+-- means nothing here.
 CREATE OR REPLACE FUNCTION lakets._known_relation(
     p_table lakets._chronotable_registry
 ) RETURNS oid
@@ -71,9 +74,9 @@ BEGIN
 END;
 $$;
 
--- A registry row as things are now: names that were changed are followed. The result's cluster is null where only the
--- names are known (an older version's row, or a restored one), and oids of chunks then mean nothing. Raises when the table
--- is gone, or its name is another table's.
+-- A registry row as things are now: names that were changed are followed. The result's cluster is
+-- null where only the names are known (an older version's row, or a restored one), and oids of
+-- chunks then mean nothing. Raises when the table is gone, or its name is another table's.
 CREATE OR REPLACE FUNCTION lakets._recognise(
     p_table lakets._chronotable_registry
 ) RETURNS lakets._chronotable_registry
@@ -122,8 +125,8 @@ BEGIN
 END;
 $$;
 
--- Return why a registry row and its table have come apart, in words; null where they have not. For reports on
--- all tables.
+-- Return why a registry row and its table have come apart, in words; null where they have not. For
+-- reports on all tables.
 CREATE OR REPLACE FUNCTION lakets._identity_problem(
     p_table lakets._chronotable_registry
 ) RETURNS text
@@ -150,7 +153,8 @@ BEGIN
 END;
 $$;
 
--- The registry row of that name as it is kept, whatever became of its table; all null if there is none.
+-- The registry row of that name as it is kept, whatever became of its table; all null if there is
+-- none.
 CREATE OR REPLACE FUNCTION lakets._registered(
     p_table_name  text,
     p_schema_name text
@@ -211,8 +215,9 @@ BEGIN
 END;
 $$;
 
--- The partition of a chunk; null when somebody dropped or detached it by hand. By name where oids are not known: 0.1.x
--- recorded no relation_name, and called the partition what follows the schema in chunk_name.
+-- The partition of a chunk; null when somebody dropped or detached it by hand. By name where oids
+-- are not known: 0.1.x recorded no relation_name, and called the partition what follows the schema
+-- in chunk_name.
 CREATE OR REPLACE FUNCTION lakets._chunk_relation(
     p_table lakets._chronotable_registry,
     p_chunk lakets._chunk_metadata

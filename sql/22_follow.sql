@@ -1,5 +1,5 @@
--- Keeping the registry in step with what was done to a table by hand. Called by jobs that have the table's maintenance
--- lock, and by the install.
+-- Keeping the registry in step with what was done to a table by hand. Called by jobs that have the
+-- table's maintenance lock, and by the install.
 
 -- Return whether there is anything to follow. Changes nothing and waits for no lock.
 CREATE OR REPLACE FUNCTION lakets._must_follow(
@@ -14,8 +14,8 @@ BEGIN
 END;
 $$;
 
--- The chunks that stand in the registry, but are no partitions any more. By index, since thousands of dropped ones may be
--- beside them.
+-- The chunks that stand in the registry, but are no partitions any more. By index, since thousands
+-- of dropped ones may be beside them.
 CREATE OR REPLACE FUNCTION lakets._lost_chunks(
     p_table lakets._chronotable_registry
 ) RETURNS SETOF lakets._chunk_metadata
@@ -56,8 +56,9 @@ BEGIN
 END;
 $$;
 
--- Bring the registry in step with what was done to a table by hand, and say what that was. Renames and a new owner are
--- followed. After a restore the names are all there is to go by, and nothing that was proved or absorbed counts any more.
+-- Bring the registry in step with what was done to a table by hand, and say what that was. Renames
+-- and a new owner are followed. After a restore the names are all there is to go by, and nothing
+-- that was proved or absorbed counts any more.
 CREATE OR REPLACE FUNCTION lakets._follow(
     p_table lakets._chronotable_registry
 ) RETURNS lakets._chronotable_registry
@@ -110,7 +111,8 @@ BEGIN
 END;
 $$;
 
--- Nothing is known of the feed, every row counts as changed, and the shadow may lack changes: so it is after a restore.
+-- Nothing is known of the feed, every row counts as changed, and the shadow may lack changes: so it
+-- is after a restore.
 CREATE OR REPLACE FUNCTION lakets._forget_proofs(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -133,7 +135,8 @@ BEGIN
 END;
 $$;
 
--- The time column has another name: so has the shadow's, where rows of dropped chunks have their times too.
+-- The time column has another name: so has the shadow's, where rows of dropped chunks have their
+-- times too.
 CREATE OR REPLACE FUNCTION lakets._follow_time_column(
     p_table    lakets._chronotable_registry,
     p_old_name text
@@ -157,8 +160,8 @@ BEGIN
 END;
 $$;
 
--- The table has another owner: so have its partitions and its shadow, as many as one transaction has room to lock. True:
--- that was all. The trigger functions follow when they are written.
+-- The table has another owner: so have its partitions and its shadow, as many as one transaction
+-- has room to lock. True: that was all. The trigger functions follow when they are written.
 CREATE OR REPLACE FUNCTION lakets._follow_owner(
     p_table lakets._chronotable_registry
 ) RETURNS boolean

@@ -44,7 +44,8 @@ BEGIN
 END;
 $$;
 
--- Return what hangs on a table, or on its row type, and would not follow when another table takes its place.
+-- Return what hangs on a table, or on its row type, and would not follow when another table takes
+-- its place.
 CREATE OR REPLACE FUNCTION lakets._dependants(
     p_relation regclass
 ) RETURNS SETOF text
@@ -111,7 +112,8 @@ AS $$
      WHERE cls.oid = p_relation AND acl.grantee <> cls.relowner;
 $$;
 
--- The statements that comment on a table's indexes, keys, triggers and policies; LIKE does the rest.
+-- The statements that comment on a table's indexes, keys, triggers and policies; LIKE does the
+-- rest.
 CREATE OR REPLACE FUNCTION lakets._comment_statements(
     p_relation regclass
 ) RETURNS SETOF text
@@ -133,15 +135,17 @@ AS $$
      WHERE item.comment IS NOT NULL;
 $$;
 
--- The statements that give a new table what LIKE does not copy, in order. Read before the old table is set aside.
--- Phase 1 comes before the rows are copied; 2 after, so that indexes are built once, policies hide nothing and
--- triggers do not fire for rows that are not new; 3 once the old table is gone, for names that it held.
+-- The statements that give a new table what LIKE does not copy, in order. Read before the old table
+-- is set aside. Phase 1 comes before the rows are copied; 2 after, so that indexes are built once,
+-- policies hide nothing and triggers do not fire for rows that are not new; 3 once the old table is
+-- gone, for names that it held.
 CREATE OR REPLACE FUNCTION lakets._table_trimmings(
     p_relation regclass
 ) RETURNS TABLE (phase integer, statement text)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
-    -- Constants in indexes, policies and triggers are written so that they are read as the same values.
+    -- Constants in indexes, policies and triggers are written so that they are read as the same
+    -- values.
     SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET extra_float_digits = 1
 AS $$
     WITH target AS (
@@ -175,7 +179,8 @@ AS $$
         UNION ALL
         SELECT 2, CASE con.contype WHEN 'f' THEN 3 ELSE 2 END,
                format('ALTER TABLE %s ADD CONSTRAINT %I %s', t.full_name, con.conname,
-                      -- One that is not validated is now, as the rows are copied: a partitioned table has no other.
+                      -- One that is not validated is now, as the rows are copied: a partitioned
+                      -- table has no other.
                       regexp_replace(pg_get_constraintdef(con.oid), ' NOT VALID$', ''))
           FROM target AS t JOIN pg_constraint AS con ON con.conrelid = t.oid
          WHERE con.contype IN ('p', 'u', 'x', 'f')
@@ -234,7 +239,8 @@ BEGIN
 END;
 $$;
 
--- Move the old table, its indexes and its statistics out of the way; their names are free for the new ones.
+-- Move the old table, its indexes and its statistics out of the way; their names are free for the
+-- new ones.
 CREATE OR REPLACE FUNCTION lakets._set_aside(
     p_relation regclass
 ) RETURNS void
@@ -251,7 +257,8 @@ BEGIN
 END;
 $$;
 
--- Identity columns of the new table go on counting where the old table's stopped, in sequences of the old names.
+-- Identity columns of the new table go on counting where the old table's stopped, in sequences of
+-- the old names.
 CREATE OR REPLACE FUNCTION lakets._carry_identity(
     p_old regclass,
     p_new regclass

@@ -109,8 +109,8 @@ END;
 $$;
 
 -- Turn a table into a ChronoTable and return its id. Its rows stay, and so do its types, defaults,
--- constraints, indexes, triggers, policies, grants and comments. The table is locked meanwhile. Its storage
--- parameters, which a partitioned table cannot have, go to the chunks.
+-- constraints, indexes, triggers, policies, grants and comments. The table is locked meanwhile. Its
+-- storage parameters, which a partitioned table cannot have, go to the chunks.
 CREATE OR REPLACE FUNCTION lakets.create_chronotable(
     p_table_name     text,
     p_time_column    text,

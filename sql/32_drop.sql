@@ -18,9 +18,10 @@ BEGIN
 END;
 $$;
 
--- Drop a ChronoTable with all that hangs on it: its RollUps and theirs, its shadow, policies and registry rows. What is in
--- Unity Catalog stays there. A table that took the place of one dropped by hand is not touched: that is an error. So is a
--- table with more chunks than one transaction has room to lock; drop_chronotable_chunks makes room.
+-- Drop a ChronoTable with all that hangs on it: its RollUps and theirs, its shadow, policies and
+-- registry rows. What is in Unity Catalog stays there. A table that took the place of one dropped
+-- by hand is not touched: that is an error. So is a table with more chunks than one transaction has
+-- room to lock; drop_chronotable_chunks makes room.
 CREATE OR REPLACE FUNCTION lakets.drop_chronotable(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -46,8 +47,9 @@ BEGIN
         END IF;
     END IF;
     v_rollups := lakets._rollups_of(v_table.id);
-    -- Lock order: (1) advisory (lakets, relation), (2) advisory (lakets, RollUp's table) of each, (3) proof row, which
-    -- tiering has before it looks at a partition, (4) parent, (5) RollUps, highest first, (6) partitions.
+    -- Lock order: (1) advisory (lakets, relation), (2) advisory (lakets, RollUp's table) of each,
+    -- (3) proof row, which tiering has before it looks at a partition, (4) parent, (5) RollUps,
+    -- highest first, (6) partitions.
     IF v_relation IS NOT NULL THEN
         PERFORM lakets._lock_maintenance(v_relation);
         v_table := lakets._chronotable(v_table.id);  -- if it is still one
@@ -77,8 +79,8 @@ BEGIN
 END;
 $$;
 
--- Can a ChronoTable be dropped in one transaction, as far as the lock table goes? Of one with a few chunks there is no way to
--- make it less: it is tried.
+-- Can a ChronoTable be dropped in one transaction, as far as the lock table goes? Of one with a few
+-- chunks there is no way to make it less: it is tried.
 CREATE OR REPLACE FUNCTION lakets._drop_fits(
     p_table_name  text,
     p_schema_name text
@@ -94,8 +96,8 @@ BEGIN
 END;
 $$;
 
--- Return what would keep a ChronoTable or one of its RollUps from being dropped, in words: views, foreign
--- keys and the like that are neither LakeTS' own nor go with the table.
+-- Return what would keep a ChronoTable or one of its RollUps from being dropped, in words: views,
+-- foreign keys and the like that are neither LakeTS' own nor go with the table.
 CREATE OR REPLACE FUNCTION lakets._dependants_of(
     p_table lakets._chronotable_registry
 ) RETURNS text
@@ -122,8 +124,9 @@ BEGIN
 END;
 $$;
 
--- Make room for drop_chronotable: drop the oldest chunks of a ChronoTable that is to go, whatever their state, at most
--- p_max_chunks. Returns how many went. Nothing goes where the table could not be dropped afterwards.
+-- Make room for drop_chronotable: drop the oldest chunks of a ChronoTable that is to go, whatever
+-- their state, at most p_max_chunks. Returns how many went. Nothing goes where the table could not
+-- be dropped afterwards.
 CREATE OR REPLACE FUNCTION lakets.drop_chronotable_chunks(
     p_table_name  text,
     p_schema_name text    DEFAULT 'public',
@@ -157,8 +160,8 @@ BEGIN
 END;
 $$;
 
--- Forget a ChronoTable whose table was dropped by hand, and keep what is left of its data: its shadow and the tables of its
--- RollUps stay, as ordinary tables. So does whatever has its name now.
+-- Forget a ChronoTable whose table was dropped by hand, and keep what is left of its data: its
+-- shadow and the tables of its RollUps stay, as ordinary tables. So does whatever has its name now.
 CREATE OR REPLACE FUNCTION lakets.forget_chronotable(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'

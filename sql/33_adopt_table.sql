@@ -1,6 +1,7 @@
 -- The way out when a registry row and a table have come apart: say that they belong together.
 
--- Give a registry row a name, and the row that has it (of another table, which is called differently now) its own.
+-- Give a registry row a name, and the row that has it (of another table, which is called
+-- differently now) its own.
 CREATE OR REPLACE FUNCTION lakets._take_name(
     p_table       lakets._chronotable_registry,
     p_schema_name text,
@@ -33,9 +34,10 @@ BEGIN
 END;
 $$;
 
--- Say that the table of this name is the ChronoTable: one that was renamed while another took its old name, or one that was
--- restored in the place of a table dropped by hand. In the latter case nothing counts as proved or absorbed any more, its
--- RollUps are computed anew, and a synced table needs lakets.enable_sync.
+-- Say that the table of this name is the ChronoTable: one that was renamed while another took its
+-- old name, or one that was restored in the place of a table dropped by hand. In the latter case
+-- nothing counts as proved or absorbed any more, its RollUps are computed anew, and a synced table
+-- needs lakets.enable_sync.
 CREATE OR REPLACE FUNCTION lakets.adopt_chronotable(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'

@@ -1,7 +1,7 @@
 -- Rows reach a chunk through its ChronoTable only.
 
--- Rows go through the ChronoTable: a statement that names a chunk would bypass change tracking, and what
--- it wrote would be missing from the shadow and the RollUps.
+-- Rows go through the ChronoTable: a statement that names a chunk would bypass change tracking, and
+-- what it wrote would be missing from the shadow and the RollUps.
 CREATE OR REPLACE FUNCTION lakets._refuse_direct_write() RETURNS trigger
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -16,8 +16,9 @@ BEGIN
 END;
 $$;
 
--- The trigger functions of LakeTS 0.1.x that are still in use; mostly there are none. The install takes the work out of them
--- and calls them _0_1_<name>; 48_older_triggers.sql takes the triggers away.
+-- The trigger functions of LakeTS 0.1.x that are still in use; mostly there are none. The install
+-- takes the work out of them and calls them _0_1_<name>; 48_older_triggers.sql takes the triggers
+-- away.
 CREATE OR REPLACE FUNCTION lakets._older_trigger_functions() RETURNS oid[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -46,8 +47,8 @@ BEGIN
 END;
 $$;
 
--- The partitions of a table that can be written directly, or where triggers of LakeTS 0.1.x still fire, oldest first. By
--- index, as _lost_chunks.
+-- The partitions of a table that can be written directly, or where triggers of LakeTS 0.1.x still
+-- fire, oldest first. By index, as _lost_chunks.
 CREATE OR REPLACE FUNCTION lakets._unguarded_partitions(
     p_relation regclass
 ) RETURNS regclass[]

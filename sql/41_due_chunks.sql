@@ -23,9 +23,9 @@ BEGIN
 END;
 $$;
 
--- Return what chunks that overlap [p_from, p_to) cover already, whatever interval they were made with, and
--- partitions made by hand. A range once dropped counts: its rows are in Unity Catalog, and a new chunk there
--- would claim to hold them all.
+-- Return what chunks that overlap [p_from, p_to) cover already, whatever interval they were made
+-- with, and partitions made by hand. A range once dropped counts: its rows are in Unity Catalog,
+-- and a new chunk there would claim to hold them all.
 CREATE OR REPLACE FUNCTION lakets._covered(
     p_table lakets._chronotable_registry,
     p_from  timestamptz DEFAULT '-infinity',
@@ -45,9 +45,9 @@ BEGIN
 END;
 $$;
 
--- The first p_limit chunks that are missing in [p_from, p_to): whole cells of the interval's grid, less what is
--- covered. They are made in the years 2 to 9998: beyond, names and client libraries fail, and the time zone of a
--- session may show a year more or less.
+-- The first p_limit chunks that are missing in [p_from, p_to): whole cells of the interval's grid,
+-- less what is covered. They are made in the years 2 to 9998: beyond, names and client libraries
+-- fail, and the time zone of a session may show a year more or less.
 CREATE OR REPLACE FUNCTION lakets._missing_chunks(
     p_table   lakets._chronotable_registry,
     p_from    timestamptz,
@@ -88,8 +88,8 @@ BEGIN
 END;
 $$;
 
--- The chunks that a table's rows are waiting for, as far as there can be any. At most p_limit cells of the grid
--- are looked at.
+-- The chunks that a table's rows are waiting for, as far as there can be any. At most p_limit cells
+-- of the grid are looked at.
 CREATE OR REPLACE FUNCTION lakets._cells_of_rows(
     p_table    lakets._chronotable_registry,
     p_relation regclass,
@@ -120,7 +120,8 @@ BEGIN
 END;
 $$;
 
--- The chunks that are due: in the range asked for (the first p_limit), and where rows wait in the default partition.
+-- The chunks that are due: in the range asked for (the first p_limit), and where rows wait in the
+-- default partition.
 CREATE OR REPLACE FUNCTION lakets._due_chunks(
     p_table   lakets._chronotable_registry,
     p_default regclass,

@@ -1,7 +1,8 @@
--- Partitions that somebody made or attached by hand. They are not ours: no job touches, counts or drops one, and new chunks
--- are made around them. adopt_partitions makes chunks of them.
+-- Partitions that somebody made or attached by hand. They are not ours: no job touches, counts or
+-- drops one, and new chunks are made around them. adopt_partitions makes chunks of them.
 
--- The range of a partition; null for a default partition. Time literals are read as they are written, in UTC.
+-- The range of a partition; null for a default partition. Time literals are read as they are
+-- written, in UTC.
 CREATE OR REPLACE FUNCTION lakets._partition_range(
     p_partition regclass
 ) RETURNS tstzrange
@@ -21,7 +22,8 @@ BEGIN
 END;
 $$;
 
--- Those of a table, with their ranges; none while its oids are not known. By index, as _lost_chunks.
+-- Those of a table, with their ranges; none while its oids are not known. By index, as
+-- _lost_chunks.
 CREATE OR REPLACE FUNCTION lakets._foreign_partitions(
     p_table lakets._chronotable_registry
 ) RETURNS TABLE (relation regclass, range tstzrange)
@@ -61,9 +63,10 @@ BEGIN
 END;
 $$;
 
--- Make chunks of the partitions of a table that were made or attached by hand, and return how many. Their rows count as
--- changed, so RollUps take them in; a synced table then needs lakets.enable_sync, which copies them to the shadow. One
--- without a start or an end, or across an edge of a range that was dropped, stays as it is, with a warning.
+-- Make chunks of the partitions of a table that were made or attached by hand, and return how many.
+-- Their rows count as changed, so RollUps take them in; a synced table then needs
+-- lakets.enable_sync, which copies them to the shadow. One without a start or an end, or across an
+-- edge of a range that was dropped, stays as it is, with a warning.
 CREATE OR REPLACE FUNCTION lakets.adopt_partitions(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'

@@ -23,8 +23,8 @@ AS $$
     SELECT to_char(p_start AT TIME ZONE 'UTC', '_YYYYMMDD_HH24MISS');
 $$;
 
--- Make the tables of chunks. In place, they are partitions at once, which is half the work of attaching them but locks
--- the parent against everybody; beside it, nobody can notice.
+-- Make the tables of chunks. In place, they are partitions at once, which is half the work of
+-- attaching them but locks the parent against everybody; beside it, nobody can notice.
 CREATE OR REPLACE FUNCTION lakets._create_chunk_tables(
     p_table    lakets._chronotable_registry,
     p_ranges   tstzrange[],
@@ -52,7 +52,8 @@ BEGIN
 END;
 $$;
 
--- Attach the tables of chunks, with the rows that waited for them in the default partition. The caller has locked that.
+-- Attach the tables of chunks, with the rows that waited for them in the default partition. The
+-- caller has locked that.
 CREATE OR REPLACE FUNCTION lakets._attach_chunks(
     p_table  lakets._chronotable_registry,
     p_chunks regclass[],
@@ -89,8 +90,8 @@ AS $$
      WHERE trg.tgrelid = p_relation AND NOT trg.tgisinternal AND trg.tgenabled <> 'D';
 $$;
 
--- Move rows from the default partition to a table about to be attached. They stay rows of the ChronoTable, so no
--- trigger has business with them.
+-- Move rows from the default partition to a table about to be attached. They stay rows of the
+-- ChronoTable, so no trigger has business with them.
 CREATE OR REPLACE FUNCTION lakets._move_strays(
     p_default   regclass,
     p_chunk     regclass,
@@ -121,8 +122,8 @@ BEGIN
 END;
 $$;
 
--- Register chunks. Two tables whose names contain dots can give a chunk the same name, and so can chunks of
--- less than a second: then the id of the table, or a number, is added to the name.
+-- Register chunks. Two tables whose names contain dots can give a chunk the same name, and so can
+-- chunks of less than a second: then the id of the table, or a number, is added to the name.
 CREATE OR REPLACE FUNCTION lakets._register_chunks(
     p_table  lakets._chronotable_registry,
     p_chunks regclass[],

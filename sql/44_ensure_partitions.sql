@@ -1,7 +1,8 @@
 -- Job 1: chunks exist before the rows that belong in them.
 
--- Lock a table against everybody, with its default partition, if nobody is using it now and no row waits for a chunk.
--- Not where it refers to other tables: their locks could be waited for meanwhile.
+-- Lock a table against everybody, with its default partition, if nobody is using it now and no row
+-- waits for a chunk. Not where it refers to other tables: their locks could be waited for
+-- meanwhile.
 CREATE OR REPLACE FUNCTION lakets._lock_unused(
     p_relation regclass,
     p_default  regclass
@@ -26,11 +27,11 @@ EXCEPTION WHEN lock_not_available THEN
 END;
 $$;
 
--- Job 1. Make the chunks of p_past_count intervals before now to p_future_count after, or of an explicit
--- range (a backfill), and those that rows wait for in the default partition. Returns how many were made;
--- 0 means none was due. p_max_chunks bounds one call, and so how long it locks: call again until it returns less. Without it
--- the lock table is the bound, with a warning.
--- Waits at most 2 s for a lock, then fails as contended (55P03).
+-- Job 1. Make the chunks of p_past_count intervals before now to p_future_count after, or of an
+-- explicit range (a backfill), and those that rows wait for in the default partition. Returns how
+-- many were made; 0 means none was due. p_max_chunks bounds one call, and so how long it locks:
+-- call again until it returns less. Without it the lock table is the bound, with a warning. Waits
+-- at most 2 s for a lock, then fails as contended (55P03).
 CREATE OR REPLACE FUNCTION lakets._ensure_partitions(
     p_chronotable_id integer,
     p_past_count     integer     DEFAULT 1,
@@ -67,14 +68,16 @@ BEGIN
         IF v_default IS NOT NULL AND NOT lakets._must_follow(v_table) AND NOT EXISTS (SELECT FROM lakets._due_chunks(v_table, v_default, v_from, v_to, 1)) THEN
             RETURN 0;  -- the usual case waits for nobody
         END IF;
-        -- Let go of the default partition, which was read: whoever maintains the table now may be about to lock it.
+        -- Let go of the default partition, which was read: whoever maintains the table now may be
+        -- about to lock it.
         RAISE lock_not_available;
     EXCEPTION WHEN lock_not_available THEN
         NULL;
     END;
 
     PERFORM lakets._require_read_committed();
-    -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) default partition, (4) tables that it refers to.
+    -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) default partition, (4) tables
+    -- that it refers to.
     PERFORM lakets._lock_maintenance(v_relation);
     v_table := lakets._follow(v_table);  -- if it is still one
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', v_relation);

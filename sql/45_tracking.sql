@@ -1,17 +1,18 @@
--- Change tracking: statement triggers with transition tables on the ChronoTable. Each statement mirrors
--- its rows into the shadow (when synced) and appends to the change log, in that order: the log's WAL
--- position must lie after the lock on the shadow (see 60_durability.sql). The trigger functions are
--- generated per table, so that their plans are kept from one statement to the next.
+-- Change tracking: statement triggers with transition tables on the ChronoTable. Each statement
+-- mirrors its rows into the shadow (when synced) and appends to the change log, in that order: the
+-- log's WAL position must lie after the lock on the shadow (see 60_durability.sql). The trigger
+-- functions are generated per table, so that their plans are kept from one statement to the next.
 --
--- The trigger functions run as the table's owner (SECURITY DEFINER), who also owns the shadow. A writer therefore needs
--- no right on the shadow, on the change log or on the schemas, and cannot change what the proofs rest on. They may be
--- executed by that owner only, so nobody can put them on another table. They fire in every session, whatever its
--- session_replication_role.
+-- The trigger functions run as the table's owner (SECURITY DEFINER), who also owns the shadow. A
+-- writer therefore needs no right on the shadow, on the change log or on the schemas, and cannot
+-- change what the proofs rest on. They may be executed by that owner only, so nobody can put them
+-- on another table. They fire in every session, whatever its session_replication_role.
 --
--- A writer is never refused for the mirror's sake. When a row to change is not found in the shadow, or the
--- table no longer has the columns or the key that the function was written for, a gap is noted: then nothing
--- counts as durable until enable_sync, called again, has brought the shadow in line. A row trigger that
--- changes rows of its own statement makes such gaps too, since its change is mirrored before those rows.
+-- A writer is never refused for the mirror's sake. When a row to change is not found in the shadow,
+-- or the table no longer has the columns or the key that the function was written for, a gap is
+-- noted: then nothing counts as durable until enable_sync, called again, has brought the shadow in
+-- line. A row trigger that changes rows of its own statement makes such gaps too, since its change
+-- is mirrored before those rows.
 
 -- SQL text of a row, for comparing it whole.
 CREATE OR REPLACE FUNCTION lakets._row_image(
@@ -49,8 +50,8 @@ AS $$
      WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped AND att.attgenerated <> 'v';
 $$;
 
--- The index of the key that identifies a row at any moment: of the replica identity, or else of the primary key unless
--- that is deferrable.
+-- The index of the key that identifies a row at any moment: of the replica identity, or else of the
+-- primary key unless that is deferrable.
 CREATE OR REPLACE FUNCTION lakets._key_index(
     p_relation oid
 ) RETURNS oid
@@ -62,9 +63,10 @@ AS $$
          WHERE idx.indrelid = p_relation AND idx.indisprimary AND idx.indimmediate AND idx.indisvalid));
 $$;
 
--- Has a table still the columns and the key (null: none was needed) that its tracking was written for? Declared
--- immutable, so that a statement with constant arguments asks once, when it is planned; Postgres plans a statement on
--- a transition table anew when its table was altered. Only for tracking triggers: see _guarded.
+-- Has a table still the columns and the key (null: none was needed) that its tracking was written
+-- for? Declared immutable, so that a statement with constant arguments asks once, when it is
+-- planned; Postgres plans a statement on a transition table anew when its table was altered. Only
+-- for tracking triggers: see _guarded.
 CREATE OR REPLACE FUNCTION lakets._has_shape(
     p_relation oid,
     p_shape    text[],
@@ -78,7 +80,8 @@ AS $$
                 ELSE lakets._key_index(p_relation) IS NOT DISTINCT FROM p_key END;
 $$;
 
--- Has a table still a column of that name? Declared immutable for the same reason, and for the same use only.
+-- Has a table still a column of that name? Declared immutable for the same reason, and for the same
+-- use only.
 CREATE OR REPLACE FUNCTION lakets._has_column(
     p_relation oid,
     p_column   name
@@ -112,7 +115,8 @@ BEGIN
 END;
 $$;
 
--- Without a key, two SQL texts find the copies of a row by index: its time, and a hash of what can be hashed.
+-- Without a key, two SQL texts find the copies of a row by index: its time, and a hash of what can
+-- be hashed.
 CREATE OR REPLACE FUNCTION lakets._find_by(
     p_relation    regclass,
     p_alias       text,
@@ -155,8 +159,8 @@ BEGIN
 END;
 $$;
 
--- SQL text that notes a gap if `p_query` (what follows SELECT ... FROM) has a row. One is enough, but an older snapshot
--- may show one that has been mended since.
+-- SQL text that notes a gap if `p_query` (what follows SELECT ... FROM) has a row. One is enough,
+-- but an older snapshot may show one that has been mended since.
 CREATE OR REPLACE FUNCTION lakets._note_gap(
     p_shadow regclass,
     p_query  text
@@ -170,9 +174,10 @@ AS $$
                   p_shadow, p_query);
 $$;
 
--- SQL text of CTEs that take old_rows out of the shadow: hit (which rows were found; tids reads where) and gone.
--- A row is found by index, must be equal in every bit, and no more are taken than there were: the shadow may also
--- hold evicted rows that look the same, and without a key another session may be deleting a row just like it.
+-- SQL text of CTEs that take old_rows out of the shadow: hit (which rows were found; tids reads
+-- where) and gone. A row is found by index, must be equal in every bit, and no more are taken than
+-- there were: the shadow may also hold evicted rows that look the same, and without a key another
+-- session may be deleting a row just like it.
 CREATE OR REPLACE FUNCTION lakets._mirror_delete(
     p_relation    regclass,
     p_shadow      regclass,
@@ -227,9 +232,9 @@ BEGIN
 END;
 $$;
 
--- SQL text that brings the shadow in line with an UPDATE of a table with a key. A row whose key changes is one row
--- less and one row more. FULL JOIN can only be hashed or merged: a plan kept from a small statement cannot
--- become a quadratic nested loop in a large one.
+-- SQL text that brings the shadow in line with an UPDATE of a table with a key. A row whose key
+-- changes is one row less and one row more. FULL JOIN can only be hashed or merged: a plan kept
+-- from a small statement cannot become a quadratic nested loop in a large one.
 CREATE OR REPLACE FUNCTION lakets._mirror_update(
     p_relation regclass,
     p_shadow   regclass
@@ -268,7 +273,8 @@ BEGIN
 END;
 $$;
 
--- SQL text that a time is in a dropped chunk of a ChronoTable, where a shadow keeps rows that the table has not.
+-- SQL text that a time is in a dropped chunk of a ChronoTable, where a shadow keeps rows that the
+-- table has not.
 CREATE OR REPLACE FUNCTION lakets._is_evicted(
     p_chronotable_id integer,
     p_time           text
@@ -280,8 +286,8 @@ AS $$
                   'WHERE chunk.chronotable_id = %s AND chunk.status = ''dropped'') @> %s, false)', p_chronotable_id, p_time);
 $$;
 
--- SQL text that empties the shadow before a TRUNCATE, but for the rows of dropped chunks. Rows that came
--- late for such a chunk are still in the table, and leave one by one.
+-- SQL text that empties the shadow before a TRUNCATE, but for the rows of dropped chunks. Rows that
+-- came late for such a chunk are still in the table, and leave one by one.
 CREATE OR REPLACE FUNCTION lakets._mirror_truncate(
     p_relation       regclass,
     p_shadow         regclass,
@@ -310,8 +316,8 @@ BEGIN
 END;
 $$;
 
--- SQL text that appends to the change log: one row per hour of data touched, with its exact extent. Without a
--- time column: everything may have been touched.
+-- SQL text that appends to the change log: one row per hour of data touched, with its exact extent.
+-- Without a time column: everything may have been touched.
 CREATE OR REPLACE FUNCTION lakets._log_statement(
     p_chronotable_id integer,
     p_relation       regclass,
@@ -336,8 +342,9 @@ AS $$
                FROM unnest(p_rows) AS rows)) END;
 $$;
 
--- See that the owner of a table, as whom its trigger functions run, may do what they do. The rights on the change log are
--- on the columns that they fill: position, transaction and snapshot are always those of the moment.
+-- See that the owner of a table, as whom its trigger functions run, may do what they do. The rights
+-- on the change log are on the columns that they fill: position, transaction and snapshot are
+-- always those of the moment.
 CREATE OR REPLACE FUNCTION lakets._grant_tracking(
     p_relation regclass
 ) RETURNS void
@@ -398,8 +405,8 @@ DECLARE
     v_name    text := 'lakets_track_' || lower(v_event);
     v_enabled "char";
 BEGIN
-    -- Settings: old rows are found in the shadow by index and tuple id however small it was when the
-    -- plan was made; and floats print exactly. SECURITY DEFINER: see the top of this file.
+    -- Settings: old rows are found in the shadow by index and tuple id however small it was when
+    -- the plan was made; and floats print exactly. SECURITY DEFINER: see the top of this file.
     EXECUTE format(
         $sql$CREATE OR REPLACE FUNCTION lakets.%I() RETURNS trigger
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
@@ -439,13 +446,13 @@ BEGIN
 END;
 $$;
 
--- SQL text that is run as long as table, key and shadow are what the mirroring statements were written for, and the time
--- column has the name it had. p_rows: the transition table that has a row if anything happened; null for TRUNCATE, which
--- has none.
+-- SQL text that is run as long as table, key and shadow are what the mirroring statements were
+-- written for, and the time column has the name it had. p_rows: the transition table that has a row
+-- if anything happened; null for TRUNCATE, which has none.
 --
--- Asked at planning, where that can be: to ask each time costs more than a row inserted by itself. The answer is kept with
--- the plan, so it must not come from an old snapshot, which shows the table as it was. After a restore into another
--- database the table has another oid.
+-- Asked at planning, where that can be: to ask each time costs more than a row inserted by itself.
+-- The answer is kept with the plan, so it must not come from an old snapshot, which shows the table
+-- as it was. After a restore into another database the table has another oid.
 CREATE OR REPLACE FUNCTION lakets._guarded(
     p_relation    regclass,
     p_shadow      regclass,
@@ -495,8 +502,9 @@ BEGIN
 END;
 $$;
 
--- What the trigger functions of a relation are written from, as their first line says: the table, its key and shadow as they
--- are, and the functions that write them. Where that is the same they are left as they are.
+-- What the trigger functions of a relation are written from, as their first line says: the table,
+-- its key and shadow as they are, and the functions that write them. Where that is the same they
+-- are left as they are.
 CREATE OR REPLACE FUNCTION lakets._tracking_mark(
     p_relation       regclass,
     p_time_column    text,
@@ -513,8 +521,8 @@ BEGIN
 END;
 $$;
 
--- The functions that write them, as one value: all of LakeTS but those that are written for one table or RollUp. Kept until
--- the transaction ends, since an install asks for each table.
+-- The functions that write them, as one value: all of LakeTS but those that are written for one
+-- table or RollUp. Kept until the transaction ends, since an install asks for each table.
 CREATE OR REPLACE FUNCTION lakets._writers_mark() RETURNS text
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -552,8 +560,8 @@ BEGIN
 END;
 $$;
 
--- (Re)write the tracking of one relation, unless it is as it should be. p_shadow null: nothing is mirrored; p_chronotable_id
--- null: nothing is logged (a RollUp's own table).
+-- (Re)write the tracking of one relation, unless it is as it should be. p_shadow null: nothing is
+-- mirrored; p_chronotable_id null: nothing is logged (a RollUp's own table).
 CREATE OR REPLACE FUNCTION lakets._write_trackers(
     p_relation       regclass,
     p_stem           text,
@@ -594,8 +602,8 @@ BEGIN
         p_relation, p_stem || '_delete', v_mark, 'AFTER DELETE ON % REFERENCING OLD TABLE AS old_rows',
         lakets._guarded(p_relation, p_shadow, p_time_column, 'old_rows', v_delete.ctes,
                         lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{old_rows}'), v_all));
-    -- Before, while the rows can still be seen. Chunks let themselves be emptied with their table only: by the same
-    -- statement, at the end of which _end_truncate takes the table off the list.
+    -- Before, while the rows can still be seen. Chunks let themselves be emptied with their table
+    -- only: by the same statement, at the end of which _end_truncate takes the table off the list.
     IF NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_truncated') THEN
         EXECUTE format('CREATE TRIGGER lakets_truncated AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION lakets._end_truncate()',
                        p_relation);

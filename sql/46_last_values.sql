@@ -1,24 +1,27 @@
--- The last value cache: <schema>._lvc_<table> holds the newest row of each key, so that a dashboard reads the current
--- state of every series without searching the table.
+-- The last value cache: <schema>._lvc_<table> holds the newest row of each key, so that a dashboard
+-- reads the current state of every series without searching the table.
 --
--- Statement triggers keep it. Each statement finds its newest row for each key and upserts those in one statement, in
--- the order of the keys: two statements that meet wait for each other, but cannot deadlock. Transactions of several
--- statements can, as with any rows that they share; they should write keys in one order, or in one statement.
+-- Statement triggers keep it. Each statement finds its newest row for each key and upserts those in
+-- one statement, in the order of the keys: two statements that meet wait for each other, but cannot
+-- deadlock. Transactions of several statements can, as with any rows that they share; they should
+-- write keys in one order, or in one statement.
 --
--- last_updated is the time of the row, not of the write. A row replaces a value unless it is older; of equal times the
--- one written last wins. INSERT and UPDATE offer their rows. DELETE, TRUNCATE and retention leave the cache as it is: a
--- value outlives its row. An UPDATE that makes the newest row older, or gives it another key, leaves the old value too.
--- Rows without a time, or with NULL in a key column, belong to no series and are not cached.
+-- last_updated is the time of the row, not of the write. A row replaces a value unless it is older;
+-- of equal times the one written last wins. INSERT and UPDATE offer their rows. DELETE, TRUNCATE
+-- and retention leave the cache as it is: a value outlives its row. An UPDATE that makes the newest
+-- row older, or gives it another key, leaves the old value too. Rows without a time, or with NULL
+-- in a key column, belong to no series and are not cached.
 --
--- The trigger functions run as the table's owner (SECURITY DEFINER), who owns the cache: a writer needs no right on it
--- and cannot change it by itself. Nobody else may execute them, so nobody can put them on another table.
+-- The trigger functions run as the table's owner (SECURITY DEFINER), who owns the cache: a writer
+-- needs no right on it and cannot change it by itself. Nobody else may execute them, so nobody can
+-- put them on another table.
 --
--- A writer is never refused for the cache's sake. When a column that is cached was dropped, renamed or given another
--- type, the next write empties the cache and warns, so that nobody takes old values for the newest; lvc_stats and
--- latest_values say what is wrong.
+-- A writer is never refused for the cache's sake. When a column that is cached was dropped, renamed
+-- or given another type, the next write empties the cache and warns, so that nobody takes old
+-- values for the newest; lvc_stats and latest_values say what is wrong.
 
--- Has a table these columns with these types (as in _shape)? Declared immutable, so that a statement with constant
--- arguments asks once, when it is planned; see _has_shape.
+-- Has a table these columns with these types (as in _shape)? Declared immutable, so that a
+-- statement with constant arguments asks once, when it is planned; see _has_shape.
 CREATE OR REPLACE FUNCTION lakets._has_columns(
     p_relation oid,
     p_columns  text[]
@@ -124,8 +127,9 @@ BEGIN
 END;
 $$;
 
--- SQL text that upserts the newest row of each key of p_rows (an alias r is added). p_tie: what decides at equal times.
--- p_condition: what must be true of a cached row, called cached, to be replaced.
+-- SQL text that upserts the newest row of each key of p_rows (an alias r is added). p_tie: what
+-- decides at equal times. p_condition: what must be true of a cached row, called cached, to be
+-- replaced.
 CREATE OR REPLACE FUNCTION lakets._lvc_upsert(
     p_cache     regclass,
     p_lvc       lakets._lvc_registry,
@@ -173,9 +177,9 @@ BEGIN
 END;
 $$;
 
--- The same in an install over LakeTS 0.1.x, while every writer waits: from the newest chunks only, 256 MB of them and as
--- many as there is room for locks. A key without a row there keeps its value. When that was written 0.1.x noted, not the
--- row's time, which is before those chunks.
+-- The same in an install over LakeTS 0.1.x, while every writer waits: from the newest chunks only,
+-- 256 MB of them and as many as there is room for locks. A key without a row there keeps its value.
+-- When that was written 0.1.x noted, not the row's time, which is before those chunks.
 CREATE OR REPLACE FUNCTION lakets._load_lvc_in_install(
     p_table lakets._chronotable_registry,
     p_lvc   lakets._lvc_registry
@@ -211,8 +215,9 @@ BEGIN
 END;
 $$;
 
--- (Re)write the triggers of a ChronoTable's cache as its registry row says; nothing where there is none, or it does not
--- fit. Fill it where rows may have passed it by: a cache of 0.1.3, or one whose schema was renamed.
+-- (Re)write the triggers of a ChronoTable's cache as its registry row says; nothing where there is
+-- none, or it does not fit. Fill it where rows may have passed it by: a cache of 0.1.3, or one
+-- whose schema was renamed.
 CREATE OR REPLACE FUNCTION lakets._track_lvc(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -247,8 +252,9 @@ BEGIN
             USING HINT = 'Call lakets.disable_lvc, and lakets.enable_lvc with the columns as they are now.';
         RETURN;
     END IF;
-    -- SECURITY DEFINER: see the top of this file. Whether the columns fit is asked when v_fits is planned, where that can
-    -- be. What is left of that expression names the table, so Postgres plans it anew when the table is altered.
+    -- SECURITY DEFINER: see the top of this file. Whether the columns fit is asked when v_fits is
+    -- planned, where that can be. What is left of that expression names the table, so Postgres
+    -- plans it anew when the table is altered.
     EXECUTE format(
         $sql$CREATE OR REPLACE FUNCTION lakets.%I() RETURNS trigger
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
@@ -303,7 +309,8 @@ END;$sql$,
 END;
 $$;
 
--- The name of a cache's trigger. 0.1.3 has the first one, and while that is on the table, ours has another.
+-- The name of a cache's trigger. 0.1.3 has the first one, and while that is on the table, ours has
+-- another.
 CREATE OR REPLACE FUNCTION lakets._lvc_trigger(
     p_relation regclass,
     p_event    text,
@@ -360,7 +367,8 @@ BEGIN
 END;
 $$;
 
--- Cache the newest value_columns of each key, from the rows there are and from now on. Writers wait while they are read.
+-- Cache the newest value_columns of each key, from the rows there are and from now on. Writers wait
+-- while they are read.
 CREATE OR REPLACE FUNCTION lakets.enable_lvc(
     p_table_name    text,
     p_key_columns   text[],
@@ -379,7 +387,8 @@ DECLARE
     v_problem  text;
 BEGIN
     PERFORM lakets._require_read_committed();  -- an older snapshot would miss rows to load
-    -- Lock order: (1) advisory (lakets, relation), (2) parent: no writer is in flight while the triggers come.
+    -- Lock order: (1) advisory (lakets, relation), (2) parent: no writer is in flight while the
+    -- triggers come.
     PERFORM lakets._lock_maintenance(v_relation);
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
     SELECT coalesce(' Now ' || lakets._lvc_problem(v_table, reg) || '.', '') INTO v_problem
@@ -409,7 +418,8 @@ BEGIN
 END;
 $$;
 
--- Leave a ChronoTable's cache as it is, if it has one. The caller holds the table, where there still is one.
+-- Leave a ChronoTable's cache as it is, if it has one. The caller holds the table, where there
+-- still is one.
 CREATE OR REPLACE FUNCTION lakets._untrack_lvc(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -465,8 +475,9 @@ BEGIN
 END;
 $$;
 
--- The cache of a table, newest first: key columns, value columns, last_updated. Call it with a column list, as
--- latest_values('metrics') AS (device text, value double precision, last_updated timestamptz).
+-- The cache of a table, newest first: key columns, value columns, last_updated. Call it with a
+-- column list, as latest_values('metrics') AS (device text, value double precision, last_updated
+-- timestamptz).
 CREATE OR REPLACE FUNCTION lakets.latest_values(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -491,8 +502,8 @@ BEGIN
 END;
 $$;
 
--- Every cache: how many keys it holds, and whether it is kept (enabled). cached_series is null where the cache is gone or
--- this role may not read it.
+-- Every cache: how many keys it holds, and whether it is kept (enabled). cached_series is null
+-- where the cache is gone or this role may not read it.
 CREATE OR REPLACE FUNCTION lakets.lvc_stats()
     RETURNS TABLE (chronotable text, cache_table text, cached_series bigint, key_columns text, value_columns text, enabled boolean)
     LANGUAGE plpgsql STABLE PARALLEL SAFE

@@ -1,7 +1,8 @@
--- Metric tables: a ChronoTable of tags and fields in one call, how many series a table holds, and rows from JSON.
+-- Metric tables: a ChronoTable of tags and fields in one call, how many series a table holds, and
+-- rows from JSON.
 
--- Make a table of tags (text) and fields (double precision) and turn it into a ChronoTable on "time", one day a chunk
--- unless p_chunk_interval says otherwise. Returns the ChronoTable's id.
+-- Make a table of tags (text) and fields (double precision) and turn it into a ChronoTable on
+-- "time", one day a chunk unless p_chunk_interval says otherwise. Returns the ChronoTable's id.
 CREATE OR REPLACE FUNCTION lakets.create_metric_table(
     p_table_name     text,
     p_tag_columns    text[],
@@ -53,8 +54,8 @@ AS $$
                   ORDER BY att.attnum);
 $$;
 
--- A row for each column of text: its distinct values, the table's rows, and the former in percent of the latter. Reads the
--- whole table.
+-- A row for each column of text: its distinct values, the table's rows, and the former in percent
+-- of the latter. Reads the whole table.
 CREATE OR REPLACE FUNCTION lakets.cardinality_stats(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -74,8 +75,8 @@ BEGIN
 END;
 $$;
 
--- Return how many series a table holds: distinct combinations of all its columns of text. CRITICAL above
--- p_max_series, WARNING above 80 % of it, else OK. Reads the whole table.
+-- Return how many series a table holds: distinct combinations of all its columns of text. CRITICAL
+-- above p_max_series, WARNING above 80 % of it, else OK. Reads the whole table.
 CREATE OR REPLACE FUNCTION lakets.cardinality_check(
     p_table_name  text,
     p_max_series  bigint DEFAULT 100000,
@@ -135,8 +136,9 @@ BEGIN
 END;
 $$;
 
--- Insert an array of JSON objects, and return how many. Keys are columns; a column that an object does not name takes its
--- default. Times without a zone are of UTC. One statement for all objects that name the same columns: usually one.
+-- Insert an array of JSON objects, and return how many. Keys are columns; a column that an object
+-- does not name takes its default. Times without a zone are of UTC. One statement for all objects
+-- that name the same columns: usually one.
 CREATE OR REPLACE FUNCTION lakets.ingest_batch(
     p_table_name  text,
     p_data        jsonb,
@@ -155,7 +157,8 @@ BEGIN
     ELSIF p_data = '[]' THEN
         RETURN 0;
     END IF;
-    -- To sort the objects by their keys takes longer than to insert them, so first see whether there is any need.
+    -- To sort the objects by their keys takes longer than to insert them, so first see whether
+    -- there is any need.
     v_keys := ARRAY(SELECT jsonb_object_keys(p_data -> 0));
     IF NOT EXISTS (SELECT FROM jsonb_array_elements(p_data) AS item WHERE NOT item ?& v_keys OR item - v_keys <> '{}') THEN
         RETURN lakets._insert_objects(v_relation, v_keys, p_data);
@@ -169,7 +172,8 @@ BEGIN
 END;
 $$;
 
--- Insert one sample as Prometheus has it into a table with the columns time, metric_name, labels and value.
+-- Insert one sample as Prometheus has it into a table with the columns time, metric_name, labels
+-- and value.
 CREATE OR REPLACE FUNCTION lakets.ingest_prometheus(
     p_table_name  text,
     p_metric_name text,

@@ -1,9 +1,10 @@
--- What an install over LakeTS 0.1.x leaves for later: to touch each of thousands of chunks takes a lock for each, more than
--- Postgres can hold in one transaction, while every writer waits. The install itself takes the work out of the old triggers
--- and puts ours on the tables; from then on chunks are guarded in batches, each in a transaction of its own, by
--- lakets.guard_chunks or by the tiering and retention jobs as they come to a chunk. Until a chunk is guarded it can be written
--- directly, as with 0.1.x, and nobody is told. So guarding a chunk counts as a change to all of it, and none is taken for
--- durable, or dropped, before.
+-- What an install over LakeTS 0.1.x leaves for later: to touch each of thousands of chunks takes a
+-- lock for each, more than Postgres can hold in one transaction, while every writer waits. The
+-- install itself takes the work out of the old triggers and puts ours on the tables; from then on
+-- chunks are guarded in batches, each in a transaction of its own, by lakets.guard_chunks or by the
+-- tiering and retention jobs as they come to a chunk. Until a chunk is guarded it can be written
+-- directly, as with 0.1.x, and nobody is told. So guarding a chunk counts as a change to all of it,
+-- and none is taken for durable, or dropped, before.
 
 -- Lock a partition against writers if none is at work there.
 CREATE OR REPLACE FUNCTION lakets._lock_against_writers_now(
@@ -44,8 +45,9 @@ BEGIN
 END;
 $$;
 
--- Drop the triggers of 0.1.x of a table, which is locked, and of its partitions, all of which are guarded. False: that takes
--- more locks than there is room for, or somebody is using a partition; the triggers stay, disabled.
+-- Drop the triggers of 0.1.x of a table, which is locked, and of its partitions, all of which are
+-- guarded. False: that takes more locks than there is room for, or somebody is using a partition;
+-- the triggers stay, disabled.
 CREATE OR REPLACE FUNCTION lakets._drop_older_triggers(
     p_relation regclass
 ) RETURNS boolean
@@ -82,8 +84,9 @@ BEGIN
 END;
 $$;
 
--- Guard the chunks of a table in the install itself, as far as there is room for the locks. The table is locked against
--- everybody, so nothing is waited for: chunks that somebody uses by their own names are left for later.
+-- Guard the chunks of a table in the install itself, as far as there is room for the locks. The
+-- table is locked against everybody, so nothing is waited for: chunks that somebody uses by their
+-- own names are left for later.
 CREATE OR REPLACE FUNCTION lakets._guard_in_install(
     p_relation regclass
 ) RETURNS void
@@ -107,9 +110,10 @@ BEGIN
 END;
 $$;
 
--- Guard the chunks of a table that can still be written directly, as after an install over LakeTS 0.1.x, at most
--- p_max_chunks in this transaction; returns how many. Call it until that is 0. A chunk that is being written is passed over
--- until it is the last; then its writers are waited for, 2 s at most, before this fails as contended (55P03).
+-- Guard the chunks of a table that can still be written directly, as after an install over LakeTS
+-- 0.1.x, at most p_max_chunks in this transaction; returns how many. Call it until that is 0. A
+-- chunk that is being written is passed over until it is the last; then its writers are waited for,
+-- 2 s at most, before this fails as contended (55P03).
 CREATE OR REPLACE FUNCTION lakets.guard_chunks(
     p_table_name  text,
     p_schema_name text    DEFAULT 'public',
@@ -127,7 +131,8 @@ DECLARE
 BEGIN
     PERFORM lakets._check_max_chunks(p_max_chunks);
     PERFORM lakets._require_read_committed();
-    -- Lock order: (1) advisory (lakets, relation), (2) partitions, without waiting, or one alone; where all are guarded,
+    -- Lock order: (1) advisory (lakets, relation), (2) partitions, without waiting, or one alone;
+    -- where all are guarded,
     -- (2) parent, (3) partitions, without waiting.
     PERFORM lakets._lock_maintenance(v_relation);
     v_unguarded := lakets._unguarded_partitions(v_relation);

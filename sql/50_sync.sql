@@ -1,7 +1,8 @@
 -- Sync: the unpartitioned mirror that the change feed streams into Unity Catalog.
 
--- What a shadow must be: fully identified, so that the feed takes it; indexed, so that the triggers find old rows; owned
--- as the table is, since the triggers run as that owner; and written by nobody else.
+-- What a shadow must be: fully identified, so that the feed takes it; indexed, so that the triggers
+-- find old rows; owned as the table is, since the triggers run as that owner; and written by nobody
+-- else.
 CREATE OR REPLACE FUNCTION lakets._dress_shadow(
     p_relation    regclass,
     p_shadow      regclass,
@@ -31,8 +32,9 @@ BEGIN
 END;
 $$;
 
--- The statements that take back what others than its owner may do to a shadow: who writes there directly changes what is
--- streamed without a trace. Older versions granted it to the table's writers, SELECT included.
+-- The statements that take back what others than its owner may do to a shadow: who writes there
+-- directly changes what is streamed without a trace. Older versions granted it to the table's
+-- writers, SELECT included.
 CREATE OR REPLACE FUNCTION lakets._shadow_revokes(
     p_shadow regclass
 ) RETURNS SETOF text
@@ -51,7 +53,8 @@ BEGIN
 END;
 $$;
 
--- Make the shadow of a relation, empty. It has no constraints: it also keeps rows that the table no longer has.
+-- Make the shadow of a relation, empty. It has no constraints: it also keeps rows that the table no
+-- longer has.
 CREATE OR REPLACE FUNCTION lakets._create_shadow(
     p_relation    regclass,
     p_shadow_name text,
@@ -69,8 +72,8 @@ BEGIN
 END;
 $$;
 
--- Give a shadow the columns that its table has now. One that the table lost stays, for the rows of dropped chunks;
--- what Unity Catalog holds of it stays in any case.
+-- Give a shadow the columns that its table has now. One that the table lost stays, for the rows of
+-- dropped chunks; what Unity Catalog holds of it stays in any case.
 CREATE OR REPLACE FUNCTION lakets._reshape_shadow(
     p_relation regclass,
     p_shadow   regclass
@@ -101,8 +104,8 @@ BEGIN
 END;
 $$;
 
--- Make a shadow hold what its table holds, copy by copy, and else only rows of dropped chunks (`p_evicted`: SQL
--- text that is true of those, for a row s of the shadow).
+-- Make a shadow hold what its table holds, copy by copy, and else only rows of dropped chunks
+-- (`p_evicted`: SQL text that is true of those, for a row s of the shadow).
 CREATE OR REPLACE FUNCTION lakets._realign_shadow(
     p_relation regclass,
     p_shadow   regclass,
@@ -155,7 +158,8 @@ BEGIN
 END;
 $$;
 
--- A name for a shadow that no other table has: two schemas may have a table of one name, and be synced at one time.
+-- A name for a shadow that no other table has: two schemas may have a table of one name, and be
+-- synced at one time.
 CREATE OR REPLACE FUNCTION lakets._shadow_name(
     p_stem   text,
     p_schema text
@@ -191,7 +195,8 @@ BEGIN
 END;
 $$;
 
--- Drop a shadow and the generated trigger functions of one relation (whose triggers are gone already).
+-- Drop a shadow and the generated trigger functions of one relation (whose triggers are gone
+-- already).
 CREATE OR REPLACE FUNCTION lakets._drop_mirror(
     p_kind        text,
     p_id          integer,
@@ -211,8 +216,9 @@ BEGIN
 END;
 $$;
 
--- Warn when there is no feed to stream a shadow, or this role cannot see it: the shadow is still filled, and picked up
--- when there is one. Looked up in the catalog, since a name in a schema without USAGE is an error.
+-- Warn when there is no feed to stream a shadow, or this role cannot see it: the shadow is still
+-- filled, and picked up when there is one. Looked up in the catalog, since a name in a schema
+-- without USAGE is an error.
 CREATE OR REPLACE FUNCTION lakets._warn_without_feed() RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -233,8 +239,9 @@ BEGIN
 END;
 $$;
 
--- Make a shadow right again, whatever happened to it or to its table; the caller holds the table against writers.
--- Compares every row, but only if there is a reason to. Returns whether anything was amiss.
+-- Make a shadow right again, whatever happened to it or to its table; the caller holds the table
+-- against writers. Compares every row, but only if there is a reason to. Returns whether anything
+-- was amiss.
 CREATE OR REPLACE FUNCTION lakets._repair_shadow(
     p_relation    regclass,
     p_shadow      regclass,
@@ -264,7 +271,8 @@ BEGIN
 END;
 $$;
 
--- Mirror a ChronoTable from now on, after copying what it holds; or see that its mirror is right. Writers wait.
+-- Mirror a ChronoTable from now on, after copying what it holds; or see that its mirror is right.
+-- Writers wait.
 CREATE OR REPLACE FUNCTION lakets._sync_chronotable(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -280,9 +288,9 @@ DECLARE
     v_copied   boolean  := true;
     v_guarded  integer;
 BEGIN
-    -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) partitions that can be written directly, (4) advisory on
-    -- the shadow's name. No writer is in flight
-    -- while the trigger functions change, so none misses the shadow.
+    -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) partitions that can be written
+    -- directly, (4) advisory on the shadow's name. No writer is in flight while the trigger
+    -- functions change, so none misses the shadow.
     PERFORM lakets._lock_maintenance(v_relation);
     p_table := lakets._follow(p_table);  -- as it is under the lock
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
@@ -301,7 +309,8 @@ BEGIN
         v_shadow := lakets._create_shadow(v_relation, p_table.shadow_table_name, p_table.time_column);
         UPDATE lakets._chronotable_registry AS reg
            SET sync_enabled = true, shadow_table_name = p_table.shadow_table_name WHERE reg.id = p_table.id;
-        -- Nothing visible now has written to the shadow, so all of it is flushed; the copy below is not.
+        -- Nothing visible now has written to the shadow, so all of it is flushed; the copy below is
+        -- not.
         INSERT INTO lakets._feed_proof AS proof (chronotable_id, proven, cluster) VALUES (p_table.id, lakets._ended_now(), lakets._lineage())
             ON CONFLICT (chronotable_id) DO UPDATE
                SET proven = excluded.proven, observed = NULL, observed_lsn = NULL, fenced = false, cluster = excluded.cluster, baseline = NULL;
@@ -324,7 +333,8 @@ DECLARE
     v_relation regclass := lakets._rollup_relation(p_rollup.name);
     v_shadow   regclass;
 BEGIN
-    -- Lock order: (1) advisory (lakets, relation), (2) the RollUp's table, (3) advisory on the shadow's name.
+    -- Lock order: (1) advisory (lakets, relation), (2) the RollUp's table, (3) advisory on the
+    -- shadow's name.
     PERFORM lakets._lock_maintenance(v_relation);
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
     p_rollup := lakets._rollup(p_rollup.name);  -- as it is under the lock
@@ -376,8 +386,9 @@ BEGIN
 END;
 $$;
 
--- Stream a ChronoTable or a RollUp (by its name, or its table's) into Unity Catalog. Again: grants made since are
--- followed, and a shadow that is out of line, or whose table has other columns now, is put right.
+-- Stream a ChronoTable or a RollUp (by its name, or its table's) into Unity Catalog. Again: grants
+-- made since are followed, and a shadow that is out of line, or whose table has other columns now,
+-- is put right.
 CREATE OR REPLACE FUNCTION lakets.enable_sync(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -399,7 +410,8 @@ BEGIN
 END;
 $$;
 
--- The RollUp meant by a name in enable_sync; all null when it is not one, or is a ChronoTable's name.
+-- The RollUp meant by a name in enable_sync; all null when it is not one, or is a ChronoTable's
+-- name.
 CREATE OR REPLACE FUNCTION lakets._rollup_of_table(
     p_table_name  text,
     p_schema_name text

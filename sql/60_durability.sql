@@ -1,8 +1,9 @@
 -- The proof that a chunk is in Unity Catalog, on which tiering and retention rest.
 --
--- The feed reports only committed_lsn: where the last flushed transaction of the shadow committed. A writer
--- can note only a position before its own commit. So "committed_lsn >= noted position" proves
--- nothing yet: another writer may have committed, and been flushed, between the two. Two rules do prove:
+-- The feed reports only committed_lsn: where the last flushed transaction of the shadow committed.
+-- A writer can note only a position before its own commit. So "committed_lsn >= noted position"
+-- proves nothing yet: another writer may have committed, and been flushed, between the two. Two
+-- rules do prove:
 --
 --   Passed.  Take a snapshot, then a WAL position. Whatever the snapshot sees committed before that
 --            position. Once committed_lsn reaches it, all of that is flushed, since a table's commits
@@ -12,11 +13,12 @@
 --            the position is T's own: committed_lsn > position means that T, hence all, is flushed.
 --            This is what flags an idle table, whose committed_lsn stands still.
 --
--- Where writers overlapped and then all fell idle neither rule applies. Then a fence is set: one row of
--- the shadow is updated to what it is. Its commit lies after the observed position, and passes it.
+-- Where writers overlapped and then all fell idle neither rule applies. Then a fence is set: one
+-- row of the shadow is updated to what it is. Its commit lies after the observed position, and
+-- passes it.
 --
--- Both rules stand on this: whoever changes a shadow locks it until it is visible, and then notes it in
--- the change log; nothing else may write there.
+-- Both rules stand on this: whoever changes a shadow locks it until it is visible, and then notes
+-- it in the change log; nothing else may write there.
 
 -- Return whether each statement of this transaction sees what is committed by then.
 CREATE OR REPLACE FUNCTION lakets._is_read_committed() RETURNS boolean
@@ -28,8 +30,9 @@ BEGIN
 END;
 $$;
 
--- The transactions that have ended, as a snapshot. pg_current_snapshot() takes its own transaction, which
--- may yet write, for one of them as soon as a later one has ended: so it is marked as still running.
+-- The transactions that have ended, as a snapshot. pg_current_snapshot() takes its own transaction,
+-- which may yet write, for one of them as soon as a later one has ended: so it is marked as still
+-- running.
 CREATE OR REPLACE FUNCTION lakets._ended_now() RETURNS pg_snapshot
     LANGUAGE plpgsql STABLE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -47,8 +50,8 @@ BEGIN
 END;
 $$;
 
--- Return what the feed says of a shadow; no row when there is no shadow, no feed, it does not know the
--- shadow, or this role cannot read it.
+-- Return what the feed says of a shadow; no row when there is no shadow, no feed, it does not know
+-- the shadow, or this role cannot read it.
 CREATE OR REPLACE FUNCTION lakets._cdf_report(
     p_shadow_name text
 ) RETURNS TABLE (status text, committed_lsn pg_lsn)
@@ -64,7 +67,8 @@ EXCEPTION WHEN insufficient_privilege OR undefined_table OR invalid_schema_name 
 END;
 $$;
 
--- Where the feed of a shadow stands; null unless it is STREAMING, and null when the feed cannot be read.
+-- Where the feed of a shadow stands; null unless it is STREAMING, and null when the feed cannot be
+-- read.
 CREATE OR REPLACE FUNCTION lakets._cdf_committed_lsn(
     p_shadow_name text
 ) RETURNS pg_lsn
@@ -76,8 +80,8 @@ BEGIN
 END;
 $$;
 
--- Return what the feed says of a shadow (PENDING, SNAPSHOTTING, STREAMING, SKIPPED), or NONE when it says
--- nothing.
+-- Return what the feed says of a shadow (PENDING, SNAPSHOTTING, STREAMING, SKIPPED), or NONE when
+-- it says nothing.
 CREATE OR REPLACE FUNCTION lakets._cdf_status(
     p_shadow_name text
 ) RETURNS text
@@ -89,8 +93,8 @@ BEGIN
 END;
 $$;
 
--- Return whether another session is changing a relation. When this returns false, every earlier change is
--- visible.
+-- Return whether another session is changing a relation. When this returns false, every earlier
+-- change is visible.
 CREATE OR REPLACE FUNCTION lakets._is_being_written(
     p_relation regclass
 ) RETURNS boolean
@@ -106,8 +110,8 @@ BEGIN
 END;
 $$;
 
--- Return what is known of the feed. Null if that was learnt in another database or another line of its history,
--- where the same numbers stand for other transactions and positions.
+-- Return what is known of the feed. Null if that was learnt in another database or another line of
+-- its history, where the same numbers stand for other transactions and positions.
 CREATE OR REPLACE FUNCTION lakets._known_proof(
     p_chronotable_id integer
 ) RETURNS lakets._feed_proof
@@ -125,8 +129,8 @@ BEGIN
 END;
 $$;
 
--- Forget what is known of the feed. What it shows now may have been copied with the database, so it proves
--- nothing until it shows another value.
+-- Forget what is known of the feed. What it shows now may have been copied with the database, so it
+-- proves nothing until it shows another value.
 CREATE OR REPLACE FUNCTION lakets._restart_proof(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -160,10 +164,10 @@ BEGIN
     IF v_lsn IS NULL OR v_lsn = v_proof.baseline OR v_proven IS NULL THEN
         RETURN NULL;
     END IF;
-    -- Alone. The order of statements matters: committed_lsn is read, then nobody holds the shadow, then a
-    -- new snapshot sees everyone whom committed_lsn can be about. A writer lets go of its lock only after
-    -- it has become visible, and the feed may be quicker than that. At other isolation levels there is no
-    -- new snapshot.
+    -- Alone. The order of statements matters: committed_lsn is read, then nobody holds the shadow,
+    -- then a new snapshot sees everyone whom committed_lsn can be about. A writer lets go of its
+    -- lock only after it has become visible, and the feed may be quicker than that. At other
+    -- isolation levels there is no new snapshot.
     IF NOT lakets._is_read_committed() OR lakets._is_being_written(lakets._shadow_relation(p_table.shadow_table_name)) THEN
         RETURN v_proven;
     END IF;
@@ -238,7 +242,8 @@ BEGIN
         UPDATE lakets._feed_proof AS proof  -- all is flushed; nothing to wait for
            SET proven = v_proven, observed = NULL, observed_lsn = NULL, fenced = false WHERE proof.chronotable_id = p_table.id;
     ELSIF v_proof.observed IS NULL OR v_proven::text IS DISTINCT FROM v_proof.proven::text THEN
-        -- In this order: the snapshot is already taken, so the position lies after all that it sees.
+        -- In this order: the snapshot is already taken, so the position lies after all that it
+        -- sees.
         UPDATE lakets._feed_proof AS proof
            SET proven = v_proven, observed = v_now, observed_lsn = pg_current_wal_insert_lsn(), fenced = false
          WHERE proof.chronotable_id = p_table.id;
@@ -264,9 +269,10 @@ BEGIN
 END;
 $$;
 
--- Change one row of the shadow to what it is, alone: a writer would lose track of the row it looks for. Where there is
--- none, one comes and goes. False: somebody is writing (then the feed will move by itself). Writers wait until the
--- transaction ends, and they may hold the table: so nothing may be locked after this.
+-- Change one row of the shadow to what it is, alone: a writer would lose track of the row it looks
+-- for. Where there is none, one comes and goes. False: somebody is writing (then the feed will move
+-- by itself). Writers wait until the transaction ends, and they may hold the table: so nothing may
+-- be locked after this.
 CREATE OR REPLACE FUNCTION lakets._fence(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -298,7 +304,8 @@ EXCEPTION WHEN integrity_constraint_violation THEN  -- a shadow of 0.1.x may dem
 END;
 $$;
 
--- Return why no chunk of a table can be proved durable, in words; null when it depends on the chunk.
+-- Return why no chunk of a table can be proved durable, in words; null when it depends on the
+-- chunk.
 CREATE OR REPLACE FUNCTION lakets._sync_gap(
     p_table  lakets._chronotable_registry,
     p_proven pg_snapshot
@@ -323,8 +330,9 @@ BEGIN
 END;
 $$;
 
--- Return why chunks (ids) are not (yet) proved durable, in words; those that are proved are left out. What is
--- true of the whole table, and which times are not flushed, is asked once, however many chunks there are.
+-- Return why chunks (ids) are not (yet) proved durable, in words; those that are proved are left
+-- out. What is true of the whole table, and which times are not flushed, is asked once, however
+-- many chunks there are.
 CREATE OR REPLACE FUNCTION lakets._durability_gaps(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[],
@@ -389,7 +397,8 @@ BEGIN
 END;
 $$;
 
--- Return why tier_chunk would defer a chunk, in words; null when it is proved durable. Changes nothing.
+-- Return why tier_chunk would defer a chunk, in words; null when it is proved durable. Changes
+-- nothing.
 CREATE OR REPLACE FUNCTION lakets.explain_durability(
     p_chunk_name text
 ) RETURNS text
@@ -410,12 +419,13 @@ BEGIN
 END;
 $$;
 
--- Forget changes that every RollUp has absorbed and the feed has flushed, once the RollUps can do without p_at_least of
--- them. Steps aside when a RollUp of the table is being created (it has a snapshot that is not registered yet), or
--- another session is at it.
+-- Forget changes that every RollUp has absorbed and the feed has flushed, once the RollUps can do
+-- without p_at_least of them. Steps aside when a RollUp of the table is being created (it has a
+-- snapshot that is not registered yet), or another session is at it.
 --
--- While there is no feed nothing is flushed, and the log would grow for good. When it has, what is known of the feed
--- is forgotten, and with it the log: whoever learns of the feed again begins with a snapshot that sees all this.
+-- While there is no feed nothing is flushed, and the log would grow for good. When it has, what is
+-- known of the feed is forgotten, and with it the log: whoever learns of the feed again begins with
+-- a snapshot that sees all this.
 CREATE OR REPLACE FUNCTION lakets._prune_change_log(
     p_table    lakets._chronotable_registry,
     p_at_least integer DEFAULT 1
@@ -430,8 +440,8 @@ BEGIN
     IF NOT lakets._is_read_committed() OR NOT pg_try_advisory_xact_lock(hashtext('lakets change log'), p_table.id) THEN
         RETURN;
     END IF;
-    -- Changes stamped by another cluster, whose transaction ids had come further, count as made now: a stamp from the
-    -- future would be seen by no snapshot, so neither absorbed nor flushed.
+    -- Changes stamped by another cluster, whose transaction ids had come further, count as made
+    -- now: a stamp from the future would be seen by no snapshot, so neither absorbed nor flushed.
     WITH foreigner AS (
         DELETE FROM lakets._change_log AS log
          WHERE log.chronotable_id = p_table.id AND log.xid >= pg_snapshot_xmax(pg_current_snapshot())
@@ -450,7 +460,8 @@ BEGIN
                                LIMIT p_at_least) AS first) < p_at_least THEN
         RETURN;
     END IF;
-    -- Waiting for the proof row could close a circle with retention, which has it and waits for readers.
+    -- Waiting for the proof row could close a circle with retention, which has it and waits for
+    -- readers.
     PERFORM FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = p_table.id FOR UPDATE SKIP LOCKED;
     IF FOUND AND lakets._cdf_committed_lsn(p_table.shadow_table_name) IS NOT NULL THEN
         PERFORM lakets._prove(p_table);

@@ -35,7 +35,8 @@ AS $$
     SELECT CASE WHEN p_trim_shadow THEN '{"trim_shadow": true}'::jsonb ELSE '{}' END;
 $$;
 
--- A policy's age must be positive. Zero is a horizon for tiering, which removes nothing: every closed chunk is due.
+-- A policy's age must be positive. Zero is a horizon for tiering, which removes nothing: every
+-- closed chunk is due.
 CREATE OR REPLACE FUNCTION lakets._check_age(
     p_name     text,
     p_age      interval,
@@ -72,8 +73,8 @@ BEGIN
 END;
 $$;
 
--- Drop chunks from Lakebase once they are older than p_drop_after. p_trim_shadow: remove their rows from the shadow
--- too, afterwards (75_trim.sql).
+-- Drop chunks from Lakebase once they are older than p_drop_after. p_trim_shadow: remove their rows
+-- from the shadow too, afterwards (75_trim.sql).
 CREATE OR REPLACE FUNCTION lakets.add_retention_policy(
     p_table_name  text,
     p_drop_after  interval,
@@ -97,7 +98,8 @@ BEGIN
 END;
 $$;
 
--- Both in one: flag after p_tier_after, drop after p_drop_after, and never drop what is not proved durable.
+-- Both in one: flag after p_tier_after, drop after p_drop_after, and never drop what is not proved
+-- durable.
 CREATE OR REPLACE FUNCTION lakets.add_tiered_retention_policy(
     p_table_name  text,
     p_tier_after  interval,

@@ -1,8 +1,8 @@
 -- Job 2: flag cold chunks that are proved durable in Unity Catalog. Nothing is dropped here.
 
 -- The candidates, oldest first: active, wholly older than the policy's horizon, and the shadow is
--- streaming. No rows: no policy, nothing cold, or no feed. A tiered chunk that was written since becomes
--- active again, and so a candidate.
+-- streaming. No rows: no policy, nothing cold, or no feed. A tiered chunk that was written since
+-- becomes active again, and so a candidate.
 CREATE OR REPLACE FUNCTION lakets._get_chunks_to_tier(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -22,8 +22,8 @@ BEGIN
         PERFORM lakets._prune_change_log(v_table);
         RETURN;
     END IF;
-    -- Lock order: (1) advisory, parent and check, where the mirror is in doubt, (2) the table's proof row, (3) its
-    -- policies, (4) chunk metadata rows.
+    -- Lock order: (1) advisory, parent and check, where the mirror is in doubt, (2) the table's
+    -- proof row, (3) its policies, (4) chunk metadata rows.
     PERFORM lakets._begin_mirror_check(v_table);
     v_proven := lakets._prove(v_table);
     UPDATE lakets._policy_registry AS pol SET last_run_at = now()
@@ -43,8 +43,8 @@ BEGIN
 END;
 $$;
 
--- Flag a chunk tiered if every committed change to it is flushed; false means deferred, and that what can be
--- done to settle the matter was done: call again after the feed's next flush.
+-- Flag a chunk tiered if every committed change to it is flushed; false means deferred, and that
+-- what can be done to settle the matter was done: call again after the feed's next flush.
 CREATE OR REPLACE FUNCTION lakets.tier_chunk(
     p_chunk_name text
 ) RETURNS boolean
@@ -63,8 +63,8 @@ BEGIN
       FROM lakets._chunk_metadata AS chunk
      CROSS JOIN LATERAL lakets._chronotable(chunk.chronotable_id) AS tab
      WHERE chunk.chunk_name = p_chunk_name;
-    -- Lock order: (1) the table's proof row, (2) the chunk's metadata row, (3) its partition, where its mirror is in
-    -- doubt, (4) for a fence only, the shadow.
+    -- Lock order: (1) the table's proof row, (2) the chunk's metadata row, (3) its partition, where
+    -- its mirror is in doubt, (4) for a fence only, the shadow.
     v_proven := lakets._prove(v_table);
     v_chunk := lakets._lock_chunk(p_chunk_name);
     IF lakets._cdf_committed_lsn(v_table.shadow_table_name) IS NOT NULL THEN

@@ -1,11 +1,13 @@
--- Mirrors that are in doubt: what LakeTS 0.1.x mirrored, which copied nothing that was there before, and shadows that are
--- known to have missed a change. They are compared with their tables by the jobs, one chunk at a time: what the shadow
--- lacks is added, what it has too much is removed. Until then no chunk counts as durable. lakets.enable_sync does all of
--- it at once, and writers wait for that.
+-- Mirrors that are in doubt: what LakeTS 0.1.x mirrored, which copied nothing that was there
+-- before, and shadows that are known to have missed a change. They are compared with their tables
+-- by the jobs, one chunk at a time: what the shadow lacks is added, what it has too much is
+-- removed. Until then no chunk counts as durable. lakets.enable_sync does all of it at once, and
+-- writers wait for that.
 
--- Begin to compare a mirror that may lack changes. All is in doubt but the time outside the chunks there are: what is
--- written there from now on goes into chunks that are made later. False: there is no such doubt, or no right to lock the
--- table. While the lock is held nobody writes, so who is to write has seen that the doubt noted before is gone.
+-- Begin to compare a mirror that may lack changes. All is in doubt but the time outside the chunks
+-- there are: what is written there from now on goes into chunks that are made later. False: there
+-- is no such doubt, or no right to lock the table. While the lock is held nobody writes, so who is
+-- to write has seen that the doubt noted before is gone.
 CREATE OR REPLACE FUNCTION lakets._begin_mirror_check(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -53,9 +55,10 @@ BEGIN
 END;
 $$;
 
--- Compare a chunk with its part of the shadow and bring that in line. Nothing to do: the chunk is not in doubt, or this
--- role may not lock it. Changes to the shadow are logged as changes to the chunk, so they must be flushed like those. The
--- chunk's writers wait until the transaction ends; the caller has locked the table's proof row, so two do not meet.
+-- Compare a chunk with its part of the shadow and bring that in line. Nothing to do: the chunk is
+-- not in doubt, or this role may not lock it. Changes to the shadow are logged as changes to the
+-- chunk, so they must be flushed like those. The chunk's writers wait until the transaction ends;
+-- the caller has locked the table's proof row, so two do not meet.
 CREATE OR REPLACE FUNCTION lakets._compare_chunk(
     p_table lakets._chronotable_registry,
     p_chunk lakets._chunk_metadata
@@ -70,7 +73,8 @@ BEGIN
        OR NOT (SELECT pg_has_role(cls.relowner, 'USAGE') FROM pg_class AS cls WHERE cls.oid = v_partition) THEN
         RETURN false;
     END IF;
-    -- Lock order: (1) the table's proof row, (2) the chunk's metadata row, both by the caller, (3) its partition.
+    -- Lock order: (1) the table's proof row, (2) the chunk's metadata row, both by the caller, (3)
+    -- its partition.
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_partition);
     IF NOT lakets._is_guarded(v_partition) THEN
         PERFORM lakets._guard_partition(v_partition);
@@ -89,8 +93,8 @@ BEGIN
 END;
 $$;
 
--- The same for those of some chunks (ids) that are in doubt, where the feed streams and retention would ask; returns how
--- many were compared.
+-- The same for those of some chunks (ids) that are in doubt, where the feed streams and retention
+-- would ask; returns how many were compared.
 CREATE OR REPLACE FUNCTION lakets._compare_chunks(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[]
@@ -115,8 +119,8 @@ BEGIN
 END;
 $$;
 
--- Make the shadow hold, of a chunk's range of time, just what the partition holds, copy by copy. Returns how many rows were
--- added or removed.
+-- Make the shadow hold, of a chunk's range of time, just what the partition holds, copy by copy.
+-- Returns how many rows were added or removed.
 CREATE OR REPLACE FUNCTION lakets._align_chunk(
     p_table     lakets._chronotable_registry,
     p_chunk     lakets._chunk_metadata,
@@ -160,7 +164,8 @@ BEGIN
 END;
 $$;
 
--- Let a shadow's rows be found by time while it is compared, where its own index does not begin with the time.
+-- Let a shadow's rows be found by time while it is compared, where its own index does not begin
+-- with the time.
 CREATE OR REPLACE FUNCTION lakets._index_mirror_check(
     p_table lakets._chronotable_registry
 ) RETURNS void

@@ -1,4 +1,5 @@
--- Job 3: give the space of expired chunks back, after proving under lock that nothing is lost by it.
+-- Job 3: give the space of expired chunks back, after proving under lock that nothing is lost by
+-- it.
 
 -- Return how old a chunk must be to be dropped; null without an enabled retention policy.
 CREATE OR REPLACE FUNCTION lakets._drop_after(
@@ -29,7 +30,8 @@ BEGIN
 END;
 $$;
 
--- Return why chunks (ids) may not be dropped now, in words; those are left out by whose drop nothing is lost.
+-- Return why chunks (ids) may not be dropped now, in words; those are left out by whose drop
+-- nothing is lost.
 CREATE OR REPLACE FUNCTION lakets._retention_gaps(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[],
@@ -101,8 +103,8 @@ BEGIN
 END;
 $$;
 
--- Return what is past drop_after and still stands, oldest first. blocked_by: null when execute_retention
--- would drop it now, else why not. Changes nothing.
+-- Return what is past drop_after and still stands, oldest first. blocked_by: null when
+-- execute_retention would drop it now, else why not. Changes nothing.
 CREATE OR REPLACE FUNCTION lakets.retention_report(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -123,10 +125,11 @@ BEGIN
 END;
 $$;
 
--- Job 3. Drop the chunks past drop_after, oldest first, at most p_max_chunks in this transaction, and no more than the lock
--- table has room for; returns how many. Locks first, then checks what was committed by then, then drops; what is not provably safe stays
--- (retention_report says why), and so does a chunk that somebody reads by its own name. p_force skips the checks. A lock
--- not granted within 2 s fails as contended (55P03). Never touches Unity Catalog.
+-- Job 3. Drop the chunks past drop_after, oldest first, at most p_max_chunks in this transaction,
+-- and no more than the lock table has room for; returns how many. Locks first, then checks what was
+-- committed by then, then drops; what is not provably safe stays (retention_report says why), and
+-- so does a chunk that somebody reads by its own name. p_force skips the checks. A lock not granted
+-- within 2 s fails as contended (55P03). Never touches Unity Catalog.
 CREATE OR REPLACE FUNCTION lakets.execute_retention(
     p_table_name  text,
     p_schema_name text    DEFAULT 'public',
@@ -149,7 +152,8 @@ DECLARE
 BEGIN
     PERFORM lakets._check_max_chunks(p_max_chunks);
     PERFORM lakets._require_read_committed();
-    -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) policies, (4) chunk metadata, (5) parent,
+    -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) policies, (4) chunk metadata,
+    -- (5) parent,
     -- (6) partitions, without waiting.
     PERFORM lakets._lock_maintenance(v_relation);
     v_table := lakets._follow(v_table);  -- as it is under the lock

@@ -15,9 +15,10 @@ EXCEPTION WHEN lock_not_available THEN
 END;
 $$;
 
--- Lock the default partition and those of chunks that are about to be dropped; returns the chunks (ids) that nobody is
--- using, and raises when there is none. The caller holds the parent, so nothing is waited for: a queue stands behind the
--- parent already, and who reads a partition by its own name may be about to join it.
+-- Lock the default partition and those of chunks that are about to be dropped; returns the chunks
+-- (ids) that nobody is using, and raises when there is none. The caller holds the parent, so
+-- nothing is waited for: a queue stands behind the parent already, and who reads a partition by its
+-- own name may be about to join it.
 CREATE OR REPLACE FUNCTION lakets._lock_partitions(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[]
@@ -58,9 +59,9 @@ BEGIN
 END;
 $$;
 
--- Drop the partitions of chunks (ids) and return how many there were; the caller holds the parent in ACCESS EXCLUSIVE mode.
--- The registry rows stay, so that RollUps know which buckets must keep their value. A partition that other objects depend
--- on stays, with a warning.
+-- Drop the partitions of chunks (ids) and return how many there were; the caller holds the parent
+-- in ACCESS EXCLUSIVE mode. The registry rows stay, so that RollUps know which buckets must keep
+-- their value. A partition that other objects depend on stays, with a warning.
 CREATE OR REPLACE FUNCTION lakets._drop_partitions(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[]
@@ -104,8 +105,8 @@ EXCEPTION WHEN dependent_objects_still_exist THEN  -- one by one then, to see wh
 END;
 $$;
 
--- The first of some chunks (ids, oldest first): as many as one transaction has room to drop (see 23_lock_budget.sql), at
--- least one. p_warn says what is left.
+-- The first of some chunks (ids, oldest first): as many as one transaction has room to drop (see
+-- 23_lock_budget.sql), at least one. p_warn says what is left.
 CREATE OR REPLACE FUNCTION lakets._fitting_chunks(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[],
@@ -135,9 +136,10 @@ BEGIN
 END;
 $$;
 
--- Drop active chunks older than p_older_than, whether or not they are in Unity Catalog: an explicit act of an
--- administrator. Tiered chunks are left to execute_retention. At most p_max_chunks, oldest first, and no more than the lock
--- table has room for. Returns how many went; 0 means that none is left.
+-- Drop active chunks older than p_older_than, whether or not they are in Unity Catalog: an explicit
+-- act of an administrator. Tiered chunks are left to execute_retention. At most p_max_chunks,
+-- oldest first, and no more than the lock table has room for. Returns how many went; 0 means that
+-- none is left.
 CREATE OR REPLACE FUNCTION lakets.drop_chunks(
     p_table_name  text,
     p_older_than  interval,
@@ -171,7 +173,8 @@ DECLARE
 BEGIN
     PERFORM lakets._check_max_chunks(p_max_chunks);
     PERFORM lakets._require_read_committed();
-    -- Lock order: (1) advisory (lakets, relation), (2) chunk metadata, (3) parent, (4) partitions, without waiting.
+    -- Lock order: (1) advisory (lakets, relation), (2) chunk metadata, (3) parent, (4) partitions,
+    -- without waiting.
     PERFORM lakets._lock_maintenance(p_table.relation);
     v_table := lakets._follow(p_table);  -- as it is under the lock
     v_chunks := ARRAY(

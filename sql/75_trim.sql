@@ -1,22 +1,25 @@
--- Trimming: a shadow keeps the rows of dropped chunks, so dropping them gives only half of the space back. Where a
--- retention policy says so (p_trim_shadow), they are removed from the shadow as well, after the drop.
+-- Trimming: a shadow keeps the rows of dropped chunks, so dropping them gives only half of the
+-- space back. Where a retention policy says so (p_trim_shadow), they are removed from the shadow as
+-- well, after the drop.
 --
 -- What it must not do, and why it does not:
 --
---   Lose a row. A dropped chunk is trimmed once every change in its range is proved flushed, as for tiering, whoever
---   dropped it and however; and only while the feed streams the log of trims. Anything else defers it.
---   Erase history. The feed streams a trim as deletes. Each trim notes its transaction in lakets_cdf._trim_log, in that
---   transaction, and the feed streams that too; the view of lakets.history_view_sql leaves those deletes out. A trim
---   therefore shares its transaction with no other change to the table: that is checked when it commits.
---   Take a row that the table has. A row that came late for a dropped range is in a partition that is no chunk. Those
---   are locked against writers, so what is found there holds: each such row keeps a copy in the shadow, and a
---   look-alike that was dropped goes. Nobody else looks for a row of that range meanwhile; who writes to the chunks
---   goes on.
---   Upset the proof (60_durability.sql). A trim locks the shadow, then notes itself in the change log, like every
---   writer; its range there is null, which touches no chunk.
+--   Lose a row. A dropped chunk is trimmed once every change in its range is proved flushed, as for
+--   tiering, whoever dropped it and however; and only while the feed streams the log of trims.
+--   Anything else defers it. Erase history. The feed streams a trim as deletes. Each trim notes its
+--   transaction in lakets_cdf._trim_log, in that transaction, and the feed streams that too; the
+--   view of lakets.history_view_sql leaves those deletes out. A trim therefore shares its
+--   transaction with no other change to the table: that is checked when it commits. Take a row that
+--   the table has. A row that came late for a dropped range is in a partition that is no chunk.
+--   Those are locked against writers, so what is found there holds: each such row keeps a copy in
+--   the shadow, and a look-alike that was dropped goes. Nobody else looks for a row of that range
+--   meanwhile; who writes to the chunks goes on. Upset the proof (60_durability.sql). A trim locks
+--   the shadow, then notes itself in the change log, like every writer; its range there is null,
+--   which touches no chunk.
 --
--- A call is one transaction and removes a bounded number of rows; whatever becomes of it, the next one goes on. VACUUM
--- makes the room they took reusable: the shadow stops growing, it does not shrink on disk.
+-- A call is one transaction and removes a bounded number of rows; whatever becomes of it, the next
+-- one goes on. VACUUM makes the room they took reusable: the shadow stops growing, it does not
+-- shrink on disk.
 
 -- Return whether a table's retention policy asks for trimming.
 CREATE OR REPLACE FUNCTION lakets._trims(
@@ -33,8 +36,8 @@ BEGIN
 END;
 $$;
 
--- Return whether the shadow needs an index to find a range of time. It needs none where the one that triggers
--- use begins with the time.
+-- Return whether the shadow needs an index to find a range of time. It needs none where the one
+-- that triggers use begins with the time.
 CREATE OR REPLACE FUNCTION lakets._lacks_time_index(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -48,8 +51,8 @@ BEGIN
 END;
 $$;
 
--- Make or drop what trimming needs, as the table's policy says. Writers wait while the index is built: so that is
--- done where an administrator asks for trimming or syncing, never by a job.
+-- Make or drop what trimming needs, as the table's policy says. Writers wait while the index is
+-- built: so that is done where an administrator asks for trimming or syncing, never by a job.
 CREATE OR REPLACE FUNCTION lakets._prepare_trimming(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -79,8 +82,8 @@ BEGIN
 END;
 $$;
 
--- Return why the rows of dropped chunks (ids) may not be removed from the shadow now, in words; those that
--- may are left out.
+-- Return why the rows of dropped chunks (ids) may not be removed from the shadow now, in words;
+-- those that may are left out.
 CREATE OR REPLACE FUNCTION lakets._trim_gaps(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[],
@@ -119,8 +122,8 @@ BEGIN
 END;
 $$;
 
--- The dropped chunks whose rows the shadow may still have, oldest first. blocked_by: null when trim_shadow would
--- remove them now, else why not. Changes nothing.
+-- The dropped chunks whose rows the shadow may still have, oldest first. blocked_by: null when
+-- trim_shadow would remove them now, else why not. Changes nothing.
 CREATE OR REPLACE FUNCTION lakets.trim_report(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -145,7 +148,8 @@ BEGIN
 END;
 $$;
 
--- Lock out who writes rows of dropped ranges: they go to the partitions that are no chunks. Then the shadow.
+-- Lock out who writes rows of dropped ranges: they go to the partitions that are no chunks. Then
+-- the shadow.
 CREATE OR REPLACE FUNCTION lakets._lock_evicted(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -171,8 +175,8 @@ BEGIN
 END;
 $$;
 
--- Remove at most p_max_rows rows of a dropped range from the shadow, but for those that the table has; returns how
--- many. The caller has called _lock_evicted.
+-- Remove at most p_max_rows rows of a dropped range from the shadow, but for those that the table
+-- has; returns how many. The caller has called _lock_evicted.
 CREATE OR REPLACE FUNCTION lakets._trim_range(
     p_table    lakets._chronotable_registry,
     p_range    tstzrange,
@@ -210,9 +214,9 @@ BEGIN
 END;
 $$;
 
--- Remove rows of dropped chunks from the shadow, oldest first, at most p_max_rows in this transaction, which must be
--- one of its own; returns how many. None: nothing is left, or trim_report says why not. A lock not granted within
--- 2 s fails as contended (55P03).
+-- Remove rows of dropped chunks from the shadow, oldest first, at most p_max_rows in this
+-- transaction, which must be one of its own; returns how many. None: nothing is left, or
+-- trim_report says why not. A lock not granted within 2 s fails as contended (55P03).
 CREATE OR REPLACE FUNCTION lakets.trim_shadow(
     p_table_name  text,
     p_schema_name text    DEFAULT 'public',
@@ -235,8 +239,8 @@ BEGIN
             USING HINT = 'It bounds one transaction; call again until none is removed.';
     END IF;
     PERFORM lakets._require_read_committed();
-    -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) chunk metadata, (4) parent, (5) partitions that
-    -- are no chunks, (6) shadow.
+    -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) chunk metadata, (4) parent,
+    -- (5) partitions that are no chunks, (6) shadow.
     PERFORM lakets._lock_maintenance(v_relation);
     v_table := lakets._follow(v_table);  -- as it is under the lock
     v_chunks := ARRAY(
@@ -290,8 +294,8 @@ BEGIN
 END;
 $$;
 
--- Checked when a trim commits: every change of this transaction to that table must be a trim, since the view
--- cannot distinguish them.
+-- Checked when a trim commits: every change of this transaction to that table must be a trim, since
+-- the view cannot distinguish them.
 CREATE OR REPLACE FUNCTION lakets._check_trim_alone() RETURNS trigger
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp

@@ -1,5 +1,5 @@
--- Databricks SQL that reads the whole history of a ChronoTable in Unity Catalog: the rows that Lakebase has, and those
--- whose chunks were dropped.
+-- Databricks SQL that reads the whole history of a ChronoTable in Unity Catalog: the rows that
+-- Lakebase has, and those whose chunks were dropped.
 
 -- A name in Databricks SQL.
 CREATE OR REPLACE FUNCTION lakets._databricks_name(
@@ -22,8 +22,8 @@ AS $$
     SELECT '''' || replace(replace(p_text, '\', '\\'), '''', '\''') || '''';
 $$;
 
--- Return what an entry of the history adds to the number of copies of its row, in Databricks SQL. What
--- trimming took counts as kept. Before p_since only that counts: all else was read anew.
+-- Return what an entry of the history adds to the number of copies of its row, in Databricks SQL.
+-- What trimming took counts as kept. Before p_since only that counts: all else was read anew.
 CREATE OR REPLACE FUNCTION lakets._databricks_weight(
     p_has_trims boolean,
     p_since     timestamptz
@@ -38,16 +38,18 @@ AS $$
       FROM (VALUES ('entry.`_timestamp` < TIMESTAMP ''' || to_char(p_since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00:00''')) AS v (early);
 $$;
 
--- A statement that makes this view in Databricks. Its rows are counted, since a table need not have a key: put there
--- so often, less taken away so often, not counting what trimming took (75_trim.sql). A trim is known by its transaction;
--- since the feed may show 32 bits of that, which come again after 4 billion transactions, also by its time.
+-- A statement that makes this view in Databricks. Its rows are counted, since a table need not have
+-- a key: put there so often, less taken away so often, not counting what trimming took
+-- (75_trim.sql). A trim is known by its transaction; since the feed may show 32 bits of that, which
+-- come again after 4 billion transactions, also by its time.
 --
--- p_catalog and p_uc_schema: where the feed writes; the current ones where they are left out. p_view_name: the table's
--- name and _history. p_since: where the feed began the shadow anew (it was skipped, or sync was disabled and enabled),
--- what it wrote before that moment is in its history twice; leave it out by this.
+-- p_catalog and p_uc_schema: where the feed writes; the current ones where they are left out.
+-- p_view_name: the table's name and _history. p_since: where the feed began the shadow anew (it was
+-- skipped, or sync was disabled and enabled), what it wrote before that moment is in its history
+-- twice; leave it out by this.
 --
--- To be called again when the table's columns change, when sync is enabled anew, and when a policy says p_trim_shadow
--- for the first time in a database: before that there is no log to read.
+-- To be called again when the table's columns change, when sync is enabled anew, and when a policy
+-- says p_trim_shadow for the first time in a database: before that there is no log to read.
 CREATE OR REPLACE FUNCTION lakets.history_view_sql(
     p_table_name  text,
     p_schema_name text        DEFAULT 'public',

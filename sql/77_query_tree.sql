@@ -1,8 +1,8 @@
--- A query as Postgres understood it: the tree that the catalog keeps of each view, as jsonb. What a RollUp's query
--- does is read from this tree and never from the query's text.
+-- A query as Postgres understood it: the tree that the catalog keeps of each view, as jsonb. What a
+-- RollUp's query does is read from this tree and never from the query's text.
 
--- The tree of a view's query. Each node is an object, with its kind under "_"; each other value is text. What is null or
--- empty is left out.
+-- The tree of a view's query. Each node is an object, with its kind under "_"; each other value is
+-- text. What is null or empty is left out.
 CREATE OR REPLACE FUNCTION lakets._query_tree(
     p_tree text
 ) RETURNS jsonb
@@ -12,7 +12,8 @@ AS $$
 BEGIN
     RETURN (
         WITH token AS (
-            -- "4 [ 1 0 0 0 ]" is the value of a constant; a backslash keeps what follows from ending a word.
+            -- "4 [ 1 0 0 0 ]" is the value of a constant; a backslash keeps what follows from
+            -- ending a word.
             SELECT hit[1] AS word, position, lag(hit[1]) OVER (ORDER BY position) AS before
               FROM regexp_matches(p_tree, '\d+ \[ [-\d ]*\]|\{[A-Z]+\w*|(?:\\.|[^\s(){}\\])+|[(){}]', 'g')
                    WITH ORDINALITY AS t (hit, position)
@@ -50,8 +51,9 @@ BEGIN
 END;
 $$;
 
--- Return what a constant in a tree is: its text, an interval as {months, us} (a day has 24 hours), an instant
--- or a day as microseconds since 2000, an integer. Null: it is something else, null, or not a constant.
+-- Return what a constant in a tree is: its text, an interval as {months, us} (a day has 24 hours),
+-- an instant or a day as microseconds since 2000, an integer. Null: it is something else, null, or
+-- not a constant.
 CREATE OR REPLACE FUNCTION lakets._constant(
     p_node jsonb
 ) RETURNS jsonb

@@ -1,5 +1,6 @@
--- How a bucket's label follows from the time of its source rows: a list of steps, each of which keeps the order of
--- times (but where clocks are set back). Times and labels are instants; those without a zone are read as UTC.
+-- How a bucket's label follows from the time of its source rows: a list of steps, each of which
+-- keeps the order of times (but where clocks are set back). Times and labels are instants; those
+-- without a zone are read as UTC.
 --
 --     ["bin", width, origin]      down to a multiple of so many microseconds, counted from 2000-01-01 plus origin
 --     ["months", count, origin]   down to the start of so many months, counted from an instant (microseconds since 2000)
@@ -10,7 +11,8 @@
 --
 -- So labels of changed times can be computed, and the times that have a label, whatever the zone.
 
--- Steps as one would write them by hand: what has no effect is left out, so that the same label has the same steps.
+-- Steps as one would write them by hand: what has no effect is left out, so that the same label has
+-- the same steps.
 CREATE OR REPLACE FUNCTION lakets._simple_steps(
     p_steps jsonb
 ) RETURNS jsonb
@@ -68,7 +70,8 @@ BEGIN
 END;
 $$;
 
--- The steps that lead from a label of p_from to the label of p_to; null when the one does not determine the other.
+-- The steps that lead from a label of p_from to the label of p_to; null when the one does not
+-- determine the other.
 CREATE OR REPLACE FUNCTION lakets._steps_between(
     p_from jsonb,
     p_to   jsonb
@@ -90,8 +93,8 @@ BEGIN
 END;
 $$;
 
--- Return whether labels are times of a clock that can be set back, so that the times of a label are known
--- only with a margin.
+-- Return whether labels are times of a clock that can be set back, so that the times of a label are
+-- known only with a margin.
 CREATE OR REPLACE FUNCTION lakets._has_margin(
     p_steps jsonb
 ) RETURNS boolean
@@ -104,7 +107,8 @@ BEGIN
 END;
 $$;
 
--- The width of the buckets by their label, a month taken as 31 days; null when each instant is its own label.
+-- The width of the buckets by their label, a month taken as 31 days; null when each instant is its
+-- own label.
 CREATE OR REPLACE FUNCTION lakets._bucket_width(
     p_steps jsonb
 ) RETURNS interval
@@ -133,7 +137,8 @@ BEGIN
 END;
 $$;
 
--- Return when the clock of a zone is set within a stretch of a day, to the second; null when it is not.
+-- Return when the clock of a zone is set within a stretch of a day, to the second; null when it is
+-- not.
 CREATE OR REPLACE FUNCTION lakets._clock_change(
     p_zone text,
     p_from timestamp,
@@ -186,7 +191,8 @@ BEGIN
             v_width := make_interval(months => (p_step ->> 1)::integer);
             v_origin := v_epoch + (p_step ->> 2)::bigint * interval '1 microsecond';
             p_at := lakets.time_bucket(v_width, p_at, v_origin);
-            -- Months counted from a 31st start on the last day of shorter ones: one interval on may be too early.
+            -- Months counted from a 31st start on the last day of shorter ones: one interval on may
+            -- be too early.
             RETURN CASE WHEN p_next THEN lakets.time_bucket(v_width, p_at + v_width + interval '4 days', v_origin) ELSE p_at END;
         WHEN 'part' THEN
             RETURN (date_trunc(p_step ->> 1, p_at AT TIME ZONE 'UTC', p_step ->> 2) AT TIME ZONE 'UTC')
@@ -221,7 +227,8 @@ BEGIN
                 v_to := v_to + make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
             WHEN 'zone' THEN
                 v_last := v_to;
-                -- A clock set back shows times for a second time: the first may be before, the last after the end.
+                -- A clock set back shows times for a second time: the first may be before, the last
+                -- after the end.
                 IF isfinite(v_to) THEN
                     v_change := lakets._clock_change(v_step ->> 1, greatest(v_from, v_to - interval '1 day'), v_to);
                     v_to := greatest(v_to + lakets._zone_offset(v_step ->> 1, v_to - interval '1 microsecond'),
@@ -248,7 +255,8 @@ BEGIN
 END;
 $$;
 
--- Times among which are all that have a label in a range. Just those, unless the steps have a margin.
+-- Times among which are all that have a label in a range. Just those, unless the steps have a
+-- margin.
 CREATE OR REPLACE FUNCTION lakets._times_of(
     p_steps  jsonb,
     p_labels tstzrange
@@ -290,10 +298,12 @@ BEGIN
                     v_to := v_to + greatest(lakets._zone_offset(v_step ->> 1, v_to - v_day), lakets._zone_offset(v_step ->> 1, v_to + v_day));
                 END IF;
             WHEN 'part' THEN
-                -- Where a clock is set by half an hour, an hour may begin before the hour before it has ended.
+                -- Where a clock is set by half an hour, an hour may begin before the hour before it
+                -- has ended.
                 v_to := v_to + ('1 ' || (v_step ->> 1))::interval;
             ELSE
-                -- A label is a bucket's start: the first one not before v_from, and all before the first not before v_to.
+                -- A label is a bucket's start: the first one not before v_from, and all before the
+                -- first not before v_to.
                 IF isfinite(v_from) THEN
                     v_from := lakets._step_start(v_step, v_from - interval '1 microsecond', true);
                 END IF;

@@ -1,14 +1,17 @@
--- Which output columns of a query are labels of buckets: a column is one when each row depends only on those source rows
--- whose time has that row's label. It is proved from the tree, from the inside out:
+-- Which output columns of a query are labels of buckets: a column is one when each row depends only
+-- on those source rows whose time has that row's label. It is proved from the tree, from the inside
+-- out:
 --
---  - a source's time column is the label of its own row, and a step (78_bucket_steps.sql) of a label is a label;
+--  - a source's time column is the label of its own row, and a step (78_bucket_steps.sql) of a
+--    label is a label;
 --  - grouping, a window or DISTINCT ON keep the labels that some grouping expression determines;
 --  - a join of two sources keeps those that an equality of labels determines;
 --  - LIMIT, and what reads the source without such an equality, keeps none.
 --
--- A label is {steps, units, nullable}: units are the sources in FROM that its rows belong to (0: a row of the query
--- around this one), and nullable says that an outer join may leave it out. A scope is one query while it is looked at:
--- {query, relations: the columns of each entry of FROM, ctes, outer: the scope around it, bases: the sources}.
+-- A label is {steps, units, nullable}: units are the sources in FROM that its rows belong to (0: a
+-- row of the query around this one), and nullable says that an outer join may leave it out. A scope
+-- is one query while it is looked at: {query, relations: the columns of each entry of FROM, ctes,
+-- outer: the scope around it, bases: the sources}.
 
 -- The label that an expression is; null when it is none.
 CREATE OR REPLACE FUNCTION lakets._label(
@@ -37,8 +40,8 @@ BEGIN
                 RETURN NULL;
             END IF;
             v_steps := lakets._simple_steps((v_label -> 'steps') || (v_call -> 'steps'));
-            -- Months of uneven length keep the order of times only where these are starts of months, and a zone's
-            -- clock read as UTC only where they are starts of buckets.
+            -- Months of uneven length keep the order of times only where these are starts of
+            -- months, and a zone's clock read as UTC only where they are starts of buckets.
             IF v_call #>> '{steps,0,0}' = 'shift' AND v_call #>> '{steps,0,1}' <> '0'
                    AND (v_label #>> '{steps,-1,0}', v_label #>> '{steps,-1,2}') IS DISTINCT FROM ('months', '0')
                OR v_call #>> '{steps,0,0}' = 'unzone' AND NOT jsonb_path_exists(v_label, 'strict $.steps[*] ? (@[0] == "bin" || @[0] == "months")') THEN
@@ -177,8 +180,8 @@ BEGIN
 END;
 $$;
 
--- Return what a query reads and which of its columns are labels: {tracked: does it read a source, columns: a
--- label for each column, or {why} it is none}.
+-- Return what a query reads and which of its columns are labels: {tracked: does it read a source,
+-- columns: a label for each column, or {why} it is none}.
 CREATE OR REPLACE FUNCTION lakets._query_labels(
     p_query jsonb,
     p_bases jsonb,
@@ -290,8 +293,8 @@ BEGIN
 END;
 $$;
 
--- Return whether some expression of a GROUP BY, PARTITION BY or DISTINCT ON determines the label in each of
--- the grouping sets.
+-- Return whether some expression of a GROUP BY, PARTITION BY or DISTINCT ON determines the label in
+-- each of the grouping sets.
 CREATE OR REPLACE FUNCTION lakets._determines(
     p_clauses jsonb,
     p_scope   jsonb,
@@ -311,8 +314,8 @@ BEGIN
 END;
 $$;
 
--- Return whether an expression is among those of each grouping set. The sets of several elements are their
--- combinations.
+-- Return whether an expression is among those of each grouping set. The sets of several elements
+-- are their combinations.
 CREATE OR REPLACE FUNCTION lakets._is_in_each_set(
     p_reference text,
     p_sets      jsonb

@@ -1,5 +1,6 @@
--- Which sources of a query are held together by equal labels: then rows of one label come from source rows of that
--- label only (79_query_labels.sql). A component is a list of entries of FROM that are held together.
+-- Which sources of a query are held together by equal labels: then rows of one label come from
+-- source rows of that label only (79_query_labels.sql). A component is a list of entries of FROM
+-- that are held together.
 
 -- The equalities of labels in a condition, where these determine the label that is asked about.
 CREATE OR REPLACE FUNCTION lakets._label_edges(
@@ -105,8 +106,8 @@ BEGIN
 END;
 $$;
 
--- Put each optional component to one that an edge connects it with, as an outer join does: it holds no two of the kept
--- ones together, since their rows stay where the condition fails.
+-- Put each optional component to one that an edge connects it with, as an outer join does: it holds
+-- no two of the kept ones together, since their rows stay where the condition fails.
 CREATE OR REPLACE FUNCTION lakets._attached(
     p_kept     jsonb,
     p_optional jsonb,
@@ -134,7 +135,8 @@ BEGIN
 END;
 $$;
 
--- The entries of FROM that a subquery's rows are held to by equal labels; null when it reads other buckets too.
+-- The entries of FROM that a subquery's rows are held to by equal labels; null when it reads other
+-- buckets too.
 CREATE OR REPLACE FUNCTION lakets._confined_to(
     p_query jsonb,
     p_outer jsonb,

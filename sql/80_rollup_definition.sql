@@ -7,8 +7,8 @@
 --      "reads":   the columns that the query reads, [{"relation", "column", "type", "number"}],
 --      "writes":  the columns of the RollUp's table that it writes, the same}
 
--- The relations whose rows make up a RollUp, with the column that holds their time, and how that follows from the time
--- of the data.
+-- The relations whose rows make up a RollUp, with the column that holds their time, and how that
+-- follows from the time of the data.
 CREATE OR REPLACE FUNCTION lakets._rollup_sources(
     p_chronotable_id integer,
     p_depends_on     integer[]
@@ -26,8 +26,8 @@ BEGIN
 END;
 $$;
 
--- Find out what a query is: its bucket column and the first part of its definition. Raises when no column is a bucket
--- of its own source rows only.
+-- Find out what a query is: its bucket column and the first part of its definition. Raises when no
+-- column is a bucket of its own source rows only.
 CREATE OR REPLACE FUNCTION lakets._define_rollup(
     p_name            text,
     p_tree            jsonb,
@@ -127,10 +127,10 @@ BEGIN
 END;
 $$;
 
--- Replace each mention of a relation in a qualified query by its rows in a range of times. In such a query
--- names are quoted where need be, so a lower-case word behind the relation is its alias, an upper-case one
--- a keyword. Null: something else looks like a mention (a literal may, or a type), since there are not just as
--- many as in p_named, the relations that the query names.
+-- Replace each mention of a relation in a qualified query by its rows in a range of times. In such
+-- a query names are quoted where need be, so a lower-case word behind the relation is its alias, an
+-- upper-case one a keyword. Null: something else looks like a mention (a literal may, or a type),
+-- since there are not just as many as in p_named, the relations that the query names.
 CREATE OR REPLACE FUNCTION lakets._limit_relation(
     p_query     text,
     p_relation  regclass,
@@ -185,8 +185,9 @@ EXCEPTION WHEN syntax_error_or_access_rule_violation THEN  -- a rewritten name, 
 END;
 $$;
 
--- A query limited to source times in [$1, $2); null where its text defies that: then each refresh reads the whole
--- query, which is right, but costs as much as the table is large, so a warning says so.
+-- A query limited to source times in [$1, $2); null where its text defies that: then each refresh
+-- reads the whole query, which is right, but costs as much as the table is large, so a warning says
+-- so.
 CREATE OR REPLACE FUNCTION lakets._window_query(
     p_name           text,
     p_query          text,
@@ -233,7 +234,8 @@ BEGIN
 END;
 $$;
 
--- Store what the query of a RollUp is, and return its row. The RollUp's table must have the columns that it returns.
+-- Store what the query of a RollUp is, and return its row. The RollUp's table must have the columns
+-- that it returns.
 CREATE OR REPLACE FUNCTION lakets._store_definition(
     p_rollup    lakets._rollup_registry,
     p_query     text,
@@ -268,7 +270,8 @@ BEGIN
 END;
 $$;
 
--- Look at a RollUp's stored query again. Whatever changed since, it is not known what the RollUp has absorbed.
+-- Look at a RollUp's stored query again. Whatever changed since, it is not known what the RollUp
+-- has absorbed.
 CREATE OR REPLACE FUNCTION lakets._redefine_rollup(
     p_rollup      lakets._rollup_registry,
     p_search_path text
@@ -305,8 +308,9 @@ BEGIN
 END;
 $$;
 
--- Refuse a stored query that is not the one that the RollUp was made from. Where there is nothing to compare it with (an
--- older RollUp that the install could not adopt, a table that was given to another owner), only the owner may say so.
+-- Refuse a stored query that is not the one that the RollUp was made from. Where there is nothing
+-- to compare it with (an older RollUp that the install could not adopt, a table that was given to
+-- another owner), only the owner may say so.
 CREATE OR REPLACE FUNCTION lakets._check_origin(
     p_rollup lakets._rollup_registry
 ) RETURNS void
@@ -328,7 +332,8 @@ BEGIN
 END;
 $$;
 
--- Return what became of a column that a RollUp's query reads and that is not there any more, in words.
+-- Return what became of a column that a RollUp's query reads and that is not there any more, in
+-- words.
 CREATE OR REPLACE FUNCTION lakets._new_name(
     p_rollup   lakets._rollup_registry,
     p_relation text,
@@ -348,8 +353,8 @@ BEGIN
 END;
 $$;
 
--- A RollUp as it is to be refreshed: looked at again if a column that its query reads, or that its table has, is no
--- longer the one it was.
+-- A RollUp as it is to be refreshed: looked at again if a column that its query reads, or that its
+-- table has, is no longer the one it was.
 CREATE OR REPLACE FUNCTION lakets._current_definition(
     p_rollup lakets._rollup_registry
 ) RETURNS lakets._rollup_registry

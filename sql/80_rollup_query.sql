@@ -1,7 +1,8 @@
--- A RollUp's query: read once, as one statement that means the same in every session, and checked for all that would
--- change its rows without the source changing.
+-- A RollUp's query: read once, as one statement that means the same in every session, and checked
+-- for all that would change its rows without the source changing.
 
--- Refuse what is not one query. It is planned for that, which may call functions: to be asked as the query's author.
+-- Refuse what is not one query. It is planned for that, which may call functions: to be asked as
+-- the query's author.
 CREATE OR REPLACE FUNCTION lakets._check_one_query(
     p_name        text,
     p_query       text,
@@ -26,8 +27,8 @@ EXCEPTION WHEN invalid_cursor_definition THEN
 END;
 $$;
 
--- Refuse a stored query that somebody made into several statements: outside of literals and names, what we stored has
--- no semicolon, comment or dollar quote.
+-- Refuse a stored query that somebody made into several statements: outside of literals and names,
+-- what we stored has no semicolon, comment or dollar quote.
 CREATE OR REPLACE FUNCTION lakets._check_stored_query(
     p_name  text,
     p_query text
@@ -60,9 +61,10 @@ BEGIN
 END;
 $$;
 
--- Read a query under a search_path: its text with every name qualified, its tree, the relations it names (each as often
--- as it names it), its columns with their types, and whether settings of a session could change its result. It must be
--- known to be one query (_check_one_query), and is not planned.
+-- Read a query under a search_path: its text with every name qualified, its tree, the relations it
+-- names (each as often as it names it), its columns with their types, and whether settings of a
+-- session could change its result. It must be known to be one query (_check_one_query), and is not
+-- planned.
 CREATE OR REPLACE FUNCTION lakets._read_query(
     p_name        text,
     p_query       text,
@@ -99,8 +101,9 @@ EXCEPTION WHEN feature_not_supported THEN  -- SELECT INTO, or a statement in WIT
 END;
 $$;
 
--- Refuse what gives other rows, or other values, while the source stays as it is. Returns false when settings of a
--- session (its time zone, how it writes dates) could change the result; a refresh fixes these.
+-- Refuse what gives other rows, or other values, while the source stays as it is. Returns false
+-- when settings of a session (its time zone, how it writes dates) could change the result; a
+-- refresh fixes these.
 CREATE OR REPLACE FUNCTION lakets._check_functions(
     p_name text,
     p_tree text  -- as the catalog has it
@@ -113,7 +116,8 @@ DECLARE
     v_what text;
     v_used oid[] := ARRAY(SELECT DISTINCT hit[1]::oid FROM regexp_matches(p_tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS hit);
 BEGIN
-    -- What a user's own aggregates are made of; those of Postgres and ours are known to read no tables.
+    -- What a user's own aggregates are made of; those of Postgres and ours are known to read no
+    -- tables.
     v_used := v_used || ARRAY(
         SELECT unnest(ARRAY[agg.aggtransfn, agg.aggfinalfn])::oid
           FROM pg_aggregate AS agg
@@ -151,7 +155,8 @@ BEGIN
 END;
 $$;
 
--- Refuse a query that reads a source in a way that cannot be followed, and warn of tables whose changes nobody tracks.
+-- Refuse a query that reads a source in a way that cannot be followed, and warn of tables whose
+-- changes nobody tracks.
 CREATE OR REPLACE FUNCTION lakets._check_relations(
     p_name      text,
     p_relations oid[],

@@ -1,12 +1,13 @@
 -- How a RollUp is filled: by a function of its own, which holds its query.
 --
--- That function runs as the owner of the RollUp's table (SECURITY DEFINER), and only that owner, and who is a member of
--- it, may execute it. What a query calls therefore has the rights of whoever made the RollUp, not of whoever refreshes
--- it or installs LakeTS, and cannot leave them: Postgres refuses SET ROLE there. The function also says what it was made
--- from, so that a query that somebody put into the registry is noticed before it is used.
+-- That function runs as the owner of the RollUp's table (SECURITY DEFINER), and only that owner,
+-- and who is a member of it, may execute it. What a query calls therefore has the rights of whoever
+-- made the RollUp, not of whoever refreshes it or installs LakeTS, and cannot leave them: Postgres
+-- refuses SET ROLE there. The function also says what it was made from, so that a query that
+-- somebody put into the registry is noticed before it is used.
 
--- The function's signature: source times from and to, buckets to replace from and to, labels of all that is read from
--- and to. No names, which a column of the query could have.
+-- The function's signature: source times from and to, buckets to replace from and to, labels of all
+-- that is read from and to. No names, which a column of the query could have.
 CREATE OR REPLACE FUNCTION lakets._fill_function(
     p_name text
 ) RETURNS text
@@ -26,8 +27,8 @@ AS $$
     SELECT format('-- made from %s', md5(concat_ws(';', p_rollup.query_text, p_rollup.window_query)));
 $$;
 
--- Is the stored query the one that the RollUp's function was made from? Null: the owner of the RollUp's table has no such
--- function. One of another role proves nothing.
+-- Is the stored query the one that the RollUp's function was made from? Null: the owner of the
+-- RollUp's table has no such function. One of another role proves nothing.
 CREATE OR REPLACE FUNCTION lakets._has_own_query(
     p_rollup lakets._rollup_registry
 ) RETURNS boolean
@@ -40,11 +41,13 @@ AS $$
      WHERE fn.oid = to_regprocedure(lakets._fill_function(p_rollup.name));
 $$;
 
--- Its body: replace the buckets, and count the rows that are in no bucket of the source rows that were read. What is read
--- may be more than the window: what is in other buckets is incomplete, and left out.
+-- Its body: replace the buckets, and count the rows that are in no bucket of the source rows that
+-- were read. What is read may be more than the window: what is in other buckets is incomplete, and
+-- left out.
 --
--- A row is checked on its way into the table, since a second look at all rows costs a fifth of a large load. A setting
--- counts, because it takes no right on any function of ours. OFFSET 0: no row is checked that the query filters out.
+-- A row is checked on its way into the table, since a second look at all rows costs a fifth of a
+-- large load. A setting counts, because it takes no right on any function of ours. OFFSET 0: no row
+-- is checked that the query filters out.
 CREATE OR REPLACE FUNCTION lakets._fill_body(
     p_rollup lakets._rollup_registry
 ) RETURNS text
@@ -91,8 +94,9 @@ DECLARE
     v_owner    oid  := (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = lakets._rollup_relation(p_rollup.name));
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(v_function) AND fn.prosrc = v_body) THEN
-        -- SECURITY DEFINER: see the top of this file. The rows must not depend on who refreshes, nor may a policy hide some
-        -- (it is an error here); and each range of times has a plan of its own.
+        -- SECURITY DEFINER: see the top of this file. The rows must not depend on who refreshes,
+        -- nor may a policy hide some (it is an error here); and each range of times has a plan of
+        -- its own.
         EXECUTE format(
             $sql$CREATE OR REPLACE FUNCTION %s RETURNS bigint
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER

@@ -1,12 +1,14 @@
 -- Job 4: re-aggregate the buckets whose source changed.
 --
--- Writers append to the change log whatever the watermark says; a RollUp keeps, as a snapshot, which of
--- those changes it has absorbed. A refresh reads what that snapshot does not see, and only then, in a later
--- statement, the source: a change it reads of is in the rows it reads, and one that commits in between is
--- still unseen by the stored snapshot, so it is found by the next refresh. Nobody waits for anybody.
+-- Writers append to the change log whatever the watermark says; a RollUp keeps, as a snapshot,
+-- which of those changes it has absorbed. A refresh reads what that snapshot does not see, and only
+-- then, in a later statement, the source: a change it reads of is in the rows it reads, and one
+-- that commits in between is still unseen by the stored snapshot, so it is found by the next
+-- refresh. Nobody waits for anybody.
 
--- Replace the buckets in a window of labels by what the query says now. A row without a bucket, or of a bucket that its
--- source rows do not belong to, stops it: the query is not what it was found to be.
+-- Replace the buckets in a window of labels by what the query says now. A row without a bucket, or
+-- of a bucket that its source rows do not belong to, stops it: the query is not what it was found
+-- to be.
 CREATE OR REPLACE FUNCTION lakets._recompute(
     p_rollup lakets._rollup_registry,
     p_window tstzrange
@@ -35,8 +37,8 @@ BEGIN
 END;
 $$;
 
--- The buckets to recompute: touched by a change not yet absorbed, or marked in the invalidation log (whose
--- entries are taken out), or, without change tracking, from the watermark on.
+-- The buckets to recompute: touched by a change not yet absorbed, or marked in the invalidation log
+-- (whose entries are taken out), or, without change tracking, from the watermark on.
 CREATE OR REPLACE FUNCTION lakets._take_dirty_buckets(
     p_rollup lakets._rollup_registry
 ) RETURNS tstzmultirange
@@ -74,8 +76,8 @@ BEGIN
 END;
 $$;
 
--- Is it unknown what the RollUp has absorbed? So it is after an upgrade, and after a restore into another database, where
--- the same numbers stand for other transactions.
+-- Is it unknown what the RollUp has absorbed? So it is after an upgrade, and after a restore into
+-- another database, where the same numbers stand for other transactions.
 CREATE OR REPLACE FUNCTION lakets._must_reload(
     p_rollup lakets._rollup_registry
 ) RETURNS boolean
@@ -130,8 +132,8 @@ BEGIN
 END;
 $$;
 
--- Refresh one RollUp. False: skipped, because refresh_lag has not passed since the last refresh (unless
--- p_force), or because another session is refreshing it.
+-- Refresh one RollUp. False: skipped, because refresh_lag has not passed since the last refresh
+-- (unless p_force), or because another session is refreshing it.
 CREATE OR REPLACE FUNCTION lakets.refresh_rollup(
     p_name  text,
     p_force boolean DEFAULT false
@@ -146,8 +148,9 @@ DECLARE
     v_windows tstzmultirange;
 BEGIN
     PERFORM lakets._require_read_committed();
-    -- Lock order: (1) advisory (lakets, RollUp's table), (2) that table, where its mirror is in doubt, (3) sources, in ACCESS SHARE mode: writers pass, and a chunk
-    -- cannot be dropped between the look at what is dropped and the reading of what is there.
+    -- Lock order: (1) advisory (lakets, RollUp's table), (2) that table, where its mirror is in
+    -- doubt, (3) sources, in ACCESS SHARE mode: writers pass, and a chunk cannot be dropped between
+    -- the look at what is dropped and the reading of what is there.
     IF NOT pg_try_advisory_xact_lock(hashtext('lakets'), (lakets._rollup_relation(p_name)::oid::bigint - 2147483648)::integer) THEN
         RETURN false;
     END IF;
@@ -224,8 +227,9 @@ BEGIN
 END;
 $$;
 
--- The RollUps that follow from p_root_ids (those, and all that depend on them; null: every RollUp), in the order
--- in which they are refreshed. Those of one refresh_order do not depend on each other. Raises on a cycle.
+-- The RollUps that follow from p_root_ids (those, and all that depend on them; null: every RollUp),
+-- in the order in which they are refreshed. Those of one refresh_order do not depend on each other.
+-- Raises on a cycle.
 CREATE OR REPLACE FUNCTION lakets._rollup_order(
     p_root_ids integer[] DEFAULT NULL
 ) RETURNS TABLE (rollup_id integer, rollup_name text, depends_on_names text[], refresh_order integer,
@@ -272,9 +276,10 @@ AS $$
       FROM lakets._rollup_order(p_root_ids) AS dag;
 $$;
 
--- Job 4. Refresh a RollUp with all it is built on and all that is built on it (null: every RollUp), dependencies
--- first. One that fails is reported with a warning and refreshed = false, and so is what depends on it; the
--- others are refreshed. All in one transaction: a caller that can should refresh each in its own.
+-- Job 4. Refresh a RollUp with all it is built on and all that is built on it (null: every RollUp),
+-- dependencies first. One that fails is reported with a warning and refreshed = false, and so is
+-- what depends on it; the others are refreshed. All in one transaction: a caller that can should
+-- refresh each in its own.
 CREATE OR REPLACE FUNCTION lakets.refresh_rollup_cascade(
     p_name text DEFAULT NULL
 ) RETURNS TABLE (rollup_name text, refreshed boolean, refresh_ms double precision)

@@ -1,6 +1,8 @@
--- The buckets of a RollUp as ranges of their labels: which ones a change touches, and which source rows they are made of.
+-- The buckets of a RollUp as ranges of their labels: which ones a change touches, and which source
+-- rows they are made of.
 
--- The source times that the buckets in a window of labels are made of, over all sources that the query reads.
+-- The source times that the buckets in a window of labels are made of, over all sources that the
+-- query reads.
 CREATE OR REPLACE FUNCTION lakets._window_times(
     p_rollup lakets._rollup_registry,
     p_window tstzrange
@@ -45,7 +47,8 @@ BEGIN
 END;
 $$;
 
--- The labels that a mark in the invalidation log stands for: from that of its bucket, for one interval; infinite: all.
+-- The labels that a mark in the invalidation log stands for: from that of its bucket, for one
+-- interval; infinite: all.
 CREATE OR REPLACE FUNCTION lakets._marked_labels(
     p_rollup lakets._rollup_registry,
     p_mark   timestamptz
@@ -112,7 +115,8 @@ BEGIN
 END;
 $$;
 
--- The buckets among p_dirty that must keep their value, since part of their source is dropped from Lakebase.
+-- The buckets among p_dirty that must keep their value, since part of their source is dropped from
+-- Lakebase.
 CREATE OR REPLACE FUNCTION lakets._frozen_buckets(
     p_rollup lakets._rollup_registry,
     p_dirty  tstzmultirange

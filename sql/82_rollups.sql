@@ -26,9 +26,9 @@ BEGIN
 END;
 $$;
 
--- What a query reads: the ChronoTable (given, or the only one it names) and the RollUps (named, or read by it). A
--- query that reads RollUps need not read the table that was given: then it has no source but those. Raises when it
--- reads neither, or not the table that was given.
+-- What a query reads: the ChronoTable (given, or the only one it names) and the RollUps (named, or
+-- read by it). A query that reads RollUps need not read the table that was given: then it has no
+-- source but those. Raises when it reads neither, or not the table that was given.
 CREATE OR REPLACE FUNCTION lakets._resolve_sources(
     p_name          text,
     p_relations     oid[],
@@ -96,8 +96,9 @@ DECLARE
     v_source  record;
     v_rollup  lakets._rollup_registry;
 BEGIN
-    -- Lock order: (1) advisory on the name, (2) advisory on the change log, against pruning what the snapshot below
-    -- does not see, (3) advisory (lakets, RollUp) of each RollUp it reads, which then cannot change unnoticed,
+    -- Lock order: (1) advisory on the name, (2) advisory on the change log, against pruning what
+    -- the snapshot below does not see, (3) advisory (lakets, RollUp) of each RollUp it reads, which
+    -- then cannot change unnoticed,
     -- (4) sources in ACCESS SHARE mode.
     PERFORM lakets._require_read_committed();
     PERFORM pg_advisory_xact_lock(hashtext('lakets rollup'), hashtext(p_name));
@@ -149,10 +150,10 @@ BEGIN
 END;
 $$;
 
--- Make public._rollup_<name> from a query that groups by time_bucket, load it, keep it fresh from now on; returns its
--- id. Each of its buckets must depend on source rows within that bucket only. p_depends_on: the names of the RollUps
--- that it reads, where the query does not say so itself. No SET clause: the query is read under the caller's
--- search_path, and qualified for good.
+-- Make public._rollup_<name> from a query that groups by time_bucket, load it, keep it fresh from
+-- now on; returns its id. Each of its buckets must depend on source rows within that bucket only.
+-- p_depends_on: the names of the RollUps that it reads, where the query does not say so itself. No
+-- SET clause: the query is read under the caller's search_path, and qualified for good.
 CREATE OR REPLACE FUNCTION lakets.create_rollup(
     p_name            text,
     p_query           text,
@@ -196,7 +197,8 @@ AS $$
     SELECT reg.watermark FROM lakets._rollup_registry AS reg WHERE reg.name = p_name;
 $$;
 
--- Track changes of the source for a RollUp. Coming from without, it re-aggregates once all that is resident.
+-- Track changes of the source for a RollUp. Coming from without, it re-aggregates once all that is
+-- resident.
 CREATE OR REPLACE FUNCTION lakets.enable_rollup_invalidation(
     p_rollup_name text
 ) RETURNS void
@@ -207,8 +209,8 @@ AS $$
 DECLARE
     v_rollup lakets._rollup_registry := lakets._rollup(p_rollup_name);
 BEGIN
-    -- Lock order: (1) advisory (lakets, RollUp's table): a refresh at work would record that it absorbed what
-    -- it never looked for, (2) for the trigger functions, the source.
+    -- Lock order: (1) advisory (lakets, RollUp's table): a refresh at work would record that it
+    -- absorbed what it never looked for, (2) for the trigger functions, the source.
     PERFORM lakets._lock_maintenance(lakets._rollup_relation(p_rollup_name));
     UPDATE lakets._rollup_registry AS reg SET track_changes = true, absorbed = NULL
      WHERE reg.id = v_rollup.id AND NOT reg.track_changes;
@@ -216,7 +218,8 @@ BEGIN
 END;
 $$;
 
--- Refresh a RollUp from its watermark on only; corrections of older rows then need invalidate_rollup_range.
+-- Refresh a RollUp from its watermark on only; corrections of older rows then need
+-- invalidate_rollup_range.
 CREATE OR REPLACE FUNCTION lakets.disable_rollup_invalidation(
     p_rollup_name text
 ) RETURNS void
@@ -232,8 +235,9 @@ BEGIN
 END;
 $$;
 
--- The times that a RollUp can have rows of: from the first chunk that stands to the last one, of all ChronoTables that it is
--- built on. Chunks made ahead, which nobody has written to yet, are left out. has_strays: rows may lie outside all chunks.
+-- The times that a RollUp can have rows of: from the first chunk that stands to the last one, of
+-- all ChronoTables that it is built on. Chunks made ahead, which nobody has written to yet, are
+-- left out. has_strays: rows may lie outside all chunks.
 CREATE OR REPLACE FUNCTION lakets._rollup_extent(
     p_rollup lakets._rollup_registry,
     OUT times      tstzrange,
@@ -266,9 +270,11 @@ BEGIN
 END;
 $$;
 
--- Mark the buckets of source times in [p_from, p_to) dirty and return how many; those whose source is dropped are
--- passed over, since they must keep their value. Of a range of more than 10,000 buckets, so is what lies before or behind all
--- that there is; where rows may be outside all chunks, one mark then stands for everything. The same call again marks nothing more, and returns the same.
+-- Mark the buckets of source times in [p_from, p_to) dirty and return how many; those whose source
+-- is dropped are passed over, since they must keep their value. Of a range of more than 10,000
+-- buckets, so is what lies before or behind all that there is; where rows may be outside all
+-- chunks, one mark then stands for everything. The same call again marks nothing more, and returns
+-- the same.
 CREATE OR REPLACE FUNCTION lakets.invalidate_rollup_range(
     p_name text,
     p_from timestamptz,
@@ -307,8 +313,8 @@ BEGIN
 END;
 $$;
 
--- Remove what the registries hold of a RollUp. Its marks go by themselves, but for a session of replication, in which no
--- foreign key does anything.
+-- Remove what the registries hold of a RollUp. Its marks go by themselves, but for a session of
+-- replication, in which no foreign key does anything.
 CREATE OR REPLACE FUNCTION lakets._unregister_rollup(
     p_name text
 ) RETURNS void
@@ -322,8 +328,8 @@ BEGIN
 END;
 $$;
 
--- Drop a RollUp, its table, view and shadow. Refused while other RollUps read it. A table that has another name now, and one
--- that took its place, stay.
+-- Drop a RollUp, its table, view and shadow. Refused while other RollUps read it. A table that has
+-- another name now, and one that took its place, stay.
 CREATE OR REPLACE FUNCTION lakets.drop_rollup(
     p_name text
 ) RETURNS void
@@ -360,8 +366,8 @@ BEGIN
 END;
 $$;
 
--- Every RollUp and how it stands. source_table: what its rows come from in the end, where that is one ChronoTable; else
--- N/A, as 0.1.3 says where it has none.
+-- Every RollUp and how it stands. source_table: what its rows come from in the end, where that is
+-- one ChronoTable; else N/A, as 0.1.3 says where it has none.
 CREATE OR REPLACE FUNCTION lakets.show_rollups()
     RETURNS TABLE (name text, rollup_table text, realtime_view text, bucket_interval interval, refresh_lag interval,
                    watermark timestamptz, last_refreshed_at timestamptz, source_table text, bucket_column text, depends_on integer[])

@@ -13,8 +13,8 @@ BEGIN
 END;
 $$;
 
--- The live part of the view: the query limited to source rows above the watermark. Raises when its buckets are not those
--- of the RollUp.
+-- The live part of the view: the query limited to source rows above the watermark. Raises when its
+-- buckets are not those of the RollUp.
 CREATE OR REPLACE FUNCTION lakets._live_query(
     p_rollup    lakets._rollup_registry,
     p_query     text,
@@ -54,8 +54,9 @@ BEGIN
 END;
 $$;
 
--- Make public._rollup_rt_<name>: the RollUp, and above its watermark what p_raw_query says of the source now. A query
--- whose result depends on settings of the session is wrapped in a function that fixes these, as a refresh does.
+-- Make public._rollup_rt_<name>: the RollUp, and above its watermark what p_raw_query says of the
+-- source now. A query whose result depends on settings of the session is wrapped in a function that
+-- fixes these, as a refresh does.
 CREATE OR REPLACE FUNCTION lakets._create_rollup_view(
     p_name        text,
     p_raw_query   text,

@@ -1,7 +1,8 @@
 -- How things stand, for people and for metrics.
 
--- Tiering of each ChronoTable that has a policy or is synced (or of one). cdf_lag_bytes: how far the feed is behind the
--- last change to the table; 0 when caught up, null when the feed cannot be read.
+-- Tiering of each ChronoTable that has a policy or is synced (or of one). cdf_lag_bytes: how far
+-- the feed is behind the last change to the table; 0 when caught up, null when the feed cannot be
+-- read.
 CREATE OR REPLACE FUNCTION lakets.show_tiering_status(
     p_table_name  text DEFAULT NULL,
     p_schema_name text DEFAULT 'public'
@@ -54,7 +55,8 @@ BEGIN
 END;
 $$;
 
--- The chunks of a table that are in Lakebase, oldest first. row_count is the planner's estimate, null until the first ANALYZE.
+-- The chunks of a table that are in Lakebase, oldest first. row_count is the planner's estimate,
+-- null until the first ANALYZE.
 CREATE OR REPLACE FUNCTION lakets.show_chunks(
     p_table_name  text,
     p_older_than  interval DEFAULT NULL,
@@ -91,9 +93,10 @@ AS $$
      GROUP BY reg.id ORDER BY 1;
 $$;
 
--- Rows kept outside every chunk: too early or late, of a range already dropped, infinite,
--- or without a time. They are never tiered nor dropped. Null where somebody has locked the table for long. The parent is
--- locked first, as by every reader: who drops a chunk locks parent and partitions, and must not be met half way.
+-- Rows kept outside every chunk: too early or late, of a range already dropped, infinite, or
+-- without a time. They are never tiered nor dropped. Null where somebody has locked the table for
+-- long. The parent is locked first, as by every reader: who drops a chunk locks parent and
+-- partitions, and must not be met half way.
 CREATE OR REPLACE FUNCTION lakets._stray_rows(
     p_table lakets._chronotable_registry
 ) RETURNS bigint
@@ -131,7 +134,8 @@ BEGIN
 END;
 $$;
 
--- Everything worth a gauge, as name, value, labels; times in seconds. {table}: one row a ChronoTable, and so on.
+-- Everything worth a gauge, as name, value, labels; times in seconds. {table}: one row a
+-- ChronoTable, and so on.
 CREATE OR REPLACE FUNCTION lakets.lakets_metrics()
     RETURNS TABLE (metric_name text, metric_value double precision, labels jsonb)
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE

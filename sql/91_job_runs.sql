@@ -1,7 +1,7 @@
 -- The history of the jobs: what was done to each table and RollUp, by whom, and how long it took.
 
--- Remove what is older than 90 days, and more than the newest 10,000 of a job. Rows that another session removes are left
--- to it.
+-- Remove what is older than 90 days, and more than the newest 10,000 of a job. Rows that another
+-- session removes are left to it.
 CREATE OR REPLACE FUNCTION lakets._trim_job_runs(
     p_job text
 ) RETURNS void
@@ -17,9 +17,9 @@ AS $$
            FOR UPDATE SKIP LOCKED);
 $$;
 
--- Note what a job did. p_results: an array of {"name", "outcome", "counts", "bytes", "seconds", "detail"}, one for each
--- table, chunk (of job tier) or RollUp. There is a row for each table and RollUp that anything became of, or one for all when
--- nothing was to be done.
+-- Note what a job did. p_results: an array of {"name", "outcome", "counts", "bytes", "seconds",
+-- "detail"}, one for each table, chunk (of job tier) or RollUp. There is a row for each table and
+-- RollUp that anything became of, or one for all when nothing was to be done.
 CREATE OR REPLACE FUNCTION lakets._note_job_run(
     p_job        text,
     p_started_at timestamptz,
@@ -95,7 +95,8 @@ BEGIN
 END;
 $$;
 
--- Gauges of each job that has run: when last, for how long, and for how many tables or RollUps a run went wrong within a day.
+-- Gauges of each job that has run: when last, for how long, and for how many tables or RollUps a
+-- run went wrong within a day.
 CREATE OR REPLACE FUNCTION lakets._job_metrics()
     RETURNS TABLE (metric_name text, metric_value double precision, labels jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE

@@ -1,4 +1,5 @@
--- Alerts: rows that somebody should look at. Nothing is stored; whoever calls decides what becomes of them.
+-- Alerts: rows that somebody should look at. Nothing is stored; whoever calls decides what becomes
+-- of them.
 
 -- alert_check with the search_path under which the caller meant the query.
 CREATE OR REPLACE FUNCTION lakets._alert_check(
@@ -30,8 +31,9 @@ BEGIN
 END;
 $$;
 
--- A row for each row of a query, with that row as JSON. The query runs with the rights and the search_path of the caller, and
--- like those of RollUps in time zone UTC, with DateStyle ISO, MDY: days and texts are the same whoever asks.
+-- A row for each row of a query, with that row as JSON. The query runs with the rights and the
+-- search_path of the caller, and like those of RollUps in time zone UTC, with DateStyle ISO, MDY:
+-- days and texts are the same whoever asks.
 CREATE OR REPLACE FUNCTION lakets.alert_check(
     p_name     text,
     p_query    text,
@@ -43,7 +45,8 @@ AS $$
       FROM lakets._alert_check(p_name, p_query, p_severity, pg_catalog.current_setting('search_path')) AS found;
 $$;
 
--- A row for each value of a column whose newest row is older than p_timeout: a device that fell silent.
+-- A row for each value of a column whose newest row is older than p_timeout: a device that fell
+-- silent.
 CREATE OR REPLACE FUNCTION lakets.alert_deadman(
     p_name        text,
     p_table_name  text,
@@ -75,7 +78,8 @@ BEGIN
 END;
 $$;
 
--- The statements of this database that mention LakeTS, by total time. No rows where pg_stat_statements is not installed.
+-- The statements of this database that mention LakeTS, by total time. No rows where
+-- pg_stat_statements is not installed.
 CREATE OR REPLACE FUNCTION lakets.query_stats(
     p_limit integer DEFAULT 20
 ) RETURNS TABLE (query text, calls bigint, total_time_ms double precision, mean_time_ms double precision, rows_returned bigint)

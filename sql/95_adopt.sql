@@ -34,7 +34,8 @@ BEGIN
 END;
 $$;
 
--- Mirror a RollUp's table, if it is synced, and give a RollUp of 0.1.x the columns that 0.1.x did not fill.
+-- Mirror a RollUp's table, if it is synced, and give a RollUp of 0.1.x the columns that 0.1.x did
+-- not fill.
 CREATE OR REPLACE FUNCTION lakets._adopt_rollup(
     p_rollup lakets._rollup_registry
 ) RETURNS void
@@ -44,7 +45,8 @@ AS $$
 DECLARE
     v_relation regclass := lakets._rollup_relation(p_rollup.name);
     v_shadow   regclass := lakets._shadow_relation(p_rollup.shadow_table_name);
-    -- Only when 0.1.x is replaced are queries taken as the registry has them: see 81_rollup_fill.sql.
+    -- Only when 0.1.x is replaced are queries taken as the registry has them: see
+    -- 81_rollup_fill.sql.
     v_is_upgrade boolean := coalesce(current_setting('lakets.others', true), '') <> '';
 BEGIN
     IF p_rollup.definition IS NULL AND v_is_upgrade THEN
@@ -66,8 +68,9 @@ BEGIN
 END;
 $$;
 
--- Look at the query of an older RollUp, which was meant under the usual search_path. One that cannot be kept right is
--- reported, not raised: it must not keep the rest from being installed, and its refresh fails in the same way.
+-- Look at the query of an older RollUp, which was meant under the usual search_path. One that
+-- cannot be kept right is reported, not raised: it must not keep the rest from being installed, and
+-- its refresh fails in the same way.
 CREATE OR REPLACE FUNCTION lakets._adopt_query(
     p_rollup lakets._rollup_registry
 ) RETURNS void

@@ -1,6 +1,6 @@
--- After the functions of LakeTS 0.1.x were set aside (0001_older_functions.sql): each of ours takes the place of the one
--- that it succeeds, so that the views and functions of others, and the rights that were granted, go on with ours. Called
--- by the install only.
+-- After the functions of LakeTS 0.1.x were set aside (0001_older_functions.sql): each of ours takes
+-- the place of the one that it succeeds, so that the views and functions of others, and the rights
+-- that were granted, go on with ours. Called by the install only.
 
 -- Does anything depend on a routine?
 CREATE OR REPLACE FUNCTION lakets._is_used(
@@ -94,8 +94,8 @@ AS $$
      ORDER BY new.pronargs LIMIT 1;
 $$;
 
--- Put ours where the older one is, if that has the same arguments and result. Whoever uses the older one uses ours from
--- then on, without knowing.
+-- Put ours where the older one is, if that has the same arguments and result. Whoever uses the
+-- older one uses ours from then on, without knowing.
 CREATE OR REPLACE FUNCTION lakets._succeed(
     p_old regprocedure
 ) RETURNS boolean
@@ -134,8 +134,8 @@ BEGIN
 END;
 $$;
 
--- Let an older function that is still used hand its calls to ours, if ours takes and gives what it did. Null: it does;
--- else the reason why not.
+-- Let an older function that is still used hand its calls to ours, if ours takes and gives what it
+-- did. Null: it does; else the reason why not.
 CREATE OR REPLACE FUNCTION lakets._delegate(
     p_old regprocedure,
     p_new regprocedure

@@ -1,5 +1,5 @@
--- What is not as it should be in this database, for instance after an upgrade, and the statement that mends it. No rows:
--- all is well. Printed by the install, and by `lakets doctor`.
+-- What is not as it should be in this database, for instance after an upgrade, and the statement
+-- that mends it. No rows: all is well. Printed by the install, and by `lakets doctor`.
 CREATE OR REPLACE FUNCTION lakets.pending_repairs() RETURNS TABLE (object text, problem text, remedy text)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp

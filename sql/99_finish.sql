@@ -1,5 +1,6 @@
--- Bring what exists under this version: tracking of every ChronoTable and RollUp, queries of older RollUps.
--- Tables that somebody dropped by hand, and queries that no longer run, are told and left alone.
+-- Bring what exists under this version: tracking of every ChronoTable and RollUp, queries of older
+-- RollUps. Tables that somebody dropped by hand, and queries that no longer run, are told and left
+-- alone.
 DO $$
 DECLARE
     v_table  lakets._chronotable_registry;
@@ -30,7 +31,8 @@ BEGIN
 END
 $$;
 
--- What the install changed, and what is left to do. INFO reaches every client, whatever it asked to hear.
+-- What the install changed, and what is left to do. INFO reaches every client, whatever it asked to
+-- hear.
 DO $$
 DECLARE
     v_repair record;

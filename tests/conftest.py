@@ -23,7 +23,8 @@ pytest_plugins = ["tests.lab", "tests.pauses", "tests.stage"]
 
 use_memory()
 
-# Airflow reads this when it is first imported: a home of its own for each test process, never the user's.
+# Airflow reads this when it is first imported: a home of its own for each test process, never the
+# user's.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="lakets-airflow-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)

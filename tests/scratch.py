@@ -16,7 +16,8 @@ def use_memory() -> None:
     """
     Make memory the place of all temporary files, unless TMPDIR names another or there is little of it.
 
-    A file system on a disk can take more time for the thousand files of a database than the test in it.
+    A file system on a disk can take more time for the thousand files of a database than the test in
+    it.
     """
     if "TMPDIR" in os.environ or not MEMORY.is_dir() or not os.access(MEMORY, os.W_OK):
         return

@@ -43,8 +43,8 @@ class HandFeed:
 
     :param conninfo: The database.
     :param shadow: The shadow's name, without its schema.
-    :param position: What ``committed_lsn`` shows of a commit: the start of its record, which is the lowest
-        value a feed may show, or the end, the highest.
+    :param position: What ``committed_lsn`` shows of a commit: the start of its record, which is the
+        lowest value a feed may show, or the end, the highest.
     """
 
     def __init__(self, conninfo: str, shadow: str, position: Position = "start") -> None:

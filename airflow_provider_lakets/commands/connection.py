@@ -46,8 +46,8 @@ def open_hook(conn_id: str, uri: str | None) -> LakeTSHook:
 @contextlib.contextmanager
 def explain_errors() -> Iterator[None]:
     """Turn what a user can do something about into one message and exit code 1."""
-    # Airflow logs to standard output, which is for results here; whoever wants its remarks sets the level.
-    # What went wrong is told once, by the message below.
+    # Airflow logs to standard output, which is for results here; whoever wants its remarks sets the
+    # level. What went wrong is told once, by the message below.
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "CRITICAL")
     # As Airflow's own command does it, to be let at the connections in the metadata database.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")

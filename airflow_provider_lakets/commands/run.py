@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
     from airflow_provider_lakets.hooks.results import JobResult
 
-    # Yields, for each part of the work, the whole number of things and what became of those of the part.
+    # Yields, for each part of the work, the whole number of things and what became of those of the
+    # part.
     Parts = Callable[[LakeTSHook], Iterator[tuple[int, Sequence[JobResult]]]]
 
 # As many tables or chunks in one call as a mapped task of the sample DAGs has.

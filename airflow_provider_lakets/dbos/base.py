@@ -23,11 +23,11 @@ class DBOSBaseOperator(BaseOperator):
     """
     Base of the DBOS operators.
 
-    :param lakebase_conn_id: The connection of type ``lakebase``; its database holds the system tables of
-        DBOS. (templated)
+    :param lakebase_conn_id: The connection of type ``lakebase``; its database holds the system
+        tables of DBOS. (templated)
     :param dbos_schema: Their schema. (templated)
-    :param application: Name of the DBOS application; needed where several share the system database.
-        (templated)
+    :param application: Name of the DBOS application; needed where several share the system
+        database. (templated)
     :param serialization: ``portable``, or ``native`` to write and read Python's pickle as well.
     """
 

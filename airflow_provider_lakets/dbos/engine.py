@@ -24,13 +24,14 @@ def create_lakebase_engine(
     """
     Return an engine that logs in to Lakebase with a fresh credential each time; nothing is asked yet.
 
-    With a password in the connection string the login is a native Postgres one. Without, the identity is
-    the Databricks SDK's default one, that of the environment or of a profile. Give the engine to DBOS as
-    ``DBOSConfig["system_database_engine"]``, to ``SQLAlchemyDatasource`` or to ``DBOSClient``.
+    With a password in the connection string the login is a native Postgres one. Without, the
+    identity is the Databricks SDK's default one, that of the environment or of a profile. Give the
+    engine to DBOS as ``DBOSConfig["system_database_engine"]``, to ``SQLAlchemyDatasource`` or to
+    ``DBOSClient``.
 
     :param database_url: Connection string as the Lakebase console shows it; by default
-        ``DBOS_SYSTEM_DATABASE_URL``. Without one, host, role and database are those of the endpoint, of the
-        identity, and ``databricks_postgres``.
+        ``DBOS_SYSTEM_DATABASE_URL``. Without one, host, role and database are those of the
+        endpoint, of the identity, and ``databricks_postgres``.
     :param endpoint: ``projects/<project>/branches/<branch>/endpoints/<endpoint>``; by default
         ``DATABRICKS_LAKEBASE_ENDPOINT``. It may be left out where the host tells which one it is.
     :param engine_options: What :func:`sqlalchemy.create_engine` takes.

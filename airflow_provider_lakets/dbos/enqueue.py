@@ -37,25 +37,27 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
     """
     Enqueue a DBOS workflow once, wait until it has ended, and return its result.
 
-    The id of the workflow is made of DAG, run, task and map index, so retries, cleared tasks and several
-    schedulers find the workflow that is there. What happens to one that has ended, and whose end Airflow has
-    told, is said by ``on_terminal``: ``attach`` tells the same end again; ``resume`` lets one go on that was
-    cancelled or given up; ``rewind`` runs it again under its id, ``fork`` under another, both from
-    ``from_step`` on; ``new`` starts another. An end that Airflow has not told yet is told first.
+    The id of the workflow is made of DAG, run, task and map index, so retries, cleared tasks and
+    several schedulers find the workflow that is there. What happens to one that has ended, and
+    whose end Airflow has told, is said by ``on_terminal``: ``attach`` tells the same end again;
+    ``resume`` lets one go on that was cancelled or given up; ``rewind`` runs it again under its id,
+    ``fork`` under another, both from ``from_step`` on; ``new`` starts another. An end that Airflow
+    has not told yet is told first.
 
-    With ``items`` it starts a workflow for each of them, all in one transaction, and returns the list of
-    their results: in place of thousands of mapped tasks.
+    With ``items`` it starts a workflow for each of them, all in one transaction, and returns the
+    list of their results: in place of thousands of mapped tasks.
 
     :param workflow_name: Name of the workflow: the qualified name of its function. (templated)
     :param queue_name: The queue, which must be there. (templated)
     :param workflow_args: Positional arguments of the workflow. (templated)
     :param workflow_kwargs: Named arguments. (templated)
-    :param items: A list with the arguments of each workflow: a dict of named ones, a list of positional ones,
-        or a value that is the only one; added to ``workflow_args`` and ``workflow_kwargs``. (templated)
+    :param items: A list with the arguments of each workflow: a dict of named ones, a list of
+        positional ones, or a value that is the only one; added to ``workflow_args`` and
+        ``workflow_kwargs``. (templated)
     :param class_name: Class of a workflow that is a method.
     :param instance_name: Name of a configured instance.
-    :param app_version: Version of the application; it must be registered. By default the latest one, which
-        must be running if another one is. (templated)
+    :param app_version: Version of the application; it must be registered. By default the latest
+        one, which must be running if another one is. (templated)
     :param priority: From 1 on; a smaller number goes first, and no number before all.
     :param deduplication_id: At most one workflow of this id is in the queue. (templated)
     :param duplication_policy: ``reject`` a second one, or ``return-existing``: wait for the first.
@@ -65,14 +67,17 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
     :param attributes: What to list it by. (templated)
     :param workflow_id: An id of your own; by default that of the task. (templated)
     :param on_terminal: What to do with a workflow that has ended.
-    :param from_step: Step for ``rewind`` and ``fork``; by default the one that failed, or the first.
+    :param from_step: Step for ``rewind`` and ``fork``; by default the one that failed, or the
+        first.
     :param wait: Whether to wait; else the id is returned, of ``items`` the list of ids.
     :param deferrable: Whether to wait in the triggerer.
     :param poll_interval: Seconds between two looks.
-    :param start_timeout: How long it may wait in its queue, after its delay; of ``items`` the first. None
-        is no limit.
-    :param end_timeout: How long to wait for the end. The workflow goes on, and a retry waits for it again.
-    :param cancel_on_kill: Whether it is cancelled when the task is stopped; a cleared task resumes it.
+    :param start_timeout: How long it may wait in its queue, after its delay; of ``items`` the
+        first. None is no limit.
+    :param end_timeout: How long to wait for the end. The workflow goes on, and a retry waits for it
+        again.
+    :param cancel_on_kill: Whether it is cancelled when the task is stopped; a cleared task resumes
+        it.
     :param cancel_children: Whether the workflows that it started are, too.
     """
 

@@ -66,13 +66,15 @@ class DBOSHook(LakebaseHook):
     """
     Start, watch and control the workflows of DBOS programs whose system database is on Lakebase.
 
-    It logs in as :class:`LakebaseHook` does, with the same connections. DBOS itself does not retry here: a
-    lost connection is an error, and Airflow counts the tries. Nothing is unpickled: what a program recorded
-    by Python's pickle is code that whoever may write to its database chooses.
+    It logs in as :class:`LakebaseHook` does, with the same connections. DBOS itself does not retry
+    here: a lost connection is an error, and Airflow counts the tries. Nothing is unpickled: what a
+    program recorded by Python's pickle is code that whoever may write to its database chooses.
 
     :param dbos_schema: Schema of the DBOS system tables.
-    :param application: Name of the DBOS application; needed where several share the system database.
-    :param serialization: ``portable`` (JSON), or ``native`` to write and read Python's pickle as well.
+    :param application: Name of the DBOS application; needed where several share the system
+        database.
+    :param serialization: ``portable`` (JSON), or ``native`` to write and read Python's pickle as
+        well.
     :param pooled: Whether sessions are kept for the next call.
     """
 

@@ -1,9 +1,9 @@
 """
 The four jobs as a DBOS program: schedules in place of DAGs, and a step for each batch.
 
-A step that is done is not done again: when the program is killed, it goes on at the step it was in. Jobs are
-safe to repeat, so it may run beside Airflow. DBOS looks for work about once a second, so the endpoint never
-sleeps.
+A step that is done is not done again: when the program is killed, it goes on at the step it was in.
+Jobs are safe to repeat, so it may run beside Airflow. DBOS looks for work about once a second, so
+the endpoint never sleeps.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def run(open_hook: OpenHook, engine: Engine, schedules: Mapping[str, str] = SCHE
 
     :param open_hook: Returns a hook on the database whose tables are kept.
     :param engine: On the database in which DBOS keeps what is done, such as
-        :func:`~airflow_provider_lakets.dbos.create_lakebase_engine` returns it. It may be the same database.
+        :func:`~airflow_provider_lakets.dbos.create_lakebase_engine` returns it. It may be the same
+        database.
     :param schedules: The cron expression of each job, in UTC; a job that is left out is not run.
     :raises LakeTSNotInstalledError: if there is no LakeTS in the database.
     """
@@ -76,7 +77,8 @@ def launch(open_hook: OpenHook, engine: Engine, schedules: Mapping[str, str] = S
         config={
             "name": "lakets",
             "system_database_engine": engine,
-            # What a version left undone, the same version finishes: steps are known by their numbers.
+            # What a version left undone, the same version finishes: steps are known by their
+            # numbers.
             "application_version": __version__,
         }
     )

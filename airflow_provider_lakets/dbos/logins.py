@@ -96,7 +96,8 @@ def _arguments(login: Login, more: Mapping[str, Any], options: Mapping[str, Any]
     return {**options, **login.fresh(more), "dbname": login.database}
 
 
-# An error of psycopg's carries the password that it tried: ours is raised where that one is no part of it.
+# An error of psycopg's carries the password that it tried: ours is raised where that one is no part
+# of it.
 
 
 def _open(login: Login, connect: Callable[..., C], more: Mapping[str, Any], options: Mapping[str, Any]) -> C:

@@ -34,19 +34,21 @@ class DBOSListWorkflowsOperator(DBOSBaseOperator):
     Return the workflows that fit, oldest first.
 
     Each is a dict with ``workflow_id``, ``name``, ``status``, ``queue_name``, ``created_at``,
-    ``completed_at`` and, of those in ERROR, ``failed_step`` and ``failed_step_name``. What they were given
-    and returned is not read.
+    ``completed_at`` and, of those in ERROR, ``failed_step`` and ``failed_step_name``. What they
+    were given and returned is not read.
 
     :param status: One status or several. (templated)
     :param workflow_name: One name or several. (templated)
     :param queue_name: The queue. (templated)
-    :param created_after: An instant, as ISO 8601 text or a datetime; without a zone it is UTC. (templated)
+    :param created_after: An instant, as ISO 8601 text or a datetime; without a zone it is UTC.
+        (templated)
     :param created_before: Likewise. (templated)
     :param completed_after: Likewise. (templated)
     :param completed_before: Likewise. (templated)
     :param attributes: What their attributes must hold. (templated)
     :param failed_in_step: Number or name of the step in which they failed. (templated)
-    :param limit: The most there may be; more fail the task, since some would be left out without a word.
+    :param limit: The most there may be; more fail the task, since some would be left out without a
+        word.
     """
 
     template_fields: Sequence[str] = (
@@ -140,8 +142,8 @@ class DBOSControlOperator(DBOSBaseOperator):
     """
     Base of the operators that do something to workflows.
 
-    :param workflow_id: One id, one entry of what ``DBOSListWorkflowsOperator`` returns, or a list of such.
-        (templated)
+    :param workflow_id: One id, one entry of what ``DBOSListWorkflowsOperator`` returns, or a list
+        of such. (templated)
     """
 
     template_fields: Sequence[str] = (*DBOSBaseOperator.template_fields, "workflow_id")
@@ -226,8 +228,8 @@ class DBOSForkOperator(DBOSControlOperator):
 
     :param workflow_id: One or several. (templated)
     :param start_step: The step; by default the one that failed, or the first. (templated)
-    :param app_version: Version to run them with, such as one in which the step is mended; by default the
-        latest. (templated)
+    :param app_version: Version to run them with, such as one in which the step is mended; by
+        default the latest. (templated)
     :param queue_name: A queue to put them into; by default they start at once. (templated)
     """
 

@@ -16,7 +16,8 @@ URL_VARIABLE = "DBOS_SYSTEM_DATABASE_URL"
 ENDPOINT_VARIABLE = "DATABRICKS_LAKEBASE_ENDPOINT"
 OUR_VARIABLE = "LAKETS_LAKEBASE_ENDPOINT"
 
-# SQLAlchemy's way to name a driver in a URL. Here it is psycopg 3, whatever the URL says: as in DBOS.
+# SQLAlchemy's way to name a driver in a URL. Here it is psycopg 3, whatever the URL says: as in
+# DBOS.
 _DRIVER = re.compile(r"\A(\s*postgres(?:ql)?)\+\w+(?=://)", re.IGNORECASE)
 
 
@@ -61,7 +62,8 @@ def find_connection(
     extra = dict(found.pop("extra", {}))
     if place is not None:
         extra.setdefault("endpoint", place)
-        # What the author says beside a native password is a place too, but the environment's is not asked.
+        # What the author says beside a native password is a place too, but the environment's is not
+        # asked.
         if found.get("password") and found.get("host") and place_from == ENDPOINT_VARIABLE:
             extra.pop("endpoint")
     # Of settings that are there twice the server takes the last.

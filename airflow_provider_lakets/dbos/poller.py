@@ -1,8 +1,8 @@
 """
 One query for all workflows that the triggers of a process wait for, connection by connection.
 
-Triggers that look at about the same time are gathered, and what they wait for is asked for together. No
-session is held between two looks.
+Triggers that look at about the same time are gathered, and what they wait for is asked for
+together. No session is held between two looks.
 """
 
 from __future__ import annotations

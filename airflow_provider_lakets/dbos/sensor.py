@@ -30,8 +30,8 @@ class DBOSWorkflowSensor(ResumingOperator, DBOSBaseOperator, BaseSensorOperator)
     """
     Wait until workflows have ended; fail if one did not succeed. One that is not there yet is waited for.
 
-    :param workflow_id: One id, one entry of what ``DBOSListWorkflowsOperator`` returns, or a list of such.
-        (templated)
+    :param workflow_id: One id, one entry of what ``DBOSListWorkflowsOperator`` returns, or a list
+        of such. (templated)
     :param fail_on_error: Whether to fail when one ended without success.
     :param deferrable: Whether to wait in the triggerer.
     """

@@ -1,8 +1,8 @@
 """
 What the sessions of a DBOS program are called: their name says which version of the program runs.
 
-DBOS keeps a list of the versions that were ever started, and none of those that run. The sessions on the
-server are the only sign of life that Airflow can see.
+DBOS keeps a list of the versions that were ever started, and none of those that run. The sessions
+on the server are the only sign of life that Airflow can see.
 """
 
 from __future__ import annotations

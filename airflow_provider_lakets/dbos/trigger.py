@@ -26,7 +26,8 @@ class DBOSWorkflowTrigger(LakeTSBaseTrigger):
     :param workflow_ids: Their ids; one that is not there yet is waited for.
     :param prefix: What the ids of further ones begin with, in place of many ids.
     :param start_deadline: When to give up if none has started, before ``deadline``.
-    :param stop_on_kill: Whether they are cancelled when a user stops, clears or marks the deferred task.
+    :param stop_on_kill: Whether they are cancelled when a user stops, clears or marks the deferred
+        task.
     :param stop_children: Whether their children are, too.
     """
 

@@ -33,9 +33,9 @@ class LakeTSCalls(LakebaseHook):
     """
     Base of LakeTSHook: sessions, calls, retries, errors.
 
-    Every call is one transaction of its own. A call that lost its connection, a lock, a deadlock or a
-    serialisation conflict is made again, at once and a few times only: the longer waits are Airflow's
-    retries. That is safe because every LakeTS job can be run twice.
+    Every call is one transaction of its own. A call that lost its connection, a lock, a deadlock or
+    a serialisation conflict is made again, at once and a few times only: the longer waits are
+    Airflow's retries. That is safe because every LakeTS job can be run twice.
 
     :param tries: How often a call is made at most.
     :param lock_timeout: Longest a statement may wait for a lock; by default 2 seconds.

@@ -47,8 +47,8 @@ def run_cascade(
     """
     Refresh each RollUp after all that it reads and return what happened, in the order it happened.
 
-    One that fails is no reason to stop: only what reads it, directly or not, is skipped. A database that
-    cannot be reached is: what runs is let finish, nothing more is started.
+    One that fails is no reason to stop: only what reads it, directly or not, is skipped. A database
+    that cannot be reached is: what runs is let finish, nothing more is started.
 
     :param rollups: What to refresh, by name.
     :param refresh: Refreshes one.

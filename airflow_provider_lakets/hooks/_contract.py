@@ -82,8 +82,8 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
         """
         Drop a ChronoTable with all that hangs on it: RollUps, shadow, policies.
 
-        Of a table with more chunks than one transaction can lock, the oldest are dropped first, a few at a
-        time; a call that is interrupted there can be made again.
+        Of a table with more chunks than one transaction can lock, the oldest are dropped first, a
+        few at a time; a call that is interrupted there can be made again.
         """
         arguments: Row = {"p_table_name": table_name, "p_schema_name": schema_name}
         batched = self.supports("drop_chronotable_chunks")
@@ -129,7 +129,8 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
         :param future_count: How many after it.
         :param range_start: Instead, the chunks from this instant ...
         :param range_end: ... to this one.
-        :param max_chunks: Create at most so many in this transaction, where the installed LakeTS can.
+        :param max_chunks: Create at most so many in this transaction, where the installed LakeTS
+            can.
         """
         if not self.supports("_ensure_partitions", "p_max_chunks"):
             max_chunks = None
@@ -167,8 +168,8 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
         """
         Drop active chunks older than an interval, whether or not they are durable elsewhere.
 
-        They go a few at a time, each time in a transaction of its own, where the installed LakeTS can. A call
-        that is interrupted can be made again.
+        They go a few at a time, each time in a transaction of its own, where the installed LakeTS
+        can. A call that is interrupted can be made again.
         """
         batched = self.supports("drop_chunks", "p_max_chunks")
         dropped = 0
@@ -241,7 +242,8 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
         """
         Remove rows of dropped chunks from the shadow and return how many, at most 10,000 in this transaction.
 
-        Only where the retention policy asks for it, and only what is proved flushed to Unity Catalog.
+        Only where the retention policy asks for it, and only what is proved flushed to Unity
+        Catalog.
         """
         return int(self.call_value("trim_shadow", p_table_name=table_name, p_schema_name=schema_name))
 
@@ -260,10 +262,12 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
 
         :param table_name: The ChronoTable.
         :param schema_name: Its schema.
-        :param catalog: The catalog in Unity Catalog that the feed writes to; None for the current one.
+        :param catalog: The catalog in Unity Catalog that the feed writes to; None for the current
+            one.
         :param uc_schema: The schema there; None for the current one.
         :param view_name: The name of the view; None for the table's with ``_history`` behind it.
-        :param since: When the feed began the shadow anew, if it did: what it wrote before is there twice.
+        :param since: When the feed began the shadow anew, if it did: what it wrote before is there
+            twice.
         """
         return str(
             self.call_value(

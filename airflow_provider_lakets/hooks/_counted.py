@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.hooks._contract import LakeTSContract
 
-# The counters of the transaction include what earlier transactions of the session have not reported yet, so
-# they are read before and after. The argument forces the order of the join: the first reading comes first.
+# The counters of the transaction include what earlier transactions of the session have not reported
+# yet, so they are read before and after. The argument forces the order of the join: the first
+# reading comes first.
 REFRESH = """
 SELECT ran.refreshed, to_regprocedure('lakets.refresh_rollup(text,boolean)') IS NOT NULL AS is_exact,
        pg_stat_get_xact_tuples_inserted(tab.oid) + pg_stat_get_xact_tuples_updated(tab.oid) - tab.written
@@ -66,7 +67,8 @@ class Refreshed:
     :param refreshed: Whether it took place.
     :param rows: How many rows of the RollUp were written; None where the server does not count.
     :param removed: How many were taken out or replaced.
-    :param is_exact: Whether the installed LakeTS writes only what is new; 0.1.x writes all, each time.
+    :param is_exact: Whether the installed LakeTS writes only what is new; 0.1.x writes all, each
+        time.
     """
 
     refreshed: bool

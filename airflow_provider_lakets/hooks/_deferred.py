@@ -39,8 +39,8 @@ def standing(hook: LakeTSContract, table: ChronoTable) -> list[str]:
     """
     Return the names of the chunks that are in Lakebase, oldest first.
 
-    Only the names, of the registry: ``show_chunks`` opens each partition for its size, which waits for locks
-    and leaves an entry for each in the session's caches.
+    Only the names, of the registry: ``show_chunks`` opens each partition for its size, which waits
+    for locks and leaves an entry for each in the session's caches.
     """
     rows = hook.query(STANDING, {"id": table.id}, doing=f"Listing the chunks of {table.name}")
     return [row["chunk_name"] for row in rows]
@@ -74,5 +74,6 @@ def why_not_refreshed(hook: LakeTSContract, name: str) -> tuple[str, str]:
     )
     if rows and rows[0]["too_soon"]:
         return "unchanged", f"refreshed less than {rows[0]['refresh_lag']} ago (its refresh_lag)"
-    # That refresh may not see the latest changes, or may be of a worker that was killed, and be rolled back.
+    # That refresh may not see the latest changes, or may be of a worker that was killed, and be
+    # rolled back.
     return "contended", "another session is refreshing it"

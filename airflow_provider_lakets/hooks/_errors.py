@@ -73,7 +73,8 @@ def translate(error: psycopg.Error, *, doing: str, role: str | None, conn_id: st
     Return the exception of ours that says what to do about a Postgres error.
 
     :param error: What psycopg raised.
-    :param doing: The call in words, such as ``lakets.tier_chunk('public.metrics_20250101_000000')``.
+    :param doing: The call in words, such as
+        ``lakets.tier_chunk('public.metrics_20250101_000000')``.
     :param role: The Postgres role of the session, as far as it is known.
     :param conn_id: The Airflow connection that was used.
     """

@@ -86,7 +86,8 @@ class LakeTSInventory(LakeTSContract):
         List the ChronoTables.
 
         :param names: Only these, as ``schema.table``, or ``table`` for one in schema public.
-        :param policy: Only those with such a policy: ``tiering`` or ``retention``; tiered retention is both.
+        :param policy: Only those with such a policy: ``tiering`` or ``retention``; tiered retention
+            is both.
         """
         if names is None:
             tables = self._tables(None)
@@ -173,9 +174,9 @@ class LakeTSInventory(LakeTSContract):
         """
         Install LakeTS or bring it up to date, all or nothing; a second installer waits for the first.
 
-        Over LakeTS 0.1.x, chunks that did not fit into that transaction are guarded in batches afterwards.
-        Where this is interrupted, another install goes on with it.
-        A role that does not own LakeTS cannot replace it; the same version it leaves as it is.
+        Over LakeTS 0.1.x, chunks that did not fit into that transaction are guarded in batches
+        afterwards. Where this is interrupted, another install goes on with it. A role that does not
+        own LakeTS cannot replace it; the same version it leaves as it is.
         """
         from airflow_provider_lakets.engine import install_script
 
@@ -189,8 +190,9 @@ class LakeTSInventory(LakeTSContract):
         def run(conn: psycopg.Connection[Any]) -> None:
             notes.clear()
             conn.add_notice_handler(note)
-            # Without parameters psycopg sends a script as it is: it brings its own BEGIN and COMMIT. Where
-            # it fails, the session is left in a broken transaction, and is not used again.
+            # Without parameters psycopg sends a script as it is: it brings its own BEGIN and
+            # COMMIT. Where it fails, the session is left in a broken transaction, and is not used
+            # again.
             try:
                 conn.execute(script)
             finally:

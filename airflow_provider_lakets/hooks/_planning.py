@@ -40,9 +40,9 @@ class LakeTSPlanning(LakeTSInventory):
     """
     Base of LakeTSHook: the dry runs.
 
-    Where LakeTS has no function that only reports, the job runs in a transaction that is rolled back. The
-    answer is that of the real run, and the locks of the job are held for that moment. Retention is never run
-    in this way.
+    Where LakeTS has no function that only reports, the job runs in a transaction that is rolled
+    back. The answer is that of the real run, and the locks of the job are held for that moment.
+    Retention is never run in this way.
     """
 
     @contextlib.contextmanager

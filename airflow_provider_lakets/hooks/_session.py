@@ -20,8 +20,8 @@ class Sessions:
     """
     Lend sessions, each to one borrower at a time, and keep them open inside :meth:`keep`.
 
-    No locks: on_kill runs in a signal handler, which may interrupt the very thread that would hold one.
-    The list operations below are atomic by themselves.
+    No locks: on_kill runs in a signal handler, which may interrupt the very thread that would hold
+    one. The list operations below are atomic by themselves.
 
     :param connect: Opens a new session.
     """
@@ -59,7 +59,8 @@ class Sessions:
     def _give_back(self, conn: psycopg.Connection[Any]) -> None:
         status = conn.info.transaction_status
         if status == TransactionStatus.ACTIVE:
-            # The borrower was interrupted in its statement, for example by a task timeout: end the statement.
+            # The borrower was interrupted in its statement, for example by a task timeout: end the
+            # statement.
             with contextlib.suppress(psycopg.Error):
                 conn.cancel_safe(timeout=CANCEL_TIMEOUT)
         if self._keepers and status == TransactionStatus.IDLE:

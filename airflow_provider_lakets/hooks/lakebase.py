@@ -62,18 +62,19 @@ class LakebaseHook(PsycopgHook):
     Connect to Databricks Lakebase Postgres; a :class:`PostgresHook` in everything else.
 
     With a password in the connection the login is a native Postgres one. Without, it is OAuth: a
-    Databricks identity (``databricks_conn_id``, or else the environment's) mints a credential inside
-    every physical login, and nothing keeps it. The host, when the connection has none, is that of the
-    endpoint; the role, when it has no login, is ``LAKETS_PG_ROLE`` or the identity's own.
+    Databricks identity (``databricks_conn_id``, or else the environment's) mints a credential
+    inside every physical login, and nothing keeps it. The host, when the connection has none, is
+    that of the endpoint; the role, when it has no login, is ``LAKETS_PG_ROLE`` or the identity's
+    own.
 
-    The extra may name ``project``, ``branch``, ``endpoint`` or ``instance``, ``databricks_conn_id``,
-    and whatever libpq takes. ``LAKETS_LAKEBASE_ENDPOINT`` stands in for them, and for the whole of
-    ``lakebase_default`` when that is not defined.
+    The extra may name ``project``, ``branch``, ``endpoint`` or ``instance``,
+    ``databricks_conn_id``, and whatever libpq takes. ``LAKETS_LAKEBASE_ENDPOINT`` stands in for
+    them, and for the whole of ``lakebase_default`` when that is not defined.
 
     :param lakebase_conn_id: Id of the Airflow connection; the first positional argument, too.
     :param databricks_conn_id: Id of the Databricks connection to log in as; wins over the extra's.
-    :param statement_timeout: Longest a statement may run: a timedelta, or text such as '30min'; '0' is
-        no limit. By default what ``options`` in the extra says, or else 12 hours.
+    :param statement_timeout: Longest a statement may run: a timedelta, or text such as '30min'; '0'
+        is no limit. By default what ``options`` in the extra says, or else 12 hours.
     :param lock_timeout: Longest a statement may wait for a lock, likewise; by default 10 minutes.
     :param application_name: Name of the sessions; by default DAG, task and run.
     """
@@ -143,8 +144,8 @@ class LakebaseHook(PsycopgHook):
         """Open an autocommit session from an event loop, such as the triggerer's."""
         from asgiref.sync import sync_to_async
 
-        # Looking up connections and minting block. Not asyncio.to_thread: the triggerer of Airflow 3.1
-        # answers a lookup only in a thread that asgiref started.
+        # Looking up connections and minting block. Not asyncio.to_thread: the triggerer of Airflow
+        # 3.1 answers a lookup only in a thread that asgiref started.
         prepare = sync_to_async(self._fresh_login, thread_sensitive=False)
 
         async def open_once() -> psycopg.AsyncConnection[Any]:
@@ -195,7 +196,8 @@ class LakebaseHook(PsycopgHook):
         """
         require_sqlalchemy_2("An engine")
         given = {**(engine_kwargs or {})}
-        # With a creator SQLAlchemy passes them to nobody, and Airflow would write them into its log.
+        # With a creator SQLAlchemy passes them to nobody, and Airflow would write them into its
+        # log.
         more = {**engine_query(self.connection_extra), **(given.pop("connect_args", None) or {})}
         settings, arguments = engine_arguments(more)
         options = {

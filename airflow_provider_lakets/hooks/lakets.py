@@ -49,8 +49,8 @@ class LakeTSHook(LakeTSPlanning):
     The LakeTS lifecycle on a Lakebase connection.
 
     A method with the name of a LakeTS function calls that function, and raises its errors. A job
-    (:meth:`partition`, :meth:`tier`, :meth:`retain`, :meth:`refresh`) works through all that it is given, and
-    reports a failure of one table, chunk or RollUp in its result.
+    (:meth:`partition`, :meth:`tier`, :meth:`retain`, :meth:`refresh`) works through all that it is
+    given, and reports a failure of one table, chunk or RollUp in its result.
 
     :param lakebase_conn_id: The connection of type ``lakebase``.
     :param tries: How often a call is made at most when its connection or a lock is lost.
@@ -82,7 +82,8 @@ class LakeTSHook(LakeTSPlanning):
         }
         with self.session(), noted(self, "partitions") as done:
             found = self.chronotables(tables)
-            # Earlier batches are committed when a later one fails: what they did is reported all the same.
+            # Earlier batches are committed when a later one fails: what they did is reported all
+            # the same.
             created: list[list[str]] = [[] for _ in found]
             results = each(
                 PartitionResult,
@@ -182,7 +183,8 @@ class LakeTSHook(LakeTSPlanning):
         """Return the result for a table, and whether to go on with the next one."""
         before = standing(self, table)
         trimmed: list[int] = []
-        # Earlier batches are committed when a later one fails: what they did is reported all the same.
+        # Earlier batches are committed when a later one fails: what they did is reported all the
+        # same.
         result, go_on = attempt(
             RetentionResult, table.name, partial(self._drop_all, table, trimmed, force=force)
         )
@@ -233,7 +235,8 @@ class LakeTSHook(LakeTSPlanning):
         :param force: Refresh although the refresh_lag has not passed.
         :param start: Aggregate the buckets from this instant on again, changed or not ...
         :param end: ... up to this one; buckets whose source is dropped keep their value.
-        :param since: What was refreshed from this instant on counts as changed, even if not by this call.
+        :param since: What was refreshed from this instant on counts as changed, even if not by this
+            call.
         """
         if parallelism < 1:
             raise ValueError(f"parallelism must be 1 or more, not {parallelism}")
@@ -266,7 +269,8 @@ class LakeTSHook(LakeTSPlanning):
 
     def _refresh_range(self, name: str, *, start: datetime, end: datetime, force: bool) -> RefreshResult:
         buckets = buckets_of_range(self.invalidate_rollup_range(name, start, end), start, end)
-        # The refresh_lag saves work that nobody asked for; this was asked for. LakeTS 0.1.x cannot ignore it.
+        # The refresh_lag saves work that nobody asked for; this was asked for. LakeTS 0.1.x cannot
+        # ignore it.
         result = self._refresh_one(name, force=force or self.supports("refresh_rollup", "p_force"))
         if result.outcome == "refreshed":
             return dataclasses.replace(result, detail=buckets)

@@ -106,9 +106,9 @@ class JobResult(Record):
     """
     What a job did to one thing; ``name`` says to which.
 
-    ``outcome`` is one of the job's own words, or ``contended`` (a lock was not granted in time), ``failed``,
-    or ``skipped`` (because of another); ``detail`` then says why, and ``retryable`` whether trying again
-    makes sense.
+    ``outcome`` is one of the job's own words, or ``contended`` (a lock was not granted in time),
+    ``failed``, or ``skipped`` (because of another); ``detail`` then says why, and ``retryable``
+    whether trying again makes sense.
     """
 
     name: str
@@ -174,9 +174,9 @@ class RetentionResult(JobResult):
     """
     One ChronoTable: ``dropped``, ``deferred`` (due, but none could be dropped), ``trimmed`` or ``unchanged``.
 
-    ``trimmed`` counts the rows removed from the shadow: of chunks that this run dropped, or an earlier one.
-    ``bytes`` is what the dropped chunks took, as far as it is known, ``range_start`` and ``range_end`` the
-    range that they span.
+    ``trimmed`` counts the rows removed from the shadow: of chunks that this run dropped, or an
+    earlier one. ``bytes`` is what the dropped chunks took, as far as it is known, ``range_start``
+    and ``range_end`` the range that they span.
     """
 
     dropped: list[str] = field(default_factory=list)
@@ -230,8 +230,8 @@ class JobRun(Record):
     """
     What a job did to one ChronoTable or RollUp, or that there was nothing to do (``relation`` is None).
 
-    ``outcome`` is the worst that became of its parts, ``counts`` how many of them had which, ``bytes`` what
-    was given back, ``runner`` the name of the session: DAG, task and run.
+    ``outcome`` is the worst that became of its parts, ``counts`` how many of them had which,
+    ``bytes`` what was given back, ``runner`` the name of the session: DAG, task and run.
     """
 
     run_id: int
@@ -251,8 +251,8 @@ class PlanResult(JobResult):
     """
     What a dry run found for one thing: ``planned``, ``deferred`` or ``unchanged``.
 
-    ``planned`` names the chunks that would be created, flagged or dropped, ``deferred`` those that would
-    stay. Nothing was changed.
+    ``planned`` names the chunks that would be created, flagged or dropped, ``deferred`` those that
+    would stay. Nothing was changed.
     """
 
     planned: list[str] = field(default_factory=list)

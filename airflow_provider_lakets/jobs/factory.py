@@ -85,20 +85,24 @@ def lakets_dags(
     """
     Make the DAGs of the jobs for one project, as the sample DAGs are, and return them by job.
 
-    Their ids are ``<prefix>_<job>``. Called at the top level of a DAG file, it is all that the file needs::
+    Their ids are ``<prefix>_<job>``. Called at the top level of a DAG file, it is all that the file
+    needs::
 
         from airflow_provider_lakets.jobs import lakets_dags
 
         lakets_dags("weather", lakebase_conn_id="lakebase_weather", pool="lakebase_weather")
-        lakets_dags("flights", lakebase_conn_id="lakebase_flights", schedules={"tiering": "30 1 * * *"})
+        lakets_dags("flights", lakebase_conn_id="lakebase_flights", schedules={"tiering": "30 1 * *
+        *"})
 
     :param prefix: What the ids of the DAGs begin with: another for each project.
     :param lakebase_conn_id: The connection of type ``lakebase``; by default ``lakebase_default``.
     :param jobs: Which jobs, out of :data:`~airflow_provider_lakets.jobs.options.JOBS`.
-    :param schedules: Another schedule by job: a cron expression in UTC, whatever else Airflow takes for a
-        schedule, or None for none.
-    :param tables: The ChronoTables of a run as ``schema.table``, unless its conf names others; None: all.
-    :param rollup: The RollUp that is refreshed, with all that it reads, unless the conf names another.
+    :param schedules: Another schedule by job: a cron expression in UTC, whatever else Airflow takes
+        for a schedule, or None for none.
+    :param tables: The ChronoTables of a run as ``schema.table``, unless its conf names others;
+        None: all.
+    :param rollup: The RollUp that is refreshed, with all that it reads, unless the conf names
+        another.
     :param pool: The pool of all tasks, which bounds the load on Lakebase; it must exist.
     :param batch_size: How many chunks one mapped task of tiering should flag.
     :param max_batches: How many mapped tasks there may be in one run; the batches grow instead.

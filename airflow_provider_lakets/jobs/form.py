@@ -1,8 +1,9 @@
 """
 What a manual run may be asked: the params of the trigger form, and the templates that read them.
 
-The templates need a DAG with ``render_template_as_native_obj=True``. An empty field, also one that Airflow
-sends as null or as a list of empty lines, means what is left out: every table, every RollUp, no range.
+The templates need a DAG with ``render_template_as_native_obj=True``. An empty field, also one that
+Airflow sends as null or as a list of empty lines, means what is left out: every table, every
+RollUp, no range.
 """
 
 from __future__ import annotations

@@ -36,12 +36,12 @@ def lakets_task_group(
     """
     Make a task group that runs the jobs one after another, in the current DAG.
 
-    Chunks are made, RollUps refreshed, cold chunks flagged, expired ones dropped. A job that fails holds back
-    those after it, one with nothing to do does not.
+    Chunks are made, RollUps refreshed, cold chunks flagged, expired ones dropped. A job that fails
+    holds back those after it, one with nothing to do does not.
 
-    What is not given here comes from the ``default_args`` of the group, of the groups around it and of the
-    DAG; retries that none of them sets are as in the sample DAGs. A ``trigger_rule`` there is that of the
-    first task: the others have the rules of their jobs.
+    What is not given here comes from the ``default_args`` of the group, of the groups around it and
+    of the DAG; retries that none of them sets are as in the sample DAGs. A ``trigger_rule`` there
+    is that of the first task: the others have the rules of their jobs.
 
     :param group_id: Of the group; the ids of its tasks begin with it.
     :param jobs: Which jobs, out of :data:`~airflow_provider_lakets.jobs.options.JOBS`.

@@ -36,7 +36,8 @@ class JobOptions:
     :param max_active_tis: How many mapped tasks of one job run at a time.
     :param deferrable: Whether tiering and retention wait in the triggerer for the change feed.
     :param dry_run: Report what would happen, and change nothing.
-    :param force: Whether retention drops what is not proved durable, once somebody has approved that.
+    :param force: Whether retention drops what is not proved durable, once somebody has approved
+        that.
     """
 
     lakebase_conn_id: str | None = None

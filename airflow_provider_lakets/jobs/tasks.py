@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 # What the operators of all jobs take.
 SHARED = ("lakebase_conn_id", "dry_run")
 
-# The rules within a job are its own: with another, from default_args say, it would go on after a failure,
-# or its summary would not see one.
+# The rules within a job are its own: with another, from default_args say, it would go on after a
+# failure, or its summary would not see one.
 WITHIN, LAST = TriggerRule.ALL_SUCCESS, TriggerRule.ALL_DONE
 
 

@@ -37,8 +37,8 @@ class LocalLakebase:
     """
     A Lakebase that needs nothing but a folder; starting one that runs joins it.
 
-    The feed is a process of its own. It ends with this process, even a killed one, unless ``keep_running``.
-    Whatever a killed run left behind is taken up by the next start.
+    The feed is a process of its own. It ends with this process, even a killed one, unless
+    ``keep_running``. Whatever a killed run left behind is taken up by the next start.
 
     :param folder: Holds all of it: ``pg/``, ``delta/<database>/``, ``feed.log``.
     :param version: Postgres major version: 16, 17 or 18.
@@ -111,7 +111,8 @@ class LocalLakebase:
         """
         Return a ``lakebase`` connection as JSON, for ``AIRFLOW_CONN_LAKEBASE_DEFAULT``.
 
-        The server trusts whoever reaches its socket. The password only says that the login is a native one.
+        The server trusts whoever reaches its socket. The password only says that the login is a
+        native one.
         """
         return json.dumps(
             {
@@ -128,7 +129,8 @@ class LocalLakebase:
         """
         Make a role with the rights that the jobs need, and no others; call again after installing LakeTS.
 
-        :param member_of: The role that owns the tables: only its members may attach and drop partitions.
+        :param member_of: The role that owns the tables: only its members may attach and drop
+            partitions.
         """
         role = sql.Identifier(name)
         with psycopg.connect(self.conninfo(), autocommit=True) as conn:
@@ -169,8 +171,8 @@ class LocalLakebase:
         """
         Return the rows that the history of a shadow leads to, in no order; if all is well, the shadow's own.
 
-        A shadow that was dropped and made anew, or skipped for a while, began again with the rows it had:
-        the history is played from there.
+        A shadow that was dropped and made anew, or skipped for a while, began again with the rows
+        it had: the history is played from there.
         """
         history = self.history(shadow)
         with psycopg.connect(self.conninfo(), autocommit=True) as conn:

@@ -33,9 +33,9 @@ class World:
     """
     Fill a workspace.
 
-    There are project ``local`` with branches ``production`` (the default) and ``dev``, project ``other``,
-    and the provisioned instance ``local-instance``.
-    Endpoints share one port and are told apart by host: loopback addresses, or names below ``host``.
+    There are project ``local`` with branches ``production`` (the default) and ``dev``, project
+    ``other``, and the provisioned instance ``local-instance``. Endpoints share one port and are
+    told apart by host: loopback addresses, or names below ``host``.
 
     :param state: The identities.
     :param lakebase: The server of branch ``production``.
@@ -72,8 +72,9 @@ class World:
         """
         Make the roles of a branch's server, which has the usual database.
 
-        The owner owns that, and makes roles and databases, as a project's creator does. The jobs' role is a
-        member of the owner's: only who may act for a table's owner can attach and drop its chunks.
+        The owner owns that, and makes roles and databases, as a project's creator does. The jobs'
+        role is a member of the owner's: only who may act for a table's owner can attach and drop
+        its chunks.
         """
         for role in (self._owner, self._jobs):
             postgres.ensure_role(role)

@@ -29,8 +29,8 @@ def workspace_url(host: object, conn_label: str) -> str:
 
     :param host: The host as users write it: with or without scheme, white space, a path behind it.
     :param conn_label: The Airflow connection, for the message.
-    :raises LakebaseCredentialError: if it is no address, holds a user name or a password, or would send
-        secrets over a network in clear text.
+    :raises LakebaseCredentialError: if it is no address, holds a user name or a password, or would
+        send secrets over a network in clear text.
     """
     text = str(host).strip()
     try:
@@ -77,7 +77,8 @@ def postgres_host(host: str, conn_label: str) -> str:
     """
     Return a Postgres host: a name, an address or a socket, or several with commas between them.
 
-    :param host: The host as users write it: with or without http scheme, a slash at its end, brackets.
+    :param host: The host as users write it: with or without http scheme, a slash at its end,
+        brackets.
     :param conn_label: The Airflow connection, for the message.
     """
     scheme, mark, rest = host.partition("://")

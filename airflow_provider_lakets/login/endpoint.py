@@ -43,7 +43,8 @@ class Resolver:
 
     :param workspace: The workspace, asked as the identity that will log in.
     :param place: What is named.
-    :param host: Postgres host, when the connection gives one: then only the endpoint's name is looked for.
+    :param host: Postgres host, when the connection gives one: then only the endpoint's name is
+        looked for.
     """
 
     def __init__(self, workspace: Workspace, place: Place, host: str | None = None) -> None:
@@ -82,7 +83,8 @@ class Resolver:
         """
         Return the endpoint that has the host, among those of what is named.
 
-        A credential for another endpoint would be refused at the login, or be good for what was not meant.
+        A credential for another endpoint would be refused at the login, or be good for what was not
+        meant.
         """
         place = self._place
         asked = f"{project}/branches/{place.branch}" if place.branch else project

@@ -23,7 +23,8 @@ PASTED = "connection_string"
 # What libpq calls the fields of a connection.
 _FIELDS = {"host": "host", "port": "port", "user": "login", "dbname": "schema"}
 
-# Settings of libpq that would lead a login, or what it says, elsewhere than the connection's fields do.
+# Settings of libpq that would lead a login, or what it says, elsewhere than the connection's fields
+# do.
 _REFUSED = {
     "conninfo": "Write each setting under its own name.",
     "service": "A service file is not read; write its settings into the connection.",
@@ -34,7 +35,8 @@ _REFUSED = {
     "replication": "A replication connection runs no SQL of Airflow's.",
 }
 
-# Types of connections whose fields are those of Postgres; a password of another service must not get there.
+# Types of connections whose fields are those of Postgres; a password of another service must not
+# get there.
 _TYPES = (None, "lakebase", "postgres", "postgresql")
 
 # Settings of a Databricks identity, which people look for in the Lakebase connection.
@@ -67,7 +69,8 @@ class Fields:
     """
     A connection, checked. ``settings`` are for libpq, ``place`` names the project and so on.
 
-    ``conn_label`` names the connection in messages. Empty texts, which a form leaves behind, are None.
+    ``conn_label`` names the connection in messages. Empty texts, which a form leaves behind, are
+    None.
     """
 
     conn_label: str

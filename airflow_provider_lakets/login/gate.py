@@ -20,8 +20,8 @@ SHORTEST_SECRET = 4  # characters; a shorter one is in half the words there are
 
 _RUN = 8  # a text that shares so many characters in a row with a secret repeats a part of it
 
-# What tokens, client ids and OAuth secrets are made of. An HTTP client that is given anything else either
-# fails with a message that repeats it, or sends something else than was meant.
+# What tokens, client ids and OAuth secrets are made of. An HTTP client that is given anything else
+# either fails with a message that repeats it, or sends something else than was meant.
 _HEADER_SAFE = re.compile(r"[!-~]+")
 
 _LOOKS_SECRET = re.compile(

@@ -36,7 +36,8 @@ class Login:
 
     :param connection: The Airflow connection, or what looks like one.
     :param ignored: Keys of its extra that are not for libpq.
-    :param databricks_conn_id: Whose identity to use, before the connection's own ``databricks_conn_id``.
+    :param databricks_conn_id: Whose identity to use, before the connection's own
+        ``databricks_conn_id``.
     :param options: Settings for the server, in the form of libpq's ``options``.
     :param name: Name of the sessions; by default DAG, task and run.
     """
@@ -182,7 +183,8 @@ class Login:
     def _port(self) -> int:
         if self._fields.port:
             return self._fields.port
-        # PGPORT goes with a host that the environment leads to, not with one that the connection names.
+        # PGPORT goes with a host that the environment leads to, not with one that the connection
+        # names.
         variable = None if self._fields.host else os.environ.get("PGPORT")
         return fields.port_number(variable, f"{self._conn_label}: PGPORT in the environment") or POSTGRES_PORT
 

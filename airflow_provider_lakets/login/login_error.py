@@ -39,8 +39,8 @@ RETRY_POLICY: dict[str, Any] = {
     "reraise": True,
 }
 
-# libpq hands out no SQLSTATE for a refused login, so its words must do. A server that says FATAL has
-# looked at the request and decided. These are the decisions that pass by themselves:
+# libpq hands out no SQLSTATE for a refused login, so its words must do. A server that says FATAL
+# has looked at the request and decided. These are the decisions that pass by themselves:
 _PASSING = re.compile(
     "starting up|shutting down|not yet accepting|in recovery|too many|connection slots|terminating connection"
 )

@@ -26,8 +26,9 @@ def parse(text: str, where: str) -> dict[str, Any]:
     """
     Take a connection string apart: host, port, login, password, schema, and the rest as extra.
 
-    Stricter than libpq and than Airflow: where a character that should have been percent-encoded lets
-    a password slide into another part, each of them reads something else, and tells it in its error.
+    Stricter than libpq and than Airflow: where a character that should have been percent-encoded
+    lets a password slide into another part, each of them reads something else, and tells it in its
+    error.
 
     :param text: The string; no part of it is ever repeated in a message.
     :param where: Where it was found, for the message.
@@ -45,7 +46,8 @@ def parse(text: str, where: str) -> dict[str, Any]:
     except ValueError:
         found = None
     if found is None:
-        # Outside the except: urllib's errors repeat what they could not read, which may be the password.
+        # Outside the except: urllib's errors repeat what they could not read, which may be the
+        # password.
         raise LakebaseSettingError(
             f"{where} cannot be read as {FORM}. Write the characters / : ? # @ % [ ] and spaces in a role, a "
             "password or a database percent-encoded (@ is %40, / is %2F)."

@@ -33,7 +33,8 @@ class Place:
     """
     Ids of a project, a branch and an endpoint, or the name of a provisioned instance.
 
-    ``is_environments`` says that the environment named the project: a host in the connection wins over it.
+    ``is_environments`` says that the environment named the project: a host in the connection wins
+    over it.
     """
 
     project: str | None = None
@@ -47,8 +48,8 @@ def find_place(names: Mapping[str, str], conn_label: str) -> Place:
     """
     Return what a connection names, completed by the environment where it names no project.
 
-    :param names: ``project``, ``branch``, ``endpoint`` and ``instance`` of the connection: ids, or resource
-        names that start at ``projects/`` and bring along what stands above them.
+    :param names: ``project``, ``branch``, ``endpoint`` and ``instance`` of the connection: ids, or
+        resource names that start at ``projects/`` and bring along what stands above them.
     :param conn_label: The Airflow connection, for messages.
     """
     found: dict[str, str] = {}

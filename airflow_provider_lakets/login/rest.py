@@ -25,7 +25,8 @@ LONGEST_ANSWER = 16 * 1024 * 1024  # bytes; a page of a list has some kilobytes
 
 _backoff = tenacity.wait_random_exponential(multiplier=0.5, max=10)
 
-# Databricks answers 403 to some tokens that are no longer good, as it does to a right that is missing.
+# Databricks answers 403 to some tokens that are no longer good, as it does to a right that is
+# missing.
 _STALE = re.compile(r"(?i)invalid access token|token (is |has |was )?(expir|invalid|revoked)|expired token")
 
 
@@ -132,14 +133,15 @@ def _send_once(
 ) -> dict[str, Any]:
     asked = f"{method} {url}"
     try:
-        # A redirect leads to a login page for people; following it would send the request's body along.
+        # A redirect leads to a login page for people; following it would send the request's body
+        # along.
         with session.request(
             method, url, timeout=TIMEOUT, allow_redirects=False, stream=True, **options
         ) as answer:
             body = _read(answer)
     except Exception as err:
-        # Of any kind, since libraries raise what they like; their words may name a proxy with its password,
-        # or the header with the token. The kind of failure is all that is passed on.
+        # Of any kind, since libraries raise what they like; their words may name a proxy with its
+        # password, or the header with the token. The kind of failure is all that is passed on.
         failure = _not_answered(asked, err)
     else:
         if answer.ok and isinstance(body, dict):

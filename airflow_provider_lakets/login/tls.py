@@ -19,7 +19,8 @@ MODES = (*CLEAR_TEXT_MODES, "require", "verify-ca", "verify-full")
 
 SYSTEM = "system"  # libpq's word for the authorities that the operating system trusts
 
-# Variables by which libpq connects elsewhere than its arguments say; it has no argument to turn them off.
+# Variables by which libpq connects elsewhere than its arguments say; it has no argument to turn
+# them off.
 _ELSEWHERE = {
     "PGHOSTADDR": "every login would go to that address (one connection's own is hostaddr in its extra)",
     "PGSERVICE": "a service file may send a login elsewhere, or without TLS",
@@ -38,8 +39,9 @@ def secured(settings: Mapping[str, Any], host: str, conn_label: str) -> dict[str
     """
     Return the settings of libpq that decide who is believed to be the server.
 
-    Without ``sslmode`` another machine must prove by its certificate that it is the host that was asked
-    for. A weaker mode is obeyed where the connection asks for it, not where the environment does.
+    Without ``sslmode`` another machine must prove by its certificate that it is the host that was
+    asked for. A weaker mode is obeyed where the connection asks for it, not where the environment
+    does.
 
     :param settings: What the connection says.
     :param host: The host to connect to.
@@ -82,8 +84,9 @@ def forbid_clear_text(login: Mapping[str, Any], *, conn_label: str) -> None:
     """
     Refuse to send a minted credential where it could be read on the way.
 
-    Postgres asks for it in clear text, so TLS is all that protects it. A Unix socket or the loopback
-    interface is no way to be read on: there, and only there, an sslmode without TLS is obeyed.
+    Postgres asks for it in clear text, so TLS is all that protects it. A Unix socket or the
+    loopback interface is no way to be read on: there, and only there, an sslmode without TLS is
+    obeyed.
 
     :param login: libpq's arguments.
     :param conn_label: The Airflow connection, for the message.

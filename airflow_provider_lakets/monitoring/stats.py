@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A tag stands in a line of StatsD as it is: a colon or a line feed would begin something else there.
+# A tag stands in a line of StatsD as it is: a colon or a line feed would begin something else
+# there.
 _UNSAFE = re.compile(r"[^\w.\-]", re.ASCII)
 
 LAGS = """

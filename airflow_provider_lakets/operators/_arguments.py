@@ -1,8 +1,9 @@
 """
 Arguments as templates and mappings leave them.
 
-What renders to nothing is an error, never "all": a template that finds nothing must not drop, refresh or
-wait for something else than its author meant. What means "all" is an argument that is left out, or ``*``.
+What renders to nothing is an error, never "all": a template that finds nothing must not drop,
+refresh or wait for something else than its author meant. What means "all" is an argument that is
+left out, or ``*``.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ def declare_alias(operator: LakeTSBaseOperator, kind: Callable[[str], AssetAlias
     """
     Add the alias of the operator's connection when the DAG is parsed, so that Airflow's graphs show it.
 
-    :param operator: The operator; where its connection is a template, the alias is added when it runs.
+    :param operator: The operator; where its connection is a template, the alias is added when it
+        runs.
     :param kind: Makes the alias of a connection.
     """
     if _is_known(operator.lakebase_conn_id):
@@ -99,8 +100,8 @@ def record(operator: BaseOperator, context: Context, alias: AssetAlias, events: 
     """
     Record an event for each asset: its own where the DAG's author made it an outlet, else through the alias.
 
-    An outlet that is an asset of ours is removed when it is unchanged, so that Airflow records no event for
-    it. Airflow records the events when the task succeeds.
+    An outlet that is an asset of ours is removed when it is unchanged, so that Airflow records no
+    event for it. Airflow records the events when the task succeeds.
 
     :param alias: That of the connection.
     :param events: The assets that were changed.
@@ -144,8 +145,8 @@ def tell_what_is_left(operator: BaseOperator, context: Context) -> None:
     """
     Record what the mapped tasks before this one left to it, one event for each asset.
 
-    They do not do so themselves: of two tasks that end together with an asset that is new to Airflow, Airflow
-    fails one, for good, because both register it.
+    They do not do so themselves: of two tasks that end together with an asset that is new to
+    Airflow, Airflow fails one, for good, because both register it.
     """
     from airflow.sdk import Asset, AssetAlias
 
@@ -184,8 +185,8 @@ def _tell_through(alias: Any, events: Sequence[Event], log: Any) -> None:
     """
     Add the events of assets that are no outlets; of very many, those of assets that some DAG names.
 
-    Airflow registers them one after the other within the request that ends the task, and gives up on that
-    after ``[workers] execution_api_timeout``, 5 seconds.
+    Airflow registers them one after the other within the request that ends the task, and gives up
+    on that after ``[workers] execution_api_timeout``, 5 seconds.
 
     :param alias: What the task's alias is recorded by.
     :param events: One for each asset.

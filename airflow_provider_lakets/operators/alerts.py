@@ -30,13 +30,14 @@ class LakeTSAlertOperator(LakeTSBaseOperator, BranchMixIn):
     """
     Check an alert: a query that finds rows, or a table with series that fell silent.
 
-    Give either ``query``, or ``table``, ``group_by`` and ``timeout``. Returns the alerts as a list of dicts;
-    an empty list when all is well. What alerts do is ``on_alert``:
+    Give either ``query``, or ``table``, ``group_by`` and ``timeout``. Returns the alerts as a list
+    of dicts; an empty list when all is well. What alerts do is ``on_alert``:
 
-    - ``fail``: the task fails for good, with the alerts in its error; the list is its result all the same.
+    - ``fail``: the task fails for good, with the alerts in its error; the list is its result all
+      the same.
     - ``skip``: the task is skipped, and so is what follows it.
-    - ``branch``: the tasks of ``if_alert`` follow, or those of ``if_quiet`` when all is well; the others are
-      skipped.
+    - ``branch``: the tasks of ``if_alert`` follow, or those of ``if_quiet`` when all is well; the
+      others are skipped.
     - ``report``: nothing; the next task reads the list.
 
     :param name: What the alert is called. (templated)

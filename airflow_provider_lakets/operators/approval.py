@@ -29,13 +29,13 @@ class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
     """
     Ask before retention by force, which drops chunks that are not proved durable: their data may be lost.
 
-    The question, under *Required Actions* in Airflow, lists for each table what would be lost: chunks with
-    their range, rows and size, and why they are unsafe. Returns the tables to go on with, to map over: all of
-    them when approved, none when rejected or not answered in time. Without ``force``, and in a dry run,
-    nobody is asked.
+    The question, under *Required Actions* in Airflow, lists for each table what would be lost:
+    chunks with their range, rows and size, and why they are unsafe. Returns the tables to go on
+    with, to map over: all of them when approved, none when rejected or not answered in time.
+    Without ``force``, and in a dry run, nobody is asked.
 
-    :param tables: The ChronoTables, as ``LakeTSTablesOperator`` returns them; an empty list is returned
-        as it is. (templated)
+    :param tables: The ChronoTables, as ``LakeTSTablesOperator`` returns them; an empty list is
+        returned as it is. (templated)
     :param force: Whether force is asked for. (templated)
     :param response_timeout: How long to wait for the answer; then it is a rejection.
     :param dry_run: Whether nothing will be dropped anyway. (templated)

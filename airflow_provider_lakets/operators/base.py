@@ -59,8 +59,8 @@ class LakeTSBaseOperator(BaseOperator):
         """
         Log in once for the whole block; an error that no retry cures fails the task for good.
 
-        An error of ours says what to do in its message, on short lines, so Airflow shows nothing else. Where
-        it came from is logged at debug level.
+        An error of ours says what to do in its message, on short lines, so Airflow shows nothing
+        else. Where it came from is logged at debug level.
         """
         from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
 

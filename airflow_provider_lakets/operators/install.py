@@ -14,9 +14,9 @@ class LakeTSInstallOperator(LakeTSBaseOperator):
     """
     Install LakeTS in the connection's database, or bring it up to date.
 
-    One transaction, safe to run again and over LakeTS 0.1.x. The role needs CREATE on the database for a
-    first install. Returns a dict: ``before`` (None if there was none) and ``after``, the versions, and
-    ``notes``, what was changed and what is left to do.
+    One transaction, safe to run again and over LakeTS 0.1.x. The role needs CREATE on the database
+    for a first install. Returns a dict: ``before`` (None if there was none) and ``after``, the
+    versions, and ``notes``, what was changed and what is left to do.
     """
 
     def execute(self, context: Context) -> dict[str, Any]:

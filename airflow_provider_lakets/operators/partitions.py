@@ -18,14 +18,14 @@ class LakeTSPartitionOperator(LakeTSJobOperator):
     """
     Create missing chunks: around the present, or of a given range.
 
-    Returns a dict for each ChronoTable: ``name``, ``outcome`` (created, unchanged, contended, failed),
-    ``created`` (the new chunks), ``detail``. A second run finds nothing to do.
+    Returns a dict for each ChronoTable: ``name``, ``outcome`` (created, unchanged, contended,
+    failed), ``created`` (the new chunks), ``detail``. A second run finds nothing to do.
 
     :param tables: ChronoTables as ``schema.table``; ``*``, or left out: all. (templated)
     :param past_count: How many chunks to have before the current one.
     :param future_count: How many chunks to have after the current one.
-    :param range_start: Make the chunks from this instant on instead; without a zone it is UTC, and ``*`` is
-        no range. (templated)
+    :param range_start: Make the chunks from this instant on instead; without a zone it is UTC, and
+        ``*`` is no range. (templated)
     :param range_end: ... up to this instant. (templated)
     :param dry_run: Tell what would be created, in ``planned`` instead of ``created``. (templated)
     """

@@ -21,15 +21,16 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
     """
     Drop the chunks of a ChronoTable, or of several, that are past its retention from Lakebase.
 
-    A synced table loses only what is proved durable in Unity Catalog, where nothing is ever deleted.
-    Returns a dict: ``name``, ``outcome`` (dropped, deferred, trimmed, unchanged, contended, failed),
-    ``dropped`` (chunks), ``deferred`` (chunks past retention that stay, with the reason), ``trimmed`` (how
-    many rows of dropped chunks were removed from the shadow, where the policy asks for it), ``detail``. Of
-    several tables it returns a list of such dicts; one that fails does not stop the others.
+    A synced table loses only what is proved durable in Unity Catalog, where nothing is ever
+    deleted. Returns a dict: ``name``, ``outcome`` (dropped, deferred, trimmed, unchanged,
+    contended, failed), ``dropped`` (chunks), ``deferred`` (chunks past retention that stay, with
+    the reason), ``trimmed`` (how many rows of dropped chunks were removed from the shadow, where
+    the policy asks for it), ``detail``. Of several tables it returns a list of such dicts; one that
+    fails does not stop the others.
 
-    With ``deferrable`` the task waits, in the triggerer, until what keeps chunks from being dropped has gone:
-    the change feed has flushed them, each RollUp has absorbed them. Then it drops them. What is deferred even
-    then is reported, and is no failure unless asked.
+    With ``deferrable`` the task waits, in the triggerer, until what keeps chunks from being dropped
+    has gone: the change feed has flushed them, each RollUp has absorbed them. Then it drops them.
+    What is deferred even then is reported, and is no failure unless asked.
 
     :param table: The ChronoTable as ``schema.table``, or a list of them. (templated)
     :param schema: The schema, when ``table`` is a bare name. (templated)

@@ -29,19 +29,23 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
     """
     Refresh RollUps as one cascade: each after those it reads, independent ones side by side.
 
-    Returns a dict for each RollUp: ``name``, ``outcome`` (refreshed, unchanged, skipped, contended, failed),
-    ``ms``, ``detail``. One that fails stops neither its siblings nor what was refreshed before; what reads
-    it is skipped, and the task fails with the list.
+    Returns a dict for each RollUp: ``name``, ``outcome`` (refreshed, unchanged, skipped, contended,
+    failed), ``ms``, ``detail``. One that fails stops neither its siblings nor what was refreshed
+    before; what reads it is skipped, and the task fails with the list.
 
-    Each RollUp that was changed gets an asset event, see :func:`airflow_provider_lakets.assets.rollup_asset`;
-    OpenLineage, where its provider is installed, is told what was read and written.
+    Each RollUp that was changed gets an asset event, see
+    :func:`airflow_provider_lakets.assets.rollup_asset`; OpenLineage, where its provider is
+    installed, is told what was read and written.
 
-    :param rollup: Refresh only this one and all that it reads; ``*``, or left out: every RollUp. (templated)
+    :param rollup: Refresh only this one and all that it reads; ``*``, or left out: every RollUp.
+        (templated)
     :param parallelism: How many to refresh at a time, each in a session of its own.
     :param force: Refresh although a RollUp's ``refresh_lag`` has not passed. (templated)
-    :param range_start: Aggregate each bucket from this instant on again, whether or not it changed and
-        whatever the ``refresh_lag``; without a zone it is UTC, and ``*`` is no range. (templated)
-    :param range_end: ... up to this instant. Buckets whose source is dropped keep their value. (templated)
+    :param range_start: Aggregate each bucket from this instant on again, whether or not it changed
+        and whatever the ``refresh_lag``; without a zone it is UTC, and ``*`` is no range.
+        (templated)
+    :param range_end: ... up to this instant. Buckets whose source is dropped keep their value.
+        (templated)
     :param dry_run: Tell what would be refreshed, in which order. (templated)
     """
 

@@ -28,32 +28,35 @@ class LakeTSSummaryOperator(BaseOperator):
     """
     Sum up the results of mapped tasks: how many chunks met which end, and why.
 
-    Returns a dict: ``counts`` (how many chunks, or tables without any, by outcome) and ``reasons`` (for each
-    reason why something was deferred, contended or failed: ``outcome``, ``reason``, ``count`` and some
-    ``names``). It needs no login.
+    Returns a dict: ``counts`` (how many chunks, or tables without any, by outcome) and ``reasons``
+    (for each reason why something was deferred, contended or failed: ``outcome``, ``reason``,
+    ``count`` and some ``names``). It needs no login.
 
-    It runs whatever became of the mapped tasks, and, as the last task, it decides what becomes of the run: it
-    is skipped when there was nothing to do, and fails when a task before it failed, or when anything failed,
-    was contended, or was given to a task that ended without a result. No retry of its own would help.
+    It runs whatever became of the mapped tasks, and, as the last task, it decides what becomes of
+    the run: it is skipped when there was nothing to do, and fails when a task before it failed, or
+    when anything failed, was contended, or was given to a task that ended without a result. No
+    retry of its own would help.
 
     When all went well it has the asset events of the mapped tasks, one for each asset.
 
-    :param given: What the tasks were mapped over: names, or batches of names; None when that is not known
-        because the task that should tell it failed. (templated)
+    :param given: What the tasks were mapped over: names, or batches of names; None when that is not
+        known because the task that should tell it failed. (templated)
     :param results: The results of the mapped tasks. (templated)
     """
 
     template_fields: Sequence[str] = ("given", "results")
     ui_color = "#cfe8f3"
 
-    # Mapped tasks look for this in the tasks behind them, and leave their asset events to one that has it.
+    # Mapped tasks look for this in the tasks behind them, and leave their asset events to one that
+    # has it.
     records_events_of_mapped_tasks = True
 
     def __init__(self, *, given: Any, results: Any, trigger_rule: str = "all_done", **kwargs: Any) -> None:
         super().__init__(trigger_rule=trigger_rule, **kwargs)
         self.given = given
         self.results = results
-        # Declared when the DAG is parsed, so that Airflow's graph of an asset shows who has its events.
+        # Declared when the DAG is parsed, so that Airflow's graph of an asset shows who has its
+        # events.
         _events.declare_aliases_of(self, results)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -100,8 +103,8 @@ def _of_given(given: Sequence[str], results: Iterable[Mapping[str, Any]]) -> lis
     """
     Return the results of what was given, one for each.
 
-    When a run is cleared there may be fewer mapped tasks than before. Airflow marks the others as removed,
-    but keeps their results, behind those of the tasks that there still are.
+    When a run is cleared there may be fewer mapped tasks than before. Airflow marks the others as
+    removed, but keeps their results, behind those of the tasks that there still are.
     """
     wanted = {written for name in given for written in _written(name)}
     first: dict[str, Mapping[str, Any]] = {}

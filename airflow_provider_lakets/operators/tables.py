@@ -18,11 +18,14 @@ class LakeTSTablesOperator(LakeTSBaseOperator):
     """
     List the ChronoTables, as ``schema.table``, to map over; with none, a task mapped over them is skipped.
 
-    Where there are more tables than tasks may be mapped, it returns batches of them, lists, instead.
+    Where there are more tables than tasks may be mapped, it returns batches of them, lists,
+    instead.
 
     :param tables: Only these; ``*``, or left out: all. (templated)
-    :param policy: Only those with such a policy: ``tiering`` or ``retention``; tiered retention is both.
-    :param max_batches: How many mapped tasks there may be; never more than ``[core] max_map_length``.
+    :param policy: Only those with such a policy: ``tiering`` or ``retention``; tiered retention is
+        both.
+    :param max_batches: How many mapped tasks there may be; never more than ``[core]
+        max_map_length``.
     """
 
     template_fields: Sequence[str] = ("tables", "lakebase_conn_id")

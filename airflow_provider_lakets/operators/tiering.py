@@ -25,13 +25,15 @@ class LakeTSTierCandidatesOperator(LakeTSJobOperator):
     """
     Find the chunks that are due for tiering, in batches to map over.
 
-    Returns a list of lists of chunk names, oldest first; with none due it is empty, and a task mapped over
-    it is skipped. The batches grow where there would otherwise be more than Airflow maps over.
+    Returns a list of lists of chunk names, oldest first; with none due it is empty, and a task
+    mapped over it is skipped. The batches grow where there would otherwise be more than Airflow
+    maps over.
 
     :param tables: ChronoTables as ``schema.table``; ``*``, or left out: all with a tiering
         policy. (templated)
     :param batch_size: How many chunks one mapped task should flag.
-    :param max_batches: How many mapped tasks there may be; never more than ``[core] max_map_length``.
+    :param max_batches: How many mapped tasks there may be; never more than ``[core]
+        max_map_length``.
     :param dry_run: Leave not even a note of the look, as LakeTS else does. (templated)
     """
 
@@ -68,21 +70,24 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
     Flag chunks as tiered, each once it is proved durable in Unity Catalog; nothing is dropped.
 
     Returns a dict for each chunk: ``name``, ``outcome`` (tiered, deferred, contended, failed) and
-    ``detail`` (why). Deferred is no failure: the change feed has not flushed the chunk's last writes, and
-    the next run looks again. With ``deferrable`` the task itself waits, in the triggerer, until the feed has
-    caught up, and then flags the rest. Mapped, each task is named after its chunks.
+    ``detail`` (why). Deferred is no failure: the change feed has not flushed the chunk's last
+    writes, and the next run looks again. With ``deferrable`` the task itself waits, in the
+    triggerer, until the feed has caught up, and then flags the rest. Mapped, each task is named
+    after its chunks.
 
     A ChronoTable with newly tiered chunks gets an asset event, see
     :func:`airflow_provider_lakets.assets.tiered_asset`.
 
     :param chunks: Names as :class:`LakeTSTierCandidatesOperator` returns them. (templated)
-    :param partitioned: Give each new chunk an event of its own, with the start of the chunk as partition key
-        (Airflow 3.2 and later); for the assets that are outlets of the task, and partitioned DAGs only.
+    :param partitioned: Give each new chunk an event of its own, with the start of the chunk as
+        partition key (Airflow 3.2 and later); for the assets that are outlets of the task, and
+        partitioned DAGs only.
     :param deferrable: Whether to wait for the feed; by default ``[operators] default_deferrable``.
     :param poll_interval: Seconds between two looks while waiting.
     :param wait_timeout: How long to wait: a timedelta, or seconds.
     :param fail_when_deferred: Whether to fail when chunks are still deferred after the wait.
-    :param dry_run: Tell which chunks would be flagged: ``planned`` instead of ``tiered``. (templated)
+    :param dry_run: Tell which chunks would be flagged: ``planned`` instead of ``tiered``.
+        (templated)
     """
 
     template_fields: Sequence[str] = ("chunks", "dry_run", "lakebase_conn_id")

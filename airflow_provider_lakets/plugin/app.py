@@ -54,7 +54,8 @@ def create_app() -> FastAPI:
     )
     snapshots = Snapshots()
     app.add_middleware(SafeHeaders)
-    # Style and script are the same for everybody, and those who have to log in again need them, too.
+    # Style and script are the same for everybody, and those who have to log in again need them,
+    # too.
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
 
     @app.get("/", response_class=HTMLResponse)

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.results import JobRun
     from airflow_provider_lakets.plugin.data import Snapshot, Table
 
-# A feed flushes within a minute, a lock is held for seconds: after so many runs somebody should look.
+# A feed flushes within a minute, a lock is held for seconds: after so many runs somebody should
+# look.
 MANY_RUNS = 3
 
 ORDER = {"fail": 0, "warn": 1, "info": 2}

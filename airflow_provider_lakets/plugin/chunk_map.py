@@ -67,7 +67,8 @@ def choose_axis(tables: Sequence[Table], now: datetime, asked: str | None = None
 
     :param tables: Those shown.
     :param now: The time of the look.
-    :param asked: One of :data:`SPANS`; by default the shortest that shows what most tables have in Lakebase.
+    :param asked: One of :data:`SPANS`; by default the shortest that shows what most tables have in
+        Lakebase.
     """
     starts = sorted(
         min((run.range_start for run in table.runs if run.state != "dropped"), default=now)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 NOTHING = "\N{EN DASH}"
 FOLDER = Path(__file__).parent
-# Control, format (which turn the direction of text), private and unassigned characters, line separators.
+# Control, format (which turn the direction of text), private and unassigned characters, line
+# separators.
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 

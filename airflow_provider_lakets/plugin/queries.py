@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# Adjoining chunks of one state and about one length are one run: 40,000 chunks come as some thousand rows.
-# No partition is opened for it.
+# Adjoining chunks of one state and about one length are one run: 40,000 chunks come as some
+# thousand rows. No partition is opened for it.
 RUNS = """
 WITH policy AS (
     SELECT pol.chronotable_id,

@@ -67,7 +67,8 @@ def graph_svg(rollups: Sequence[Rollup], hrefs: Mapping[str, str], now: datetime
     Return the graph; None where there are none, or too many.
 
     :param rollups: All of them.
-    :param hrefs: The address of each table's and RollUp's page, by ``table:<name>`` and ``rollup:<name>``.
+    :param hrefs: The address of each table's and RollUp's page, by ``table:<name>`` and
+        ``rollup:<name>``.
     :param now: The time of the look.
     """
     boxes = _boxes(rollups, hrefs, now)

@@ -33,7 +33,8 @@ class LakeTSBaseSensor(ResumingOperator, LakeTSBaseOperator, BaseSensorOperator)
     """
     Base of the sensors; each says by its trigger what it waits for, also when it does not defer.
 
-    :param deferrable: Whether to wait in the triggerer; by default ``[operators] default_deferrable``.
+    :param deferrable: Whether to wait in the triggerer; by default ``[operators]
+        default_deferrable``.
     """
 
     def __init__(self, *, deferrable: bool | None = None, **kwargs: Any) -> None:

@@ -17,15 +17,17 @@ class LakeTSDurabilitySensor(LakeTSBaseSensor):
     """
     Wait until the change feed of a ChronoTable has caught up, or until chunks are proved durable.
 
-    The feed has caught up when, at a look, all that was committed to the table is flushed to Unity Catalog;
-    where writers never pause, wait for chunks that they have left behind. LakeTS 0.1.x tells it of a chunk
-    only once it is tiered, or its whole table is flushed.
+    The feed has caught up when, at a look, all that was committed to the table is flushed to Unity
+    Catalog; where writers never pause, wait for chunks that they have left behind. LakeTS 0.1.x
+    tells it of a chunk only once it is tiered, or its whole table is flushed.
 
     A template that renders to nothing fails the task for good.
 
-    :param table: The ChronoTable as ``schema.table``, or ``table`` for one in schema public. (templated)
+    :param table: The ChronoTable as ``schema.table``, or ``table`` for one in schema public.
+        (templated)
     :param chunks: Instead: the names of chunks, or one. (templated)
-    :param deferrable: Whether to wait in the triggerer; by default ``[operators] default_deferrable``.
+    :param deferrable: Whether to wait in the triggerer; by default ``[operators]
+        default_deferrable``.
     """
 
     template_fields: Sequence[str] = ("table", "chunks", "lakebase_conn_id")

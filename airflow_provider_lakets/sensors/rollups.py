@@ -18,16 +18,17 @@ class LakeTSRollupFreshSensor(LakeTSBaseSensor):
     """
     Wait until a RollUp has reached a watermark, was refreshed recently enough, or both.
 
-    The watermark is the start of the newest bucket that is materialised: it moves when newer rows come. The
-    lag is the time since the last refresh, whether or not that found anything new.
+    The watermark is the start of the newest bucket that is materialised: it moves when newer rows
+    come. The lag is the time since the last refresh, whether or not that found anything new.
 
     A template that renders to nothing fails the task for good, also where the other bound is met.
 
     :param rollup: Its name. (templated)
     :param watermark: The instant to be reached; without a zone it is UTC. (templated)
-    :param max_lag: How long ago the last refresh may be: a timedelta, or a Postgres interval such as
-        '30 minutes'. (templated)
-    :param deferrable: Whether to wait in the triggerer; by default ``[operators] default_deferrable``.
+    :param max_lag: How long ago the last refresh may be: a timedelta, or a Postgres interval such
+        as '30 minutes'. (templated)
+    :param deferrable: Whether to wait in the triggerer; by default ``[operators]
+        default_deferrable``.
     """
 
     template_fields: Sequence[str] = ("rollup", "watermark", "max_lag", "lakebase_conn_id")

@@ -22,18 +22,20 @@ class LakeTSBaseTrigger(BaseTrigger):
     """
     Base of the triggers: ask at intervals until nothing has to be waited for.
 
-    Each time the trigger logs in anew, so no session and no credential is kept in between. Asking is
-    idempotent and leaves nothing running: there is no remote work for ``cleanup`` or ``on_kill`` to end, and
-    another triggerer can take over at any time. A trigger that is cancelled while it asks cancels its
-    statement.
+    Each time the trigger logs in anew, so no session and no credential is kept in between. Asking
+    is idempotent and leaves nothing running: there is no remote work for ``cleanup`` or ``on_kill``
+    to end, and another triggerer can take over at any time. A trigger that is cancelled while it
+    asks cancels its statement.
 
-    The event is a dict: ``status`` (reached, timed_out, failed), ``waiting`` (what was still waited for,
-    with the reasons), ``message`` (what went wrong) and ``retryable``.
+    The event is a dict: ``status`` (reached, timed_out, failed), ``waiting`` (what was still waited
+    for, with the reasons), ``message`` (what went wrong) and ``retryable``.
 
-    :param deadline: When to give up; an instant, so that a restart of the triggerer does not move it.
+    :param deadline: When to give up; an instant, so that a restart of the triggerer does not move
+        it.
     :param poll_interval: Seconds between two questions.
     :param lakebase_conn_id: The connection of type ``lakebase``.
-    :param retired: Arguments that another version of this provider stored: a trigger outlives an upgrade.
+    :param retired: Arguments that another version of this provider stored: a trigger outlives an
+        upgrade.
     """
 
     def __init__(

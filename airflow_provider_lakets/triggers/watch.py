@@ -1,9 +1,9 @@
 """
 What sensors and triggers wait for, as questions to a database.
 
-A watch yields one question after another and is sent the rows of each; what it returns in the end is what
-still has to be waited for, by name, with the reason. A sensor has them answered by a hook's own session, a
-trigger by one that does not block the event loop: what is asked is the same.
+A watch yields one question after another and is sent the rows of each; what it returns in the end
+is what still has to be waited for, by name, with the reason. A sensor has them answered by a hook's
+own session, a trigger by one that does not block the event loop: what is asked is the same.
 """
 
 from __future__ import annotations
@@ -178,16 +178,17 @@ def _nudge(chunks: Iterable[str]) -> Generator[Question, list[Row], None]:
     """
     Make the engine do what it can to prove chunks that it has just reported as not durable.
 
-    explain_durability changes nothing, so its answer may stay the same for ever: where writers overlapped
-    and the table then fell idle, only tier_chunk sets the fence that the feed must pass. A role that may not
-    call it still sees what others have done.
+    explain_durability changes nothing, so its answer may stay the same for ever: where writers
+    overlapped and the table then fell idle, only tier_chunk sets the fence that the feed must pass.
+    A role that may not call it still sees what others have done.
     """
     for chunk in chunks:
         query = "SELECT lakets.tier_chunk(p_chunk_name => %(chunk)s)"
         yield Question(query, {"chunk": chunk}, doing=f"Asking for a proof of {chunk}", may_fail=True)
 
 
-# A name without a schema means schema public, unless a table is really called so: the exact name comes first.
+# A name without a schema means schema public, unless a table is really called so: the exact name
+# comes first.
 TABLE = """
 SELECT tab.id, tab.schema_name, tab.table_name FROM lakets._chronotable_registry AS tab
  WHERE tab.schema_name || '.' || tab.table_name IN (%(table)s, 'public.' || %(table)s)
@@ -208,7 +209,8 @@ SELECT feed.cdf_status, feed.cdf_lag_bytes, feed.caught_up
                 p_table_name => %(table_name)s, p_schema_name => %(schema_name)s) AS feed ON true
 """
 
-# The newest first, since that is where writers are; OFFSET 0 has it stop at the first that is found.
+# The newest first, since that is where writers are; OFFSET 0 has it stop at the first that is
+# found.
 UNPROVEN = """
 SELECT chunk.chunk_name
   FROM (SELECT each.chunk_name FROM lakets._chunk_metadata AS each

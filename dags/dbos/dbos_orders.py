@@ -1,8 +1,8 @@
 """
 An event starts a DBOS workflow once: each order that is announced is charged, by a durable workflow.
 
-However often a task is tried or cleared, each order has one workflow. What is charged is announced in turn,
-and starts the DAGs that wait for it. Wants the extra `dbos`.
+However often a task is tried or cleared, each order has one workflow. What is charged is announced
+in turn, and starts the DAGs that wait for it. Wants the extra `dbos`.
 """
 
 from __future__ import annotations

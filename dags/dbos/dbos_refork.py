@@ -1,8 +1,8 @@
 """
 Run again what failed at night: DBOS workflows that failed in a step, between two hours, from that step on.
 
-Somebody approves the list first. The earlier steps are not repeated; a retry forks nothing twice. Wants the
-extra `dbos`, and a connection whose database is the system database of the DBOS program.
+Somebody approves the list first. The earlier steps are not repeated; a retry forks nothing twice.
+Wants the extra `dbos`, and a connection whose database is the system database of the DBOS program.
 """
 
 from __future__ import annotations

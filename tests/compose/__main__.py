@@ -1,7 +1,8 @@
 """
 Try docker-compose.yaml end to end on the Docker engine at hand: ``make compose-test``.
 
-Takes some minutes, and needs nothing but Python, Docker and Compose. KEEP=1 leaves everything running.
+Takes some minutes, and needs nothing but Python, Docker and Compose. KEEP=1 leaves everything
+running.
 """
 
 from __future__ import annotations

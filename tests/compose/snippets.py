@@ -33,7 +33,8 @@ from airflow.providers.databricks.hooks.databricks import DatabricksHook
 hook = DatabricksHook("databricks_default")
 print(json.dumps(hook._do_api_call(("GET", "2.0/preview/scim/v2/Me"))["userName"]))
 """
-# It leaves at once: threads of Arrow's that are still there at an orderly end may abort the process.
+# It leaves at once: threads of Arrow's that are still there at an orderly end may abort the
+# process.
 INSERTED = """
 import json, os, sys
 from deltalake import DeltaTable

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 60
 POLL_SECONDS = 0.002
 
-# A kill must lose nothing that was answered, so the WAL is written at each commit; no disk is cut off.
+# A kill must lose nothing that was answered, so the WAL is written at each commit; no disk is cut
+# off.
 SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "on",

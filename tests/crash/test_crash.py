@@ -1,9 +1,9 @@
 """
 A job that is cut off by the end of its server leaves nothing that running it again does not put right.
 
-Each job is stopped between any two of its statements, and in the middle of them, each time in a database of
-its own. Then the server is killed, once for all of them, and each job is run again: all that the database
-then holds is what it holds after a run that nobody disturbed.
+Each job is stopped between any two of its statements, and in the middle of them, each time in a
+database of its own. Then the server is killed, once for all of them, and each job is run again: all
+that the database then holds is what it holds after a run that nobody disturbed.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ WRITE = (
     " INSERT INTO {0} VALUES (99, '2024-01-08 12:00', 99);"
 )
 
-# Two tables, one without a key, are trimmed three rows at a time, so that it takes several transactions.
-# A chunk is gone before, and a row came late for it.
+# Two tables, one without a key, are trimmed three rows at a time, so that it takes several
+# transactions. A chunk is gone before, and a row came late for it.
 TRIM = """
 DO $$ BEGIN
     EXECUTE replace(pg_get_functiondef('lakets.trim_shadow'::regproc), 'DEFAULT 10000', 'DEFAULT 3');

@@ -156,7 +156,8 @@ def test_chunk_that_is_written_again_before_it_can_be_flagged_is_for_the_retry(
 
     done = run(dag)
 
-    # In Airflow 3.1 a DAG test forgets in which try the task was deferred, and resumes the retry as well.
+    # In Airflow 3.1 a DAG test forgets in which try the task was deferred, and resumes the retry as
+    # well.
     assert (done.state, done.tries["tier"], deferrals(done)) == ("failed", 2, 1 if IS_3_1 else 2)
     assert isinstance(done.errors[0], LakeTSPartialFailureError)
 

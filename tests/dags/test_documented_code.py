@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     RunDag = Callable[[DAG], Run]
 
 ROOT = Path(__file__).parents[2]
-# These have tests of their own: tests/dbos/test_documented_code.py, tests/local/server/test_tutorial.py.
+# These have tests of their own: tests/dbos/test_documented_code.py,
+# tests/local/server/test_tutorial.py.
 ELSEWHERE = {"docs/dbos.md", "docs/tutorial.md"}
 
 

@@ -185,7 +185,8 @@ def app(lake: LocalServer, effects: Effects) -> Iterator[App]:
     """
     Yield a program that runs for the tests of a module; its system tables are in schema dbos.
 
-    No longer: it looks for work all the time, which takes a third of a core from the tests that follow.
+    No longer: it looks for work all the time, which takes a third of a core from the tests that
+    follow.
     """
     app = App(lake, session_url(lake), "dbos")
     app.start("pickled")

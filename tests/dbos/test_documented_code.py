@@ -25,7 +25,8 @@ BLOCKS = re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL)
 def test_the_program_starts(
     lake: LocalServer, url: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # In a database of its own: its version would be the latest one for the program of the other tests.
+    # In a database of its own: its version would be the latest one for the program of the other
+    # tests.
     owner = sql.Identifier(lake.state.owner.client_id)
     admin.execute(sql.SQL("CREATE DATABASE documented OWNER {}").format(owner))
     monkeypatch.setenv("DBOS_SYSTEM_DATABASE_URL", url.replace("/databricks_postgres", "/documented"))

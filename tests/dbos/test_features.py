@@ -1,9 +1,9 @@
 """
 What DBOS promises holds on Lakebase, with each engine that a program can have.
 
-The programs run beside the tests, and log in by OAuth through the front door. With our engine the tests run
-each time; with the engine of a connection of Airflow's, and with that of DBOS' documentation, in
-`make test-dbos`.
+The programs run beside the tests, and log in by OAuth through the front door. With our engine the
+tests run each time; with the engine of a connection of Airflow's, and with that of DBOS'
+documentation, in `make test-dbos`.
 """
 
 from __future__ import annotations
@@ -350,7 +350,8 @@ def test_a_resumed_workflow_repeats_no_step_that_was_done(
     client.resume_workflow(one)
     end(one)
 
-    # The cancelled sleeper may wake up beside the resumed one: step 2 was not done when either began it.
+    # The cancelled sleeper may wake up beside the resumed one: step 2 was not done when either
+    # began it.
     assert effects.of(name).count(1) == 1
 
 

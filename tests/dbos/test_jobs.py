@@ -156,7 +156,8 @@ def test_a_job_that_is_killed_goes_on_at_the_step_it_was_in(
     process.wait()
     program()
 
-    # What the second step had done before is there; the first one's tables were not looked at again.
+    # What the second step had done before is there; the first one's tables were not looked at
+    # again.
     done: dict[str, int] = result(client, workflow)
     assert sum(done.values()) == 22
     assert done["created"] >= 20

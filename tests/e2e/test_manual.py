@@ -22,8 +22,8 @@ def _chunks(lake: Lake) -> list[str]:
 def _answer(run: Run, answer: str) -> None:
     """Wait until an approval is asked for, and give the answer."""
     run.wait_for("approve_force", ["deferred", "awaiting_input"])
-    # To an answer that comes before it has noticed that the task has left its worker, the scheduler of
-    # Airflow 3.3 takes the task for lost, and starts it again.
+    # To an answer that comes before it has noticed that the task has left its worker, the scheduler
+    # of Airflow 3.3 takes the task for lost, and starts it again.
     log = run.airflow.home / "scheduler.log"
     noticed = re.compile(f"Received executor event.*'approve_force'.*{re.escape(run.run_id)}")
     wait_until(lambda: noticed.search(log.read_text()), 30, "the scheduler has noticed", run.told)

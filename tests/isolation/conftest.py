@@ -154,7 +154,8 @@ def sessions(database: str, stage: Stage) -> Iterator[Callable[[str], Session]]:
     """
     Yield a factory of sessions, ended with the test whatever they are at.
 
-    Jobs are made to wait for a lock longer than they do: a busy machine takes its time from step to step.
+    Jobs are made to wait for a lock longer than they do: a busy machine takes its time from step to
+    step.
     """
     stage.set_lock_timeout(f"{PATIENCE_SECONDS}s")
     with contextlib.ExitStack() as stack:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from tests import grid
 
 HOUR, DAY = 60, 24 * 60
-# Times are minutes since the first of January 2024; this is how long after the origin of time_bucket.
+# Times are minutes since the first of January 2024; this is how long after the origin of
+# time_bucket.
 SINCE_2000 = 8766 * DAY
 START = 1704067200
 EPOCH = grid.at(2024)

@@ -110,7 +110,8 @@ def test_a_writer_of_a_row_that_is_being_added_loses_nothing(
     writer.finish()
     writer.commit()
 
-    # Either the mirror is right, or it is known that it may not be: an old snapshot does not show the row.
+    # Either the mirror is right, or it is known that it may not be: an old snapshot does not show
+    # the row.
     gaps = stage.value(GAPS)
     assert stage.value(MISSING) == 0
     assert gaps == (1 if isolation == "REPEATABLE READ" else 0)

@@ -41,8 +41,8 @@ def laden(stage: Stage) -> HandFeed:
     return feed
 
 
-# drop/job: a refresh marks the RollUps above, tiering looks at the partition; both with rows in hand that a
-# drop deletes.
+# drop/job: a refresh marks the RollUps above, tiering looks at the partition; both with rows in
+# hand that a drop deletes.
 @pytest.mark.parametrize(
     ("call", "function"),
     [(REFRESH, "_take_dirty_buckets"), (TIER, "_lock_chunk"), (CANDIDATES, "_prove")],

@@ -35,7 +35,8 @@ def direct(stage: Stage, day: int, value: int) -> str:
     return f"UPDATE {stage.chunk(day)} SET value = {value}"
 
 
-# guard/writer: the other chunks are guarded, the writer goes on, and the next call takes what is left.
+# guard/writer: the other chunks are guarded, the writer goes on, and the next call takes what is
+# left.
 def test_a_chunk_that_is_being_written_is_passed_over(open_chunks: Stage, sessions: Sessions) -> None:
     writer, keeper = sessions("writer"), sessions("keeper")
     writer.begin()
@@ -54,7 +55,8 @@ def test_a_chunk_that_is_being_written_is_passed_over(open_chunks: Stage, sessio
     assert open_chunks.difference("hourly") == []
 
 
-# guard/writer, the last one: it is waited for, and what it wrote counts as changed though nobody was told.
+# guard/writer, the last one: it is waited for, and what it wrote counts as changed though nobody
+# was told.
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
 def test_the_writer_of_the_last_chunk_is_waited_for(open_chunks: Stage, sessions: Sessions, end: str) -> None:
     writer, keeper = sessions("writer"), sessions("keeper")
@@ -73,7 +75,8 @@ def test_the_writer_of_the_last_chunk_is_waited_for(open_chunks: Stage, sessions
     assert open_chunks.totals("hourly")["3 12"] == (30 if end == "COMMIT" else 3)
 
 
-# guard/writer of two chunks: the guard has one and would want the other, whose writer wants the first.
+# guard/writer of two chunks: the guard has one and would want the other, whose writer wants the
+# first.
 def test_a_writer_of_two_chunks_is_not_ended_by_the_guard(open_chunks: Stage, sessions: Sessions) -> None:
     writer, keeper = sessions("writer"), sessions("keeper")
     writer.run("SET deadlock_timeout = '10ms'")
@@ -110,7 +113,8 @@ def test_two_maintainers_take_turns(open_chunks: Stage, sessions: Sessions, othe
     assert second.finish() == [(0,)]  # nothing is left to guard; what was guarded is to be absorbed first
 
 
-# retention/writer: a chunk that somebody writes directly is neither guarded nor dropped, and the others are.
+# retention/writer: a chunk that somebody writes directly is neither guarded nor dropped, and the
+# others are.
 def test_retention_guards_and_then_drops_around_a_writer(open_chunks: Stage, sessions: Sessions) -> None:
     open_chunks.run("SELECT lakets.add_retention_policy('metrics', '1 day')")
     writer, keeper = sessions("writer"), sessions("keeper")

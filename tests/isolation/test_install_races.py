@@ -30,7 +30,8 @@ def script() -> str:
     return head.replace(f"{patience}'2s'", f"{patience}'{PATIENCE_SECONDS}s'")
 
 
-# install/install: both replace the same functions, which fails in Postgres unless one waits for the other.
+# install/install: both replace the same functions, which fails in Postgres unless one waits for the
+# other.
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
 def test_the_second_of_two_installs_waits_for_the_first(
     stage: Stage, sessions: Sessions, script: str, end: str
@@ -103,8 +104,8 @@ def check_all_is_well(stage: Stage) -> None:
     assert stage.run(resident) == stage.run("SELECT * FROM metrics ORDER BY id")
 
 
-# job/install: an install does not pull the ground from under a job that is at it. It waits for the table, or
-# for the proof row, which a job that first hears of the feed makes, too.
+# job/install: an install does not pull the ground from under a job that is at it. It waits for the
+# table, or for the proof row, which a job that first hears of the feed makes, too.
 @pytest.mark.parametrize(
     ("job", "result"),
     [(RETAIN, 1), (TIER, True), (CANDIDATES, 4), (PARTITION, 3)],
@@ -141,7 +142,8 @@ def test_an_install_goes_on_beside_a_refresh(
     check_all_is_well(stage)
 
 
-# install/job: the job runs with the functions that were, and what it does is right for those that come.
+# install/job: the job runs with the functions that were, and what it does is right for those that
+# come.
 @pytest.mark.parametrize(
     ("job", "result"),
     [(REFRESH, True), (RETAIN, 1), (TIER, True), (CANDIDATES, 4), (PARTITION, 3)],

@@ -32,8 +32,8 @@ def cache(stage: Stage) -> dict[int, int]:
     return dict(stage.run("SELECT id, value FROM _lvc_metrics"))
 
 
-# upsert/upsert, in opposite orders of the rows: a third session keeps both at the row in the middle, so
-# that each has locked all that it may before it.
+# upsert/upsert, in opposite orders of the rows: a third session keeps both at the row in the
+# middle, so that each has locked all that it may before it.
 def test_statements_in_opposite_orders_do_not_deadlock(cached: Stage, sessions: Sessions) -> None:
     cached.run(IN_ORDER.format(0, 1, 9, 1))
     gate, first, second = sessions("gate"), sessions("first"), sessions("second")

@@ -58,7 +58,8 @@ def test_writer_with_old_plans_notes_a_gap(
 
 
 def test_what_an_old_snapshot_saw_is_not_kept(conn: psycopg.Connection, writer: psycopg.Connection) -> None:
-    # The plan made in the transaction reads the catalog as of its snapshot: before the column was added.
+    # The plan made in the transaction reads the catalog as of its snapshot: before the column was
+    # added.
     writer.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
     writer.execute("SELECT")
     conn.execute("ALTER TABLE metrics ADD COLUMN note text")

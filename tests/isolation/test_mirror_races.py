@@ -101,7 +101,8 @@ def test_a_copy_on_its_way_in_is_left_alone(keyless: Stage, sessions: Sessions) 
     assert keyless.value("SELECT count(*) FROM lakets_cdf._shadow_metrics WHERE id = 7") == 1
 
 
-# update/update of one row: the second waits for the row itself, then finds the first's version in the shadow.
+# update/update of one row: the second waits for the row itself, then finds the first's version in
+# the shadow.
 @pytest.mark.parametrize("table", ["keyed", "keyless"])
 def test_a_row_changed_twice_in_turn_ends_as_the_last_left_it(
     table: str, request: pytest.FixtureRequest, sessions: Sessions
@@ -158,7 +159,8 @@ def test_writers_of_different_rows_do_not_meet(keyed: Stage, sessions: Sessions)
     assert difference(keyed) == []
 
 
-# enable/writer: rows before the copy are copied, rows after it are mirrored; there is no in between.
+# enable/writer: rows before the copy are copied, rows after it are mirrored; there is no in
+# between.
 def test_no_row_slips_through_while_a_mirror_is_made(stage: Stage, sessions: Sessions) -> None:
     stage.table()
     before, enabler, after = sessions("before"), sessions("enabler"), sessions("after")
@@ -249,8 +251,8 @@ def test_a_repair_and_a_writer_take_turns(keyed: Stage, sessions: Sessions) -> N
     assert missed(keyed) == 0
 
 
-# alter/writer: a warm session that waited for the alteration must notice it. With an older snapshot it
-# cannot, and is refused once: never is a row let through that the shadow has not.
+# alter/writer: a warm session that waited for the alteration must notice it. With an older snapshot
+# it cannot, and is refused once: never is a row let through that the shadow has not.
 @pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
 def test_a_column_dropped_while_a_writer_waits_is_noticed(
     keyed: Stage, sessions: Sessions, isolation: str

@@ -69,7 +69,8 @@ def test_the_second_of_two_makers_finds_nothing_left_to_make(stage: Stage, sessi
     )
 
 
-# ensure/ensure in a circle: the second reads the default partition, which the first will lock, and waits.
+# ensure/ensure in a circle: the second reads the default partition, which the first will lock, and
+# waits.
 def test_the_second_of_two_makers_holds_nothing_that_the_first_will_lock(
     stage: Stage, sessions: Sessions
 ) -> None:
@@ -127,8 +128,8 @@ def test_a_maker_does_not_wait_for_writers_nor_they_for_it(stage: Stage, session
     assert count(stage) == 6
 
 
-# ensure/writer of another table: a chunk of a table that refers to it locks it, and the wait for that must
-# not be spent with the whole ChronoTable in hand.
+# ensure/writer of another table: a chunk of a table that refers to it locks it, and the wait for
+# that must not be spent with the whole ChronoTable in hand.
 def test_a_maker_that_waits_for_a_referenced_table_holds_no_reader_up(
     stage: Stage, sessions: Sessions
 ) -> None:
@@ -183,8 +184,8 @@ def test_a_row_that_waits_for_its_chunk_to_be_made_goes_there(stage: Stage, sess
     assert stage.value("SELECT value FROM metrics_20240202_000000") == 1
 
 
-# writer/ensure: it waits with a row for the default partition while that row's chunk is attached, because
-# another row waits for a chunk there.
+# writer/ensure: it waits with a row for the default partition while that row's chunk is attached,
+# because another row waits for a chunk there.
 def test_a_row_for_the_default_whose_chunk_came_meanwhile_is_not_lost_silently(
     stage: Stage, sessions: Sessions
 ) -> None:
@@ -441,7 +442,8 @@ def test_a_refresh_steps_aside_for_a_drop(stage: Stage, laden: None, sessions: S
         refresher.run(call)
 
 
-# drop/reader, writer behind it: the RollUps are gone by the time the drop meets the reader; they come back.
+# drop/reader, writer behind it: the RollUps are gone by the time the drop meets the reader; they
+# come back.
 def test_a_drop_steps_back_from_a_long_reader_and_leaves_all_as_it_was(
     stage: Stage, laden: None, sessions: Sessions
 ) -> None:

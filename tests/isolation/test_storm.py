@@ -32,7 +32,8 @@ CREATE_ROLLUP = (
     " AS top FROM events GROUP BY 1$$, '1 day')"
 )
 
-# A tracked change of an upper RollUp's source, of a chunk's, of the mirror: each locks in its own order.
+# A tracked change of an upper RollUp's source, of a chunk's, of the mirror: each locks in its own
+# order.
 JOBS = [
     ["SELECT lakets.tier_chunk(chunk_name) FROM lakets._get_chunks_to_tier('metrics') LIMIT 3"],
     ["SELECT lakets.execute_retention('metrics', p_max_chunks => 1)"],

@@ -119,7 +119,8 @@ def test_trim_waits_for_a_late_row_and_leaves_its_copy(
 def test_late_writer_waits_for_a_trim_and_finds_the_copy_of_its_row(
     stage: Stage, feed: HandFeed, trimmer: Session, writer: Session, change: str
 ) -> None:
-    # The race: the writer's row has two copies, and the writer may look for the one that the trim takes away.
+    # The race: the writer's row has two copies, and the writer may look for the one that the trim
+    # takes away.
     writer.run(ADD, *LATE)
     prove(stage, feed)
     trimmer.begin()
@@ -281,8 +282,8 @@ def test_trim_waits_for_a_fence(
 def test_trim_that_is_flushed_proves_nothing_about_a_writer_in_flight(
     stage: Stage, feed: HandFeed, trimmer: Session, writer: Session
 ) -> None:
-    # The schedule: a row is written and its position noted; a trim commits, and is flushed, beyond that;
-    # then the row commits.
+    # The schedule: a row is written and its position noted; a trim commits, and is flushed, beyond
+    # that; then the row commits.
     writer.begin()
     writer.run(ADD, *RESIDENT)
     xid = writer.xid

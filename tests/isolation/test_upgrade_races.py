@@ -142,7 +142,8 @@ def test_a_writer_goes_on_with_01_when_the_install_is_given_up(
 def test_a_writer_of_two_tables_is_not_ended_by_an_install(
     stage: Stage, sessions: Sessions, script: str
 ) -> None:
-    # The race: the install has one table and wants the other, the writer has that and wants the first.
+    # The race: the install has one table and wants the other, the writer has that and wants the
+    # first.
     writer, installer = sessions("writer"), sessions("installer")
     writer.run("SET deadlock_timeout = '1s'")
     for mine, other in (("plant.scratch", "metrics"), ("metrics", "plant.scratch")):
@@ -181,8 +182,8 @@ def tier_all(stage: Stage) -> None:
         stage.run("SELECT lakets.tier_chunk(chunk_name) FROM lakets._get_chunks_to_tier('metrics')")
 
 
-# upgrade/writers, before, during and after: each writes a row of 10 minutes ago, then one of 40 minutes.
-# With 0.1.3 that one replaces the newer one in the cache.
+# upgrade/writers, before, during and after: each writes a row of 10 minutes ago, then one of 40
+# minutes. With 0.1.3 that one replaces the newer one in the cache.
 @pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
 def test_all_goes_on_the_moment_an_install_over_01_commits(
     stage: Stage, sessions: Sessions, script: str, isolation: str
@@ -229,7 +230,8 @@ def test_all_goes_on_the_moment_an_install_over_01_commits(
 def test_what_is_written_all_through_an_install_over_01_is_nowhere_missing(
     stage: Stage, database: str
 ) -> None:
-    # Writers that nobody steps: each row is newer than the one before, each third corrects an older one.
+    # Writers that nobody steps: each row is newer than the one before, each third corrects an older
+    # one.
     is_installed = threading.Event()
 
     def write(device: str) -> int:

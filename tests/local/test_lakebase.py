@@ -215,7 +215,8 @@ def test_a_killed_server_is_started_again(folder: Path) -> None:
         execute(running, "DROP TABLE lakets_cdf.t")
         running.wait_flushed()
         execute(running, "SET synchronous_commit = on;" + SHADOW)
-        # The slot goes back to where it stood at the last checkpoint: before the history of the first table.
+        # The slot goes back to where it stood at the last checkpoint: before the history of the
+        # first table.
         server = int((folder / "pg/postmaster.pid").read_text().split()[0])
         os.kill(server, signal.SIGKILL)
 

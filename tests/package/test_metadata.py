@@ -57,7 +57,8 @@ def test_pythons_promised_are_those_that_are_run(metadata: Message) -> None:
 def test_every_lower_bound_is_one_that_the_lowest_tests_run_on(metadata: Message) -> None:
     lowest = pins("constraints-lowest.txt")
     required = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
-    # Not of the tests: dbos needs SQLAlchemy 2, and `dev` adds tools that check the code but do not run it.
+    # Not of the tests: dbos needs SQLAlchemy 2, and `dev` adds tools that check the code but do not
+    # run it.
     run = [one for one in required if not re.search(r"extra == .(dbos|dev)", str(one.marker))]
     bounds = {one.name: str(one.specifier) for one in run if one.name != "airflow-provider-lakets"}
 

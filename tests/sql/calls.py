@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# In the database of `calls.sql`. $gap stands for an interval of months that is counted back from now to
-# different instants in two time zones; $middle for one between these.
+# In the database of `calls.sql`. $gap stands for an interval of months that is counted back from
+# now to different instants in two time zones; $middle for one between these.
 CALLS: dict[str, str] = {
     # Buckets and values
     "time_bucket(interval,timestamp with time zone,timestamp with time zone)": (

@@ -302,7 +302,8 @@ def test_a_second_call_may_ask_to_be_content(db: Sandbox) -> None:
 def test_what_copies_rows_refuses_an_old_snapshot(db: Sandbox, call: str) -> None:
     db.run("CREATE TABLE metrics (ts timestamptz)")
     db.chronotable(name="chrono")
-    # Within a transaction the level cannot change any more; that the level is asked for is what is shown.
+    # Within a transaction the level cannot change any more; that the level is asked for is what is
+    # shown.
     db.run(
         "CREATE OR REPLACE FUNCTION lakets._require_read_committed() RETURNS void LANGUAGE plpgsql AS"
         " $$ BEGIN RAISE EXCEPTION 'asked'; END $$"

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from tests.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[2]
-# docs/permissions.md (test_documented_rights.py) and docs/monitoring.md (test_grafana.py) have their own.
+# docs/permissions.md (test_documented_rights.py) and docs/monitoring.md (test_grafana.py) have
+# their own.
 DOCUMENTS = [
     "README",
     "docs/compatibility",

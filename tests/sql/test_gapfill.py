@@ -47,7 +47,8 @@ def test_the_buckets_are_those_of_the_two_ends_and_all_between(
         **arguments,
     )
 
-    # No width is below 7 hours, so a probe an hour meets every bucket; so do the two ends, both included.
+    # No width is below 7 hours, so a probe an hour meets every bucket; so do the two ends, both
+    # included.
     met = column(
         zoned,
         """SELECT DISTINCT lakets.time_bucket(%(width)s, probe.at, %(origin)s::timestamptz) AS bucket

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 
-# What other programs made in the schema's time: kept under another name, or generated for each relation.
+# What other programs made in the schema's time: kept under another name, or generated for each
+# relation.
 NOT_OURS = "proname ~ '^_0_1_|^_track_.*_|^_lvc_[0-9]|^_fill_|^_?my_'"
 
 CATALOG = {
@@ -363,7 +364,8 @@ def test_it_becomes_what_a_fresh_install_is(older: str, empty_database: str) -> 
         for name in ("functions", "aggregates", "comments", "rights", "schemas")
         if migrated[name] != fresh[name]
     ] == []
-    # The tables of 0.1.x keep their own types and constraints; ours are the same, and no column is missing.
+    # The tables of 0.1.x keep their own types and constraints; ours are the same, and no column is
+    # missing.
     for aspect in ("columns", "constraints", "indexes"):
         ours = [row for row in fresh[aspect] if row[0].removeprefix("lakets.") not in OF_01]
         assert [row for row in migrated[aspect] if row[0].removeprefix("lakets.") not in OF_01] == ours
@@ -699,7 +701,8 @@ def test_grants_and_revokes_on_functions_and_tables_survive(older: str) -> None:
 
 
 def test_what_cannot_be_replaced_calls_the_new_one_and_is_reported(older: str) -> None:
-    # These take one argument more: whoever named the older ones by their arguments keeps calling those.
+    # These take one argument more: whoever named the older ones by their arguments keeps calling
+    # those.
     warned = sorted(text for text in install(older) if "is used by" in text)
 
     assert [text.split(",")[0] for text in warned] == [
@@ -859,7 +862,8 @@ def test_a_database_moves_by_dump_and_restore(
 
 
 def test_tables_that_share_a_shadow_get_one_each_and_lose_no_row(older: str) -> None:
-    # 0.1.x names shadows after tables, whatever their schema. What is proved of one is true of neither.
+    # 0.1.x names shadows after tables, whatever their schema. What is proved of one is true of
+    # neither.
     rows(
         older,
         """

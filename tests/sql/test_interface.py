@@ -96,7 +96,8 @@ def test_no_other_form_of_a_function_makes_a_call_of_0_1_3_ambiguous(db: Sandbox
         db.run("DEALLOCATE found")
 
 
-# As Postgres lets a call of 0.1.3 through: every number becomes a float8, a literal what is asked for.
+# As Postgres lets a call of 0.1.3 through: every number becomes a float8, a literal what is asked
+# for.
 CALLS = {
     "delta(3::int, 5::numeric)": 3.0,
     "delta(5::real, '3')": 2.0,
@@ -144,7 +145,8 @@ def test_a_table_is_as_in_0_1_3(db: Sandbox, line: str) -> None:
         found = {text.replace("lakets.", "") for (text,) in db.run(CONSTRAINTS, relation)}
     else:
         found = {in_short(column) for column in db.column(COLUMNS, relation)}
-        # Ours may be stricter, or fill in what 0.1.3 asked for: a default, or no NULL where there is one.
+        # Ours may be stricter, or fill in what 0.1.3 asked for: a default, or no NULL where there
+        # is one.
         if " default " in what and " not null" not in what:
             found |= {text.replace(" not null", "") for text in found}
         found |= {text.partition(" default ")[0] for text in found}

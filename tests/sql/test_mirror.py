@@ -692,7 +692,8 @@ def test_a_refresh_brings_the_mirror_of_its_rollup_in_line(db: Sandbox) -> None:
     )
     table, shadow = "TABLE public._rollup_daily", "TABLE lakets_cdf._shadow_rollup_daily"
     held = db.value(f"SELECT count(*) FROM ({table}) AS t")
-    # A row is missing, one is there twice, one is of nobody. The next change to the first makes this known.
+    # A row is missing, one is there twice, one is of nobody. The next change to the first makes
+    # this known.
     db.run(
         "WITH gone AS (DELETE FROM lakets_cdf._shadow_rollup_daily"
         " WHERE bucket = (SELECT min(bucket) FROM public._rollup_daily))"

@@ -30,7 +30,8 @@ JOBS = {
     "ask to trim": "SELECT lakets.add_retention_policy('other', '2 days', p_trim_shadow => true)",
 }
 
-# The registries of 0.1.x number their rows by sequences, which take a right of their own; ours do not.
+# The registries of 0.1.x number their rows by sequences, which take a right of their own; ours do
+# not.
 JOBS_AFTER_01 = {
     "_chunk_metadata": JOBS["partition"],
     "_policy_registry": "SELECT lakets.add_retention_policy('other', '2 days')",

@@ -226,7 +226,8 @@ def namesakes(stage: Stage) -> Stage:
             f"SELECT lakets.time_bucket('1 day', at) AS bucket, sum(value) FROM {schema}.metrics GROUP BY 1"
         )
         stage.rollup(f"of_{schema}", every="1 day", query=query)
-        # The first chunk may be dropped; the second is not absorbed yet, and a row waits for a third.
+        # The first chunk may be dropped; the second is not absorbed yet, and a row waits for a
+        # third.
         stage.run(f"UPDATE {schema}.metrics SET value = 20 WHERE id = 2")
         stage.run(f"INSERT INTO {schema}.metrics VALUES (3, '2024-01-03', 3)")
     stage.run(FEED)

@@ -37,7 +37,8 @@ def test_a_form_that_is_gone_says_what_to_write_instead(db: Sandbox, call: str) 
     assert REFUSED[call].replace("\\", "") in str(refused.value.diag.message_hint)
 
 
-# What a client sends that leaves the types of its parameters open. The forms of 0.1.3 must be found.
+# What a client sends that leaves the types of its parameters open. The forms of 0.1.3 must be
+# found.
 OPEN = (
     "delta($1, $2)",
     "delta($1, $2, $3)",
@@ -57,7 +58,8 @@ def test_a_call_with_parameters_of_no_type_is_not_ambiguous(db: Sandbox, call: s
     db.run("DEALLOCATE found")
 
 
-# An error of ours for these would make valid calls ambiguous; docs/compatibility.md says what to write.
+# An error of ours for these would make valid calls ambiguous; docs/compatibility.md says what to
+# write.
 LEFT = (
     "SELECT lakets.delta(v, t) FROM {rows}",
     "SELECT lakets.locf(v::float8) OVER (ORDER BY t) FROM {rows}",

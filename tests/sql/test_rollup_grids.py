@@ -156,7 +156,8 @@ def test_buckets_longer_than_said_are_refused_while_there_are_no_rows(year: Stag
 
 
 def test_uneven_bucket_beside_a_dropped_chunk_is_still_refreshed(year: Stage) -> None:
-    # Of the local days around 1 March, the one that ends where the dropped chunk begins is wholly resident.
+    # Of the local days around 1 March, the one that ends where the dropped chunk begins is wholly
+    # resident.
     zone = "Etc/GMT-2"
     year.run(
         "INSERT INTO metrics VALUES (1, '2024-02-28 12:00+00', 1), (2, '2024-02-29 12:00+00', 2),"

@@ -269,7 +269,8 @@ def test_table_whose_changes_nobody_tracks_is_named(scene: Stage) -> None:
 
 
 def test_refresh_that_finds_a_row_in_no_bucket_changes_nothing(scene: Stage, raises: Raises) -> None:
-    # As if the proof had missed something: the RollUp is filled by another query than the one looked at.
+    # As if the proof had missed something: the RollUp is filled by another query than the one
+    # looked at.
     scene.run("INSERT INTO metrics VALUES (1, '2024-01-01 12:30+00', 5, now())")
     scene.rollup("q", query=HOURS)
     written = scene.value("SELECT pg_get_functiondef('lakets._fill_q'::regproc)")

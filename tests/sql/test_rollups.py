@@ -157,7 +157,8 @@ def test_restored_into_a_cluster_that_is_younger_it_is_loaded_anew(layered: Stag
 
 
 def test_changes_stamped_by_another_cluster_are_absorbed_once(layered: Stage) -> None:
-    # As after a restore: stamps from the future are in no snapshot, and would be dirty at every refresh.
+    # As after a restore: stamps from the future are in no snapshot, and would be dirty at every
+    # refresh.
     layered.run("UPDATE metrics SET value = 5")
     layered.run("UPDATE lakets._change_log SET xid = '8999999999'")
     layered.run("UPDATE lakets._rollup_registry SET absorbed = '9000000000:9000000000:'")

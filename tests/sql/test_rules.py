@@ -30,8 +30,8 @@ INSTALL = {"_adopt_chronotable", "_adopt_rollup"}
 # Writes a statement for another system.
 FOR_DATABRICKS = {"history_view_sql"}
 
-# They run as the owner of a table: its triggers, so that its writers need no right on what is ours, and what
-# fills a RollUp, so that its query has the rights of nobody else.
+# They run as the owner of a table: its triggers, so that its writers need no right on what is ours,
+# and what fills a RollUp, so that its query has the rights of nobody else.
 OF_AN_OWNER = re.compile(r"_track_(rollup_)?\d+_(insert|update|delete|truncate)|_lvc_\d+|_fill_daily")
 
 LOCKING = re.compile(
@@ -152,8 +152,8 @@ def test_refusals_are_raise_exception_but_for_what_a_later_try_may_cure(populate
         for code in re.findall(r"RAISE EXCEPTION[^;]*?ERRCODE = '(\w+)'", path.read_text())
     }
 
-    # A missing right has its own code, as in Postgres. LT001 never leaves the engine; time_bucket and what
-    # computes like it keep the code of date_bin.
+    # A missing right has its own code, as in Postgres. LT001 never leaves the engine; time_bucket
+    # and what computes like it keep the code of date_bin.
     allowed = {"lock_not_available", "insufficient_privilege", "LT001"}
     assert {(name, code) for name, code in codes if name >= "15" and code not in allowed} == set()
     assert {code for name, code in codes if name < "15"} == {"invalid_parameter_value"}

@@ -81,7 +81,8 @@ def test_months_follow_the_calendar_of_utc_in_every_time_zone(
         origin=origin.replace(tzinfo=UTC),
     )
 
-    # Python holds an hour that a clock repeats unequal to the same instant elsewhere: compare in UTC.
+    # Python holds an hour that a clock repeats unequal to the same instant elsewhere: compare in
+    # UTC.
     assert found.astimezone(UTC) == month_bucket(months, instant, origin).replace(tzinfo=UTC)
 
 

@@ -53,7 +53,8 @@ def setting(hook: LakebaseHook, name: str) -> str:
 
 
 def test_pool_mints_for_each_physical_connection(hook: LakebaseHook, principal: ControlPlane) -> None:
-    # One worker: on this stand-in the next credential ends the one before it, so logins must take turns.
+    # One worker: on this stand-in the next credential ends the one before it, so logins must take
+    # turns.
     with hook.get_pool(min_size=1, max_size=2, timeout=10, num_workers=1) as pool:
         with pool.connection() as first, pool.connection() as second:
             users = [conn.execute(WHO).fetchone() for conn in (first, second)]

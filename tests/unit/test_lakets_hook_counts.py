@@ -50,7 +50,8 @@ def test_a_refresh_that_finds_nothing_new_changes_nothing(rolled: Lab) -> None:
 
 @ours_only
 def test_rows_are_counted_of_each_refresh_by_itself_though_the_session_is_the_same(rolled: Lab) -> None:
-    # The server reports a session's counters about once a second: those of both refreshes are in one report.
+    # The server reports a session's counters about once a second: those of both refreshes are in
+    # one report.
     hook = rolled.hook()
     rolled.conn.execute("SELECT lakets.refresh_rollup('hourly')")
     counts = []

@@ -196,7 +196,8 @@ operator.execute({
 @pytest.fixture
 def worker(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.Popen[bytes]]:
     """Return a function that runs an operator in a process of its own."""
-    # The server looks every 10 seconds whether somebody still listens; here more often, to save the time.
+    # The server looks every 10 seconds whether somebody still listens; here more often, to save the
+    # time.
     extra = {"sslmode": "disable", "options": "-c client_connection_check_interval=200ms"}
     monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection(extra=extra))
 

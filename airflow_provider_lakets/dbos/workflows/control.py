@@ -53,7 +53,8 @@ def mark(hook: DBOSHook, workflow_id: str, what: str, *, on: bool = True) -> Non
     """
     Note something of a workflow in its attributes.
 
-    The value is the workflow's id, since a fork inherits attributes, but not what is noted of its original.
+    The value is the workflow's id, since a fork inherits attributes, but not what is noted of its
+    original.
     """
     with hook.doing(f"Marking DBOS workflow {workflow_id}") as client:
         client.update_workflow_attributes(workflow_id, {what: workflow_id if on else None}, merge=True)

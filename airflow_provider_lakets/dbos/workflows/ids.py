@@ -1,9 +1,9 @@
 """
 The ids of workflows that tasks start.
 
-They are made of what stays the same over the tries of a task and for every scheduler: DAG, run, task and map
-index. DBOS keeps one workflow for an id, so a task starts its workflow once. The number of the try is no part
-of it.
+They are made of what stays the same over the tries of a task and for every scheduler: DAG, run,
+task and map index. DBOS keeps one workflow for an id, so a task starts its workflow once. The
+number of the try is no part of it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-# In the attributes of a workflow: which task started it; up to which end Airflow has told; what Airflow
-# cancelled because its task was stopped.
+# In the attributes of a workflow: which task started it; up to which end Airflow has told; what
+# Airflow cancelled because its task was stopped.
 STARTED_BY, TOLD, STOPPED = "airflow", "airflow_told", "airflow_stopped"
 
 _SUCCESSOR = re.compile(r"#(\d+)")

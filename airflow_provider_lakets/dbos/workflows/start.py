@@ -167,12 +167,14 @@ def enqueue_all(
     """
     Enqueue a workflow for each item that has none, all or none; return the ids in the order of the items.
 
-    Those that did not succeed are resumed or rewound as ``on_terminal`` says; those that did are left alone.
+    Those that did not succeed are resumed or rewound as ``on_terminal`` says; those that did are
+    left alone.
     """
     owner = check(hook, order)
     named = dict(zip(order.item_ids(hook, items), items, strict=True))
     there = hook.statuses(named)
-    # In one order for everybody: another scheduler that inserts the same waits, and does not deadlock.
+    # In one order for everybody: another scheduler that inserts the same waits, and does not
+    # deadlock.
     missing = sorted(name for name in named if name not in there)
     if missing:
         _check_runs(hook, order, owner)

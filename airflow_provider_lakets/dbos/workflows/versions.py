@@ -1,9 +1,9 @@
 """
 Which version of a program would run a workflow, and whether one runs at all.
 
-A workflow without a version is run by the latest registered one only, also when that was a trial run that
-ended long ago while an older version serves. One that has begun keeps its version. In both cases it would
-wait for ever, without a word.
+A workflow without a version is run by the latest registered one only, also when that was a trial
+run that ended long ago while an older version serves. One that has begun keeps its version. In both
+cases it would wait for ever, without a word.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def check_version_runs(hook: DBOSHook, application: str | None, version: str | N
     """
     Refuse a version that no program runs while programs of other versions of the application do.
 
-    When none runs, the workflow may wait: that is what queues are for. Programs whose sessions do not tell
-    their version, on another engine than ours, are not seen.
+    When none runs, the workflow may wait: that is what queues are for. Programs whose sessions do
+    not tell their version, on another engine than ours, are not seen.
 
     :param application: Which one's; None for any.
     :param version: The version that would run the workflow; None for the latest one.

@@ -32,8 +32,8 @@ class LakeTSRollups(LakeTSCalls):
         :param name: Its name; the table will be ``public._rollup_<name>``.
         :param query: What it holds; its first column is the bucket.
         :param bucket_interval: How long a bucket is.
-        :param source_table: The ChronoTable it reads. LakeTS 0.1.x needs it even where the query reads other
-            RollUps only; later versions take None.
+        :param source_table: The ChronoTable it reads. LakeTS 0.1.x needs it even where the query
+            reads other RollUps only; later versions take None.
         :param source_schema: The schema of that table.
         :param depends_on: The names of the RollUps it reads.
         """
@@ -86,7 +86,8 @@ class LakeTSRollups(LakeTSCalls):
         """
         Refresh a RollUp with all that it reads and all that reads it, in one transaction.
 
-        :meth:`~airflow_provider_lakets.hooks.lakets.LakeTSHook.refresh` does it in a transaction for each.
+        :meth:`~airflow_provider_lakets.hooks.lakets.LakeTSHook.refresh` does it in a transaction
+        for each.
 
         :param name: The RollUp; None for every one.
         """

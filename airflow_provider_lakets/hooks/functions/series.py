@@ -128,7 +128,8 @@ class LakeTSSeries(LakeTSCalls):
         Insert rows, given as mappings from columns to values, and return how many.
 
         :param table_name: The table.
-        :param rows: Values that JSON has; instants as ISO 8601 text. A missing key takes the default.
+        :param rows: Values that JSON has; instants as ISO 8601 text. A missing key takes the
+            default.
         :param schema_name: Its schema.
         """
         return int(

@@ -1,7 +1,8 @@
 """
 The REST API of the local Lakebase, as the unmodified databricks-sdk calls it.
 
-Reading, minting, and change feeds; projects and branches are made where the workspace is (see ``server``).
+Reading, minting, and change feeds; projects and branches are made where the workspace is (see
+``server``).
 """
 
 from __future__ import annotations

@@ -94,7 +94,8 @@ class Lifecycle:
     def stream_flights(self) -> str:
         """Fill an empty ChronoTable that is streamed and has RollUps already, as an application would."""
         self.conn.execute(create_table(FLIGHTS))
-        # Daily chunks would be small for it, as is found out right after: chunks made from now on are larger.
+        # Daily chunks would be small for it, as is found out right after: chunks made from now on
+        # are larger.
         self._create_chronotable(FLIGHTS, "1 day")
         self.conn.execute(
             "SELECT lakets.set_chunk_interval('flights', %s::interval)", [self.scale.chunks["flights"]]

@@ -299,7 +299,8 @@ def _read_parameters(body: bytes) -> dict[str, str]:
     """
     Read the parameters of a startup message.
 
-    :param body: What follows length and protocol version: names and values, each ended by a zero byte.
+    :param body: What follows length and protocol version: names and values, each ended by a zero
+        byte.
     """
     names_and_values = body.rstrip(b"\0").split(b"\0")
     text = [part.decode() for part in names_and_values]

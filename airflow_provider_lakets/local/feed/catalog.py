@@ -52,7 +52,8 @@ SELECT c.oid::bigint, c.relname, c.relreplident = 'f',
  ORDER BY c.oid
 """  # noqa: S608 - constants only
 
-# Who may have written rows that are not yet committed. Prepared transactions count; they are "-1/...".
+# Who may have written rows that are not yet committed. Prepared transactions count; they are
+# "-1/...".
 _WRITERS = """
 SELECT DISTINCT l.virtualtransaction FROM pg_locks AS l
  WHERE l.locktype = 'relation' AND l.granted AND l.relation = %s
@@ -278,7 +279,8 @@ class Catalog:
         """Return a position on disk that every transaction committed so far lies before."""
         is_behind = self._row("SELECT pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()")[0]
         if is_behind:
-            # Sessions with synchronous_commit = off leave their commits in memory; ours takes them to disk.
+            # Sessions with synchronous_commit = off leave their commits in memory; ours takes them
+            # to disk.
             self._conn.execute("SELECT pg_logical_emit_message(true, 'lakets-feed', '')")
         return self._number("SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint")
 

@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 INSERT, DELETE = "insert", "delete"
 UPDATE_PREIMAGE, UPDATE_POSTIMAGE = "update_preimage", "update_postimage"
 
-# _pg_lsn is the commit position of the change's transaction, as a number. _sort_by orders the changes of a
-# table as they happened: that position in hexadecimal, then the number of the change in its transaction.
+# _pg_lsn is the commit position of the change's transaction, as a number. _sort_by orders the
+# changes of a table as they happened: that position in hexadecimal, then the number of the change
+# in its transaction.
 METADATA_FIELDS = (
     pa.field("_pg_change_type", pa.string()),
     pa.field("_pg_lsn", pa.int64()),
@@ -48,8 +49,8 @@ class History:
     """
     An append-only Delta table that also remembers how far it has come.
 
-    Marks are numbers under a name, stored in the same Delta commit as the rows they describe: after a
-    crash they tell which changes are already there.
+    Marks are numbers under a name, stored in the same Delta commit as the rows they describe: after
+    a crash they tell which changes are already there.
 
     :param path: The folder of the Delta table; made by the first append.
     :param owner: What the marks belong to: a table that is dropped and made anew has new ones.
@@ -80,7 +81,8 @@ class History:
         """
         Add rows and marks in one commit, and return once it would survive a power cut.
 
-        Marks that are there already came with these very rows: then the last attempt failed after its commit.
+        Marks that are there already came with these very rows: then the last attempt failed after
+        its commit.
         """
         if not self._has(marks):
             self._write(batches, schema, marks)

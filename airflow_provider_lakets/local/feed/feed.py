@@ -1,22 +1,24 @@
 """
 The change feed: what is committed in ``lakets_cdf`` goes to Delta tables, exactly once.
 
-A round reads the log up to where it ended when the round began, in batches that end with a transaction.
-A batch becomes one Delta commit a table, and that commit also holds the position it reaches: after a
-crash the slot sends the batch again, and each table skips what its own commits say is there. Only then is
-``committed_lsn`` moved, and only then may the server forget the log.
+A round reads the log up to where it ended when the round began, in batches that end with a
+transaction. A batch becomes one Delta commit a table, and that commit also holds the position it
+reaches: after a crash the slot sends the batch again, and each table skips what its own commits say
+is there. Only then is ``committed_lsn`` moved, and only then may the server forget the log.
 
 A history is append-only, and so:
 
 - TRUNCATE leaves no trace in it, but a warning in the log of the feed.
-- When a table is dropped its history stays. A table made anew under that name goes on in it, and begins with
-  the rows it has, as inserts; so does one that was skipped for a while. ``_sort_by`` tells where.
+- When a table is dropped its history stays. A table made anew under that name goes on in it, and
+  begins with the rows it has, as inserts; so does one that was skipped for a while. ``_sort_by``
+  tells where.
 - A renamed table begins a history under its new name.
-- A column added later is NULL in what came before, though an old row may read otherwise: the images of later
-  changes show what the default made of it. A dropped column stays, and is NULL from then on.
-- A column keeps the Delta type it began with. A value that this cannot hold skips the table, as does a
-  replica identity other than FULL; ``wal2delta_local.sync`` tells why. It is tried again when its definition
-  changes and when the feed starts.
+- A column added later is NULL in what came before, though an old row may read otherwise: the images
+  of later changes show what the default made of it. A dropped column stays, and is NULL from then
+  on.
+- A column keeps the Delta type it began with. A value that this cannot hold skips the table, as
+  does a replica identity other than FULL; ``wal2delta_local.sync`` tells why. It is tried again
+  when its definition changes and when the feed starts.
 - Generated columns are left out. Values: see :mod:`airflow_provider_lakets.local.feed.values`.
 
 Run as a program: ``python -m airflow_provider_lakets.local.feed.feed CONNINFO DELTA_DIR``.
@@ -100,8 +102,8 @@ class Feed:
         """
         Bring to Delta all that was committed before the call, and say what that was.
 
-        While the feed is paused nothing happens. After an error everything that was read and not written
-        is forgotten: the next call reads it again.
+        While the feed is paused nothing happens. After an error everything that was read and not
+        written is forgotten: the next call reads it again.
         """
         try:
             follower = self._follower

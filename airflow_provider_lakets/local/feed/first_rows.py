@@ -31,12 +31,12 @@ def read_first_rows(conninfo: str, feed: Catalog, shadow: Shadow, *, starts_at: 
     """
     Store the present rows of a table as inserts, and from when on its changes count.
 
-    The rows are those that one database snapshot sees. Written down with them is whom that snapshot saw:
-    what these transactions did is among the rows already, what all others did comes by the stream. Any
-    transaction is on exactly one side, wherever the log stood.
+    The rows are those that one database snapshot sees. Written down with them is whom that snapshot
+    saw: what these transactions did is among the rows already, what all others did comes by the
+    stream. Any transaction is on exactly one side, wherever the log stood.
 
-    :param starts_at: A position that all later changes lie behind, and all earlier ones of any table of this
-        name before: they sort after and before these rows.
+    :param starts_at: A position that all later changes lie behind, and all earlier ones of any
+        table of this name before: they sort after and before these rows.
     :return: How many rows there were, or None when it is too early: try again.
     """
     reading = feed.insert_lsn()

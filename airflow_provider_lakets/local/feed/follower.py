@@ -48,7 +48,8 @@ def _is_to_start_again(shadow: Shadow, table: Watched) -> bool:
     if shadow.skipped_for is not None:
         is_full_again = shadow.skipped_for == _NOT_FULL and table.is_full
         return is_full_again or shadow.definition != table.definition
-    # It left the publication and came back to what it should be between two rounds: changes were missed.
+    # It left the publication and came back to what it should be between two rounds: changes were
+    # missed.
     return shadow.first_rows is not None and table.is_full and not table.is_published
 
 
@@ -91,7 +92,8 @@ class Follower:
         """
         Take the slot, which no two can have, and take up every table where it stands.
 
-        :param retry_skipped: Try again with tables that could not be stored: somebody may have seen to it.
+        :param retry_skipped: Try again with tables that could not be stored: somebody may have seen
+            to it.
         """
         self._owner, self._slot = self.catalog.identity()
         self.catalog.ensure_slot(self._slot)
@@ -115,7 +117,8 @@ class Follower:
             shadow.discard()
         if self._stream is not None:
             self._stream.close()
-            # A database cannot be dropped while somebody has its slot: the server takes a moment to notice.
+            # A database cannot be dropped while somebody has its slot: the server takes a moment to
+            # notice.
             with contextlib.suppress(psycopg.Error):
                 deadline = time.monotonic() + _RELEASE_SECONDS
                 while self.catalog.slot_is_active(self._slot) and time.monotonic() < deadline:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 # Postgres counts microseconds from 2000-01-01; everybody else from 1970-01-01.
 EPOCH_OFFSET_US = 946_684_800_000_000
 
-# What a column of a row holds: its text, NULL, or "as in the old row" (a large value that did not change).
+# What a column of a row holds: its text, NULL, or "as in the old row" (a large value that did not
+# change).
 UNCHANGED = b"\x00unchanged"
 Row: TypeAlias = "list[bytes | None]"
 
@@ -66,7 +67,8 @@ class Change(NamedTuple):
     """
     One row inserted, updated or deleted.
 
-    ``old`` is None where the server did not log the whole old row: the replica identity is not FULL.
+    ``old`` is None where the server did not log the whole old row: the replica identity is not
+    FULL.
     """
 
     relation_oid: int

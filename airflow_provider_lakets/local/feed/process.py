@@ -33,7 +33,8 @@ class FeedProcess:
     """
     Starts and ends the feed of one folder.
 
-    A feed holds ``feed.lock`` while it runs, so there is one at most; ``feed.log`` is what it has to say.
+    A feed holds ``feed.lock`` while it runs, so there is one at most; ``feed.log`` is what it has
+    to say.
 
     :param folder: Where these files are.
     """

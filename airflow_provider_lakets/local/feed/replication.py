@@ -18,8 +18,8 @@ from airflow_provider_lakets.local.feed.pgoutput import EPOCH_OFFSET_US
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Values arrive as text: pin every setting that shapes it. The feed may be busy writing for longer than
-# wal_sender_timeout, and a dead feed is noticed by its closed socket.
+# Values arrive as text: pin every setting that shapes it. The feed may be busy writing for longer
+# than wal_sender_timeout, and a dead feed is noticed by its closed socket.
 TEXT_SETTINGS = {
     "client_encoding": "UTF8",
     "datestyle": "ISO",

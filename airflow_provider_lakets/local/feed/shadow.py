@@ -39,8 +39,8 @@ class Shadow:
         # Set once the first rows are read:
         self.first_rows: Visibility | None = None
         self.starts_at = 0
-        # A position that nobody who has yet to commit had reached when last seen: it may be reported once
-        # the stream has been read beyond it.
+        # A position that nobody who has yet to commit had reached when last seen: it may be
+        # reported once the stream has been read beyond it.
         self.claim: int | None = None
         self.has_passed_claim = False
         self.reported: tuple[str, int | None] | None = None
@@ -116,8 +116,9 @@ class Shadow:
         """
         Return the commit position of the last change in Delta.
 
-        The first rows have none. Until a change follows them it is a position that divides those whose
-        changes are in Delta from those who have not begun to write; None when that is not known.
+        The first rows have none. Until a change follows them it is a position that divides those
+        whose changes are in Delta from those who have not begun to write; None when that is not
+        known.
         """
         if self.first_rows is None or self.status != STREAMING:
             return None

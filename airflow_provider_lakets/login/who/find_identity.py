@@ -58,7 +58,8 @@ def find_host(databricks_conn_id: str | None) -> str | None:
         return None
 
 
-# Airflow is imported only to look a connection up: programs without any use the environment's identity.
+# Airflow is imported only to look a connection up: programs without any use the environment's
+# identity.
 
 
 def _host_of(conn_id: str) -> str | None:

@@ -53,7 +53,8 @@ class Identity:
         self.role = role
         self.secrets: list[str] = []  # what proves it, and must not be repeated
         self.session = requests.Session()
-        # Plain HTTP is for this machine only, see workspace_url: no proxy of the environment's then.
+        # Plain HTTP is for this machine only, see workspace_url: no proxy of the environment's
+        # then.
         self.session.trust_env = self.host.startswith("https:")
         self.session.proxies.update(_proxies(proxies, conn_label))
         self.session.headers["User-Agent"] = f"airflow-provider-lakets/{__version__}"

@@ -21,7 +21,8 @@ def stored(conn_id: str) -> Connection:
     """
     Return a connection that Airflow keeps.
 
-    :raises LakebaseSettingError: if Airflow cannot read it. Its own errors repeat what they choked on.
+    :raises LakebaseSettingError: if Airflow cannot read it. Its own errors repeat what they choked
+        on.
     """
     kind = ""
     try:

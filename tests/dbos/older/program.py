@@ -1,7 +1,8 @@
 """
 A program that any DBOS from 2.8 on runs, in an environment without Airflow: see ``test_older_dbos.py``.
 
-It kills itself in the middle if its argument says so, and prints what became of its workflow otherwise.
+It kills itself in the middle if its argument says so, and prints what became of its workflow
+otherwise.
 """
 
 from __future__ import annotations

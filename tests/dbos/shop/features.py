@@ -21,7 +21,8 @@ from tests.dbos.shop.work import is_set, job, note, work
 if TYPE_CHECKING:
     from datetime import datetime
 
-# An engine of its own: with that of DBOS, each transaction holds a session while DBOS waits for another one.
+# An engine of its own: with that of DBOS, each transaction holds a session while DBOS waits for
+# another one.
 ledger = SQLAlchemyDatasource.create("postgresql+psycopg://", engine=new_engine(), schema="ledger")
 
 

@@ -57,8 +57,9 @@ def test_position_that_is_just_the_stamp_of_a_late_commit_says_nothing_about_it(
     sessions: Callable[[str], Session],
     gates_at_rows: Callable[..., Gate],
 ) -> None:
-    # The race: T has mirrored its row and not yet logged it, when another commit ends. T's stamp is the end
-    # of that commit, where the feed stands. T saw that commit, is the newest, and nobody else is writing.
+    # The race: T has mirrored its row and not yet logged it, when another commit ends. T's stamp is
+    # the end of that commit, where the feed stands. T saw that commit, is the newest, and nobody
+    # else is writing.
     stage.table()
     feed = stage.sync(position="end")
     writer, second = sessions("writer"), sessions("second writer")
@@ -183,7 +184,8 @@ def test_fence_changes_nothing_in_the_shadow(
 def test_chunk_that_nobody_touched_is_flagged_while_others_are_written(
     stage: Stage, feed: HandFeed, writer: Session
 ) -> None:
-    # The open writer has its rows elsewhere: this chunk's last change was flushed and proved before.
+    # The open writer has its rows elsewhere: this chunk's last change was flushed and proved
+    # before.
     assert stage.tier(COLD)
     writer.begin()
     write(writer, OTHER)
@@ -205,7 +207,8 @@ def test_chunk_whose_changes_are_proved_needs_no_fence_for_the_changes_of_anothe
 def test_open_writer_does_not_keep_what_was_flushed_before_from_being_flagged(
     stage: Stage, feed: HandFeed, writer: Session, second: Session
 ) -> None:
-    # The open writer can neither be waited for nor fenced; the feed moves by itself when others commit.
+    # The open writer can neither be waited for nor fenced; the feed moves by itself when others
+    # commit.
     write_and_commit(second, COLD)
     writer.begin()
     write(writer, OTHER)
@@ -252,7 +255,8 @@ def test_write_in_a_subtransaction_is_waited_for(stage: Stage, feed: HandFeed, w
 def test_writer_with_an_old_snapshot_is_waited_for(
     stage: Stage, feed: HandFeed, writer: Session, second: Session, isolation: str
 ) -> None:
-    # The race: the writer's snapshot is older than the commit of one who wrote, and was flushed, before it.
+    # The race: the writer's snapshot is older than the commit of one who wrote, and was flushed,
+    # before it.
     writer.begin(isolation)
     writer.run("SELECT count(*) FROM metrics")
     write_and_commit(second, OTHER, 200)
@@ -301,8 +305,8 @@ def test_commit_that_the_feed_flushed_before_anybody_can_see_it_proves_nothing_a
     second: Session,
     unconfirmed: Callable[[Session], None],
 ) -> None:
-    # The race: T2's commit is in the WAL and flushed, but not visible yet; T1 stamped before it, commits
-    # after it, and is visible. Seen alone, T1 looks like the one that was flushed.
+    # The race: T2's commit is in the WAL and flushed, but not visible yet; T1 stamped before it,
+    # commits after it, and is visible. Seen alone, T1 looks like the one that was flushed.
     second.begin()
     write(second, OTHER, 200)
     writer.begin()
@@ -326,8 +330,8 @@ def test_commit_that_becomes_visible_while_the_prover_looks_for_writers_is_count
     gates: Callable[..., Gate],
     unconfirmed: Callable[[Session], None],
 ) -> None:
-    # The same race, stepped on: T2 becomes visible, and lets go of its lock, just before the prover looks for
-    # locks. So the prover's snapshot must be taken after that.
+    # The same race, stepped on: T2 becomes visible, and lets go of its lock, just before the prover
+    # looks for locks. So the prover's snapshot must be taken after that.
     second.begin()
     write(second, OTHER, 200)
     writer.begin()
@@ -355,8 +359,8 @@ def test_writers_that_begin_after_the_prover_looked_for_any_are_not_taken_for_fl
     gates: Callable[..., Gate],
     unconfirmed: Callable[[Session], None],
 ) -> None:
-    # The same race between the look for locks and the prover's snapshot: so the feed's position must be read
-    # before both, or it would be T2's again, whom the snapshot does not see.
+    # The same race between the look for locks and the prover's snapshot: so the feed's position
+    # must be read before both, or it would be T2's again, whom the snapshot does not see.
     prover = sessions("prover")
     gate = gates(prover, "_is_being_written", "after")
     prover.start("SELECT lakets.tier_chunk(%s)", stage.chunk(COLD))
@@ -384,7 +388,8 @@ def test_prover_with_an_old_snapshot_does_not_take_the_invisible_for_the_absent(
     sessions: Callable[[str], Session],
     unconfirmed: Callable[[Session], None],
 ) -> None:
-    # The same race, with a job whose snapshot predates the visibility of T2 and who looks for locks after it.
+    # The same race, with a job whose snapshot predates the visibility of T2 and who looks for locks
+    # after it.
     second.begin()
     write(second, OTHER, 200)
     writer.begin()
@@ -416,8 +421,9 @@ def test_job_that_would_store_a_proof_refuses_an_old_snapshot(
 def test_job_does_not_count_its_own_transaction_among_the_ended(
     stage: Stage, feed: HandFeed, writer: Session, second: Session
 ) -> None:
-    # The race: pg_current_snapshot() takes its own transaction for ended once a later one is. A position
-    # noted in a transaction that also writes is passed by T2's flush before that transaction commits.
+    # The race: pg_current_snapshot() takes its own transaction for ended once a later one is. A
+    # position noted in a transaction that also writes is passed by T2's flush before that
+    # transaction commits.
     writer.begin()
     write(writer, COLD)
     stage.run("CREATE TABLE elsewhere ()")

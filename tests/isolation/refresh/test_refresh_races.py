@@ -258,7 +258,8 @@ def test_lower_rollup_refreshes_while_the_one_above_is_at_it(rollups: Stage, ref
 
 
 def test_two_cascades_at_once_lose_nothing(rollups: Stage, writer: Session, refresher: Session) -> None:
-    # The race: the second cascade finds hourly taken, goes on to daily, and the first passes it there.
+    # The race: the second cascade finds hourly taken, goes on to daily, and the first passes it
+    # there.
     refresher.begin()
     refresher.run(REFRESH, "hourly")
     change_all(writer)

@@ -49,8 +49,8 @@ AT_EACH_STEP_OF_CREATION = pytest.mark.parametrize(
 def test_change_committed_while_a_rollup_is_created_is_not_lost(
     rollups: Stage, writer: Session, refresher: Session, gates: Callable[..., Gate], function: str, when: str
 ) -> None:
-    # The races: T1 was open before the RollUp's snapshot, T2 begins after it, and the refresh of another
-    # RollUp would prune what the new one, not registered yet, has still to see.
+    # The races: T1 was open before the RollUp's snapshot, T2 begins after it, and the refresh of
+    # another RollUp would prune what the new one, not registered yet, has still to see.
     writer.begin()
     writer.run("UPDATE metrics SET at = at - interval '2 days' WHERE id = 3")
     gate = gates(refresher, function, when)
@@ -90,7 +90,8 @@ def test_pruning_that_began_before_a_rollup_is_created_is_waited_for(
 def test_change_that_climbs_while_a_rollup_on_a_rollup_is_created_is_not_lost(
     rollups: Stage, writer: Session, refresher: Session, gates: Callable[..., Gate], function: str, when: str
 ) -> None:
-    # The race: a refresh of hourly marks what it did for the RollUps above it, and this one is not there yet.
+    # The race: a refresh of hourly marks what it did for the RollUps above it, and this one is not
+    # there yet.
     gate = gates(refresher, function, when)
     refresher.start(CREATE_ON_HOURLY, "weekly")
     refresher.wait_blocked_by(gate)

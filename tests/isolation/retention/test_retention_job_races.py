@@ -129,7 +129,8 @@ def test_retention_waits_for_new_chunks_and_judges_them_too(
 def test_table_synced_while_retention_waits_is_gated(
     stage: Stage, sessions: Callable[[str], Session]
 ) -> None:
-    # The race: retention read that the table is not synced, and waited; by now its rows are on their way.
+    # The race: retention read that the table is not synced, and waited; by now its rows are on
+    # their way.
     stage.table()
     stage.run("SELECT lakets.add_retention_policy('metrics', '2 days')")
     administrator, retention = sessions("administrator"), sessions("retention")

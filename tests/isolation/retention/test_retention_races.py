@@ -115,8 +115,9 @@ def test_fence_of_retention_does_not_deadlock_with_a_writer(
     sessions: Callable[[str], Session],
     gates_at_rows: Callable[..., Gate],
 ) -> None:
-    # The race: a writer has the table and is about to lock the shadow; retention would have the shadow for a
-    # fence (writers overlapped in chunk 4) and wait for the table, to drop the chunks that are proved.
+    # The race: a writer has the table and is about to lock the shadow; retention would have the
+    # shadow for a fence (writers overlapped in chunk 4) and wait for the table, to drop the chunks
+    # that are proved.
     second = sessions("second writer")
     second.begin()
     write(second, 4, 200)
@@ -197,8 +198,8 @@ def test_reader_that_leaves_in_time_lets_retention_go_on(
 def test_retention_waits_for_who_looks_at_the_metrics_with_nothing_in_its_hands(
     stage: Stage, feed: HandFeed, retention: Session, sessions: Callable[[str], Session]
 ) -> None:
-    # The race: metrics count the rows of the default partition, then look at the chunks; a drop locks a
-    # chunk, then the default partition.
+    # The race: metrics count the rows of the default partition, then look at the chunks; a drop
+    # locks a chunk, then the default partition.
     monitor = sessions("monitor")
     monitor.begin()
     monitor.run("SELECT count(*) FROM lakets.lakets_metrics()")
@@ -228,8 +229,9 @@ def test_metrics_of_other_tables_are_told_while_one_is_locked(
     assert told == [("public.events", 0), ("public.metrics", None)]
 
 
-# reader of a chunk by its own name/retention: such a reader may ask for the parent next, in the order
-# opposite to that of a drop; and a wait for it would be spent with the parent in hand, chunk after chunk.
+# reader of a chunk by its own name/retention: such a reader may ask for the parent next, in the
+# order opposite to that of a drop; and a wait for it would be spent with the parent in hand, chunk
+# after chunk.
 
 
 def test_a_chunk_read_by_its_own_name_stays_and_nobody_waits(

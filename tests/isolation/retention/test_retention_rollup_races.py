@@ -67,8 +67,8 @@ def test_chunk_is_not_dropped_under_a_refresh(
     function: str,
     when: str,
 ) -> None:
-    # The race: the refresh has seen which chunks are dropped, and reads a source that has lost one more: it
-    # would write empty buckets.
+    # The race: the refresh has seen which chunks are dropped, and reads a source that has lost one
+    # more: it would write empty buckets.
     stage.run("UPDATE metrics SET value = 77 WHERE id = 1")
     feed.flush()
     assert stage.tier(1)
@@ -196,7 +196,8 @@ def test_retention_waits_for_a_new_rollup_to_be_loaded(
 def test_rollup_created_while_retention_waits_has_its_say(
     stage: Stage, unsynced: None, sessions: Callable[[str], Session]
 ) -> None:
-    # The race: there was no RollUp when retention looked first, and the row came after the RollUp was loaded.
+    # The race: there was no RollUp when retention looked first, and the row came after the RollUp
+    # was loaded.
     creator, retention, writer = sessions("creator"), sessions("retention"), sessions("writer")
     creator.begin()
     creator.run("SELECT lakets.create_rollup('hourly', %s)", HOURLY)

@@ -160,7 +160,8 @@ def kill_rounds(cdf: Cdf, tmp_path: Path, rounds: int) -> None:
                     time.sleep(0.01)
                 time.sleep(chance.uniform(0, 0.6))
                 if number % 10 == 9:
-                    # Killed this often it may never catch up: then the log would grow without bound.
+                    # Killed this often it may never catch up: then the log would grow without
+                    # bound.
                     control.wait_flushed(cdf.conninfo, timeout=60)
             if len(recent) > 5:
                 assert not cdf.is_in_delta(recent[0]) or cdf.is_replayed(recent[0])

@@ -78,7 +78,8 @@ def test_a_change_made_while_the_first_rows_are_read_follows_them(
 def test_a_writer_from_before_the_table_was_published_is_waited_for(
     cdf: Cdf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The race: it wrote one row that the stream does not carry, and commits after the first rows are read.
+    # The race: it wrote one row that the stream does not carry, and commits after the first rows
+    # are read.
     monkeypatch.setattr(follower, "_WRITER_PATIENCE_SECONDS", 0.05)
     cdf.feed.run_once()
     cdf.shadow("t")
@@ -162,7 +163,8 @@ def test_a_transaction_open_since_before_the_table_was_published_may_write_after
 def test_a_transaction_streamed_in_vain_must_be_among_the_first_rows(
     cdf: Cdf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The race: a transaction is in the log before other snapshots see it. Here such a snapshot is feigned.
+    # The race: a transaction is in the log before other snapshots see it. Here such a snapshot is
+    # feigned.
     monkeypatch.setattr(follower, "_WRITER_PATIENCE_SECONDS", 0.05)
     cdf.shadow("t")
     early = cdf.session()

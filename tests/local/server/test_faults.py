@@ -115,7 +115,8 @@ def lakets(hook: LakeTSHook, server: LocalServer, admin: psycopg.Connection[Any]
         conn.execute("SELECT lakets.enable_sync('metrics')")
         conn.execute("SELECT lakets.add_tiering_policy('metrics', '30 days')")
     yield hook
-    # A statement that lost its client may still hold its locks for a moment, and the feed may be reading.
+    # A statement that lost its client may still hold its locks for a moment, and the feed may be
+    # reading.
     dropping = Retrying(
         retry=retry_if_exception_type(psycopg.errors.LockNotAvailable),
         stop=stop_after_attempt(10),
@@ -149,7 +150,8 @@ def test_a_statement_cut_in_the_middle_is_made_again(
         server.fault(FaultName.CUT)
     call.join()
 
-    # The server may have ended the first try after its client was gone: what counts is what is there.
+    # The server may have ended the first try after its client was gone: what counts is what is
+    # there.
     future = lakets.get_first("SELECT count(*) FROM lakets._chunk_metadata WHERE range_start > now()")
     assert len(made) == 1
     assert future == (9,)

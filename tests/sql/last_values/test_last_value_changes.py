@@ -248,7 +248,8 @@ def test_a_cache_of_0_1_3_is_filled_with_the_times_of_its_rows(conn: psycopg.Con
     db = Sandbox(conn)
     db.chronotable("ts timestamptz, device text, value float8")
     write(db, (0, "a", 1), (5, "a", 2), (5, "c", 7))
-    # As 0.1.3 leaves it: the time of the write, the value of a row that came late, and of one that is gone.
+    # As 0.1.3 leaves it: the time of the write, the value of a row that came late, and of one that
+    # is gone.
     db.run(
         "CREATE TABLE _lvc_metrics (device text NOT NULL, value float8,"
         " last_updated timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (device));"

@@ -54,8 +54,8 @@ def _surprises(run: DagRun, *, is_first: bool) -> Iterator[str]:
     """
     Compare one run with what was prepared.
 
-    At the first run the feed is held back: chunks with late corrections must be deferred, all others not.
-    At the second nothing may be left to defer.
+    At the first run the feed is held back: chunks with late corrections must be deferred, all
+    others not. At the second nothing may be left to defer.
     """
     if run.dag_id == "lakets_partition_manager" and not any(one["created"] for one in partitions(run)):
         yield "it created no chunk, though some were missing"

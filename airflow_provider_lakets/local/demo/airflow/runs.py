@@ -107,7 +107,8 @@ class AirflowClient:
             failed = [task for task in tasks if task["state"] in _FAILED]
             if failed:
                 raise DemoError(self._told(dag_id, run_id, failed))
-            # Asking costs the same two cores that run the tasks: the run itself is asked for at the end only.
+            # Asking costs the same two cores that run the tasks: the run itself is asked for at the
+            # end only.
             if _are_done(tasks) and self.call("GET", path)["state"] == "success":
                 break
             self._server.check_alive()

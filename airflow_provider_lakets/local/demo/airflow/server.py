@@ -94,7 +94,8 @@ class AirflowServer:
             ("SCHEDULER", "USE_JOB_SCHEDULE"): "False",
             ("SCHEDULER", "SCHEDULER_IDLE_SLEEP_TIME"): "0.2",
             ("WORKERS", "MIN_HEARTBEAT_INTERVAL"): "1",
-            # By default 5 s, within which a busy laptop does not always answer a task's first request.
+            # By default 5 s, within which a busy laptop does not always answer a task's first
+            # request.
             ("WORKERS", "EXECUTION_API_TIMEOUT"): "60",
             ("API", "HOST"): "127.0.0.1",
             ("API", "PORT"): self.url.rpartition(":")[2],
@@ -125,7 +126,8 @@ class AirflowServer:
         self.home.mkdir(parents=True, exist_ok=True)
         self._passwords.touch(mode=0o600)
         self._passwords.write_text(json.dumps({USER: self.password}))
-        # All processes are in its group; when we die, even killed, its input ends and it ends the group.
+        # All processes are in its group; when we die, even killed, its input ends and it ends the
+        # group.
         self._guard = subprocess.Popen(
             ["sh", "-c", "read _; kill -KILL 0"], stdin=subprocess.PIPE, **_in_group(0)
         )
@@ -207,7 +209,8 @@ class AirflowServer:
         if guard is None:
             return
         children = list(self._processes.values())
-        # Tasks have a process group each, so they are found as descendants, before their parents are gone.
+        # Tasks have a process group each, so they are found as descendants, before their parents
+        # are gone.
         family: list[psutil.Process] = []
         for child in children:
             family += _family(child.pid)
