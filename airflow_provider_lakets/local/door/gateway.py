@@ -89,7 +89,7 @@ class Channel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Pass on, or hold until somebody reads."""
         if self._peer is not None:
-            self._peer.transport.write(data)
+            self._peer.send(data)
         elif len(self._held) + len(data) > _HELD_LIMIT:
             self._held.clear()
             self.transport.abort()
@@ -106,13 +106,18 @@ class Channel(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Take no more from the other side than this one can send."""
-        if self._peer is not None:
+        if self._peer is not None and not self._peer.transport.is_closing():
             self._peer.transport.pause_reading()
 
     def resume_writing(self) -> None:
         """Go on taking."""
-        if self._peer is not None:
+        if self._peer is not None and not self._peer.transport.is_closing():
             self._peer.transport.resume_reading()
+
+    def send(self, data: bytes) -> None:
+        """Send, unless the other end has hung up: uvloop's transports raise an error then."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     @property
     def holds_unread(self) -> bool:
@@ -137,7 +142,7 @@ class Channel(asyncio.Protocol):
     def join(self, peer: Channel) -> None:
         """Pass to the peer what is held and all that comes."""
         self._peer = peer
-        peer.transport.write(bytes(self._held))
+        peer.send(bytes(self._held))
         self._held.clear()
         if self.ended.is_set():
             peer.transport.close()
@@ -209,7 +214,7 @@ class Gateway:
             if server is not None:
                 await client.ended.wait()
         except RefusedError as err:
-            client.transport.write(_fatal(err.sqlstate, str(err), err.hint))
+            client.send(_fatal(err.sqlstate, str(err), err.hint))
         except (OSError, struct.error, UnicodeDecodeError, asyncio.TimeoutError) as err:
             log.debug("A login came to nothing: %s", type(err).__name__)
         except Exception:  # of a transport that is gone, or a server that did not start: ends this login only
@@ -231,7 +236,7 @@ class Gateway:
                 host = await self._start_tls(client) or host
                 is_private = True
             elif code == _GSS_REQUEST:
-                client.transport.write(b"N")
+                client.send(b"N")
             elif code == _CANCEL_REQUEST:
                 await self._cancel(body)
                 return None
@@ -249,9 +254,11 @@ class Gateway:
         """Wrap the connection, and return the host name that the client asked for."""
         if client.holds_unread:  # it could have been slipped in by somebody between
             raise RefusedError("08P01", "received unencrypted data after SSL request")
+        if client.transport.is_closing():
+            raise ConnectionError("hung up")
         loop = asyncio.get_running_loop()
         client.transport.pause_reading()
-        client.transport.write(b"S")
+        client.send(b"S")
         transport = await loop.start_tls(client.transport, client, self._tls, server_side=True)
         if transport is None:
             raise ConnectionError("hung up")
@@ -261,13 +268,13 @@ class Gateway:
     async def _admit(self, client: Channel, host: str, parameters: dict[str, str]) -> Channel:
         role = parameters.get("user", "")
         await self._doorkeeper.knock(host)
-        client.transport.write(_CLEARTEXT_PASSWORD)
+        client.send(_CLEARTEXT_PASSWORD)
         kind, length = struct.unpack("!ci", await client.read(5))
         if kind != b"p" or not 4 < length <= _PASSWORD_LIMIT:
             raise RefusedError("08P01", "expected a password")
         password = (await client.read(length - 4)).rstrip(b"\0").decode()
         backend = await self._open(await self._doorkeeper.admit(host, role, password))
-        backend.transport.write(_startup(parameters))
+        backend.send(_startup(parameters))
         backend.join(client)
         client.join(backend)
         return backend
@@ -287,7 +294,7 @@ class Gateway:
         for socket in self._doorkeeper.servers():
             with contextlib.suppress(RefusedError):
                 backend = await self._open(socket)
-                backend.transport.write(struct.pack("!ii", 8 + len(body), _CANCEL_REQUEST) + body)
+                backend.send(struct.pack("!ii", 8 + len(body), _CANCEL_REQUEST) + body)
                 await backend.ended.wait()
 
 

@@ -10,6 +10,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from airflow_provider_lakets.local.door.gateway import Gateway, RefusedError
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Coroutine, Iterator, Sequence
     from pathlib import Path
 
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
@@ -47,20 +48,39 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ssl.SSLContext]:
     gc.unfreeze()
 
 
-async def send(tls: ssl.SSLContext, attempts: Sequence[Sequence[bytes]], *, read: bool) -> list[Any]:
+def run(loop: Callable[[], asyncio.AbstractEventLoop], attempts: Coroutine[Any, Any, list[Any]]) -> list[Any]:
+    """Run on a loop of a kind: those of uvloop, on which the door is served, forgive less."""
+    made = loop()
+    try:
+        return made.run_until_complete(attempts)
+    finally:
+        made.close()
+
+
+def hang_up_at_once(port: int, pieces: Sequence[bytes]) -> None:
+    """Send all and be gone before the door has seen any of it."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as raw:
+        for piece in pieces:
+            raw.sendall(piece)
+
+
+async def send(tls: ssl.SSLContext, attempts: Sequence[Sequence[bytes]], end: str) -> list[Any]:
     """Make connections, one after the other; return what the loop had to report, and the last answer."""
     troubles: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
     gateway = Gateway(Nobody(), tls)
     port = await gateway.listen(["127.0.0.1"], 0)
     for pieces in attempts:
+        if end == "at once":
+            hang_up_at_once(port, pieces)
+            continue
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()
                 await asyncio.sleep(0)
-            if read:
+            if end == "read":
                 writer.write_eof()
                 await asyncio.wait_for(reader.read(), 5)
         except OSError:  # the door has closed the connection: reset, broken pipe, or not connected any more
@@ -75,6 +95,11 @@ async def send(tls: ssl.SSLContext, attempts: Sequence[Sequence[bytes]], *, read
     gc.collect()  # a task whose error nobody has seen says so when it is collected
     await asyncio.sleep(0)
     return [*troubles, answer]
+
+
+LOOPS = pytest.mark.parametrize(
+    "loop", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"]
+)
 
 
 def startup(**parameters: str) -> bytes:
@@ -92,20 +117,29 @@ PIECES = (
 )
 
 
-@given(attempts=st.lists(st.lists(PIECES, max_size=4), min_size=1, max_size=5), read=st.booleans())
-@example(attempts=[[SSL_REQUEST]], read=False)
-@example(attempts=[[SSL_REQUEST, b"\x16\x03\x01"]], read=False)
-@example(attempts=[[]], read=False)
+ENDS = st.sampled_from(["abort", "read", "at once"])
+
+
+@LOOPS
+@given(attempts=st.lists(st.lists(PIECES, max_size=4), min_size=1, max_size=5), end=ENDS)
+@example(attempts=[[SSL_REQUEST]], end="abort")
+@example(attempts=[[SSL_REQUEST, b"\x16\x03\x01"]], end="abort")
+@example(attempts=[[]], end="abort")
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_packet_brings_the_door_down(tls: ssl.SSLContext, attempts: list[list[bytes]], read: bool) -> None:
-    assert asyncio.run(send(tls, attempts, read=read)) == [b"S"]
+def test_no_packet_brings_the_door_down(
+    tls: ssl.SSLContext, loop: Callable[[], Any], attempts: list[list[bytes]], end: str
+) -> None:
+    assert run(loop, send(tls, attempts, end)) == [b"S"]
 
 
 @pytest.mark.slow
-@given(attempts=st.lists(st.lists(PIECES, max_size=6), min_size=1, max_size=5), read=st.booleans())
+@LOOPS
+@given(attempts=st.lists(st.lists(PIECES, max_size=6), min_size=1, max_size=5), end=ENDS)
 @settings(max_examples=MANY, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_ten_thousand_do_not_either(tls: ssl.SSLContext, attempts: list[list[bytes]], read: bool) -> None:
-    assert asyncio.run(send(tls, attempts, read=read)) == [b"S"]
+def test_ten_thousand_do_not_either(
+    tls: ssl.SSLContext, loop: Callable[[], Any], attempts: list[list[bytes]], end: str
+) -> None:
+    assert run(loop, send(tls, attempts, end)) == [b"S"]
 
 
 class Slow(Nobody):
