@@ -1,19 +1,20 @@
 -- The two schemas, and the record of which migrations a database has seen.
 --
--- Who needs what (docs/permissions.md). Whoever writes a ChronoTable: just the table; its triggers run as its owner.
--- PUBLIC: nothing. Whoever owns tables, and thereby the jobs' role, which is a member of the owning role:
+-- Rights (docs/permissions.md). A role that writes to a ChronoTable needs rights on the table only,
+-- because its triggers run as the table's owner. PUBLIC needs none. The owning role needs these, and
+-- the jobs' role has them as its member:
 --     GRANT CREATE ON SCHEMA <the tables' schemas> TO <owning role>;
 --     GRANT USAGE, CREATE ON SCHEMA lakets, lakets_cdf TO <owning role>;
 --     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO <owning role>;
 --     GRANT SELECT, INSERT ON lakets_cdf._trim_log TO <owning role>;  -- where shadows are trimmed
--- Whoever installs: CREATE on the database, and over an existing install membership in the owning roles.
+-- The installing role needs CREATE on the database and, over an existing install, membership in the
+-- owning roles.
 
--- Locks on tables that are in use: step back rather than let readers and writers queue behind the
--- install.
+-- When a table is in use, fail rather than let readers and writers queue behind the install.
 SET LOCAL lock_timeout = '2s';
 
--- What is there already: nothing, LakeTS 0.1.x, or an earlier version of this engine; else the
--- install is refused.
+-- Refuse the install unless the database has no LakeTS, LakeTS 0.1.x, or an earlier version of this
+-- engine.
 DO $$
 DECLARE
     v_ours      text := pg_catalog.current_setting('lakets.version');

@@ -5,11 +5,11 @@
 -- timestamp without zone is read as UTC. A bucket holds its start and not its end. The origin has
 -- the type of the time. NULL in, NULL out; infinity in, infinity out.
 --
--- Months and years follow the calendar: bucket k starts at p_origin + k * p_interval. From the
--- default origin that is the first of a month at midnight. An origin on the 15th gives buckets from
--- the 15th to the 15th; one on the 31st gives buckets that start on the last day of months that are
--- shorter. Weeks counted from the default origin start on Saturdays, as 2000-01-01 was one: for
--- Mondays pass the origin 2000-01-03.
+-- Months and years follow the calendar: bucket k starts at p_origin + k * p_interval. With the
+-- default origin, a bucket starts at midnight on the first of a month. An origin on the 15th gives
+-- buckets from the 15th to the 15th; an origin on the 31st gives buckets that start on the last day
+-- of shorter months. Weeks counted from the default origin start on Saturdays, because 2000-01-01
+-- was a Saturday. Pass the origin 2000-01-03 for weeks that start on Mondays.
 --
 -- Refused with 22023: an interval that is zero, negative, infinite, or mixes months with days or
 -- hours; a bucket of dates that is not whole days; an infinite origin.
@@ -69,8 +69,8 @@ AS $$
         AND pg_catalog.date_trunc('month', p_interval) OPERATOR(pg_catalog.=) '0'
 $$;
 
--- Return whether no time_bucket has this width. NULL counts as sound: it gives NULL. Inlined: no
--- SET.
+-- Return whether time_bucket refuses this width. It accepts NULL, and returns NULL for it.
+-- Inlined: no SET.
 CREATE OR REPLACE FUNCTION lakets._is_bad_bucket(
     p_interval interval
 ) RETURNS boolean
@@ -135,7 +135,8 @@ CREATE OR REPLACE FUNCTION lakets._month_bucket(
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT CASE
-        -- The common widths, counted from where such a bucket starts anyway: a third of the cost.
+        -- Common widths with an origin at the start of such a bucket take date_trunc, at a third of
+        -- the cost.
         WHEN p_origin OPERATOR(pg_catalog.=) pg_catalog.date_trunc(lakets._month_unit(p_interval), p_origin)
             THEN pg_catalog.date_trunc(lakets._month_unit(p_interval), p_timestamp)
         WHEN NOT pg_catalog.isfinite(p_timestamp) THEN p_timestamp

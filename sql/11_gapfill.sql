@@ -44,7 +44,8 @@ BEGIN
         RETURN QUERY
             SELECT gap.bucket FROM generate_series(v_first, p_finish, p_interval) AS gap (bucket);
     ELSE
-        -- Each from the origin, not from the one before: a step over February would lose the 31st.
+        -- Count each from the origin, not from the previous one: a step over February would lose
+        -- the 31st.
         RETURN QUERY
             SELECT p_origin + make_interval(months => v_months * gap.step)
               FROM generate_series(
@@ -57,7 +58,7 @@ $$;
 COMMENT ON FUNCTION lakets.time_bucket_gapfill(interval, timestamp, timestamp, timestamp) IS
     'Starts of all buckets from that of p_start to that of p_finish, to LEFT JOIN data to';
 
--- The same in timestamptz; as in time_bucket, the session time zone plays no part.
+-- The same for timestamptz. As in time_bucket, the session time zone has no effect.
 CREATE OR REPLACE FUNCTION lakets.time_bucket_gapfill(
     p_interval interval,
     p_start    timestamptz,
@@ -78,7 +79,7 @@ $$;
 COMMENT ON FUNCTION lakets.time_bucket_gapfill(interval, timestamptz, timestamptz, timestamptz) IS
     'Starts of all buckets from that of p_start to that of p_finish, to LEFT JOIN data to';
 
--- The same in dates; the buckets must be whole days or months.
+-- The same for dates. The buckets must be whole days or months.
 CREATE OR REPLACE FUNCTION lakets.time_bucket_gapfill(
     p_interval interval,
     p_start    date,
@@ -155,7 +156,8 @@ AS $$
         WHEN p_value IS NOT NULL THEN p_value
         WHEN p_prev_value IS NULL OR p_next_value IS NULL THEN NULL
         WHEN p_next_time OPERATOR(pg_catalog.=) p_prev_time THEN p_prev_value
-        -- Every operator in brackets: written as OPERATOR(), * binds no closer than +.
+        -- Each operation is in brackets, because operators written as OPERATOR() all have one
+        -- precedence.
         ELSE p_prev_value OPERATOR(pg_catalog.+) (
             (p_next_value OPERATOR(pg_catalog.-) p_prev_value)
             OPERATOR(pg_catalog.*) (

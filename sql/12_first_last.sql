@@ -2,7 +2,7 @@
 --
 -- A NULL value counts: it is returned if it stands at that time. A NULL time does not count. No
 -- rows, or none with a time, give NULL. Of equal times the row met first wins, as in 0.1.3.
--- Postgres says in which order rows are met only where the query does: last(value, time ORDER BY
+-- Postgres reads rows in a defined order only when the query states one: last(value, time ORDER BY
 -- id).
 --
 -- The value may be of any type, whole rows included. Integers and real give double precision, as in
@@ -10,17 +10,17 @@
 -- as they are. The value is kept as text until the end, since no aggregate state can hold a time
 -- and a value of any type side by side without a superuser. Text is exact, but for the padding of
 -- char(n), and for floating point where extra_float_digits is set below 1, its default. Times are
--- timestamptz, timestamp or date: a literal without a type is taken as timestamptz. A row costs
--- about ten times what it costs max(time).
+-- timestamptz, timestamp or date: a literal without a type is taken as timestamptz. One row costs
+-- about ten times as much as in max(time).
 --
--- Polymorphism does not reach over three types (state, value, time), so what follows is made once
--- for each type of time: {time} in the text below. The functions have no SET clause, which would
--- cost more per row than they do, and which would read names in a value (regclass) under another
--- search_path than it wrote them; they qualify every name instead.
+-- Polymorphic functions cannot combine three types (state, value, time), so everything below is
+-- created once for each type of time. {time} in the text stands for it. The functions have no SET
+-- clause, which would cost more per row than they do, and which would read names in a value
+-- (regclass) under another search_path than it wrote them; they qualify every name instead.
 
--- Does a value's text, as this session writes it, give the same value when it is read? DateStyle
+-- Return whether this session writes a value as text that reads back as the same value. DateStyle
 -- SQL, Postgres and German write the time zone by an abbreviation that may be read as another zone,
--- and below 1 extra_float_digits leaves digits out. Asked once a group. Inlined: no SET.
+-- and extra_float_digits below 1 leaves digits out. Called once per group. Inlined: no SET.
 CREATE OR REPLACE FUNCTION lakets._writes_exactly() RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
@@ -28,7 +28,8 @@ AS $$
         AND CAST(pg_catalog.current_setting('extra_float_digits') AS integer) OPERATOR(pg_catalog.>) 0
 $$;
 
--- Such a text where the session does not write it. The caller's search_path stays, as above.
+-- The value as text that reads back as the same value, whatever the settings of the session. The
+-- caller's search_path stays, as above.
 CREATE OR REPLACE FUNCTION lakets._exact_value(
     p_value anyelement
 ) RETURNS text
@@ -112,8 +113,8 @@ AS $$
     SELECT lakets._last_step(p_state, p_other.value, p_other.at)
 $$;
 
--- The value of a state in its own type, which the other two arguments are there to name: assigning
--- text to a variable reads it. No SET clause: see above.
+-- The value of a state in its own type, which the other two arguments determine. Assigning the text
+-- to a variable converts it. No SET clause: see above.
 CREATE OR REPLACE FUNCTION lakets._sample_value(
     p_state lakets._sample_{time},
     p_value anyelement,

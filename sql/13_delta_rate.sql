@@ -2,8 +2,8 @@
 --
 -- delta and rate compare two values that the caller gives them, usually by lag():
 --
---   SELECT ts, lakets.rate(n, lag(n) OVER w, ts, lag(ts) OVER w) FROM counter WINDOW w AS (ORDER BY
---   ts);
+--   SELECT ts, lakets.rate(n, lag(n) OVER w, ts, lag(ts) OVER w)
+--     FROM counter WINDOW w AS (ORDER BY ts);
 --
 -- delta_agg and rate_agg do that for all rows of a group.
 --
@@ -28,8 +28,8 @@
 -- kept as text in the state of delta_agg, and transition functions have no SET clause, since it
 -- would cost more per row than they do.
 
--- The difference to the previous value: NULL without one. A value that fell is that of a counter
--- which began anew, so it is the growth itself, unless p_handle_resets is false. Inlined: no SET.
+-- The difference from the previous value; NULL without one. If the value fell, the counter was
+-- restarted, and the growth is the value itself, unless p_handle_resets is false. Inlined: no SET.
 CREATE OR REPLACE FUNCTION lakets.delta(
     p_value         double precision,
     p_prev_value    double precision,
@@ -47,7 +47,7 @@ $$;
 COMMENT ON FUNCTION lakets.delta(double precision, double precision, boolean) IS
     'Growth since the previous value, counter resets included: delta(value, lag(value) OVER (ORDER BY time))';
 
--- delta by the second: NULL when both times are equal or one is missing. Inlined: no SET.
+-- delta per second: NULL when the times are equal or one is missing. Inlined: no SET.
 CREATE OR REPLACE FUNCTION lakets.rate(
     p_value         double precision,
     p_prev_value    double precision,
@@ -133,8 +133,8 @@ AS $$
     END
 $$;
 
--- Last minus first, in the type of the values, which the other two arguments are there to name.
--- No SET clause: see above.
+-- Last minus first, in the type of the values, which the other two arguments determine. No SET
+-- clause: see above.
 CREATE OR REPLACE FUNCTION lakets._delta_value(
     p_state lakets._span_{time},
     p_value anyelement,
@@ -182,8 +182,8 @@ AS $$
     END
 $$;
 
--- Raise the error for a row of rate_agg that is out of order; never returns. The state, of any time
--- type, is there to give the result type.
+-- Raise the error for a row of rate_agg that is out of order; never returns. The state argument, of
+-- any time type, determines the result type.
 CREATE OR REPLACE FUNCTION lakets._refuse_disorder(
     p_state  anyelement,
     p_time   text,
@@ -240,7 +240,7 @@ BEGIN
 END;
 $$;
 
--- Growth by seconds. No SET clause: see above.
+-- Growth per second. No SET clause: see above.
 CREATE OR REPLACE FUNCTION lakets._rate_value(
     p_state lakets._counter_{time}
 ) RETURNS double precision

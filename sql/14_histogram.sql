@@ -20,8 +20,8 @@ AS $$
         WHEN p_value IS NULL THEN NULL
         WHEN p_value OPERATOR(pg_catalog.<) p_min THEN 0
         WHEN p_value OPERATOR(pg_catalog.>=) p_max THEN p_num_buckets OPERATOR(pg_catalog.-) 1
-        -- Rounding may lift a value just below p_max over the last bucket. Every operator in
-        -- brackets: written as OPERATOR(), / binds no closer than -.
+        -- Rounding may put a value just below p_max beyond the last bucket. Each operation is in
+        -- brackets, because operators written as OPERATOR() all have one precedence.
         ELSE least(CAST(pg_catalog.floor(
             (p_value OPERATOR(pg_catalog.-) p_min) OPERATOR(pg_catalog./)
             ((p_max OPERATOR(pg_catalog.-) p_min) OPERATOR(pg_catalog./) p_num_buckets)) AS integer),

@@ -1,9 +1,9 @@
--- Forms of functions that earlier builds of 0.2.0 had, and that gave way to the interface of LakeTS
--- 0.1.3. A call ends in an error that says what to write instead. Only forms are here that no valid
--- call can be taken for, not even one whose arguments have no type yet; docs/compatibility.md lists
--- the others.
+-- Forms of functions that earlier builds of 0.2.0 had and that the interface of LakeTS 0.1.3
+-- replaced. A call raises an error that says what to write instead. A form is listed here only if
+-- no valid call resolves to it, even with untyped literals as arguments; docs/compatibility.md
+-- lists the others.
 
--- Say so.
+-- Raise the error for such a form.
 CREATE OR REPLACE FUNCTION lakets._refuse_older_form(
     p_form text,
     p_hint text

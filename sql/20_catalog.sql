@@ -1,10 +1,10 @@
--- Looking things up by name, and turning instants into literals, the same way everywhere.
+-- Look up objects by name, and write instants as literals, in the same way everywhere.
 --
--- What jobs call over and over is plpgsql, here and in the other modules, even where one SELECT is
--- all there is: up to Postgres 17 an SQL function that cannot be inlined is parsed and planned
--- again by each statement that calls it.
+-- Functions that jobs call often are PL/pgSQL in all modules, even those with a single SELECT: up
+-- to Postgres 17, an SQL function that cannot be inlined is parsed and planned again by each
+-- statement that calls it.
 
--- The relation of that name, or a clear error.
+-- The relation with that name. Raises an error if there is none.
 CREATE OR REPLACE FUNCTION lakets._relation(
     p_schema_name text,
     p_table_name  text
@@ -23,7 +23,7 @@ BEGIN
 END;
 $$;
 
--- The registry row of a RollUp, or a clear error.
+-- The registry row of a RollUp. Raises an error if there is none.
 CREATE OR REPLACE FUNCTION lakets._rollup(
     p_name text
 ) RETURNS lakets._rollup_registry
@@ -42,8 +42,8 @@ BEGIN
 END;
 $$;
 
--- The metadata row of a chunk that still stands, locked until the transaction ends, or a clear
--- error.
+-- The metadata row of a chunk that still exists, locked until the transaction ends. Raises an error
+-- if the chunk does not exist or was dropped.
 CREATE OR REPLACE FUNCTION lakets._lock_chunk(
     p_chunk_name text
 ) RETURNS lakets._chunk_metadata
@@ -66,8 +66,8 @@ BEGIN
 END;
 $$;
 
--- The default partition, which keeps the rows that are outside every chunk; null on a table from
--- 0.1.x until the first _ensure_partitions.
+-- The default partition, which holds the rows outside every chunk. Null for a table of 0.1.x until
+-- the first _ensure_partitions.
 CREATE OR REPLACE FUNCTION lakets._default_partition(
     p_relation regclass
 ) RETURNS regclass
@@ -81,8 +81,8 @@ BEGIN
 END;
 $$;
 
--- The table that holds a RollUp's rows, or a clear error where there is none, or another one has
--- its name.
+-- The table that holds a RollUp's rows. Raises an error if it does not exist or if another table
+-- has its name.
 CREATE OR REPLACE FUNCTION lakets._rollup_relation(
     p_name text
 ) RETURNS regclass
@@ -106,9 +106,8 @@ BEGIN
 END;
 $$;
 
--- Return what became of a RollUp's table, in words; null when it is there under its name. In
--- another database than the one in which it was noted (after a restore) the name is all there is to
--- go by.
+-- Return as text what is wrong with a RollUp's table; null if it exists under its name. After a
+-- restore into another database only the name identifies it.
 CREATE OR REPLACE FUNCTION lakets._rollup_problem(
     p_name text
 ) RETURNS text
@@ -132,7 +131,7 @@ BEGIN
 END;
 $$;
 
--- The shadow of that name, given with or without its schema; null when there is none.
+-- The shadow with that name, with or without its schema; null if there is none.
 CREATE OR REPLACE FUNCTION lakets._shadow_relation(
     p_shadow_name text
 ) RETURNS regclass
@@ -160,7 +159,7 @@ BEGIN
 END;
 $$;
 
--- Refuse a bound of a job's one transaction that lets it do nothing.
+-- Refuse a limit on one transaction that lets a job do nothing.
 CREATE OR REPLACE FUNCTION lakets._check_max_chunks(
     p_max_chunks integer
 ) RETURNS void
@@ -224,7 +223,7 @@ BEGIN
 END;
 $$;
 
--- An instant moved by n intervals on the UTC calendar: the session's time zone has no say in it.
+-- An instant moved by n intervals on the UTC calendar. The session's time zone has no effect.
 CREATE OR REPLACE FUNCTION lakets._shift(
     p_at       timestamptz,
     p_interval interval,
@@ -238,8 +237,8 @@ BEGIN
 END;
 $$;
 
--- Jobs check again after they have a lock; that only works when each statement sees what is
--- committed by then.
+-- Jobs check again after they have a lock. This requires that each statement sees everything
+-- committed before it.
 CREATE OR REPLACE FUNCTION lakets._require_read_committed() RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -253,8 +252,8 @@ BEGIN
 END;
 $$;
 
--- One maintainer at a time for a relation; a second waits as long as lock_timeout allows. Any role
--- can take an advisory lock, so the error names the session that holds this one.
+-- One session at a time maintains a relation; a second one waits at most lock_timeout. Any role can
+-- take an advisory lock, so the error names the session that holds it.
 CREATE OR REPLACE FUNCTION lakets._lock_maintenance(
     p_relation regclass
 ) RETURNS void

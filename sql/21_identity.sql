@@ -1,10 +1,10 @@
--- Which table, and which database. A table is its oid: its name may come to mean another one. An
--- oid, a transaction id and a WAL position mean something in one database only: so the database is
--- kept beside them.
+-- Which table, and in which database. A table is identified by its oid, because another table can
+-- get its name. An oid, a transaction id and a WAL position are valid in one database only, so the
+-- database is stored beside them.
 
--- This cluster, whose transactions and WAL positions are counted by one clock. A restored dump is
--- in another one; a physical copy, such as a branch or a standby, has the same number, and the same
--- transactions up to the moment of the copy.
+-- This cluster, in which transaction ids and WAL positions form one sequence. A restored dump is in
+-- another cluster; a physical copy, such as a branch or a standby, has the same number, and the
+-- same transactions up to the moment of the copy.
 CREATE OR REPLACE FUNCTION lakets._cluster() RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -16,7 +16,7 @@ EXCEPTION WHEN insufficient_privilege THEN
 END;
 $$;
 
--- This database, in which an oid stands for one relation.
+-- This database, in which an oid identifies one relation.
 CREATE OR REPLACE FUNCTION lakets._here() RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -26,10 +26,10 @@ BEGIN
 END;
 $$;
 
--- This cluster and the line of its history: a promoted standby and a restore to a point in time
--- begin a new one, and so does a branch where the service gives it a number. What is known of the
--- change feed is not valid in another line, since the feed may have been further than this copy
--- knows, or may be another feed.
+-- This cluster and its timeline. A promoted standby and a point-in-time restore begin a new
+-- timeline, and so does a branch if the service numbers it. Knowledge of the change feed is not
+-- valid on another timeline: the feed may have been further than this copy knows, or may be another
+-- feed.
 CREATE OR REPLACE FUNCTION lakets._lineage() RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -42,7 +42,7 @@ EXCEPTION WHEN insufficient_privilege THEN
 END;
 $$;
 
--- The relation of that name, or null; asks for no right on the schema.
+-- The relation with that name, or null. Needs no right on the schema.
 CREATE OR REPLACE FUNCTION lakets._find_relation(
     p_schema_name text,
     p_table_name  text
@@ -58,8 +58,8 @@ BEGIN
 END;
 $$;
 
--- Return what a registry row stands for, whatever became of it: by its oid, or by name where that
--- means nothing here.
+-- Return the relation of a registry row, even if it was renamed: by its oid, or by its name where
+-- the oid is of another database.
 CREATE OR REPLACE FUNCTION lakets._known_relation(
     p_table lakets._chronotable_registry
 ) RETURNS oid
@@ -74,9 +74,10 @@ BEGIN
 END;
 $$;
 
--- A registry row as things are now: names that were changed are followed. The result's cluster is
--- null where only the names are known (an older version's row, or a restored one), and oids of
--- chunks then mean nothing. Raises when the table is gone, or its name is another table's.
+-- A registry row with the current names: a renamed table, schema or time column is followed. The
+-- result's cluster is null where only the names are known (an older version's row, or a restored
+-- one), and oids of chunks are then not valid. Raises an error if the table is gone or if another
+-- table has its name.
 CREATE OR REPLACE FUNCTION lakets._recognise(
     p_table lakets._chronotable_registry
 ) RETURNS lakets._chronotable_registry
@@ -125,8 +126,8 @@ BEGIN
 END;
 $$;
 
--- Return why a registry row and its table have come apart, in words; null where they have not. For
--- reports on all tables.
+-- Return as text why a registry row and its table no longer match; null if they do. For reports on
+-- all tables.
 CREATE OR REPLACE FUNCTION lakets._identity_problem(
     p_table lakets._chronotable_registry
 ) RETURNS text
@@ -153,8 +154,8 @@ BEGIN
 END;
 $$;
 
--- The registry row of that name as it is kept, whatever became of its table; all null if there is
--- none.
+-- The stored registry row with that name, whether or not its table still exists; all null if there
+-- is none.
 CREATE OR REPLACE FUNCTION lakets._registered(
     p_table_name  text,
     p_schema_name text
@@ -177,7 +178,7 @@ BEGIN
 END;
 $$;
 
--- The registry row of a ChronoTable, as things are now, or a clear error.
+-- The registry row of a ChronoTable with the current names. Raises an error if there is none.
 CREATE OR REPLACE FUNCTION lakets._chronotable(
     p_table_name  text,
     p_schema_name text
@@ -215,9 +216,9 @@ BEGIN
 END;
 $$;
 
--- The partition of a chunk; null when somebody dropped or detached it by hand. By name where oids
--- are not known: 0.1.x recorded no relation_name, and called the partition what follows the schema
--- in chunk_name.
+-- The partition of a chunk; null if it was dropped or detached by hand. Found by name where oids
+-- are not known: 0.1.x recorded no relation_name, and its chunk_name is the schema followed by the
+-- name of the partition.
 CREATE OR REPLACE FUNCTION lakets._chunk_relation(
     p_table lakets._chronotable_registry,
     p_chunk lakets._chunk_metadata

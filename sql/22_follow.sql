@@ -1,7 +1,7 @@
--- Keeping the registry in step with what was done to a table by hand. Called by jobs that have the
--- table's maintenance lock, and by the install.
+-- Update the registry after manual changes to a table. Called by jobs that hold the table's
+-- maintenance lock, and by the install.
 
--- Return whether there is anything to follow. Changes nothing and waits for no lock.
+-- Return whether the registry must be updated. Changes nothing and waits for no lock.
 CREATE OR REPLACE FUNCTION lakets._must_follow(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -14,8 +14,8 @@ BEGIN
 END;
 $$;
 
--- The chunks that stand in the registry, but are no partitions any more. By index, since thousands
--- of dropped ones may be beside them.
+-- The chunks that are active in the registry but are no longer partitions. Uses an index, because
+-- thousands of dropped chunks may be in the registry too.
 CREATE OR REPLACE FUNCTION lakets._lost_chunks(
     p_table lakets._chronotable_registry
 ) RETURNS SETOF lakets._chunk_metadata
@@ -56,9 +56,9 @@ BEGIN
 END;
 $$;
 
--- Bring the registry in step with what was done to a table by hand, and say what that was. Renames
--- and a new owner are followed. After a restore the names are all there is to go by, and nothing
--- that was proved or absorbed counts any more.
+-- Update the registry after manual changes to a table, and report them. Renames and a new owner are
+-- followed. After a restore only the names identify tables, and earlier proofs and absorbed changes
+-- no longer count.
 CREATE OR REPLACE FUNCTION lakets._follow(
     p_table lakets._chronotable_registry
 ) RETURNS lakets._chronotable_registry
@@ -111,8 +111,8 @@ BEGIN
 END;
 $$;
 
--- Nothing is known of the feed, every row counts as changed, and the shadow may lack changes: so it
--- is after a restore.
+-- Record the state after a restore: nothing is known of the feed, every row counts as changed, and
+-- the shadow may lack changes.
 CREATE OR REPLACE FUNCTION lakets._forget_proofs(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -126,7 +126,7 @@ BEGIN
      WHERE chunk.chronotable_id = p_table.id AND chunk.status = 'tiered';
     UPDATE lakets._rollup_registry AS reg SET absorbed = NULL WHERE reg.source_chronotable_id = p_table.id;
     PERFORM lakets._restart_proof(p_table);
-    -- Stamps of another database would be read as this one's.
+    -- Transaction ids of another database would be taken for those of this one.
     DELETE FROM lakets._change_log AS log WHERE log.chronotable_id = p_table.id;
     INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) VALUES (p_table.id, '-infinity', 'infinity');
     IF p_table.sync_enabled AND v_shadow IS NOT NULL THEN
@@ -135,8 +135,8 @@ BEGIN
 END;
 $$;
 
--- The time column has another name: so has the shadow's, where rows of dropped chunks have their
--- times too.
+-- The time column was renamed: rename it in the shadow too, where rows of dropped chunks have their
+-- times.
 CREATE OR REPLACE FUNCTION lakets._follow_time_column(
     p_table    lakets._chronotable_registry,
     p_old_name text
@@ -151,7 +151,8 @@ BEGIN
         USING HINT = format('Queries of RollUps that name it %s fail until they are created anew.', p_old_name);
     IF p_table.sync_enabled AND v_shadow IS NOT NULL
        AND lakets._column_type(v_shadow, p_old_name) IS NOT NULL AND lakets._column_type(v_shadow, p_table.time_column) IS NULL THEN
-        -- No writer is in flight while the shadow changes. What came between may be missing there.
+        -- No writer is active while the shadow changes. Rows written since the rename may be
+        -- missing in it.
         EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', p_table.relation::regclass);
         EXECUTE format('ALTER TABLE %s RENAME COLUMN %I TO %I', v_shadow, p_old_name, p_table.time_column);
     END IF;
@@ -160,8 +161,9 @@ BEGIN
 END;
 $$;
 
--- The table has another owner: so have its partitions and its shadow, as many as one transaction
--- has room to lock. True: that was all. The trigger functions follow when they are written.
+-- The table has a new owner: give it the partitions and the shadow, as many as one transaction has
+-- room to lock. Returns true if these were all. The trigger functions get their owner when they are
+-- written.
 CREATE OR REPLACE FUNCTION lakets._follow_owner(
     p_table lakets._chronotable_registry
 ) RETURNS boolean

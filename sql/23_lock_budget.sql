@@ -1,9 +1,8 @@
--- How much one transaction may lock. Postgres keeps the locks of all sessions in one table of a
--- fixed size. Who fills it fails with "out of shared memory", and so does everybody else who needs
--- a lock then.
+-- How many locks one transaction may take. Postgres keeps the locks of all sessions in one table of
+-- fixed size. When it is full, every session that needs a lock fails with "out of shared memory".
 
--- Return how many locks this transaction may take: half of those that are free, so that the other
--- half is left to others.
+-- Return how many locks this transaction may take: half of those that are free. The other half is
+-- left to other sessions.
 CREATE OR REPLACE FUNCTION lakets._lock_budget() RETURNS integer
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -16,7 +15,7 @@ BEGIN
 END;
 $$;
 
--- Return how many locks it takes to drop a table: one for each thing that goes with it, such as
+-- Return how many locks it takes to drop a table: one for each object dropped with it, such as
 -- partitions, indexes, types, triggers and constraints.
 CREATE OR REPLACE FUNCTION lakets._locks_to_drop(
     p_relation regclass
@@ -36,8 +35,7 @@ BEGIN
 END;
 $$;
 
--- Return how many partitions like this one, or tables that become such, one transaction has room to
--- make.
+-- Return how many partitions of this table one transaction has room to create.
 CREATE OR REPLACE FUNCTION lakets._chunks_to_make(
     p_relation regclass
 ) RETURNS integer

@@ -1,6 +1,6 @@
--- Turning an ordinary table into a partitioned one that looks the same to everybody who uses it.
+-- Turn an ordinary table into a partitioned one that its users cannot distinguish from it.
 
--- Refuse, before anything is touched, keys that a partitioned table cannot have.
+-- Before anything changes, refuse keys that a partitioned table cannot have.
 CREATE OR REPLACE FUNCTION lakets._check_keys(
     p_relation    regclass,
     p_time_column text
@@ -44,8 +44,8 @@ BEGIN
 END;
 $$;
 
--- Return what hangs on a table, or on its row type, and would not follow when another table takes
--- its place.
+-- Return the objects that depend on a table or its row type and that would not follow to the table
+-- that replaces it.
 CREATE OR REPLACE FUNCTION lakets._dependants(
     p_relation regclass
 ) RETURNS SETOF text
@@ -73,7 +73,7 @@ AS $$
                ELSE false END;
 $$;
 
--- Refuse, before anything is touched, what would be lost or broken.
+-- Before anything changes, refuse what would be lost or broken.
 CREATE OR REPLACE FUNCTION lakets._check_convertible(
     p_relation    regclass,
     p_time_column text
@@ -93,7 +93,7 @@ BEGIN
 END;
 $$;
 
--- The statements that grant what is granted on a table and its columns, to others than its owner.
+-- The statements that repeat the grants on a table and its columns to roles other than the owner.
 CREATE OR REPLACE FUNCTION lakets._grant_statements(
     p_relation regclass
 ) RETURNS SETOF text
@@ -112,8 +112,8 @@ AS $$
      WHERE cls.oid = p_relation AND acl.grantee <> cls.relowner;
 $$;
 
--- The statements that comment on a table's indexes, keys, triggers and policies; LIKE does the
--- rest.
+-- The statements that repeat the comments on a table's indexes, keys, triggers and policies. LIKE
+-- copies the others.
 CREATE OR REPLACE FUNCTION lakets._comment_statements(
     p_relation regclass
 ) RETURNS SETOF text
@@ -137,15 +137,14 @@ $$;
 
 -- The statements that give a new table what LIKE does not copy, in order. Read before the old table
 -- is set aside. Phase 1 comes before the rows are copied; 2 after, so that indexes are built once,
--- policies hide nothing and triggers do not fire for rows that are not new; 3 once the old table is
--- gone, for names that it held.
+-- policies hide no row and triggers do not fire for existing rows; 3 once the old table is gone,
+-- for names that it held.
 CREATE OR REPLACE FUNCTION lakets._table_trimmings(
     p_relation regclass
 ) RETURNS TABLE (phase integer, statement text)
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
-    -- Constants in indexes, policies and triggers are written so that they are read as the same
-    -- values.
+    -- Write constants in indexes, policies and triggers so that they read back as the same values.
     SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET extra_float_digits = 1
 AS $$
     WITH target AS (
@@ -179,8 +178,8 @@ AS $$
         UNION ALL
         SELECT 2, CASE con.contype WHEN 'f' THEN 3 ELSE 2 END,
                format('ALTER TABLE %s ADD CONSTRAINT %I %s', t.full_name, con.conname,
-                      -- One that is not validated is now, as the rows are copied: a partitioned
-                      -- table has no other.
+                      -- Copying the rows validates a constraint that was NOT VALID: a partitioned
+                      -- table cannot have one.
                       regexp_replace(pg_get_constraintdef(con.oid), ' NOT VALID$', ''))
           FROM target AS t JOIN pg_constraint AS con ON con.conrelid = t.oid
          WHERE con.contype IN ('p', 'u', 'x', 'f')
@@ -220,7 +219,7 @@ AS $$
     SELECT trimming.phase, trimming.statement FROM trimming ORDER BY trimming.phase, trimming.position;
 $$;
 
--- Take back what default privileges granted on a table just made.
+-- Revoke what default privileges granted on a new table.
 CREATE OR REPLACE FUNCTION lakets._revoke_all(
     p_relation regclass
 ) RETURNS void
@@ -257,8 +256,8 @@ BEGIN
 END;
 $$;
 
--- Identity columns of the new table go on counting where the old table's stopped, in sequences of
--- the old names.
+-- Identity columns of the new table continue where those of the old table stopped, in sequences
+-- with the old names.
 CREATE OR REPLACE FUNCTION lakets._carry_identity(
     p_old regclass,
     p_new regclass

@@ -1,6 +1,7 @@
--- ChronoTables: made, listed, dropped.
+-- Create, list and drop ChronoTables.
 
--- A chunk interval is positive, either whole months or a fixed length, and no finer than its names.
+-- Refuse a chunk interval unless it is positive, either whole months or a fixed length, and no
+-- finer than the names of chunks.
 CREATE OR REPLACE FUNCTION lakets._check_chunk_interval(
     p_interval interval,
     p_type     regtype
@@ -21,7 +22,7 @@ BEGIN
 END;
 $$;
 
--- Check what create_chronotable was asked for.
+-- Check the arguments of create_chronotable.
 CREATE OR REPLACE FUNCTION lakets._check_new_chronotable(
     p_relation       regclass,
     p_time_column    text,
@@ -56,7 +57,7 @@ BEGIN
 END;
 $$;
 
--- Put a partitioned twin in the table's place and move its rows there.
+-- Replace a table with a partitioned one of the same definition, and move its rows there.
 CREATE OR REPLACE FUNCTION lakets._partition_in_place(
     p_table    lakets._chronotable_registry,
     p_relation regclass
@@ -157,7 +158,7 @@ BEGIN
 END;
 $$;
 
--- The length of chunks made from now on; those that exist keep theirs.
+-- Set the length of chunks created from now on. Existing chunks keep theirs.
 CREATE OR REPLACE FUNCTION lakets.set_chunk_interval(
     p_table_name     text,
     p_chunk_interval interval,
@@ -175,7 +176,7 @@ BEGIN
 END;
 $$;
 
--- The RollUps that follow from a ChronoTable, highest first.
+-- The RollUps that depend on a ChronoTable, directly or not, those that nothing reads first.
 CREATE OR REPLACE FUNCTION lakets._rollups_of(
     p_chronotable_id integer
 ) RETURNS text[]

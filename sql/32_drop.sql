@@ -1,6 +1,6 @@
--- ChronoTables that are no more: dropped by us, or by hand.
+-- Drop ChronoTables, and clean up after those that were dropped by hand.
 
--- Remove what the registries hold of a ChronoTable, its change log and its trigger functions.
+-- Remove a ChronoTable from the registries, with its change log and its trigger functions.
 CREATE OR REPLACE FUNCTION lakets._unregister(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -9,7 +9,8 @@ CREATE OR REPLACE FUNCTION lakets._unregister(
 AS $$
 BEGIN
     DELETE FROM lakets._change_log AS log WHERE log.chronotable_id = p_table.id;
-    -- 0.1.x may lack the foreign keys that do this, and in a session of replication they do not.
+    -- 0.1.x may lack the foreign keys that do this, and they do nothing when
+    -- session_replication_role is replica.
     DELETE FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = p_table.id;
     DELETE FROM lakets._mirror_check AS chk WHERE chk.chronotable_id = p_table.id;
     DELETE FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = p_table.id;
@@ -18,10 +19,10 @@ BEGIN
 END;
 $$;
 
--- Drop a ChronoTable with all that hangs on it: its RollUps and theirs, its shadow, policies and
--- registry rows. What is in Unity Catalog stays there. A table that took the place of one dropped
--- by hand is not touched: that is an error. So is a table with more chunks than one transaction has
--- room to lock; drop_chronotable_chunks makes room.
+-- Drop a ChronoTable with its RollUps, the RollUps that read those, its shadow, policies and
+-- registry rows. Data in Unity Catalog stays there. Raises an error, and drops nothing, if the
+-- table was dropped by hand and another has its name, or if it has more chunks than one transaction
+-- has room to lock; drop_chronotable_chunks makes room.
 CREATE OR REPLACE FUNCTION lakets.drop_chronotable(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -79,8 +80,8 @@ BEGIN
 END;
 $$;
 
--- Can a ChronoTable be dropped in one transaction, as far as the lock table goes? Of one with a few
--- chunks there is no way to make it less: it is tried.
+-- Return whether the lock table has room to drop a ChronoTable in one transaction. True for a table
+-- with few chunks, whose number cannot be reduced.
 CREATE OR REPLACE FUNCTION lakets._drop_fits(
     p_table_name  text,
     p_schema_name text
@@ -96,8 +97,8 @@ BEGIN
 END;
 $$;
 
--- Return what would keep a ChronoTable or one of its RollUps from being dropped, in words: views,
--- foreign keys and the like that are neither LakeTS' own nor go with the table.
+-- Return as text what prevents the drop of a ChronoTable or one of its RollUps: views, foreign keys
+-- and other objects that LakeTS did not create and that are not dropped with the table.
 CREATE OR REPLACE FUNCTION lakets._dependants_of(
     p_table lakets._chronotable_registry
 ) RETURNS text
@@ -124,9 +125,9 @@ BEGIN
 END;
 $$;
 
--- Make room for drop_chronotable: drop the oldest chunks of a ChronoTable that is to go, whatever
--- their state, at most p_max_chunks. Returns how many went. Nothing goes where the table could not
--- be dropped afterwards.
+-- Make room for drop_chronotable: drop the oldest chunks of a ChronoTable, whatever their state, at
+-- most p_max_chunks. Returns how many were dropped. Drops nothing if the table could not be dropped
+-- afterwards.
 CREATE OR REPLACE FUNCTION lakets.drop_chronotable_chunks(
     p_table_name  text,
     p_schema_name text    DEFAULT 'public',
@@ -147,7 +148,7 @@ BEGIN
 END;
 $$;
 
--- Return whether the table of a registry row is there, under any name.
+-- Return whether the table of a registry row exists under any name.
 CREATE OR REPLACE FUNCTION lakets._still_stands(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -160,8 +161,8 @@ BEGIN
 END;
 $$;
 
--- Forget a ChronoTable whose table was dropped by hand, and keep what is left of its data: its
--- shadow and the tables of its RollUps stay, as ordinary tables. So does whatever has its name now.
+-- Forget a ChronoTable whose table was dropped by hand, and keep the rest of its data: its shadow
+-- and the tables of its RollUps stay as ordinary tables. A table that now has its name stays too.
 CREATE OR REPLACE FUNCTION lakets.forget_chronotable(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'

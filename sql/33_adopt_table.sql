@@ -1,7 +1,8 @@
--- The way out when a registry row and a table have come apart: say that they belong together.
+-- When a registry row and a table no longer match, an administrator states here that they belong
+-- together.
 
--- Give a registry row a name, and the row that has it (of another table, which is called
--- differently now) its own.
+-- Set the name in a registry row. If another row has that name, set the current name of its table
+-- there.
 CREATE OR REPLACE FUNCTION lakets._take_name(
     p_table       lakets._chronotable_registry,
     p_schema_name text,
@@ -25,7 +26,7 @@ BEGIN
             RAISE EXCEPTION '%.% is also the name of a ChronoTable that was dropped.', p_schema_name, p_table_name
                 USING HINT = 'Call lakets.forget_chronotable for that one first.';
         END IF;
-        -- Each has a name of its own meanwhile: two may have changed theirs with each other.
+        -- Give each a temporary name first: two tables may have exchanged their names.
         UPDATE lakets._chronotable_registry AS reg SET table_name = format('%s %s', reg.table_name, reg.id) WHERE reg.id = p_table.id;
         PERFORM lakets._take_name(v_other, v_name.nspname, v_name.relname);
     END IF;
@@ -34,9 +35,9 @@ BEGIN
 END;
 $$;
 
--- Say that the table of this name is the ChronoTable: one that was renamed while another took its
--- old name, or one that was restored in the place of a table dropped by hand. In the latter case
--- nothing counts as proved or absorbed any more, its RollUps are computed anew, and a synced table
+-- State that the table with this name is the ChronoTable: it was renamed and another table got its
+-- old name, or it was restored after the table was dropped by hand. In the second case earlier
+-- proofs and absorbed changes no longer count, its RollUps are computed again, and a synced table
 -- needs lakets.enable_sync.
 CREATE OR REPLACE FUNCTION lakets.adopt_chronotable(
     p_table_name  text,
@@ -72,7 +73,7 @@ BEGIN
             USING HINT = 'Call lakets.forget_chronotable, and make this table a ChronoTable with lakets.create_chronotable.';
     END IF;
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
-    -- As one from elsewhere, of which only the name is known.
+    -- As after a restore, where only the name is known.
     UPDATE lakets._chronotable_registry AS reg SET cluster = '-' WHERE reg.id = v_table.id RETURNING reg.* INTO v_table;
     RETURN (lakets._follow(v_table)).id;
 END;

@@ -16,9 +16,8 @@ BEGIN
 END;
 $$;
 
--- The trigger functions of LakeTS 0.1.x that are still in use; mostly there are none. The install
--- takes the work out of them and calls them _0_1_<name>; 48_older_triggers.sql takes the triggers
--- away.
+-- The trigger functions of LakeTS 0.1.x that are still in use; usually there are none. The install
+-- empties them and renames them to _0_1_<name>; 48_older_triggers.sql drops the triggers.
 CREATE OR REPLACE FUNCTION lakets._older_trigger_functions() RETURNS oid[]
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -29,7 +28,7 @@ BEGIN
 END;
 $$;
 
--- The triggers that some relations have with these.
+-- The triggers of some relations that call these functions.
 CREATE OR REPLACE FUNCTION lakets._older_triggers(
     p_relations regclass[]
 ) RETURNS TABLE (relation regclass, name name, is_root boolean, is_enabled boolean)
@@ -48,7 +47,7 @@ END;
 $$;
 
 -- The partitions of a table that can be written directly, or where triggers of LakeTS 0.1.x still
--- fire, oldest first. By index, as _lost_chunks.
+-- fire, oldest first. Uses an index, as _lost_chunks does.
 CREATE OR REPLACE FUNCTION lakets._unguarded_partitions(
     p_relation regclass
 ) RETURNS regclass[]
@@ -69,7 +68,7 @@ BEGIN
 END;
 $$;
 
--- Is one partition none of those?
+-- Return whether a partition is guarded.
 CREATE OR REPLACE FUNCTION lakets._is_guarded(
     p_partition regclass
 ) RETURNS boolean
@@ -82,7 +81,7 @@ BEGIN
 END;
 $$;
 
--- Put that guard on one partition.
+-- Guard one partition.
 CREATE OR REPLACE FUNCTION lakets._guard_partition(
     p_partition regclass
 ) RETURNS void
@@ -103,7 +102,7 @@ BEGIN
 END;
 $$;
 
--- See that no partition of a table can be written directly; returns how many could.
+-- Guard all partitions of a table; return how many could be written directly.
 CREATE OR REPLACE FUNCTION lakets._guard_partitions(
     p_relation regclass
 ) RETURNS integer

@@ -1,7 +1,7 @@
--- The tables that are partitions: their names, owners, storage parameters and replica identity, and
--- the default partition.
+-- The tables of partitions: their names, owners, storage parameters and replica identity, and the
+-- default partition.
 
--- A free name for a partition: table, then suffix, cut to what Postgres can hold.
+-- A free name for a partition: table, then suffix, cut to the 63 bytes of a name in Postgres.
 CREATE OR REPLACE FUNCTION lakets._free_relation_name(
     p_schema_name text,
     p_table_name  text,
@@ -14,8 +14,8 @@ DECLARE
     v_name  text := p_table_name || p_suffix;
     v_tries integer := 0;
 BEGIN
-    -- Cut long names, and step aside for a relation or type that is not ours, with a digest of the
-    -- whole name.
+    -- Cut a long name, or one that another relation or type has, and add a digest of the whole
+    -- name.
     WHILE octet_length(v_name) > 63 OR to_regclass(format('%I.%I', p_schema_name, v_name)) IS NOT NULL
           OR to_regtype(format('%I.%I', p_schema_name, v_name)) IS NOT NULL LOOP
         v_name := '_' || left(md5(p_table_name || v_tries), 8) || p_suffix;
@@ -40,8 +40,8 @@ AS $$
       FROM pg_class AS cls, pg_options_to_table(cls.reloptions) AS opt WHERE cls.oid = p_relation;
 $$;
 
--- Make a table that can become a partition, or is one at once when p_bounds says FOR VALUES ...;
--- that locks the parent. It is reached through its parent only, so it needs no grants.
+-- Create a table that can become a partition, or create it as one if p_bounds is FOR VALUES ...,
+-- which locks the parent. It is used through its parent only, so it needs no grants.
 CREATE OR REPLACE FUNCTION lakets._create_partition_table(
     p_relation    regclass,
     p_schema_name text,
@@ -74,9 +74,9 @@ BEGIN
 END;
 $$;
 
--- Give a partition the replica identity of its table, which Postgres does not pass on. Rows leave
--- the default partition for chunks: so where there is neither an identity nor a key, that one is
--- identified by the whole row, or a publication would refuse it.
+-- Give a partition the replica identity of its table, which Postgres does not inherit. Rows move
+-- from the default partition to chunks, and a publication refuses this without an identity: if the
+-- table has neither an identity nor a key, the default partition gets FULL.
 CREATE OR REPLACE FUNCTION lakets._match_identity(
     p_relation  regclass,
     p_partition regclass
@@ -107,9 +107,9 @@ BEGIN
 END;
 $$;
 
--- The partition that keeps rows outside every chunk (too early, too late, infinite, without a
--- time), so that none is refused; _ensure_partitions moves them into a chunk as soon as there is
--- one. Its storage parameters are what new chunks get.
+-- The partition that holds rows outside every chunk (too early, too late, infinite, without a
+-- time), so that no row is refused. _ensure_partitions moves them into a chunk once it exists. New
+-- chunks get its storage parameters.
 CREATE OR REPLACE FUNCTION lakets._create_default_partition(
     p_table   lakets._chronotable_registry,
     p_options text DEFAULT ''

@@ -1,6 +1,7 @@
--- Which chunks are missing: those of a range asked for, and those that rows are waiting for.
+-- Find the chunks that are missing: in a requested range, and where rows wait in the default
+-- partition.
 
--- Refuse a range that is empty, endless, or would make more chunks than anybody can want.
+-- Refuse a range that is empty, infinite, or would create more than 20,000 chunks.
 CREATE OR REPLACE FUNCTION lakets._check_range(
     p_table lakets._chronotable_registry,
     p_from  timestamptz,
@@ -23,9 +24,9 @@ BEGIN
 END;
 $$;
 
--- Return what chunks that overlap [p_from, p_to) cover already, whatever interval they were made
--- with, and partitions made by hand. A range once dropped counts: its rows are in Unity Catalog,
--- and a new chunk there would claim to hold them all.
+-- Return the ranges that chunks overlapping [p_from, p_to) cover already, of any interval, and
+-- those of partitions made by hand. A dropped range counts too: its rows are in Unity Catalog, and
+-- a new chunk there would appear to hold all of them.
 CREATE OR REPLACE FUNCTION lakets._covered(
     p_table lakets._chronotable_registry,
     p_from  timestamptz DEFAULT '-infinity',
@@ -46,8 +47,8 @@ END;
 $$;
 
 -- The first p_limit chunks that are missing in [p_from, p_to): whole cells of the interval's grid,
--- less what is covered. They are made in the years 2 to 9998: beyond, names and client libraries
--- fail, and the time zone of a session may show a year more or less.
+-- without what is covered. They are created in the years 2 to 9998: names and client libraries fail
+-- outside these years, and the time zone of a session may show one year more or less.
 CREATE OR REPLACE FUNCTION lakets._missing_chunks(
     p_table   lakets._chronotable_registry,
     p_from    timestamptz,
@@ -88,8 +89,8 @@ BEGIN
 END;
 $$;
 
--- The chunks that a table's rows are waiting for, as far as there can be any. At most p_limit cells
--- of the grid are looked at.
+-- The chunks that rows in the default partition wait for. Looks at no more than p_limit cells of
+-- the grid.
 CREATE OR REPLACE FUNCTION lakets._cells_of_rows(
     p_table    lakets._chronotable_registry,
     p_relation regclass,
@@ -120,8 +121,8 @@ BEGIN
 END;
 $$;
 
--- The chunks that are due: in the range asked for (the first p_limit), and where rows wait in the
--- default partition.
+-- The chunks that are due: the first p_limit in the requested range, and those that rows wait for
+-- in the default partition.
 CREATE OR REPLACE FUNCTION lakets._due_chunks(
     p_table   lakets._chronotable_registry,
     p_default regclass,

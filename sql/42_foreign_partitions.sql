@@ -1,5 +1,5 @@
--- Partitions that somebody made or attached by hand. They are not ours: no job touches, counts or
--- drops one, and new chunks are made around them. adopt_partitions makes chunks of them.
+-- Partitions that somebody created or attached by hand. LakeTS does not own them: no job touches,
+-- counts or drops one, and new chunks are created around them. adopt_partitions makes them chunks.
 
 -- The range of a partition; null for a default partition. Time literals are read as they are
 -- written, in UTC.
@@ -22,8 +22,8 @@ BEGIN
 END;
 $$;
 
--- Those of a table, with their ranges; none while its oids are not known. By index, as
--- _lost_chunks.
+-- The manual partitions of a table, with their ranges; none while its oids are not known. Uses an
+-- index, as _lost_chunks does.
 CREATE OR REPLACE FUNCTION lakets._foreign_partitions(
     p_table lakets._chronotable_registry
 ) RETURNS TABLE (relation regclass, range tstzrange)
@@ -45,7 +45,7 @@ BEGIN
 END;
 $$;
 
--- Say so where there are some.
+-- Warn if a table has manual partitions.
 CREATE OR REPLACE FUNCTION lakets._warn_of_foreign_partitions(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -63,10 +63,10 @@ BEGIN
 END;
 $$;
 
--- Make chunks of the partitions of a table that were made or attached by hand, and return how many.
--- Their rows count as changed, so RollUps take them in; a synced table then needs
--- lakets.enable_sync, which copies them to the shadow. One without a start or an end, or across an
--- edge of a range that was dropped, stays as it is, with a warning.
+-- Make the manual partitions of a table chunks, and return how many. Their rows count as changed,
+-- so RollUps absorb them. A synced table then needs lakets.enable_sync, which copies the rows to
+-- the shadow. A partition without a start or an end, or across the edge of a dropped range, stays
+-- as it is, with a warning.
 CREATE OR REPLACE FUNCTION lakets.adopt_partitions(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'

@@ -1,4 +1,4 @@
--- Chunks: made, filled with the rows that waited for them, attached and noted in the registry.
+-- Create chunks: fill them with the rows that waited for them, attach them and register them.
 
 -- The bounds of a partition as SQL text, in the type of its time column.
 CREATE OR REPLACE FUNCTION lakets._partition_bounds(
@@ -23,8 +23,8 @@ AS $$
     SELECT to_char(p_start AT TIME ZONE 'UTC', '_YYYYMMDD_HH24MISS');
 $$;
 
--- Make the tables of chunks. In place, they are partitions at once, which is half the work of
--- attaching them but locks the parent against everybody; beside it, nobody can notice.
+-- Create the tables of chunks. Creating them as partitions takes half the time of attaching them,
+-- but locks the parent against everybody. Creating them as separate tables blocks nobody.
 CREATE OR REPLACE FUNCTION lakets._create_chunk_tables(
     p_table    lakets._chronotable_registry,
     p_ranges   tstzrange[],
@@ -77,7 +77,7 @@ BEGIN
 END;
 $$;
 
--- The statements that put a table's triggers back after DISABLE TRIGGER USER.
+-- The statements that restore a table's triggers after DISABLE TRIGGER USER.
 CREATE OR REPLACE FUNCTION lakets._enable_statements(
     p_relation regclass
 ) RETURNS SETOF text
@@ -91,7 +91,7 @@ AS $$
 $$;
 
 -- Move rows from the default partition to a table about to be attached. They stay rows of the
--- ChronoTable, so no trigger has business with them.
+-- ChronoTable, so no trigger must fire.
 CREATE OR REPLACE FUNCTION lakets._move_strays(
     p_default   regclass,
     p_chunk     regclass,

@@ -1,8 +1,8 @@
--- Job 1: chunks exist before the rows that belong in them.
+-- Job 1: create chunks before their rows arrive.
 
--- Lock a table against everybody, with its default partition, if nobody is using it now and no row
--- waits for a chunk. Not where it refers to other tables: their locks could be waited for
--- meanwhile.
+-- Lock a table and its default partition against everybody, if nobody uses the table and no row
+-- waits for a chunk. Not for a table that refers to others: waiting for their locks would block its
+-- users.
 CREATE OR REPLACE FUNCTION lakets._lock_unused(
     p_relation regclass,
     p_default  regclass
@@ -27,11 +27,11 @@ EXCEPTION WHEN lock_not_available THEN
 END;
 $$;
 
--- Job 1. Make the chunks of p_past_count intervals before now to p_future_count after, or of an
--- explicit range (a backfill), and those that rows wait for in the default partition. Returns how
--- many were made; 0 means none was due. p_max_chunks bounds one call, and so how long it locks:
--- call again until it returns less. Without it the lock table is the bound, with a warning. Waits
--- at most 2 s for a lock, then fails as contended (55P03).
+-- Job 1. Create the chunks from p_past_count intervals before now to p_future_count after it, or of
+-- an explicit range (a backfill), and those that rows wait for in the default partition. Returns
+-- how many were created; 0 means none was due. p_max_chunks limits one call and the time that it
+-- holds locks: call again until it returns less. Without it, the room in the lock table is the
+-- limit, with a warning. Waits at most 2 s for a lock, then fails as contended (55P03).
 CREATE OR REPLACE FUNCTION lakets._ensure_partitions(
     p_chronotable_id integer,
     p_past_count     integer     DEFAULT 1,
@@ -68,8 +68,8 @@ BEGIN
         IF v_default IS NOT NULL AND NOT lakets._must_follow(v_table) AND NOT EXISTS (SELECT FROM lakets._due_chunks(v_table, v_default, v_from, v_to, 1)) THEN
             RETURN 0;  -- the usual case waits for nobody
         END IF;
-        -- Let go of the default partition, which was read: whoever maintains the table now may be
-        -- about to lock it.
+        -- Release the lock on the default partition, which was read: the session that maintains the
+        -- table now may be about to lock it.
         RAISE lock_not_available;
     EXCEPTION WHEN lock_not_available THEN
         NULL;
@@ -90,7 +90,7 @@ BEGIN
             USING HINT = 'Call this again, each time in a transaction of its own, until it returns 0.';
     END IF;
     v_due := v_due[1:v_most];
-    -- At most 100, so that whoever comes meanwhile waits for a moment only.
+    -- At most 100, so that sessions that arrive meanwhile wait only briefly.
     v_in_place := cardinality(v_due) <= 100 AND lakets._lock_unused(v_relation, v_default);
     v_chunks := lakets._create_chunk_tables(v_table, v_due, v_in_place);
     IF NOT v_in_place THEN

@@ -1,18 +1,18 @@
 -- Change tracking: statement triggers with transition tables on the ChronoTable. Each statement
 -- mirrors its rows into the shadow (when synced) and appends to the change log, in that order: the
 -- log's WAL position must lie after the lock on the shadow (see 60_durability.sql). The trigger
--- functions are generated per table, so that their plans are kept from one statement to the next.
+-- functions are generated per table, so that Postgres keeps their plans between statements.
 --
 -- The trigger functions run as the table's owner (SECURITY DEFINER), who also owns the shadow. A
 -- writer therefore needs no right on the shadow, on the change log or on the schemas, and cannot
 -- change what the proofs rest on. They may be executed by that owner only, so nobody can put them
 -- on another table. They fire in every session, whatever its session_replication_role.
 --
--- A writer is never refused for the mirror's sake. When a row to change is not found in the shadow,
--- or the table no longer has the columns or the key that the function was written for, a gap is
--- noted: then nothing counts as durable until enable_sync, called again, has brought the shadow in
--- line. A row trigger that changes rows of its own statement makes such gaps too, since its change
--- is mirrored before those rows.
+-- A problem of the mirror never fails a write. If a row to change is not found in the shadow, or
+-- the table no longer has the columns or the key that the function was written for, a gap is
+-- recorded: nothing counts as durable until another call of enable_sync has repaired the shadow. A
+-- row trigger that changes rows of its own statement causes such gaps too, because its change is
+-- mirrored before those rows.
 
 -- SQL text of a row, for comparing it whole.
 CREATE OR REPLACE FUNCTION lakets._row_image(
@@ -26,7 +26,7 @@ AS $$
       FROM unnest(p_columns) WITH ORDINALITY AS u (col, ord);
 $$;
 
--- A table's columns in order, but for virtual ones, which follow from the others.
+-- A table's columns in order, without virtual ones, which are computed from the others.
 CREATE OR REPLACE FUNCTION lakets._columns(
     p_relation regclass
 ) RETURNS name[]
@@ -38,7 +38,7 @@ AS $$
      WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped AND att.attgenerated <> 'v';
 $$;
 
--- The same with their types, by name: what a shadow must have, too.
+-- The same with their types, sorted by name. A shadow must have the same columns.
 CREATE OR REPLACE FUNCTION lakets._shape(
     p_relation regclass
 ) RETURNS text[]
@@ -63,10 +63,10 @@ AS $$
          WHERE idx.indrelid = p_relation AND idx.indisprimary AND idx.indimmediate AND idx.indisvalid));
 $$;
 
--- Has a table still the columns and the key (null: none was needed) that its tracking was written
--- for? Declared immutable, so that a statement with constant arguments asks once, when it is
--- planned; Postgres plans a statement on a transition table anew when its table was altered. Only
--- for tracking triggers: see _guarded.
+-- Return whether a table still has the columns and the key (null: none was needed) that its
+-- tracking was written for. Declared immutable, so that a statement with constant arguments
+-- evaluates it once, when it is planned. Postgres plans a statement on a transition table again
+-- after its table was altered. Only for tracking triggers: see _guarded.
 CREATE OR REPLACE FUNCTION lakets._has_shape(
     p_relation oid,
     p_shape    text[],
@@ -80,8 +80,8 @@ AS $$
                 ELSE lakets._key_index(p_relation) IS NOT DISTINCT FROM p_key END;
 $$;
 
--- Has a table still a column of that name? Declared immutable for the same reason, and for the same
--- use only.
+-- Return whether a table still has a column with that name. Declared immutable for the same reason,
+-- and for the same use only.
 CREATE OR REPLACE FUNCTION lakets._has_column(
     p_relation oid,
     p_column   name
@@ -115,8 +115,8 @@ BEGIN
 END;
 $$;
 
--- Without a key, two SQL texts find the copies of a row by index: its time, and a hash of what can
--- be hashed.
+-- For a table without a key: two SQL expressions that find the copies of a row by index, its time
+-- and a hash of the columns that can be hashed.
 CREATE OR REPLACE FUNCTION lakets._find_by(
     p_relation    regclass,
     p_alias       text,
@@ -142,7 +142,7 @@ BEGIN
 END;
 $$;
 
--- What the shadow's index is on: the key, or the above.
+-- The columns or expressions of the shadow's index: the key, or the two above.
 CREATE OR REPLACE FUNCTION lakets._shadow_index_columns(
     p_relation    regclass,
     p_shadow      regclass,
@@ -159,8 +159,8 @@ BEGIN
 END;
 $$;
 
--- SQL text that notes a gap if `p_query` (what follows SELECT ... FROM) has a row. One is enough,
--- but an older snapshot may show one that has been mended since.
+-- SQL text that records a gap if `p_query` (the text after SELECT ... FROM) returns a row. One gap
+-- is enough, but an old snapshot may show one that has been repaired since.
 CREATE OR REPLACE FUNCTION lakets._note_gap(
     p_shadow regclass,
     p_query  text
@@ -174,10 +174,10 @@ AS $$
                   p_shadow, p_query);
 $$;
 
--- SQL text of CTEs that take old_rows out of the shadow: hit (which rows were found; tids reads
--- where) and gone. A row is found by index, must be equal in every bit, and no more are taken than
--- there were: the shadow may also hold evicted rows that look the same, and without a key another
--- session may be deleting a row just like it.
+-- SQL text of CTEs that delete old_rows from the shadow: hit (the rows that were found; tids reads
+-- their places) and gone. A row is found by index, must be equal in every bit, and no more are
+-- taken than there were: the shadow may also hold evicted rows that look the same, and without a
+-- key another session may be deleting a row just like it.
 CREATE OR REPLACE FUNCTION lakets._mirror_delete(
     p_relation    regclass,
     p_shadow      regclass,
@@ -222,7 +222,8 @@ BEGIN
         tids := 'SELECT unnest(hit.tids) AS tid FROM hit';
         missed := lakets._note_gap(p_shadow, 'hit WHERE cardinality(hit.tids) < hit.copies');
     END IF;
-    -- A list of places is visited in a third of the time that a join takes, but is held in memory.
+    -- Visiting a list of tuple ids takes a third of the time of a join, but the list is held in
+    -- memory.
     ctes := format(
         $sql$%1$s, gone AS (
         DELETE FROM %2$s AS s WHERE s.ctid = ANY (ARRAY(%3$s LIMIT 1000000))
@@ -232,9 +233,9 @@ BEGIN
 END;
 $$;
 
--- SQL text that brings the shadow in line with an UPDATE of a table with a key. A row whose key
--- changes is one row less and one row more. FULL JOIN can only be hashed or merged: a plan kept
--- from a small statement cannot become a quadratic nested loop in a large one.
+-- SQL text that applies an UPDATE of a table with a key to the shadow. A row whose key changes is
+-- deleted and inserted. FULL JOIN can only be hashed or merged: a plan kept from a small statement
+-- cannot become a quadratic nested loop in a large one.
 CREATE OR REPLACE FUNCTION lakets._mirror_update(
     p_relation regclass,
     p_shadow   regclass
@@ -273,8 +274,8 @@ BEGIN
 END;
 $$;
 
--- SQL text that a time is in a dropped chunk of a ChronoTable, where a shadow keeps rows that the
--- table has not.
+-- SQL text of the condition that a time is in a dropped chunk of a ChronoTable. There the shadow
+-- keeps rows that the table no longer has.
 CREATE OR REPLACE FUNCTION lakets._is_evicted(
     p_chronotable_id integer,
     p_time           text
@@ -286,8 +287,8 @@ AS $$
                   'WHERE chunk.chronotable_id = %s AND chunk.status = ''dropped'') @> %s, false)', p_chronotable_id, p_time);
 $$;
 
--- SQL text that empties the shadow before a TRUNCATE, but for the rows of dropped chunks. Rows that
--- came late for such a chunk are still in the table, and leave one by one.
+-- SQL text that empties the shadow before a TRUNCATE, except for the rows of dropped chunks. Rows
+-- that came late for such a chunk are still in the table, and are deleted one by one.
 CREATE OR REPLACE FUNCTION lakets._mirror_truncate(
     p_relation       regclass,
     p_shadow         regclass,
@@ -317,7 +318,7 @@ END;
 $$;
 
 -- SQL text that appends to the change log: one row per hour of data touched, with its exact extent.
--- Without a time column: everything may have been touched.
+-- A log row without a time range means that everything may have been touched.
 CREATE OR REPLACE FUNCTION lakets._log_statement(
     p_chronotable_id integer,
     p_relation       regclass,
@@ -342,9 +343,9 @@ AS $$
                FROM unnest(p_rows) AS rows)) END;
 $$;
 
--- See that the owner of a table, as whom its trigger functions run, may do what they do. The rights
--- on the change log are on the columns that they fill: position, transaction and snapshot are
--- always those of the moment.
+-- Check that the owner of a table has the rights that its trigger functions need, because they run
+-- as that owner. The rights on the change log cover only the columns that they fill: position,
+-- transaction and snapshot always get their defaults.
 CREATE OR REPLACE FUNCTION lakets._grant_tracking(
     p_relation regclass
 ) RETURNS void
@@ -405,8 +406,9 @@ DECLARE
     v_name    text := 'lakets_track_' || lower(v_event);
     v_enabled "char";
 BEGIN
-    -- Settings: old rows are found in the shadow by index and tuple id however small it was when
-    -- the plan was made; and floats print exactly. SECURITY DEFINER: see the top of this file.
+    -- The settings make plans find old rows in the shadow by index and tuple id, even if it was
+    -- small when the plan was made, and print floats exactly. SECURITY DEFINER: see the top of
+    -- this file.
     EXECUTE format(
         $sql$CREATE OR REPLACE FUNCTION lakets.%I() RETURNS trigger
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
@@ -418,7 +420,7 @@ AS %L$sql$,
         ELSE '' END,
         format(E'%s\nBEGIN\n    %s\n    RETURN NULL;\nEND;', p_mark, p_body));
     EXECUTE format('REVOKE ALL ON FUNCTION lakets.%I() FROM PUBLIC', p_function);
-    -- The table's owner, and whoever may act for it, can write it anew.
+    -- The table's owner and its members can replace it.
     IF EXISTS (SELECT FROM pg_proc AS fn
                 WHERE fn.oid = to_regprocedure(format('lakets.%I()', p_function)) AND fn.proowner <> v_owner) THEN
         EXECUTE format('ALTER FUNCTION lakets.%I() OWNER TO %I', p_function, pg_get_userbyid(v_owner));
@@ -428,13 +430,14 @@ AS %L$sql$,
         EXECUTE format('CREATE TRIGGER %I %s FOR EACH STATEMENT EXECUTE FUNCTION lakets.%I()',
                        v_name, replace(p_trigger, '%', p_relation::text), p_function);
     END IF;
-    IF v_enabled IS NULL OR v_enabled = 'O' THEN  -- one that somebody disabled is left to enable_sync
+    IF v_enabled IS NULL OR v_enabled = 'O' THEN  -- enable_sync enables one that was disabled by hand
         EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', p_relation, v_name);
     END IF;
 END;
 $$;
 
--- The end of a TRUNCATE of a whole table: from here on its chunks refuse one of their own again.
+-- Runs at the end of a TRUNCATE of a whole table. From here on its chunks refuse a TRUNCATE of
+-- their own again.
 CREATE OR REPLACE FUNCTION lakets._end_truncate() RETURNS trigger
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -446,13 +449,14 @@ BEGIN
 END;
 $$;
 
--- SQL text that is run as long as table, key and shadow are what the mirroring statements were
--- written for, and the time column has the name it had. p_rows: the transition table that has a row
+-- SQL text that runs the mirroring statements only while table, key, shadow and the name of the
+-- time column are those for which they were written. p_rows: the transition table that has a row
 -- if anything happened; null for TRUNCATE, which has none.
 --
--- Asked at planning, where that can be: to ask each time costs more than a row inserted by itself.
--- The answer is kept with the plan, so it must not come from an old snapshot, which shows the table
--- as it was. After a restore into another database the table has another oid.
+-- The check runs at planning time where possible: a check for each statement costs more than the
+-- insert of a single row. The result is kept with the plan, so it must not come from an old
+-- snapshot, which shows the table as it was. After a restore into another database the table has
+-- another oid.
 CREATE OR REPLACE FUNCTION lakets._guarded(
     p_relation    regclass,
     p_shadow      regclass,
@@ -502,9 +506,9 @@ BEGIN
 END;
 $$;
 
--- What the trigger functions of a relation are written from, as their first line says: the table,
--- its key and shadow as they are, and the functions that write them. Where that is the same they
--- are left as they are.
+-- A digest of everything that the trigger functions of a relation are written from: the table, its
+-- key and shadow, and the functions that write them. It is their first line, and they are not
+-- written again while it is the same.
 CREATE OR REPLACE FUNCTION lakets._tracking_mark(
     p_relation       regclass,
     p_time_column    text,
@@ -521,8 +525,8 @@ BEGIN
 END;
 $$;
 
--- The functions that write them, as one value: all of LakeTS but those that are written for one
--- table or RollUp. Kept until the transaction ends, since an install asks for each table.
+-- A digest of the functions that write them: all of LakeTS except those written for one table or
+-- RollUp. Kept until the transaction ends, because an install needs it for each table.
 CREATE OR REPLACE FUNCTION lakets._writers_mark() RETURNS text
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -540,7 +544,7 @@ BEGIN
 END;
 $$;
 
--- Is the tracking of one relation just that, and all of it there?
+-- Return whether the tracking of one relation is complete and has that digest.
 CREATE OR REPLACE FUNCTION lakets._is_written(
     p_relation regclass,
     p_stem     text,
@@ -602,8 +606,8 @@ BEGIN
         p_relation, p_stem || '_delete', v_mark, 'AFTER DELETE ON % REFERENCING OLD TABLE AS old_rows',
         lakets._guarded(p_relation, p_shadow, p_time_column, 'old_rows', v_delete.ctes,
                         lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{old_rows}'), v_all));
-    -- Before, while the rows can still be seen. Chunks let themselves be emptied with their table
-    -- only: by the same statement, at the end of which _end_truncate takes the table off the list.
+    -- BEFORE, while the rows can still be seen. Chunks allow TRUNCATE only in the statement that
+    -- truncates their table: _end_truncate removes the table from the list at its end.
     IF NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_truncated') THEN
         EXECUTE format('CREATE TRIGGER lakets_truncated AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION lakets._end_truncate()',
                        p_relation);

@@ -1,27 +1,27 @@
 -- The last value cache: <schema>._lvc_<table> holds the newest row of each key, so that a dashboard
 -- reads the current state of every series without searching the table.
 --
--- Statement triggers keep it. Each statement finds its newest row for each key and upserts those in
--- one statement, in the order of the keys: two statements that meet wait for each other, but cannot
--- deadlock. Transactions of several statements can, as with any rows that they share; they should
--- write keys in one order, or in one statement.
+-- Statement triggers maintain it. Each statement finds its newest row for each key and upserts
+-- these in one statement, in the order of the keys: concurrent statements wait for each other, but
+-- cannot deadlock. Transactions of several statements can deadlock, as with any rows that they
+-- share; they should write keys in one order, or in one statement.
 --
--- last_updated is the time of the row, not of the write. A row replaces a value unless it is older;
--- of equal times the one written last wins. INSERT and UPDATE offer their rows. DELETE, TRUNCATE
--- and retention leave the cache as it is: a value outlives its row. An UPDATE that makes the newest
--- row older, or gives it another key, leaves the old value too. Rows without a time, or with NULL
--- in a key column, belong to no series and are not cached.
+-- last_updated is the time of the row, not of the write. A row replaces a cached value unless it is
+-- older; at equal times the row written last wins. INSERT and UPDATE update the cache. DELETE,
+-- TRUNCATE and retention leave it as it is: a value stays after its row is gone. An UPDATE that
+-- makes the newest row older, or gives it another key, leaves the old value too. Rows without a
+-- time, or with NULL in a key column, belong to no series and are not cached.
 --
 -- The trigger functions run as the table's owner (SECURITY DEFINER), who owns the cache: a writer
 -- needs no right on it and cannot change it by itself. Nobody else may execute them, so nobody can
 -- put them on another table.
 --
--- A writer is never refused for the cache's sake. When a column that is cached was dropped, renamed
--- or given another type, the next write empties the cache and warns, so that nobody takes old
--- values for the newest; lvc_stats and latest_values say what is wrong.
+-- A problem of the cache never fails a write. If a cached column was dropped, renamed or given
+-- another type, the next write empties the cache and warns, so that nobody takes old values for the
+-- newest. lvc_stats and latest_values report the problem.
 
--- Has a table these columns with these types (as in _shape)? Declared immutable, so that a
--- statement with constant arguments asks once, when it is planned; see _has_shape.
+-- Return whether a table has these columns with these types (as in _shape). Declared immutable, so
+-- that a statement with constant arguments evaluates it once, when it is planned; see _has_shape.
 CREATE OR REPLACE FUNCTION lakets._has_columns(
     p_relation oid,
     p_columns  text[]
@@ -45,7 +45,7 @@ BEGIN
 END;
 $$;
 
--- Return what a cache takes from its table, as _shape has it.
+-- Return the columns that a cache copies from its table, in the form of _shape.
 CREATE OR REPLACE FUNCTION lakets._lvc_shape(
     p_cache       regclass,
     p_lvc         lakets._lvc_registry,
@@ -65,7 +65,8 @@ AS $$
          WHERE att.attrelid = p_relation AND att.attname = p_time_column AND NOT att.attisdropped);
 $$;
 
--- The columns of a cache that its table has no longer, or of another type; null when it has all.
+-- The columns of a cache that its table no longer has, or has with another type; null if there are
+-- none.
 CREATE OR REPLACE FUNCTION lakets._lvc_misfits(
     p_relation regclass,
     p_cache    regclass,
@@ -83,7 +84,7 @@ AS $$
               AND NOT att.attisdropped AND NOT cached.attisdropped);
 $$;
 
--- Return why a cache cannot be relied on, in words; null when it can.
+-- Return as text why a cache may be out of date; null if it is current.
 CREATE OR REPLACE FUNCTION lakets._lvc_problem(
     p_table lakets._chronotable_registry,
     p_lvc   lakets._lvc_registry
@@ -108,7 +109,7 @@ BEGIN
 END;
 $$;
 
--- The registry row of a cache, or a clear error.
+-- The registry row of a cache. Raises an error if there is none.
 CREATE OR REPLACE FUNCTION lakets._lvc(
     p_table lakets._chronotable_registry
 ) RETURNS lakets._lvc_registry
@@ -127,9 +128,9 @@ BEGIN
 END;
 $$;
 
--- SQL text that upserts the newest row of each key of p_rows (an alias r is added). p_tie: what
--- decides at equal times. p_condition: what must be true of a cached row, called cached, to be
--- replaced.
+-- SQL text that upserts the newest row of each key of p_rows (an alias r is added). p_tie: SQL text
+-- that orders rows of equal times. p_condition: SQL text that must be true for a cached row, called
+-- cached, to be replaced.
 CREATE OR REPLACE FUNCTION lakets._lvc_upsert(
     p_cache     regclass,
     p_lvc       lakets._lvc_registry,
@@ -160,7 +161,7 @@ AS $$
       FROM unnest(p_lvc.key_columns || p_lvc.value_columns) WITH ORDINALITY AS u (col, place);
 $$;
 
--- Fill a cache from its table, whatever it holds: values whose rows are gone stay.
+-- Fill a cache from its table. Values in it whose rows are gone stay.
 CREATE OR REPLACE FUNCTION lakets._load_lvc(
     p_table lakets._chronotable_registry,
     p_lvc   lakets._lvc_registry
@@ -178,8 +179,9 @@ END;
 $$;
 
 -- The same in an install over LakeTS 0.1.x, while every writer waits: from the newest chunks only,
--- 256 MB of them and as many as there is room for locks. A key without a row there keeps its value.
--- When that was written 0.1.x noted, not the row's time, which is before those chunks.
+-- at most 256 MB and as many as there is room to lock. A key without a row in them keeps its value.
+-- 0.1.x recorded the time of the write in last_updated, not the time of the row, which is before
+-- those chunks: last_updated is lowered to their start.
 CREATE OR REPLACE FUNCTION lakets._load_lvc_in_install(
     p_table lakets._chronotable_registry,
     p_lvc   lakets._lvc_registry
@@ -215,9 +217,9 @@ BEGIN
 END;
 $$;
 
--- (Re)write the triggers of a ChronoTable's cache as its registry row says; nothing where there is
--- none, or it does not fit. Fill it where rows may have passed it by: a cache of 0.1.3, or one
--- whose schema was renamed.
+-- Create or replace the triggers of a ChronoTable's cache according to its registry row. Does
+-- nothing if there is no cache or it does not fit the table. Fills the cache if it may lack rows: a
+-- cache of 0.1.3, or one whose schema was renamed.
 CREATE OR REPLACE FUNCTION lakets._track_lvc(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -252,9 +254,9 @@ BEGIN
             USING HINT = 'Call lakets.disable_lvc, and lakets.enable_lvc with the columns as they are now.';
         RETURN;
     END IF;
-    -- SECURITY DEFINER: see the top of this file. Whether the columns fit is asked when v_fits is
-    -- planned, where that can be. What is left of that expression names the table, so Postgres
-    -- plans it anew when the table is altered.
+    -- SECURITY DEFINER: see the top of this file. v_fits checks the columns at planning time where
+    -- possible. The rest of that expression names the table, so Postgres plans it again when the
+    -- table is altered.
     EXECUTE format(
         $sql$CREATE OR REPLACE FUNCTION lakets.%I() RETURNS trigger
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
@@ -309,8 +311,8 @@ END;$sql$,
 END;
 $$;
 
--- The name of a cache's trigger. 0.1.3 has the first one, and while that is on the table, ours has
--- another.
+-- The name of a cache's trigger. LakeTS 0.1.3 uses the first name; while its trigger is on the
+-- table, ours has the other name.
 CREATE OR REPLACE FUNCTION lakets._lvc_trigger(
     p_relation regclass,
     p_event    text,
@@ -367,8 +369,8 @@ BEGIN
 END;
 $$;
 
--- Cache the newest value_columns of each key, from the rows there are and from now on. Writers wait
--- while they are read.
+-- Cache the newest value columns of each key, from the existing rows and from now on. Writers wait
+-- while the rows are read.
 CREATE OR REPLACE FUNCTION lakets.enable_lvc(
     p_table_name    text,
     p_key_columns   text[],
@@ -387,8 +389,8 @@ DECLARE
     v_problem  text;
 BEGIN
     PERFORM lakets._require_read_committed();  -- an older snapshot would miss rows to load
-    -- Lock order: (1) advisory (lakets, relation), (2) parent: no writer is in flight while the
-    -- triggers come.
+    -- Lock order: (1) advisory (lakets, relation), (2) parent: no writer is active while the
+    -- triggers are created.
     PERFORM lakets._lock_maintenance(v_relation);
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
     SELECT coalesce(' Now ' || lakets._lvc_problem(v_table, reg) || '.', '') INTO v_problem
@@ -418,8 +420,8 @@ BEGIN
 END;
 $$;
 
--- Leave a ChronoTable's cache as it is, if it has one. The caller holds the table, where there
--- still is one.
+-- Stop maintaining a ChronoTable's cache, if it has one, and keep the cache. The caller has locked
+-- the table, if it still exists.
 CREATE OR REPLACE FUNCTION lakets._untrack_lvc(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -455,7 +457,7 @@ BEGIN
 END;
 $$;
 
--- Cache no more, and drop the cache.
+-- Stop caching, and drop the cache.
 CREATE OR REPLACE FUNCTION lakets.disable_lvc(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -502,8 +504,8 @@ BEGIN
 END;
 $$;
 
--- Every cache: how many keys it holds, and whether it is kept (enabled). cached_series is null
--- where the cache is gone or this role may not read it.
+-- Every cache: how many keys it holds, and whether it is maintained (enabled). cached_series is
+-- null if the cache is gone or this role may not read it.
 CREATE OR REPLACE FUNCTION lakets.lvc_stats()
     RETURNS TABLE (chronotable text, cache_table text, cached_series bigint, key_columns text, value_columns text, enabled boolean)
     LANGUAGE plpgsql STABLE PARALLEL SAFE

@@ -41,7 +41,7 @@ BEGIN
 END;
 $$;
 
--- The columns of text of a table: its tags.
+-- The text columns of a table: its tags.
 CREATE OR REPLACE FUNCTION lakets._tag_columns(
     p_relation regclass
 ) RETURNS text[]
@@ -54,8 +54,8 @@ AS $$
                   ORDER BY att.attnum);
 $$;
 
--- A row for each column of text: its distinct values, the table's rows, and the former in percent
--- of the latter. Reads the whole table.
+-- One row per text column: its distinct values, the table's rows, and the first as a percentage of
+-- the second. Reads the whole table.
 CREATE OR REPLACE FUNCTION lakets.cardinality_stats(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -75,7 +75,7 @@ BEGIN
 END;
 $$;
 
--- Return how many series a table holds: distinct combinations of all its columns of text. CRITICAL
+-- Return how many series a table holds: distinct combinations of all its text columns. CRITICAL
 -- above p_max_series, WARNING above 80 % of it, else OK. Reads the whole table.
 CREATE OR REPLACE FUNCTION lakets.cardinality_check(
     p_table_name  text,
@@ -137,7 +137,7 @@ END;
 $$;
 
 -- Insert an array of JSON objects, and return how many. Keys are columns; a column that an object
--- does not name takes its default. Times without a zone are of UTC. One statement for all objects
+-- does not name gets its default. Times without a zone are in UTC. One statement for all objects
 -- that name the same columns: usually one.
 CREATE OR REPLACE FUNCTION lakets.ingest_batch(
     p_table_name  text,
@@ -157,8 +157,8 @@ BEGIN
     ELSIF p_data = '[]' THEN
         RETURN 0;
     END IF;
-    -- To sort the objects by their keys takes longer than to insert them, so first see whether
-    -- there is any need.
+    -- Sorting the objects by their keys takes longer than inserting them, so check first whether it
+    -- is needed.
     v_keys := ARRAY(SELECT jsonb_object_keys(p_data -> 0));
     IF NOT EXISTS (SELECT FROM jsonb_array_elements(p_data) AS item WHERE NOT item ?& v_keys OR item - v_keys <> '{}') THEN
         RETURN lakets._insert_objects(v_relation, v_keys, p_data);
@@ -172,8 +172,8 @@ BEGIN
 END;
 $$;
 
--- Insert one sample as Prometheus has it into a table with the columns time, metric_name, labels
--- and value.
+-- Insert one sample in the form of Prometheus into a table with the columns time, metric_name,
+-- labels and value.
 CREATE OR REPLACE FUNCTION lakets.ingest_prometheus(
     p_table_name  text,
     p_metric_name text,

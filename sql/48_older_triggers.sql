@@ -1,12 +1,12 @@
--- What an install over LakeTS 0.1.x leaves for later: to touch each of thousands of chunks takes a
--- lock for each, more than Postgres can hold in one transaction, while every writer waits. The
--- install itself takes the work out of the old triggers and puts ours on the tables; from then on
--- chunks are guarded in batches, each in a transaction of its own, by lakets.guard_chunks or by the
--- tiering and retention jobs as they come to a chunk. Until a chunk is guarded it can be written
--- directly, as with 0.1.x, and nobody is told. So guarding a chunk counts as a change to all of it,
--- and none is taken for durable, or dropped, before.
+-- The part of an install over LakeTS 0.1.x that runs afterwards. Changing thousands of chunks takes
+-- one lock for each, more than Postgres can hold in one transaction, while every writer waits. The
+-- install itself empties the old trigger functions and puts ours on the tables. Afterwards chunks
+-- are guarded in batches, each in a transaction of its own, by lakets.guard_chunks or by the
+-- tiering and retention jobs. Until a chunk is guarded it can be written directly, as with 0.1.x,
+-- and such a write is not tracked. Guarding a chunk therefore counts as a change to all of it, and
+-- no chunk counts as durable or is dropped before it is guarded.
 
--- Lock a partition against writers if none is at work there.
+-- Lock a partition against writers if nobody is writing to it.
 CREATE OR REPLACE FUNCTION lakets._lock_against_writers_now(
     p_partition regclass
 ) RETURNS boolean
@@ -22,7 +22,8 @@ EXCEPTION WHEN lock_not_available THEN
 END;
 $$;
 
--- Guard those of some partitions that nobody is writing, at most p_most; returns which.
+-- Guard the given partitions that nobody is writing to, at most p_most; return those that were
+-- guarded.
 CREATE OR REPLACE FUNCTION lakets._guard_unused(
     p_partitions regclass[],
     p_most       integer
@@ -45,9 +46,9 @@ BEGIN
 END;
 $$;
 
--- Drop the triggers of 0.1.x of a table, which is locked, and of its partitions, all of which are
--- guarded. False: that takes more locks than there is room for, or somebody is using a partition;
--- the triggers stay, disabled.
+-- Drop the triggers of 0.1.x of a locked table and of its partitions, all of which are guarded.
+-- Returns false if that takes more locks than there is room for, or if somebody uses a partition;
+-- the triggers then stay, disabled.
 CREATE OR REPLACE FUNCTION lakets._drop_older_triggers(
     p_relation regclass
 ) RETURNS boolean
@@ -85,7 +86,7 @@ END;
 $$;
 
 -- Guard the chunks of a table in the install itself, as far as there is room for the locks. The
--- table is locked against everybody, so nothing is waited for: chunks that somebody uses by their
+-- table is locked against everybody, so this waits for nothing: chunks that somebody uses by their
 -- own names are left for later.
 CREATE OR REPLACE FUNCTION lakets._guard_in_install(
     p_relation regclass
@@ -111,9 +112,9 @@ END;
 $$;
 
 -- Guard the chunks of a table that can still be written directly, as after an install over LakeTS
--- 0.1.x, at most p_max_chunks in this transaction; returns how many. Call it until that is 0. A
--- chunk that is being written is passed over until it is the last; then its writers are waited for,
--- 2 s at most, before this fails as contended (55P03).
+-- 0.1.x, at most p_max_chunks in this transaction; returns how many. Call it until it returns 0. A
+-- chunk that is being written is skipped until it is the last; then this waits at most 2 s for its
+-- writers and fails as contended (55P03).
 CREATE OR REPLACE FUNCTION lakets.guard_chunks(
     p_table_name  text,
     p_schema_name text    DEFAULT 'public',
@@ -132,8 +133,7 @@ BEGIN
     PERFORM lakets._check_max_chunks(p_max_chunks);
     PERFORM lakets._require_read_committed();
     -- Lock order: (1) advisory (lakets, relation), (2) partitions, without waiting, or one alone;
-    -- where all are guarded,
-    -- (2) parent, (3) partitions, without waiting.
+    -- where all are guarded, (2) parent, (3) partitions, without waiting.
     PERFORM lakets._lock_maintenance(v_relation);
     v_unguarded := lakets._unguarded_partitions(v_relation);
     IF v_unguarded = '{}' THEN
@@ -154,7 +154,7 @@ BEGIN
 END;
 $$;
 
--- What was guarded may have been written before, without a trace: all of it counts as changed.
+-- A guarded chunk may have been written before without tracking: all of it counts as changed.
 CREATE OR REPLACE FUNCTION lakets._log_guarded(
     p_table      lakets._chronotable_registry,
     p_partitions regclass[]
@@ -170,7 +170,7 @@ BEGIN
 END;
 $$;
 
--- Those of some chunks (ids) that can still be written directly.
+-- The given chunks (ids) that can still be written directly.
 CREATE OR REPLACE FUNCTION lakets._unguarded_chunks(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[]
@@ -188,7 +188,7 @@ BEGIN
 END;
 $$;
 
--- Guard those of these that nobody is writing, before they are dropped; returns how many.
+-- Guard the given chunks that nobody is writing to, before they are dropped; returns how many.
 CREATE OR REPLACE FUNCTION lakets._guard_chunks(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[]

@@ -1,8 +1,9 @@
--- Sync: the unpartitioned mirror that the change feed streams into Unity Catalog.
+-- Sync: the change feed streams an unpartitioned mirror of a table, its shadow, into Unity
+-- Catalog.
 
--- What a shadow must be: fully identified, so that the feed takes it; indexed, so that the triggers
--- find old rows; owned as the table is, since the triggers run as that owner; and written by nobody
--- else.
+-- Make a shadow what it must be: with replica identity FULL, so that the feed accepts it; indexed,
+-- so that the triggers find old rows; owned by the table's owner, as whom the triggers run; and not
+-- writable by others.
 CREATE OR REPLACE FUNCTION lakets._dress_shadow(
     p_relation    regclass,
     p_shadow      regclass,
@@ -32,9 +33,9 @@ BEGIN
 END;
 $$;
 
--- The statements that take back what others than its owner may do to a shadow: who writes there
--- directly changes what is streamed without a trace. Older versions granted it to the table's
--- writers, SELECT included.
+-- The statements that revoke the rights on a shadow from roles other than its owner: a direct write
+-- would be streamed without a trace. Older versions granted these rights, and SELECT, to the
+-- table's writers.
 CREATE OR REPLACE FUNCTION lakets._shadow_revokes(
     p_shadow regclass
 ) RETURNS SETOF text
@@ -53,8 +54,8 @@ BEGIN
 END;
 $$;
 
--- Make the shadow of a relation, empty. It has no constraints: it also keeps rows that the table no
--- longer has.
+-- Create the empty shadow of a relation. It has no constraints, because it also keeps rows that the
+-- table no longer has.
 CREATE OR REPLACE FUNCTION lakets._create_shadow(
     p_relation    regclass,
     p_shadow_name text,
@@ -72,8 +73,8 @@ BEGIN
 END;
 $$;
 
--- Give a shadow the columns that its table has now. One that the table lost stays, for the rows of
--- dropped chunks; what Unity Catalog holds of it stays in any case.
+-- Give a shadow the columns that its table has now. A column that was dropped from the table stays,
+-- for the rows of dropped chunks. Its history in Unity Catalog stays in any case.
 CREATE OR REPLACE FUNCTION lakets._reshape_shadow(
     p_relation regclass,
     p_shadow   regclass
@@ -104,8 +105,8 @@ BEGIN
 END;
 $$;
 
--- Make a shadow hold what its table holds, copy by copy, and else only rows of dropped chunks
--- (`p_evicted`: SQL text that is true of those, for a row s of the shadow).
+-- Make a shadow hold the rows that its table holds, each as often, and otherwise only rows of
+-- dropped chunks (`p_evicted`: SQL text that is true for those, for a row s of the shadow).
 CREATE OR REPLACE FUNCTION lakets._realign_shadow(
     p_relation regclass,
     p_shadow   regclass,
@@ -139,7 +140,7 @@ BEGIN
 END;
 $$;
 
--- Why a shadow cannot be relied on to hold every change of its table, in words; null when it can.
+-- Return as text why a shadow may lack a change of its table; null if it is complete.
 CREATE OR REPLACE FUNCTION lakets._mirror_problem(
     p_relation regclass,
     p_shadow   regclass
@@ -158,8 +159,8 @@ BEGIN
 END;
 $$;
 
--- A name for a shadow that no other table has: two schemas may have a table of one name, and be
--- synced at one time.
+-- A free name for a shadow: two schemas may have a table with the same name, and be synced at the
+-- same time.
 CREATE OR REPLACE FUNCTION lakets._shadow_name(
     p_stem   text,
     p_schema text
@@ -178,7 +179,7 @@ BEGIN
 END;
 $$;
 
--- Drop a shadow, if it is there.
+-- Drop a shadow, if it exists.
 CREATE OR REPLACE FUNCTION lakets._drop_shadow(
     p_shadow_name text
 ) RETURNS void
@@ -239,9 +240,9 @@ BEGIN
 END;
 $$;
 
--- Make a shadow right again, whatever happened to it or to its table; the caller holds the table
--- against writers. Compares every row, but only if there is a reason to. Returns whether anything
--- was amiss.
+-- Repair a shadow, whatever happened to it or to its table; the caller has locked the table against
+-- writers. Compares every row, but only if there is a reason to. Returns whether anything was
+-- wrong.
 CREATE OR REPLACE FUNCTION lakets._repair_shadow(
     p_relation    regclass,
     p_shadow      regclass,
@@ -271,8 +272,7 @@ BEGIN
 END;
 $$;
 
--- Mirror a ChronoTable from now on, after copying what it holds; or see that its mirror is right.
--- Writers wait.
+-- Mirror a ChronoTable from now on, after copying its rows; or repair its mirror. Writers wait.
 CREATE OR REPLACE FUNCTION lakets._sync_chronotable(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -289,8 +289,8 @@ DECLARE
     v_guarded  integer;
 BEGIN
     -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) partitions that can be written
-    -- directly, (4) advisory on the shadow's name. No writer is in flight while the trigger
-    -- functions change, so none misses the shadow.
+    -- directly, (4) advisory on the shadow's name. No writer is active while the trigger functions
+    -- change, so none misses the shadow.
     PERFORM lakets._lock_maintenance(v_relation);
     p_table := lakets._follow(p_table);  -- as it is under the lock
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
@@ -309,8 +309,8 @@ BEGIN
         v_shadow := lakets._create_shadow(v_relation, p_table.shadow_table_name, p_table.time_column);
         UPDATE lakets._chronotable_registry AS reg
            SET sync_enabled = true, shadow_table_name = p_table.shadow_table_name WHERE reg.id = p_table.id;
-        -- Nothing visible now has written to the shadow, so all of it is flushed; the copy below is
-        -- not.
+        -- No transaction that is visible now has written to the shadow, so all of them count as
+        -- flushed. The copy below does not.
         INSERT INTO lakets._feed_proof AS proof (chronotable_id, proven, cluster) VALUES (p_table.id, lakets._ended_now(), lakets._lineage())
             ON CONFLICT (chronotable_id) DO UPDATE
                SET proven = excluded.proven, observed = NULL, observed_lsn = NULL, fenced = false, cluster = excluded.cluster, baseline = NULL;
@@ -386,9 +386,9 @@ BEGIN
 END;
 $$;
 
--- Stream a ChronoTable or a RollUp (by its name, or its table's) into Unity Catalog. Again: grants
--- made since are followed, and a shadow that is out of line, or whose table has other columns now,
--- is put right.
+-- Stream a ChronoTable or a RollUp (by its name, or its table's) into Unity Catalog. A second call
+-- repairs a shadow that lacks changes, whose table has other columns now, or on which other roles
+-- have rights.
 CREATE OR REPLACE FUNCTION lakets.enable_sync(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -410,8 +410,8 @@ BEGIN
 END;
 $$;
 
--- The RollUp meant by a name in enable_sync; all null when it is not one, or is a ChronoTable's
--- name.
+-- The RollUp that a name in enable_sync means; all null if there is none, or if a ChronoTable has
+-- that name.
 CREATE OR REPLACE FUNCTION lakets._rollup_of_table(
     p_table_name  text,
     p_schema_name text

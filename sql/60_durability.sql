@@ -1,9 +1,9 @@
--- The proof that a chunk is in Unity Catalog, on which tiering and retention rest.
+-- The proof that a chunk is in Unity Catalog. Tiering and retention depend on it.
 --
 -- The feed reports only committed_lsn: where the last flushed transaction of the shadow committed.
 -- A writer can note only a position before its own commit. So "committed_lsn >= noted position"
--- proves nothing yet: another writer may have committed, and been flushed, between the two. Two
--- rules do prove:
+-- alone proves nothing: another writer may have committed, and been flushed, between the two. Two
+-- rules prove it:
 --
 --   Passed.  Take a snapshot, then a WAL position. Whatever the snapshot sees committed before that
 --            position. Once committed_lsn reaches it, all of that is flushed, since a table's commits
@@ -13,14 +13,15 @@
 --            the position is T's own: committed_lsn > position means that T, hence all, is flushed.
 --            This is what flags an idle table, whose committed_lsn stands still.
 --
--- Where writers overlapped and then all fell idle neither rule applies. Then a fence is set: one
--- row of the shadow is updated to what it is. Its commit lies after the observed position, and
--- passes it.
+-- If writers overlapped and then all became idle, neither rule applies. Then a fence is set: one
+-- row of the shadow is updated to its own value. The commit of the fence lies after the noted
+-- position, so the first rule applies once it is flushed.
 --
--- Both rules stand on this: whoever changes a shadow locks it until it is visible, and then notes
--- it in the change log; nothing else may write there.
+-- Both rules require that every transaction that changes a shadow holds its lock until the change
+-- is visible, and writes the change log after taking that lock. Nothing else may write to a
+-- shadow.
 
--- Return whether each statement of this transaction sees what is committed by then.
+-- Return whether each statement of this transaction sees everything committed before it.
 CREATE OR REPLACE FUNCTION lakets._is_read_committed() RETURNS boolean
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -31,7 +32,7 @@ END;
 $$;
 
 -- The transactions that have ended, as a snapshot. pg_current_snapshot() takes its own transaction,
--- which may yet write, for one of them as soon as a later one has ended: so it is marked as still
+-- which may still write, as ended once a later one has ended, so it is marked here as still
 -- running.
 CREATE OR REPLACE FUNCTION lakets._ended_now() RETURNS pg_snapshot
     LANGUAGE plpgsql STABLE PARALLEL UNSAFE
@@ -50,8 +51,8 @@ BEGIN
 END;
 $$;
 
--- Return what the feed says of a shadow; no row when there is no shadow, no feed, it does not know
--- the shadow, or this role cannot read it.
+-- Return what the feed reports about a shadow. No row if there is no shadow or no feed, if the feed
+-- does not know the shadow, or if this role cannot read the report.
 CREATE OR REPLACE FUNCTION lakets._cdf_report(
     p_shadow_name text
 ) RETURNS TABLE (status text, committed_lsn pg_lsn)
@@ -67,8 +68,7 @@ EXCEPTION WHEN insufficient_privilege OR undefined_table OR invalid_schema_name 
 END;
 $$;
 
--- Where the feed of a shadow stands; null unless it is STREAMING, and null when the feed cannot be
--- read.
+-- The position that the feed of a shadow has reached; null unless it is STREAMING and can be read.
 CREATE OR REPLACE FUNCTION lakets._cdf_committed_lsn(
     p_shadow_name text
 ) RETURNS pg_lsn
@@ -80,8 +80,8 @@ BEGIN
 END;
 $$;
 
--- Return what the feed says of a shadow (PENDING, SNAPSHOTTING, STREAMING, SKIPPED), or NONE when
--- it says nothing.
+-- Return the state of a shadow in the feed (PENDING, SNAPSHOTTING, STREAMING, SKIPPED), or NONE if
+-- the feed reports none.
 CREATE OR REPLACE FUNCTION lakets._cdf_status(
     p_shadow_name text
 ) RETURNS text
@@ -110,8 +110,8 @@ BEGIN
 END;
 $$;
 
--- Return what is known of the feed. Null if that was learnt in another database or another line of
--- its history, where the same numbers stand for other transactions and positions.
+-- Return what is known of the feed. Null if it was recorded in another database or on another
+-- timeline, where the same numbers identify other transactions and positions.
 CREATE OR REPLACE FUNCTION lakets._known_proof(
     p_chronotable_id integer
 ) RETURNS lakets._feed_proof
@@ -129,8 +129,8 @@ BEGIN
 END;
 $$;
 
--- Forget what is known of the feed. What it shows now may have been copied with the database, so it
--- proves nothing until it shows another value.
+-- Forget what is known of the feed. Its current position may have been copied with the database, so
+-- it proves nothing until it changes.
 CREATE OR REPLACE FUNCTION lakets._restart_proof(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -145,8 +145,8 @@ BEGIN
 END;
 $$;
 
--- The transactions known to be flushed, as a snapshot that sees just them, by what can be read now;
--- changes nothing. Null: nothing is known to be flushed.
+-- The transactions that can be proved flushed now, as a snapshot in which exactly these are
+-- visible; changes nothing. Null if none can be proved.
 CREATE OR REPLACE FUNCTION lakets._proof_now(
     p_table lakets._chronotable_registry
 ) RETURNS pg_snapshot
@@ -164,10 +164,10 @@ BEGIN
     IF v_lsn IS NULL OR v_lsn = v_proof.baseline OR v_proven IS NULL THEN
         RETURN NULL;
     END IF;
-    -- Alone. The order of statements matters: committed_lsn is read, then nobody holds the shadow,
-    -- then a new snapshot sees everyone whom committed_lsn can be about. A writer lets go of its
-    -- lock only after it has become visible, and the feed may be quicker than that. At other
-    -- isolation levels there is no new snapshot.
+    -- Alone. The order of statements matters: committed_lsn is read, then the shadow is seen to be
+    -- free of locks, then a new snapshot sees every writer that committed_lsn can belong to. A
+    -- writer releases its lock only after it has become visible, and the feed may be faster than
+    -- that. Other isolation levels take no new snapshot.
     IF NOT lakets._is_read_committed() OR lakets._is_being_written(lakets._shadow_relation(p_table.shadow_table_name)) THEN
         RETURN v_proven;
     END IF;
@@ -219,7 +219,8 @@ BEGIN
     END IF;
     SELECT proof.* INTO v_proof FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = p_table.id FOR UPDATE;
     IF NOT FOUND THEN
-        -- Not by the foreign key: who drops the table meanwhile should be told as such.
+        -- Checked here rather than by the foreign key, to report that the table was dropped
+        -- meanwhile.
         INSERT INTO lakets._feed_proof AS proof (chronotable_id)
         SELECT reg.id FROM lakets._chronotable_registry AS reg WHERE reg.id = p_table.id FOR KEY SHARE
             ON CONFLICT DO NOTHING;
@@ -252,7 +253,7 @@ BEGIN
 END;
 $$;
 
--- Make the feed move where a proof waits for it; the caller has run _prove.
+-- Set a fence if a proof waits for the feed to advance; the caller has run _prove.
 CREATE OR REPLACE FUNCTION lakets._move_feed(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -269,10 +270,10 @@ BEGIN
 END;
 $$;
 
--- Change one row of the shadow to what it is, alone: a writer would lose track of the row it looks
--- for. Where there is none, one comes and goes. False: somebody is writing (then the feed will move
--- by itself). Writers wait until the transaction ends, and they may hold the table: so nothing may
--- be locked after this.
+-- Update one row of the shadow to its own value, while nobody writes: a concurrent writer would not
+-- find the row that it looks for. In an empty shadow, insert a row and delete it. Returns false if
+-- somebody is writing; then the feed advances by itself. Writers wait until the transaction ends,
+-- and they may hold the table, so the caller must lock nothing after this.
 CREATE OR REPLACE FUNCTION lakets._fence(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -304,8 +305,7 @@ EXCEPTION WHEN integrity_constraint_violation THEN  -- a shadow of 0.1.x may dem
 END;
 $$;
 
--- Return why no chunk of a table can be proved durable, in words; null when it depends on the
--- chunk.
+-- Return as text why no chunk of a table can be proved durable; null if it depends on the chunk.
 CREATE OR REPLACE FUNCTION lakets._sync_gap(
     p_table  lakets._chronotable_registry,
     p_proven pg_snapshot
@@ -330,9 +330,9 @@ BEGIN
 END;
 $$;
 
--- Return why chunks (ids) are not (yet) proved durable, in words; those that are proved are left
--- out. What is true of the whole table, and which times are not flushed, is asked once, however
--- many chunks there are.
+-- Return as text why each of these chunks (ids) is not proved durable; chunks that are proved are
+-- left out. The state of the table and the times not flushed are read once, however many chunks
+-- there are.
 CREATE OR REPLACE FUNCTION lakets._durability_gaps(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[],
@@ -368,7 +368,7 @@ BEGIN
 END;
 $$;
 
--- The same of one chunk; null when every change to it is flushed.
+-- The same for one chunk; null if every change to it is flushed.
 CREATE OR REPLACE FUNCTION lakets._durability_gap(
     p_table  lakets._chronotable_registry,
     p_chunk  lakets._chunk_metadata,
@@ -382,7 +382,7 @@ BEGIN
 END;
 $$;
 
--- Are all four tracking triggers of a table there and firing?
+-- Return whether all four tracking triggers of a table exist and are enabled.
 CREATE OR REPLACE FUNCTION lakets._is_tracked(
     p_relation regclass
 ) RETURNS boolean
@@ -397,7 +397,7 @@ BEGIN
 END;
 $$;
 
--- Return why tier_chunk would defer a chunk, in words; null when it is proved durable. Changes
+-- Return as text why tier_chunk would defer a chunk; null if it is proved durable. Changes
 -- nothing.
 CREATE OR REPLACE FUNCTION lakets.explain_durability(
     p_chunk_name text
@@ -419,13 +419,13 @@ BEGIN
 END;
 $$;
 
--- Forget changes that every RollUp has absorbed and the feed has flushed, once the RollUps can do
--- without p_at_least of them. Steps aside when a RollUp of the table is being created (it has a
--- snapshot that is not registered yet), or another session is at it.
+-- Delete changes that every RollUp has absorbed and the feed has flushed, once the RollUps no
+-- longer need p_at_least of them. Does nothing while a RollUp of the table is being created (its
+-- snapshot is not registered yet) or while another session prunes.
 --
--- While there is no feed nothing is flushed, and the log would grow for good. When it has, what is
--- known of the feed is forgotten, and with it the log: whoever learns of the feed again begins with
--- a snapshot that sees all this.
+-- Without a feed nothing is flushed, and the log would grow without end. Once it has grown, the
+-- knowledge of the feed is deleted, and the log with it: the next proof begins with a snapshot that
+-- sees all of these changes.
 CREATE OR REPLACE FUNCTION lakets._prune_change_log(
     p_table    lakets._chronotable_registry,
     p_at_least integer DEFAULT 1
@@ -440,8 +440,8 @@ BEGIN
     IF NOT lakets._is_read_committed() OR NOT pg_try_advisory_xact_lock(hashtext('lakets change log'), p_table.id) THEN
         RETURN;
     END IF;
-    -- Changes stamped by another cluster, whose transaction ids had come further, count as made
-    -- now: a stamp from the future would be seen by no snapshot, so neither absorbed nor flushed.
+    -- Changes with a transaction id of another cluster that is beyond ours count as made now: no
+    -- snapshot would ever see such an id, so they would be neither absorbed nor flushed.
     WITH foreigner AS (
         DELETE FROM lakets._change_log AS log
          WHERE log.chronotable_id = p_table.id AND log.xid >= pg_snapshot_xmax(pg_current_snapshot())
@@ -450,7 +450,7 @@ BEGIN
     )
     INSERT INTO lakets._change_log (chronotable_id, min_time, max_time)
     SELECT p_table.id, foreigner.min_time, foreigner.max_time FROM foreigner;
-    -- Mostly there is nothing that the RollUps could do without; then the feed need not be asked.
+    -- Usually the RollUps still need every change; then the feed need not be read.
     SELECT min(coalesce(pg_snapshot_xmin(seen.snapshot), '0'::xid8)) INTO v_floor
       FROM (SELECT reg.absorbed
               FROM lakets._rollup_registry AS reg WHERE reg.source_chronotable_id = p_table.id AND reg.track_changes
@@ -460,7 +460,7 @@ BEGIN
                                LIMIT p_at_least) AS first) < p_at_least THEN
         RETURN;
     END IF;
-    -- Waiting for the proof row could close a circle with retention, which has it and waits for
+    -- Waiting for the proof row could deadlock with retention, which holds it and waits for
     -- readers.
     PERFORM FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = p_table.id FOR UPDATE SKIP LOCKED;
     IF FOUND AND lakets._cdf_committed_lsn(p_table.shadow_table_name) IS NOT NULL THEN
@@ -471,7 +471,7 @@ BEGIN
            SET proven = NULL, observed = NULL, observed_lsn = NULL, fenced = false WHERE proof.chronotable_id = p_table.id;
         v_is_fresh := true;
     END IF;
-    -- All in one statement: who wants the log is judged as of one moment.
+    -- In one statement, so that all readers of the log are seen at the same moment.
     SELECT min(coalesce(pg_snapshot_xmin(seen.snapshot), '0'::xid8)) INTO v_floor
       FROM (SELECT reg.absorbed
               FROM lakets._rollup_registry AS reg WHERE reg.source_chronotable_id = p_table.id AND reg.track_changes

@@ -1,6 +1,7 @@
--- Policies: when chunks are tiered, and when they are dropped. At most one of a kind a table.
+-- Policies: when chunks are tiered, and when they are dropped. A table has at most one of each
+-- kind.
 
--- Add a policy, or say that there is one.
+-- Add a policy. Raises an error if the table has one of that kind.
 CREATE OR REPLACE FUNCTION lakets._add_policy(
     p_table  lakets._chronotable_registry,
     p_types  text[],
@@ -25,7 +26,7 @@ BEGIN
 END;
 $$;
 
--- Return what a policy's config says of p_trim_shadow: nothing, unless it is wanted.
+-- Return the part of a policy's config for p_trim_shadow: empty unless it is true.
 CREATE OR REPLACE FUNCTION lakets._trim_config(
     p_trim_shadow boolean
 ) RETURNS jsonb
@@ -98,8 +99,8 @@ BEGIN
 END;
 $$;
 
--- Both in one: flag after p_tier_after, drop after p_drop_after, and never drop what is not proved
--- durable.
+-- Tiering and retention in one policy: flag after p_tier_after, drop after p_drop_after, and never
+-- drop a chunk that is not proved durable.
 CREATE OR REPLACE FUNCTION lakets.add_tiered_retention_policy(
     p_table_name  text,
     p_tier_after  interval,
@@ -151,7 +152,7 @@ BEGIN
 END;
 $$;
 
--- Tier no more. A tiered_retention policy stays: remove_retention_policy removes that.
+-- Stop tiering. A tiered_retention policy stays: remove_retention_policy removes it.
 CREATE OR REPLACE FUNCTION lakets.remove_tiering_policy(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -162,7 +163,7 @@ AS $$
     SELECT lakets._remove_policy(lakets._chronotable(p_table_name, p_schema_name), '{tiering}');
 $$;
 
--- Drop no more; of a tiered_retention policy the tiering goes with it.
+-- Stop dropping. Removing a tiered_retention policy stops its tiering too.
 CREATE OR REPLACE FUNCTION lakets.remove_retention_policy(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'

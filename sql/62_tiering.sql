@@ -1,8 +1,8 @@
 -- Job 2: flag cold chunks that are proved durable in Unity Catalog. Nothing is dropped here.
 
 -- The candidates, oldest first: active, wholly older than the policy's horizon, and the shadow is
--- streaming. No rows: no policy, nothing cold, or no feed. A tiered chunk that was written since
--- becomes active again, and so a candidate.
+-- streaming. No rows: no policy, nothing cold, or no feed. A tiered chunk that was written to
+-- becomes active again, and thus a candidate.
 CREATE OR REPLACE FUNCTION lakets._get_chunks_to_tier(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -43,8 +43,8 @@ BEGIN
 END;
 $$;
 
--- Flag a chunk tiered if every committed change to it is flushed; false means deferred, and that
--- what can be done to settle the matter was done: call again after the feed's next flush.
+-- Flag a chunk tiered if every committed change to it is flushed. False means deferred: everything
+-- that helps the proof was done, so call again after the feed's next flush.
 CREATE OR REPLACE FUNCTION lakets.tier_chunk(
     p_chunk_name text
 ) RETURNS boolean
@@ -88,7 +88,7 @@ BEGIN
 END;
 $$;
 
--- Take the flag back; the next tiering run decides anew.
+-- Remove the flag. The next tiering run decides again.
 CREATE OR REPLACE FUNCTION lakets.untier_chunk(
     p_chunk_name text
 ) RETURNS void

@@ -1,13 +1,12 @@
--- Mirrors that are in doubt: what LakeTS 0.1.x mirrored, which copied nothing that was there
--- before, and shadows that are known to have missed a change. They are compared with their tables
--- by the jobs, one chunk at a time: what the shadow lacks is added, what it has too much is
--- removed. Until then no chunk counts as durable. lakets.enable_sync does all of it at once, and
--- writers wait for that.
+-- Mirrors that are in doubt: those of LakeTS 0.1.x, which did not copy existing rows, and shadows
+-- that are known to have missed a change. The jobs compare them with their tables, one chunk at a
+-- time, add the rows that the shadow lacks and remove those that the table lacks. Until then no
+-- chunk counts as durable. lakets.enable_sync does everything at once, while writers wait.
 
--- Begin to compare a mirror that may lack changes. All is in doubt but the time outside the chunks
--- there are: what is written there from now on goes into chunks that are made later. False: there
--- is no such doubt, or no right to lock the table. While the lock is held nobody writes, so who is
--- to write has seen that the doubt noted before is gone.
+-- Begin to compare a mirror that may lack changes. All existing chunks are in doubt; rows written
+-- outside them from now on go into chunks that are created later. Returns false if the mirror is
+-- not in doubt, or this role may not lock the table. Nobody writes while the lock is held, so every
+-- later writer sees that the earlier gap is gone.
 CREATE OR REPLACE FUNCTION lakets._begin_mirror_check(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -55,10 +54,10 @@ BEGIN
 END;
 $$;
 
--- Compare a chunk with its part of the shadow and bring that in line. Nothing to do: the chunk is
--- not in doubt, or this role may not lock it. Changes to the shadow are logged as changes to the
--- chunk, so they must be flushed like those. The chunk's writers wait until the transaction ends;
--- the caller has locked the table's proof row, so two do not meet.
+-- Compare a chunk with its part of the shadow and correct the shadow. Does nothing if the chunk is
+-- not in doubt, or if this role may not lock it. Changes to the shadow are logged as changes to the
+-- chunk, so they must be flushed too. The chunk's writers wait until the transaction ends; the
+-- caller has locked the table's proof row, so two do not meet.
 CREATE OR REPLACE FUNCTION lakets._compare_chunk(
     p_table lakets._chronotable_registry,
     p_chunk lakets._chunk_metadata
@@ -93,8 +92,8 @@ BEGIN
 END;
 $$;
 
--- The same for those of some chunks (ids) that are in doubt, where the feed streams and retention
--- would ask; returns how many were compared.
+-- The same for the given chunks (ids) that are in doubt, if the feed streams and retention requires
+-- the proof; returns how many were compared.
 CREATE OR REPLACE FUNCTION lakets._compare_chunks(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[]
@@ -119,8 +118,8 @@ BEGIN
 END;
 $$;
 
--- Make the shadow hold, of a chunk's range of time, just what the partition holds, copy by copy.
--- Returns how many rows were added or removed.
+-- Make the shadow hold, in the time range of a chunk, exactly the rows of the partition, each as
+-- often. Returns how many rows were added or removed.
 CREATE OR REPLACE FUNCTION lakets._align_chunk(
     p_table     lakets._chronotable_registry,
     p_chunk     lakets._chunk_metadata,
@@ -185,7 +184,8 @@ BEGIN
 END;
 $$;
 
--- Bring the mirror of a RollUp in line that may lack changes; part of its refresh. Readers go on.
+-- Correct the mirror of a RollUp that may lack changes; part of its refresh. Readers are not
+-- blocked.
 CREATE OR REPLACE FUNCTION lakets._mend_rollup_mirror(
     p_rollup lakets._rollup_registry
 ) RETURNS void

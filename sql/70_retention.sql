@@ -1,5 +1,4 @@
--- Job 3: give the space of expired chunks back, after proving under lock that nothing is lost by
--- it.
+-- Job 3: drop expired chunks, after proving under locks that no data is lost.
 
 -- Return how old a chunk must be to be dropped; null without an enabled retention policy.
 CREATE OR REPLACE FUNCTION lakets._drop_after(
@@ -16,7 +15,8 @@ BEGIN
 END;
 $$;
 
--- Must a chunk be durable before it goes? Yes when the table is synced or its policy says tiered.
+-- Return whether a chunk must be durable before it is dropped: if the table is synced or its policy
+-- is tiered_retention.
 CREATE OR REPLACE FUNCTION lakets._is_gated(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -30,8 +30,8 @@ BEGIN
 END;
 $$;
 
--- Return why chunks (ids) may not be dropped now, in words; those are left out by whose drop
--- nothing is lost.
+-- Return as text why each of these chunks (ids) may not be dropped now; chunks whose drop loses
+-- nothing are left out.
 CREATE OR REPLACE FUNCTION lakets._retention_gaps(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[],
@@ -65,7 +65,7 @@ BEGIN
 END;
 $$;
 
--- Those of some chunks (ids, oldest first) that may be dropped now, at most p_most.
+-- The given chunks (ids, oldest first) that may be dropped now, at most p_most.
 CREATE OR REPLACE FUNCTION lakets._droppable(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[],
@@ -85,7 +85,7 @@ BEGIN
 END;
 $$;
 
--- The chunks (ids) past drop_after that stand, oldest first.
+-- The existing chunks (ids) past drop_after, oldest first.
 CREATE OR REPLACE FUNCTION lakets._expired_chunks(
     p_table lakets._chronotable_registry
 ) RETURNS bigint[]
@@ -103,8 +103,8 @@ BEGIN
 END;
 $$;
 
--- Return what is past drop_after and still stands, oldest first. blocked_by: null when
--- execute_retention would drop it now, else why not. Changes nothing.
+-- Return the existing chunks past drop_after, oldest first. blocked_by is null if execute_retention
+-- would drop the chunk now, else the reason why not. Changes nothing.
 CREATE OR REPLACE FUNCTION lakets.retention_report(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -126,10 +126,11 @@ END;
 $$;
 
 -- Job 3. Drop the chunks past drop_after, oldest first, at most p_max_chunks in this transaction,
--- and no more than the lock table has room for; returns how many. Locks first, then checks what was
--- committed by then, then drops; what is not provably safe stays (retention_report says why), and
--- so does a chunk that somebody reads by its own name. p_force skips the checks. A lock not granted
--- within 2 s fails as contended (55P03). Never touches Unity Catalog.
+-- and no more than the lock table has room for; returns how many. Locks first, then checks
+-- everything committed before, then drops. A chunk that is not provably safe stays
+-- (retention_report says why), and so does one that somebody reads by its own name. p_force skips
+-- the checks. A lock not granted within 2 s fails as contended (55P03). Never touches Unity
+-- Catalog.
 CREATE OR REPLACE FUNCTION lakets.execute_retention(
     p_table_name  text,
     p_schema_name text    DEFAULT 'public',
@@ -153,15 +154,14 @@ BEGIN
     PERFORM lakets._check_max_chunks(p_max_chunks);
     PERFORM lakets._require_read_committed();
     -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) policies, (4) chunk metadata,
-    -- (5) parent,
-    -- (6) partitions, without waiting.
+    -- (5) parent, (6) partitions, without waiting.
     PERFORM lakets._lock_maintenance(v_relation);
     v_table := lakets._follow(v_table);  -- as it is under the lock
     v_in_doubt := NOT p_force AND lakets._begin_mirror_check(v_table);
     v_proven := lakets._prove(v_table);
     UPDATE lakets._policy_registry AS pol SET last_run_at = now()
      WHERE pol.chronotable_id = v_table.id AND pol.policy_type IN ('retention', 'tiered_retention');
-    -- A first look without the lock, so that chunks that must stay cost nobody a wait.
+    -- Check without the lock first, so that chunks that must stay make nobody wait.
     v_expired := lakets._expired_chunks(v_table);
     v_most := least(p_max_chunks, cardinality(v_expired));
     IF v_in_doubt OR NOT p_force AND lakets._compare_chunks(v_table, v_expired[1:v_most]) > 0 THEN
@@ -178,7 +178,8 @@ BEGIN
     END IF;
     IF v_chunks = '{}' THEN
         PERFORM lakets._prune_change_log(v_table);
-        -- Only now that there is nothing to lock: whoever waits for a fence may hold the parent.
+        -- Only here, where nothing is left to lock: a session that waits for a fence may hold the
+        -- parent.
         IF NOT p_force AND v_expired <> '{}' THEN
             PERFORM lakets._move_feed(v_table);
         END IF;
@@ -188,7 +189,8 @@ BEGIN
     v_chunks := lakets._fitting_chunks(v_table, v_chunks, p_max_chunks IS NULL);
     PERFORM FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (v_chunks) ORDER BY chunk.range_start FOR UPDATE;
     EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_relation);
-    -- No writer is left: what they committed is visible to the statements below, and judged anew.
+    -- No writer is active: all that they committed is visible to the statements below, which check
+    -- again.
     IF NOT p_force THEN
         v_chunks := lakets._droppable(v_table, v_chunks, lakets._proof_now(v_table), v_most);
     END IF;

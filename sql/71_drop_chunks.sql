@@ -1,4 +1,4 @@
--- Partitions are dropped: locked oldest first, as many as one transaction has room for.
+-- Drop partitions: lock them oldest first, as many as one transaction has room for.
 
 -- Lock a relation against everybody if nobody is using it.
 CREATE OR REPLACE FUNCTION lakets._lock_now(
@@ -16,9 +16,9 @@ END;
 $$;
 
 -- Lock the default partition and those of chunks that are about to be dropped; returns the chunks
--- (ids) that nobody is using, and raises when there is none. The caller holds the parent, so
--- nothing is waited for: a queue stands behind the parent already, and who reads a partition by its
--- own name may be about to join it.
+-- (ids) that nobody is using, and raises when there is none. The caller has locked the parent, so
+-- this waits for nothing: other sessions queue behind the parent already, and a reader of a
+-- partition by its own name may be about to join them.
 CREATE OR REPLACE FUNCTION lakets._lock_partitions(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[]
@@ -61,7 +61,7 @@ $$;
 
 -- Drop the partitions of chunks (ids) and return how many there were; the caller holds the parent
 -- in ACCESS EXCLUSIVE mode. The registry rows stay, so that RollUps know which buckets must keep
--- their value. A partition that other objects depend on stays, with a warning.
+-- their value. A partition on which other objects depend stays, with a warning.
 CREATE OR REPLACE FUNCTION lakets._drop_partitions(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[]
@@ -91,7 +91,7 @@ BEGIN
         EXECUTE format('DROP TABLE %s', v_names);
     END IF;
     RETURN v_dropped;
-EXCEPTION WHEN dependent_objects_still_exist THEN  -- one by one then, to see which
+EXCEPTION WHEN dependent_objects_still_exist THEN  -- drop one by one, to find which
     IF cardinality(p_chunks) = 1 THEN
         RAISE WARNING 'Chunk % stays: other objects depend on its partition.',
             (SELECT chunk.chunk_name FROM lakets._chunk_metadata AS chunk WHERE chunk.id = p_chunks[1]);
@@ -137,9 +137,9 @@ END;
 $$;
 
 -- Drop active chunks older than p_older_than, whether or not they are in Unity Catalog: an explicit
--- act of an administrator. Tiered chunks are left to execute_retention. At most p_max_chunks,
--- oldest first, and no more than the lock table has room for. Returns how many went; 0 means that
--- none is left.
+-- action of an administrator. Tiered chunks are left to execute_retention. At most p_max_chunks,
+-- oldest first, and no more than the lock table has room for. Returns how many were dropped; 0
+-- means that none is left.
 CREATE OR REPLACE FUNCTION lakets.drop_chunks(
     p_table_name  text,
     p_older_than  interval,

@@ -2,23 +2,24 @@
 -- space back. Where a retention policy says so (p_trim_shadow), they are removed from the shadow as
 -- well, after the drop.
 --
--- What it must not do, and why it does not:
+-- What a trim must not do, and what prevents it:
 --
---   Lose a row. A dropped chunk is trimmed once every change in its range is proved flushed, as for
---   tiering, whoever dropped it and however; and only while the feed streams the log of trims.
---   Anything else defers it. Erase history. The feed streams a trim as deletes. Each trim notes its
---   transaction in lakets_cdf._trim_log, in that transaction, and the feed streams that too; the
---   view of lakets.history_view_sql leaves those deletes out. A trim therefore shares its
---   transaction with no other change to the table: that is checked when it commits. Take a row that
---   the table has. A row that came late for a dropped range is in a partition that is no chunk.
---   Those are locked against writers, so what is found there holds: each such row keeps a copy in
---   the shadow, and a look-alike that was dropped goes. Nobody else looks for a row of that range
---   meanwhile; who writes to the chunks goes on. Upset the proof (60_durability.sql). A trim locks
---   the shadow, then notes itself in the change log, like every writer; its range there is null,
---   which touches no chunk.
+--   - Lose a row. A dropped chunk is trimmed once every change in its range is proved flushed, as
+--     for tiering, however it was dropped, and only while the feed streams the log of trims.
+--     Otherwise the trim is deferred.
+--   - Erase history. The feed streams a trim as deletes. Each trim writes its transaction id to
+--     lakets_cdf._trim_log in the same transaction, and the feed streams that too; the view of
+--     lakets.history_view_sql leaves those deletes out. The transaction of a trim may therefore
+--     make no other change to the table: this is checked when it commits.
+--   - Remove a row that the table has. A row that came late for a dropped range is in a partition
+--     that is no chunk. A trim locks these partitions against writers: each such row keeps one copy
+--     in the shadow, and equal rows that were dropped are removed. Nobody else looks for a row of
+--     that range meanwhile, and writers of the chunks are not blocked.
+--   - Weaken the proof (60_durability.sql). A trim locks the shadow, then adds itself to the change
+--     log, like every writer. Its range there is null, which touches no chunk.
 --
--- A call is one transaction and removes a bounded number of rows; whatever becomes of it, the next
--- one goes on. VACUUM makes the room they took reusable: the shadow stops growing, it does not
+-- A call is one transaction and removes a limited number of rows. If it fails, the next call
+-- continues. VACUUM makes the space of these rows reusable: the shadow stops growing, but does not
 -- shrink on disk.
 
 -- Return whether a table's retention policy asks for trimming.
@@ -36,8 +37,8 @@ BEGIN
 END;
 $$;
 
--- Return whether the shadow needs an index to find a range of time. It needs none where the one
--- that triggers use begins with the time.
+-- Return whether the shadow needs an index to find a time range. It needs none if the index of the
+-- triggers begins with the time.
 CREATE OR REPLACE FUNCTION lakets._lacks_time_index(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -51,8 +52,9 @@ BEGIN
 END;
 $$;
 
--- Make or drop what trimming needs, as the table's policy says. Writers wait while the index is
--- built: so that is done where an administrator asks for trimming or syncing, never by a job.
+-- Create or drop the index that trimming needs, according to the table's policy. Writers wait while
+-- the index is built, so it is built when an administrator asks for trimming or syncing, never by a
+-- job.
 CREATE OR REPLACE FUNCTION lakets._prepare_trimming(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -82,8 +84,8 @@ BEGIN
 END;
 $$;
 
--- Return why the rows of dropped chunks (ids) may not be removed from the shadow now, in words;
--- those that may are left out.
+-- Return as text why the rows of each of these dropped chunks (ids) may not be removed from the
+-- shadow now; chunks that may be trimmed are left out.
 CREATE OR REPLACE FUNCTION lakets._trim_gaps(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[],
@@ -103,7 +105,7 @@ BEGIN
 END;
 $$;
 
--- Those of some dropped chunks (ids, oldest first) that may be trimmed now.
+-- The given dropped chunks (ids, oldest first) that may be trimmed now.
 CREATE OR REPLACE FUNCTION lakets._trimmable(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[],
@@ -122,8 +124,8 @@ BEGIN
 END;
 $$;
 
--- The dropped chunks whose rows the shadow may still have, oldest first. blocked_by: null when
--- trim_shadow would remove them now, else why not. Changes nothing.
+-- The dropped chunks whose rows the shadow may still have, oldest first. blocked_by is null if
+-- trim_shadow would remove them now, else the reason why not. Changes nothing.
 CREATE OR REPLACE FUNCTION lakets.trim_report(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -148,8 +150,8 @@ BEGIN
 END;
 $$;
 
--- Lock out who writes rows of dropped ranges: they go to the partitions that are no chunks. Then
--- the shadow.
+-- Lock the partitions that are no chunks, to which rows of dropped ranges go, against writers. Then
+-- lock the shadow.
 CREATE OR REPLACE FUNCTION lakets._lock_evicted(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -175,7 +177,7 @@ BEGIN
 END;
 $$;
 
--- Remove at most p_max_rows rows of a dropped range from the shadow, but for those that the table
+-- Remove at most p_max_rows rows of a dropped range from the shadow, except those that the table
 -- has; returns how many. The caller has called _lock_evicted.
 CREATE OR REPLACE FUNCTION lakets._trim_range(
     p_table    lakets._chronotable_registry,
@@ -215,7 +217,7 @@ END;
 $$;
 
 -- Remove rows of dropped chunks from the shadow, oldest first, at most p_max_rows in this
--- transaction, which must be one of its own; returns how many. None: nothing is left, or
+-- transaction, which must do nothing else; returns how many. 0 means that nothing is left, or
 -- trim_report says why not. A lock not granted within 2 s fails as contended (55P03).
 CREATE OR REPLACE FUNCTION lakets.trim_shadow(
     p_table_name  text,
@@ -259,7 +261,7 @@ BEGIN
 
     PERFORM FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (v_chunks) ORDER BY chunk.range_start FOR UPDATE;
     PERFORM lakets._lock_evicted(v_table);
-    -- What was committed by then is visible to the statements below, and judged anew.
+    -- Everything committed before is visible to the statements below, which check again.
     v_chunks := lakets._trimmable(v_table, v_chunks, lakets._proof_now(v_table));
     SELECT coalesce(range_agg(tstzrange(chunk.range_start, chunk.range_end)), '{}') INTO v_ranges
       FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (v_chunks);
@@ -275,7 +277,7 @@ BEGIN
 END;
 $$;
 
--- Write a trim down where the feed and the proof look.
+-- Record a trim in the log that the feed streams, and in the change log.
 CREATE OR REPLACE FUNCTION lakets._note_trim(
     p_table  lakets._chronotable_registry,
     p_ranges tstzmultirange,

@@ -98,8 +98,7 @@ DECLARE
 BEGIN
     -- Lock order: (1) advisory on the name, (2) advisory on the change log, against pruning what
     -- the snapshot below does not see, (3) advisory (lakets, RollUp) of each RollUp it reads, which
-    -- then cannot change unnoticed,
-    -- (4) sources in ACCESS SHARE mode.
+    -- then cannot change unnoticed, (4) sources in ACCESS SHARE mode.
     PERFORM lakets._require_read_committed();
     PERFORM pg_advisory_xact_lock(hashtext('lakets rollup'), hashtext(p_name));
     PERFORM lakets._check_new_rollup(p_name, p_bucket_interval);
