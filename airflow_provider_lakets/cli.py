@@ -69,8 +69,8 @@ def status(
         raise typer.BadParameter("--json and --watch do not go together.")
     with explain_errors():
         from airflow_provider_lakets.commands.status import console, show
-        from airflow_provider_lakets.plugin.attention import needs_attention
-        from airflow_provider_lakets.plugin.data import gather
+        from airflow_provider_lakets.monitoring.attention import needs_attention
+        from airflow_provider_lakets.monitoring.data import gather
 
         hook = open_hook(conn_id, uri)
         while True:

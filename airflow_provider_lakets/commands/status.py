@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from airflow_provider_lakets.plugin.html import ago, name, size
+from airflow_provider_lakets.monitoring.words import ago, name, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_lakets.hooks.results import FeedStatus, Rollup, Status
-    from airflow_provider_lakets.plugin.attention import Attention
+    from airflow_provider_lakets.monitoring.attention import Attention
 
 # A pipe has no width of its own; names should not break there.
 PIPE_WIDTH = 200

@@ -1,3 +1,3 @@
-"""What monitors are told."""
+"""How things stand: what needs attention, and what monitors are told."""
 
 from __future__ import annotations

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from airflow_provider_lakets.plugin.data import MEANINGS, STATES
-from airflow_provider_lakets.plugin.html import day, name
+from airflow_provider_lakets.monitoring.data import MEANINGS, STATES
+from airflow_provider_lakets.monitoring.words import day, name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from airflow_provider_lakets.plugin.data import Run, Table
+    from airflow_provider_lakets.monitoring.data import Run, Table
 
 SPANS = {"1d": 1, "7d": 7, "30d": 30, "90d": 90, "1y": 366, "5y": 1827, "all": None}
 NARROWEST = 0.5  # per cent of the row: narrower chunks of a run are drawn as one

@@ -8,15 +8,16 @@ from urllib.parse import urlencode
 
 from fastapi import HTTPException
 
-from airflow_provider_lakets.plugin import chunk_map, data, rollup_graph
-from airflow_provider_lakets.plugin.attention import needs_attention
+from airflow_provider_lakets.monitoring import data
+from airflow_provider_lakets.monitoring.attention import needs_attention
+from airflow_provider_lakets.plugin import chunk_map, rollup_graph
 from airflow_provider_lakets.plugin.runs import last_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from airflow_provider_lakets.monitoring.data import Snapshot, Table
     from airflow_provider_lakets.plugin.asked import Asked
-    from airflow_provider_lakets.plugin.data import Snapshot, Table
     from airflow_provider_lakets.plugin.runs import DagRun
     from airflow_provider_lakets.plugin.snapshots import Known, Snapshots
 

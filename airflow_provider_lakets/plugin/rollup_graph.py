@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from airflow_provider_lakets.plugin.html import ago, duration, name
+from airflow_provider_lakets.monitoring.words import ago, duration, name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from airflow_provider_lakets.plugin.data import Rollup
+    from airflow_provider_lakets.monitoring.data import Rollup
 
 WIDTH, HEIGHT = 224, 58
 GAP_X, GAP_Y = 56, 14

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.exceptions import AirflowException  # type: ignore[attr-defined]
 
 from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.monitoring.asleep import is_asleep
+from airflow_provider_lakets.monitoring.data import Snapshot, gather
 from airflow_provider_lakets.plugin.connections import lakebase_connection
-from airflow_provider_lakets.plugin.data import Snapshot, gather
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +32,6 @@ STATEMENT_TIMEOUT = "5s"
 LOCK_TIMEOUT = "500ms"
 CONNECT_SECONDS = 3
 APPLICATION = "LakeTS page"
-# What the workspace says of an endpoint or an instance that the next login would start.
-_ASLEEP = {"IDLE", "SUSPENDED", "STOPPED", "INACTIVE"}
 
 T = TypeVar("T")
 
@@ -169,23 +168,3 @@ def _impatient() -> type[LakeTSHook]:
             return connection
 
     return ImpatientHook
-
-
-def is_asleep(hook: LakeTSHook) -> bool | None:
-    """
-    Return whether a login would start the endpoint; None if no workspace can be asked.
-
-    :param hook: For the connection. Only the workspace's REST API is asked.
-    """
-    try:
-        endpoint = hook.login.endpoint
-    except LakeTSError:
-        if hook.login.is_native:
-            return None  # a native password needs no workspace
-        raise
-    kind = "database/instances" if endpoint.is_instance else "postgres"
-    path = f"{kind}/{endpoint.name}"
-    with hook.login.workspace.explain_errors(f"the state of {endpoint.name!r}"):
-        answer = hook.login.workspace.get(path)
-    state = answer.text("state") if endpoint.is_instance else answer.text("status", "current_state")
-    return str(state or "").upper() in _ASLEEP

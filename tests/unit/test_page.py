@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_lakets.monitoring.words import name
 from airflow_provider_lakets.plugin import connections
-from airflow_provider_lakets.plugin.html import name
 
 with warnings.catch_warnings():
     # Importing Airflow's API server warns on the lowest packages.

@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.exceptions import LakeTSError
-from airflow_provider_lakets.plugin import queries
+from airflow_provider_lakets.monitoring import queries
 
 if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.lakets import LakeTSHook

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from airflow_provider_lakets.plugin.html import ago, size
+from airflow_provider_lakets.monitoring.words import ago, size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from airflow_provider_lakets.hooks.results import JobRun
-    from airflow_provider_lakets.plugin.data import Snapshot, Table
+    from airflow_provider_lakets.monitoring.data import Snapshot, Table
 
 # A feed flushes within a minute, a lock is held for seconds: after so many runs somebody should
 # look.
