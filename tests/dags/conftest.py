@@ -68,8 +68,11 @@ class Run:
 
 @pytest.fixture(scope="session")
 def airflow() -> Path:
-    """Make the metadata database and the DAG folder, with the sample DAGs copied into it."""
-    folder = Path(os.environ["AIRFLOW_HOME"]) / "dags"
+    """Make the metadata database, and a folder with copies of the sample DAGs."""
+    home = Path(os.environ["AIRFLOW_HOME"])
+    # Airflow's own folder of DAGs stays empty: each DAG test reads and stores all that is in it.
+    (home / "dags").mkdir(exist_ok=True)
+    folder = home / "samples"
     folder.mkdir(exist_ok=True)
     for sample in SAMPLES.glob("*.py"):
         shutil.copy(sample, folder)
