@@ -41,7 +41,7 @@ def table(rows: Iterator[tuple[str, str]]) -> str:
 
 
 def engine_messages() -> Iterator[tuple[str, str]]:
-    """Yield the message and the hint of each refusal in the SQL modules; ``…`` stands for what varies."""
+    """Yield the message and hint of each refusal in the SQL modules; ``…`` replaces variables."""
     for module in sorted((ROOT / "sql").glob("*.sql")):
         for message, using in REFUSAL.findall(module.read_text()):
             hint = HINT.search(using)

@@ -1,5 +1,5 @@
 """
-Assets for DAGs to be scheduled on: a RollUp that was refreshed, a ChronoTable with newly tiered chunks.
+Assets to schedule DAGs on: a refreshed RollUp, or a ChronoTable with newly tiered chunks.
 
 An asset is named after the Airflow connection, ``lakets://<connection>/rollup/<name>`` and
 ``lakets://<connection>/tiered/<schema>/<table>``: that is what DAG authors know, it holds no
@@ -61,7 +61,7 @@ def tiered_asset(table: str, *, lakebase_conn_id: str = DEFAULT_CONN_ID, **optio
 
 def rollup_alias(lakebase_conn_id: str = DEFAULT_CONN_ID) -> AssetAlias:
     """
-    Return the alias of all RollUps of a connection: it has an event whenever one of them was changed.
+    Return the alias of all RollUps of a connection. It has an event when one of them changes.
 
     :param lakebase_conn_id: The connection of type ``lakebase`` by which they are refreshed.
     """
@@ -70,7 +70,7 @@ def rollup_alias(lakebase_conn_id: str = DEFAULT_CONN_ID) -> AssetAlias:
 
 def tiered_alias(lakebase_conn_id: str = DEFAULT_CONN_ID) -> AssetAlias:
     """
-    Return the alias of all ChronoTables of a connection: it has an event whenever one has new tiered chunks.
+    Return the alias of all ChronoTables of a connection. It has an event when chunks are tiered.
 
     :param lakebase_conn_id: The connection of type ``lakebase`` by which they are tiered.
     """
@@ -142,5 +142,5 @@ def _alias(name: str, conn_id: str) -> AssetAlias:
 
 
 def _group(conn_id: str) -> str:
-    """Return the group of the assets of a connection, by which Airflow's list of assets can be read."""
+    """Return the asset group of a connection, which groups its assets in Airflow's list."""
     return f"{SCHEME}-{quote(conn_id, safe='')}"

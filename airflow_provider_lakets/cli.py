@@ -1,4 +1,4 @@
-"""`lakets`: install LakeTS, run its jobs, see how it stands, find out what is wrong, try it on a laptop."""
+"""`lakets`: install LakeTS, run and check its jobs, find problems, try it on a laptop."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def fail(message: str) -> NoReturn:
 
 
 def answer_limit() -> str:
-    """Return the argument that limits how long a human may take to answer: 3.1 has one limit for a task."""
+    """Return the argument that limits the wait for a human: 3.1 has only the task's own limit."""
     from airflow.providers.standard.operators.hitl import HITLOperator
 
     name = "response_timeout"
@@ -86,7 +86,7 @@ def are_stats_on() -> bool:
 
 
 def stats() -> Any:
-    """Return what Airflow sends its own metrics of tasks through: it is set up where a task runs."""
+    """Return the object that sends Airflow's own metrics: it is set up where a task runs."""
     for name in ("airflow.sdk.observability.stats", "airflow.observability.stats", "airflow.stats"):
         with contextlib.suppress(ModuleNotFoundError):
             return importlib.import_module(name).Stats
@@ -95,7 +95,7 @@ def stats() -> Any:
 
 def stored_connection(conn_id: str) -> Any:
     """
-    Return a connection that a hook would not find by itself outside a task; None leaves it to the hook.
+    Return the connection that a hook cannot find outside a task; None if the hook can find it.
 
     :param conn_id: Its id.
     """

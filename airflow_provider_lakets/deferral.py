@@ -60,7 +60,7 @@ def is_of_this_try(arguments: dict[str, Any], context: Context) -> bool:
 
 
 class ResumingOperator(BaseOperator):
-    """Mixin for an operator or sensor that defers with :func:`this_try`: it resumes in that try only."""
+    """Mixin for operators and sensors that defer with :func:`this_try`: only that try resumes."""
 
     # Of the operator; what it was deferred with is lost when no triggerer answers.
     execute_complete: Callable[..., Any]

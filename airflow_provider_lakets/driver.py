@@ -28,7 +28,7 @@ _BLOCK = 64 * 1024
 
 class PsycopgHook(PostgresHook):
     """
-    Do with psycopg 3 what :class:`PostgresHook` does with psycopg 2 where SQLAlchemy is older than 2.0.
+    Use psycopg 3 as :class:`PostgresHook` uses psycopg 2 if SQLAlchemy is older than 2.0.
 
     Airflow 3.1 pins SQLAlchemy 1.4.54. Sessions of Lakebase are psycopg 3 all the same; only
     SQLAlchemy's own engine is not to be had there.

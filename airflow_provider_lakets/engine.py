@@ -1,4 +1,4 @@
-"""The SQL engine as files: where they lie, in which order they load, and the whole install as one script."""
+"""The SQL engine as files: their directory, their order, and the whole install as one script."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PACKAGE = Path(airflow_provider_lakets.__file__).parent
 
 def sql_dir() -> Path:
     """
-    Return the directory of the SQL modules: inside the installed package, or beside it in a checkout.
+    Return the folder of the SQL modules: in the installed package, or beside it in a checkout.
 
     :raises FileNotFoundError: if neither is there, which means a broken install.
     """
@@ -29,7 +29,7 @@ def sql_dir() -> Path:
 
 
 def migrations() -> list[Path]:
-    """Return the files that change tables; each runs once in the life of a database, in this order."""
+    """Return the files that change tables; each runs once per database, in this order."""
     return sorted((sql_dir() / "migrations").glob("*.sql"))
 
 

@@ -18,11 +18,11 @@ class LakebaseSettingError(LakeTSError, ValueError):
 
 
 class LakebaseResolutionError(LakeTSError):
-    """The project, its default branch, its read-write endpoint or the database could not be found."""
+    """The project, its default branch, its read-write endpoint or the database was not found."""
 
 
 class LakebaseCredentialError(LakeTSError):
-    """No Databricks identity was found, or it was refused: by the workspace, or by Postgres at the login."""
+    """No Databricks identity was found, or the workspace or Postgres refused it."""
 
 
 class LakebaseConnectionError(LakeTSError):
@@ -50,7 +50,7 @@ class LakeTSPartialFailureError(LakeTSError):
 
 
 class DBOSSettingError(LakeTSError, ValueError):
-    """A workflow, queue, application version or schema of DBOS is not there, or is not what was asked for."""
+    """A DBOS workflow, queue, version or schema is missing or is not the requested one."""
 
 
 class DBOSWorkflowError(LakeTSError):

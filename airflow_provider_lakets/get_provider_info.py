@@ -1,4 +1,4 @@
-"""What Airflow reads to know this provider; it imports nothing, because every Airflow process calls it."""
+"""The provider's metadata; it imports nothing, because every Airflow process calls it."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def is_wanted() -> bool:
 
 def note_refresh(hook: LakeTSHook, results: Iterable[RefreshResult]) -> dict[str, Any] | None:
     """
-    Return the arguments for :func:`of_refresh`; None when nobody asks, or there is nothing to report.
+    Return the arguments for :func:`of_refresh`; None if OpenLineage is off or has no work.
 
     :param hook: Asked now: when OpenLineage asks, the task is over, and the database out of reach.
     :param results: What became of the RollUps.
@@ -78,7 +78,7 @@ def of_refresh(
     namespace: str, database: str, reads: Mapping[str, Iterable[str]], rows: Mapping[str, int | None]
 ) -> OperatorLineage[Any, Any]:
     """
-    Return the lineage of a refresh: what the refreshed RollUps read, and how many rows went into each.
+    Return the lineage of a refresh: what the RollUps read, and how many rows each got.
 
     :param namespace: The server.
     :param database: The database.

@@ -43,7 +43,7 @@ class LakebaseProjectLink(BaseOperatorLink):
             return ""
 
     def _stored(self, ti_key: Any) -> str | None:
-        """Return what was known before a wait in the triggerer, after which there need be no login."""
+        """Return the link known before a wait in the triggerer: the resumed task may not log in."""
         from airflow.sdk.execution_time.xcom import XCom
 
         page: str | None = XCom.get_value(ti_key=ti_key, key=self.xcom_key)

@@ -1,4 +1,4 @@
-"""JSON objects in one call of ``ingest_batch``, beside how LakeTS 0.1.3 inserts them: one statement each."""
+"""Insert JSON objects by one call of ``ingest_batch``, and as LakeTS 0.1.3 does: one by one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CALL = "SELECT lakets.ingest_batch('{}', data) FROM objects"
 
 
 def run(server: Server, scale: Scale) -> list[Figure]:
-    """Insert the same objects with both, into a bare ChronoTable and into one with all that LakeTS offers."""
+    """Insert the same objects both ways, into a bare ChronoTable and one with all features."""
     with server.database("batches") as ours, server.database("batches_01", LAKETS_01 + FEED) as older:
         for conn in (ours, older):
             _prepare(conn)

@@ -21,7 +21,7 @@ GATED = "synced, tiered, two RollUps"
 
 
 def run(server: Server, scale: Scale) -> list[Figure]:
-    """Create chunks on new tables, put a row in each, and drop them again; then count on one that stands."""
+    """Create, fill and drop chunks of new tables; then the same on an existing table."""
     with server.database("chunks") as conn:
         made, gone = _life(conn, scale.chunks, scale.rounds)
     with server.database("standing") as conn:

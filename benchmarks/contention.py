@@ -1,4 +1,4 @@
-"""What readers and writers of a table with all there is feel while retention drops chunks under them."""
+"""The effect of retention on readers and writers of a table with all features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task costs that starts a DBOS workflow and is deferred, beside one that runs a statement."""
+"""The cost of a task that starts a DBOS workflow and defers, beside one that runs a statement."""
 
 from __future__ import annotations
 

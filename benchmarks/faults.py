@@ -1,5 +1,5 @@
 """
-What the jobs do about each fault of a local Lakebase, and how long it takes: ``python -m benchmarks.faults``.
+How the jobs handle each fault of a local Lakebase, and how fast: ``python -m benchmarks.faults``.
 
 Each job is an operator that really logs in, with the fault on. Prints the table that docs/local.md
 quotes; ``--write`` puts it there. Fails when a token or a secret shows in a log or in an error.
@@ -222,7 +222,7 @@ def told(stage: Stage) -> list[str]:
 
 @contextmanager
 def staged() -> Iterator[Stage]:
-    """Yield a stage to which Airflow's connections lead; what is printed goes to a file meanwhile."""
+    """Yield a stage that Airflow's connections point to; output goes to a file meanwhile."""
     with tempfile.TemporaryDirectory(prefix="lake-", ignore_cleanup_errors=True) as folder:
         os.environ["AIRFLOW_HOME"] = f"{folder}/airflow"
         os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "DEBUG"

@@ -1,4 +1,4 @@
-"""A fleet of tables on which nothing is due: a night of all jobs, what people look at, and the install."""
+"""Many tables on which nothing is due: a night of all jobs, the reports, and the install."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(server: Server, scale: Scale) -> list[Figure]:
 
 
 def load(conn: psycopg.Connection, count: int, chunks: int) -> None:
-    """Make synced tables of daily chunks around today, each with policies under which nothing is due."""
+    """Create synced tables of daily chunks around today, with policies that have no chunk due."""
     for number in range(count):
         name = f"fleet_{number:03}"
         first, last = f"now() - interval '{chunks - 5} days'", "now() + interval '4 days'"
@@ -85,7 +85,7 @@ def _doctor(hook: LakeTSHook) -> Any:
 
 
 def _worked(work: Callable[[LakeTSHook], Any]) -> tuple[float, float]:
-    """Do some work in one session; return how many ms it took, and how large the backend became, in MiB."""
+    """Do work in one session; return the ms that it took and the size of the backend in MiB."""
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
     hook = LakeTSHook(statement_timeout=None)

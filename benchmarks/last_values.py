@@ -1,4 +1,4 @@
-"""The last value cache beside the same trigger written by hand: COPY, and single rows from 8 clients."""
+"""The last value cache beside the same trigger by hand: COPY, and single rows of 8 clients."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FLOOR = "the same trigger by hand"
 
 
 def run(server: Server, scale: Scale) -> list[Figure]:
-    """Write the same rows into two ChronoTables, one with a cache and one with a trigger of its own."""
+    """Write the same rows to two ChronoTables, one with a cache and one with its own trigger."""
     return [_copy(server, scale), _clients(server, scale)]
 
 

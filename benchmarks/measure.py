@@ -52,7 +52,7 @@ class Figure:
 
     @property
     def ratio(self) -> float | None:
-        """Engine to floor, the median over the rounds: what a machine gives drifts from one to the next."""
+        """Engine to floor, the median over the rounds, because the speed of a machine drifts."""
         if not self.floor:
             return None
         return median(engine / floor for engine, floor in zip(self.engine, self.floor, strict=True))

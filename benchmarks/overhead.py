@@ -1,4 +1,4 @@
-"""What a task costs before it does anything: from the start of ``execute`` to the first row, by OAuth."""
+"""The cost of a task before its work: from the start of ``execute`` to the first row, by OAuth."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _LINE = re.compile(r"import time:\s+(\d+) \|\s+(\d+) \|(\s+)(\S+)")
 
 
 def run(server: Server, scale: Scale) -> list[Figure]:
-    """Run a task in a fresh process, round after round, against a local Lakebase with OAuth and TLS."""
+    """Run a task in fresh processes, round by round, on a local Lakebase with OAuth and TLS."""
     with (
         tempfile.TemporaryDirectory(prefix="lake-", ignore_cleanup_errors=True) as folder,
         LocalServer(Path(folder)) as lakebase,
@@ -102,7 +102,7 @@ def _measure(env: dict[str, str], *options: str) -> tuple[dict[str, Any], str]:
 
 def imported(log: str) -> dict[str, float]:
     """
-    Return what was imported between the start of execute and the first row, in ms by itself, dearest first.
+    Return the imports between the start of execute and the first row, slowest first, in ms.
 
     :param log: What ``python -X importtime`` and the task wrote.
     """

@@ -1,4 +1,4 @@
-"""The plans of what the engine does most, put into docs/performance.md: ``python -m benchmarks.plans``."""
+"""Write the plans of the main statements to docs/performance.md: ``python -m benchmarks.plans``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def _mirror(conn: psycopg.Connection, event: str) -> str:
-    """Explain a trigger's own statement, with tables of 10,000 rows in place of the transition tables."""
+    """Explain a trigger's statement, with tables of 10,000 rows as transition tables."""
     first, last = (tables.instant(row) for row in (100_000, 100_000 + history.CORRECTED))
     rows = f"SELECT * FROM public.history WHERE at >= {first} AND at < {last}"
     with conn.transaction(force_rollback=True):
@@ -52,7 +52,7 @@ def _mirror(conn: psycopg.Connection, event: str) -> str:
 
 
 def _refresh(conn: psycopg.Connection) -> str:
-    """Explain the INSERT of the function that fills the RollUp, for the times and labels of one day."""
+    """Explain the INSERT of the function that fills the RollUp, for times and labels of one day."""
     day = DAYS // 2
     (source,) = _row(conn, "SELECT prosrc FROM pg_proc WHERE proname = '_fill_history_hourly'")
     statement = re.search(r"INSERT INTO .*?;", source, re.DOTALL)

@@ -62,7 +62,7 @@ class Server:
     @contextmanager
     def database(self, name: str, script: str | None = None) -> Iterator[psycopg.Connection]:
         """
-        Yield a session in a new database, dropped afterwards so that its autovacuum disturbs nobody.
+        Yield a session in a new database, which is dropped afterwards to stop its autovacuum.
 
         :param script: What to install there instead of LakeTS and the feed.
         """

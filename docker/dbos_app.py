@@ -1,5 +1,5 @@
 """
-Run the example DBOS program as the owner of the local Lakebase, whose tables Airflow's identity may use.
+Run the example DBOS program as the Lakebase's owner; Airflow's identity may use its tables.
 
 python dbos_app.py <folder of the Lakebase> <program>
 """

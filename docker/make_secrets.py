@@ -1,4 +1,4 @@
-"""Make the secrets of this Airflow, each once, into a volume: none is in an image or a compose file."""
+"""Create the secrets of this Airflow once, in a volume: no image or compose file has one."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-Make the local Lakebase ready: LakeTS installed, sample tables loaded, Airflow's connections written.
+Prepare the local Lakebase: install LakeTS, load sample tables, write Airflow's connections.
 
 Runs as the owner of the Lakebase, whose secret Airflow never sees. Airflow gets a service principal
 with the rights of docs/permissions.md, in ``connections.json``. Safe to repeat.
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def _owner(state: State) -> LakeTSHook:
-    """Return a hook that logs in as the owner: with its secret, over TLS, by a minted credential."""
+    """Return a hook that logs in as the owner: with its secret, over TLS, by OAuth."""
     os.environ.update(state.env(LAKEBASE))
 
     from airflow.sdk import Connection
@@ -111,7 +111,7 @@ def _load(conn: psycopg.Connection[Any], source: Source, rows: pa.Table) -> None
 
 
 def _wait_until_flushed(conn: psycopg.Connection[Any]) -> None:
-    """Give the first run of the tiering DAG something to flag; if it takes long, later runs find it."""
+    """Prepare chunks for the first run of the tiering DAG, or for later runs if it takes long."""
     deadline = time.monotonic() + FLUSH_SECONDS
     query = "SELECT FROM lakets.show_tiering_status(%s) AS s WHERE s.cdf_status = 'STREAMING'"
     while not all(conn.execute(query, [source.name]).fetchone() == () for source in data.SOURCES):
@@ -122,7 +122,7 @@ def _wait_until_flushed(conn: psycopg.Connection[Any]) -> None:
 
 
 def _write_connections(state: State) -> None:
-    """Tell Airflow how to log in, and which authorities to trust: the public ones and the Lakebase's."""
+    """Write Airflow's connections, and the authorities to trust: public ones and the Lakebase's."""
     authority = (LAKEBASE / AUTHORITY_FILE).read_text()
     _write(AUTHORITY_FILE, authority)
     _write("authorities.pem", Path(certifi.where()).read_text() + authority)

@@ -1,8 +1,8 @@
 -- The two schemas, and the record of which migrations a database has seen.
 --
 -- Rights (docs/permissions.md). A role that writes to a ChronoTable needs rights on the table only,
--- because its triggers run as the table's owner. PUBLIC needs none. The owning role needs these, and
--- the jobs' role has them as its member:
+-- because its triggers run as the table's owner. PUBLIC needs none. The owning role needs these,
+-- and the jobs' role has them as its member:
 --     GRANT CREATE ON SCHEMA <the tables' schemas> TO <owning role>;
 --     GRANT USAGE, CREATE ON SCHEMA lakets, lakets_cdf TO <owning role>;
 --     GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO <owning role>;
@@ -31,18 +31,18 @@ BEGIN
          WHERE att.attrelid = pg_catalog.to_regclass('lakets._version') AND att.attname IN ('version', 'installed_at', 'modules')
            AND NOT att.attisdropped) < 3
        OR pg_catalog.to_regclass('lakets._chronotable_registry') IS NULL AND NOT v_is_engine THEN
-        RAISE EXCEPTION 'Schema lakets is there, and is not one of LakeTS: it has no lakets._version with the registries of LakeTS.'
+        RAISE EXCEPTION 'Schema lakets exists and was not created by LakeTS: it has no lakets._version with the registries of LakeTS.'
             USING HINT = 'Rename it (ALTER SCHEMA lakets RENAME TO ...), or install in another database. If an install of LakeTS '
                          'was interrupted there, run that again first.';
     END IF;
     EXECUTE 'SELECT ver.version FROM lakets._version AS ver ORDER BY ver.installed_at DESC LIMIT 1' INTO v_found;
     IF v_found IS NULL OR v_found !~ '^[0-9]+[.][0-9]+[.][0-9]+$' THEN
-        RAISE EXCEPTION 'lakets._version says that % is installed, which is no version of LakeTS.', coalesce(pg_catalog.quote_literal(v_found), 'nothing')
-            USING HINT = 'Run the install of the LakeTS that this is again, whole, then this one.';
+        RAISE EXCEPTION 'lakets._version contains %, which is not a version of LakeTS.', coalesce(pg_catalog.quote_literal(v_found), 'nothing')
+            USING HINT = 'Run the whole install of the LakeTS version that is installed again, then this one.';
     ELSIF pg_catalog.string_to_array(v_found, '.')::integer[] > pg_catalog.string_to_array(
               CASE WHEN v_is_engine THEN v_ours ELSE '0.1.3' END, '.')::integer[] THEN
         RAISE EXCEPTION 'LakeTS % is installed, which is newer than what version % knows.', v_found, v_ours
-            USING HINT = 'There is no way back to an older version: install airflow-provider-lakets of version '
+            USING HINT = 'LakeTS cannot be downgraded: install airflow-provider-lakets version '
                          || v_found || ' or newer, or leave LakeTS as it is.';
     ELSIF pg_catalog.string_to_array(v_found, '.')::integer[] < '{0,1,0}' THEN
         RAISE EXCEPTION 'LakeTS % is installed, which is older than 0.1.0, the first release that can be upgraded.', v_found
@@ -56,8 +56,8 @@ BEGIN
      WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute AS att
                         WHERE att.attrelid = pg_catalog.to_regclass('lakets.' || need.relation) AND att.attname = need.attribute);
     IF v_missing IS NOT NULL THEN
-        RAISE EXCEPTION 'LakeTS % is installed, but not all of it: % is missing.', v_found, v_missing
-            USING HINT = 'An install was interrupted. Run the install of that version again, whole, then this one.';
+        RAISE EXCEPTION 'LakeTS % is installed, but incomplete: % is missing.', v_found, v_missing
+            USING HINT = 'An install was interrupted. Run the whole install of that version again, then this one.';
     END IF;
 END
 $$;

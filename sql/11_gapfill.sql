@@ -8,7 +8,8 @@
 --          lakets.interpolate(temp, lag(temp) OVER w, lead(temp) OVER w,
 --                             lag(bucket) OVER w, bucket, lead(bucket) OVER w) AS line_over_one_gap
 --     FROM (SELECT gap.bucket, avg(obs.temp) AS temp
---             FROM lakets.time_bucket_gapfill('1 hour', '2026-01-01+00', '2026-01-02+00') AS gap (bucket)
+--             FROM lakets.time_bucket_gapfill('1 hour', '2026-01-01+00', '2026-01-02+00')
+--                  AS gap (bucket)
 --             LEFT JOIN weather AS obs ON lakets.time_bucket('1 hour', obs.ts) = gap.bucket
 --            GROUP BY gap.bucket) AS filled
 --   WINDOW w AS (ORDER BY bucket);

@@ -12,7 +12,7 @@ CREATE OR REPLACE FUNCTION lakets._refuse_older_form(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RAISE EXCEPTION 'lakets.% is a form of an earlier build of LakeTS 0.2.0, and is gone.', p_form
+    RAISE EXCEPTION 'lakets.% is a form of an earlier build of LakeTS 0.2.0 and was removed.', p_form
         USING HINT = p_hint;
 END;
 $$;

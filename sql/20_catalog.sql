@@ -169,7 +169,7 @@ AS $$
 BEGIN
     IF p_max_chunks < 1 THEN
         RAISE EXCEPTION 'p_max_chunks must be 1 or more, not %.', p_max_chunks
-            USING HINT = 'Leave it out to do all that is due in one transaction.';
+            USING HINT = 'Leave it out to do everything that is due in one transaction.';
     END IF;
 END;
 $$;

@@ -22,9 +22,7 @@ CREATE OR REPLACE FUNCTION lakets._here() RETURNS text
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    -- The oid of the database is the name of the folder that its catalogs are in; pg_database would
-    -- have to be searched.
-    RETURN format('%s/%s', lakets._cluster(), split_part(pg_relation_filepath('pg_class'), '/', -2));
+    RETURN format('%s/%s', lakets._cluster(), (SELECT db.oid FROM pg_database AS db WHERE db.datname = current_database()));
 END;
 $$;
 
@@ -102,7 +100,7 @@ BEGIN
     SELECT cls.relname, nsp.nspname, cls.relkind, cls.relowner INTO v_now
       FROM pg_class AS cls JOIN pg_namespace AS nsp ON nsp.oid = cls.relnamespace WHERE cls.oid = p_table.relation;
     IF v_now IS NULL AND v_named IS NULL THEN
-        RAISE EXCEPTION 'ChronoTable % does not exist any more: it was dropped.', v_name
+        RAISE EXCEPTION 'ChronoTable % no longer exists: it was dropped.', v_name
             USING HINT = 'lakets.drop_chronotable removes what is left of it; lakets.forget_chronotable keeps its shadow and RollUps.';
     ELSIF v_now IS NULL OR v_now.relkind <> 'p' THEN
         RAISE EXCEPTION '% is not the ChronoTable that it was: that table was dropped, and this is another one.', v_name
@@ -122,7 +120,7 @@ BEGIN
      WHERE att.attrelid = p_table.relation AND att.attnum = p_table.time_attnum AND NOT att.attisdropped;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'Table % has no column %.', p_table.relation::regclass, p_table.time_column
-            USING HINT = 'That column was its time. Give it its name back.';
+            USING HINT = 'That column was its time column. Rename it back.';
     END IF;
     RETURN p_table;
 END;

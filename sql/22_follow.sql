@@ -72,8 +72,8 @@ DECLARE
 BEGIN
     SELECT reg.* INTO v_kept FROM lakets._chronotable_registry AS reg WHERE reg.id = p_table.id;
     IF NOT FOUND THEN
-        RAISE EXCEPTION '%.% is not a ChronoTable any more.', p_table.schema_name, p_table.table_name
-            USING HINT = 'It was dropped meanwhile; lakets._chronotable_registry lists those that there are.';
+        RAISE EXCEPTION '%.% is no longer a ChronoTable.', p_table.schema_name, p_table.table_name
+            USING HINT = 'It was dropped meanwhile; lakets._chronotable_registry lists the ChronoTables.';
     END IF;
     v_now := lakets._recognise(v_kept);
     IF NOT lakets._must_follow(v_now) THEN
@@ -87,16 +87,16 @@ BEGIN
     SELECT string_agg(lost.chunk_name, ', ' ORDER BY lost.range_start) INTO v_lost FROM lost;
     IF v_lost IS NOT NULL THEN
         RAISE WARNING 'These chunks of % were detached or dropped by hand, and count as dropped: %.', v_now.relation::regclass, v_lost
-            USING HINT = 'RollUps and the shadow keep what they hold of them. Attach one again, and lakets.adopt_partitions takes it back.';
+            USING HINT = 'RollUps and the shadow keep their rows of these chunks. To take a chunk back, attach it and call lakets.adopt_partitions.';
     END IF;
     v_now := lakets._learn(v_kept);
     IF v_kept.relation <> v_now.relation OR split_part(v_kept.cluster, '/', 1) <> lakets._cluster() THEN
-        RAISE WARNING 'ChronoTable % was restored: what was proved and absorbed before does not count any more.', v_now.relation::regclass
-            USING HINT = 'Its RollUps are computed anew by their next refresh. If it is synced, call lakets.enable_sync.';
+        RAISE WARNING 'ChronoTable % was restored: earlier proofs and absorbed changes no longer count.', v_now.relation::regclass
+            USING HINT = 'The next refresh computes its RollUps again. If it is synced, call lakets.enable_sync.';
         PERFORM lakets._forget_proofs(v_now);
     ELSIF (v_kept.schema_name, v_kept.table_name) <> (v_now.schema_name, v_now.table_name) THEN
         RAISE WARNING 'ChronoTable %.% is now called %.%.', v_kept.schema_name, v_kept.table_name, v_now.schema_name, v_now.table_name
-            USING HINT = 'Queries of RollUps that name it by its old name fail until it has that again, or they are created anew.';
+            USING HINT = 'Queries of RollUps that use the old name fail until the table has it again or the RollUps are created again.';
     END IF;
     IF v_kept.relation IS NOT NULL AND v_kept.time_column <> v_now.time_column THEN
         PERFORM lakets._follow_time_column(v_now, v_kept.time_column);
@@ -148,7 +148,7 @@ DECLARE
     v_shadow regclass := lakets._shadow_relation(p_table.shadow_table_name);
 BEGIN
     RAISE WARNING 'The time column of % is now called %.', p_table.relation::regclass, p_table.time_column
-        USING HINT = format('Queries of RollUps that name it %s fail until they are created anew.', p_old_name);
+        USING HINT = format('Queries of RollUps that use the name %s fail until the RollUps are created again.', p_old_name);
     IF p_table.sync_enabled AND v_shadow IS NOT NULL
        AND lakets._column_type(v_shadow, p_old_name) IS NOT NULL AND lakets._column_type(v_shadow, p_table.time_column) IS NULL THEN
         -- No writer is active while the shadow changes. Rows written since the rename may be

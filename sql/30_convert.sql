@@ -32,7 +32,7 @@ BEGIN
      WHERE con.conrelid = p_relation AND con.contype = 'x' AND current_setting('server_version_num')::integer < 170000;
     IF v_found IS NOT NULL THEN
         RAISE EXCEPTION 'Table % cannot be partitioned with exclusion constraints: %.', p_relation, v_found
-            USING HINT = 'Postgres 16 has none on partitioned tables: drop them first.';
+            USING HINT = 'Postgres 16 does not support them on partitioned tables: drop them first.';
     END IF;
 
     SELECT string_agg(format('%s on %s', con.conname, con.conrelid::regclass), ', ') INTO v_found

@@ -44,7 +44,7 @@ BEGIN
         RAISE EXCEPTION '% is not an ordinary table.', p_relation
             USING HINT = 'Views, temporary, foreign and inherited tables and partitions cannot become ChronoTables.';
     ELSIF v_class.relnamespace::regnamespace::text IN ('lakets', 'lakets_cdf') THEN
-        RAISE EXCEPTION '% is in a schema that LakeTS keeps for itself.', p_relation
+        RAISE EXCEPTION '% is in a schema that is reserved for LakeTS.', p_relation
             USING HINT = 'Keep ChronoTables in a schema of your own.';
     ELSIF v_type IS NULL THEN
         RAISE EXCEPTION 'Table % has no column %.', p_relation, p_time_column
@@ -144,7 +144,7 @@ BEGIN
     PERFORM lakets._check_convertible(v_relation, p_time_column);
     IF EXISTS (SELECT FROM pg_class AS cls WHERE cls.oid = v_relation AND cls.relpersistence = 'u') THEN
         RAISE WARNING '%.% is UNLOGGED; its chunks will be logged.', p_schema_name, p_table_name
-            USING HINT = 'What a crash empties could be neither mirrored nor kept in RollUps.';
+            USING HINT = 'A crash empties an UNLOGGED table, which the mirror and RollUps could not follow.';
     END IF;
 
     INSERT INTO lakets._chronotable_registry AS reg (schema_name, table_name, time_column, chunk_interval)

@@ -13,7 +13,7 @@ AS $$
 BEGIN
     IF p_from IS NULL OR p_to IS NULL OR p_from > p_to
        OR p_from < '0002-01-01 00:00:00+00' OR p_to > '9999-01-01 00:00:00+00' THEN
-        RAISE EXCEPTION 'The range from % to % is not one in which chunks can be made.',
+        RAISE EXCEPTION 'Chunks cannot be created in the range from % to %.',
             coalesce(p_from::text, 'null'), coalesce(p_to::text, 'null')
             USING HINT = 'Give a start and a later end, in the years 2 to 9998.';
     ELSIF extract(epoch FROM p_to - p_from) / extract(epoch FROM p_table.chunk_interval) > 20000 THEN

@@ -57,7 +57,7 @@ DECLARE
 BEGIN
     IF v_names IS NOT NULL THEN
         RAISE WARNING 'These partitions of % were made or attached by hand, and are no chunks: %.', p_table.relation::regclass, v_names
-            USING HINT = 'They are neither tiered nor dropped, and rows that they brought along are missing from RollUps and the shadow. '
+            USING HINT = 'They are neither tiered nor dropped, and their rows are missing from RollUps and the shadow. '
                          'lakets.adopt_partitions makes chunks of them.';
     END IF;
 END;

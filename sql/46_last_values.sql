@@ -98,7 +98,7 @@ DECLARE
     v_misfits  text     := lakets._lvc_misfits(v_relation, v_cache, p_lvc);
 BEGIN
     RETURN CASE
-        WHEN NOT p_lvc.enabled THEN 'it is switched off in lakets._lvc_registry'
+        WHEN NOT p_lvc.enabled THEN 'it is disabled in lakets._lvc_registry'
         WHEN v_relation IS NULL THEN 'its table does not exist'
         WHEN v_cache IS NULL THEN format('its table %I.%I does not exist', p_table.schema_name, p_lvc.cache_table_name)
         WHEN v_misfits IS NOT NULL THEN format('these columns were dropped, renamed or changed: %s', v_misfits)
@@ -404,7 +404,7 @@ BEGIN
     IF octet_length(v_name) > 63 THEN
         v_name := lakets._free_relation_name(v_table.schema_name, v_name, '');
     ELSIF to_regclass(format('%I.%I', v_table.schema_name, v_name)) IS NOT NULL THEN
-        RAISE EXCEPTION 'The cache would be %.%, but there is such a relation.', v_table.schema_name, v_name
+        RAISE EXCEPTION 'The cache would be %.%, but a relation with that name exists.', v_table.schema_name, v_name
             USING HINT = 'Rename or drop that relation.';
     END IF;
 

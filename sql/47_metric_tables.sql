@@ -25,10 +25,10 @@ BEGIN
         RAISE EXCEPTION 'A metric table needs a name and a schema.' USING HINT = 'Pass p_table_name, and p_schema_name or its default.';
     ELSIF v_wrong IS NOT NULL THEN
         RAISE EXCEPTION 'Column % cannot be a tag or a field of %: it is empty, named twice, or "time".', v_wrong, v_table
-            USING HINT = 'Every column has a name of its own; "time" is made by this function.';
+            USING HINT = 'Give every column a different name; this function creates "time".';
     ELSIF to_regclass(v_table) IS NOT NULL THEN
-        RAISE EXCEPTION 'There is already a relation %.', v_table
-            USING HINT = 'Choose another name, or make a ChronoTable of that one with lakets.create_chronotable.';
+        RAISE EXCEPTION 'Relation % already exists.', v_table
+            USING HINT = 'Choose another name, or make the relation a ChronoTable with lakets.create_chronotable.';
     END IF;
     EXECUTE format('CREATE TABLE %s (time timestamptz NOT NULL%s)', v_table,
                    (SELECT string_agg(format(', %I %s', col, CASE WHEN place <= cardinality(v_tags) THEN 'text NOT NULL' ELSE 'double precision' END),
@@ -90,7 +90,7 @@ DECLARE
     v_tags     text[]   := lakets._tag_columns(v_relation);
 BEGIN
     IF p_max_series IS NULL OR p_max_series < 0 THEN
-        RAISE EXCEPTION 'p_max_series is %; it takes a number of series.', coalesce(p_max_series::text, 'NULL')
+        RAISE EXCEPTION 'p_max_series must be a number of series, not %.', coalesce(p_max_series::text, 'NULL')
             USING HINT = 'Pass 0 or more.';
     END IF;
     combined_cardinality := 0;

@@ -153,7 +153,7 @@ BEGIN
         WHEN NOT lakets._shape(p_relation) <@ lakets._shape(p_shadow)
             THEN format('the columns of %s differ from the table''s; call lakets.enable_sync again', p_shadow)
         WHEN EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = p_shadow)
-            THEN format('%s may lack changes; call lakets.enable_sync again to bring it in line', p_shadow)
+            THEN format('%s may lack changes; call lakets.enable_sync again to repair it', p_shadow)
         WHEN NOT lakets._is_tracked(p_relation)
             THEN 'a change tracking trigger of the table is missing or disabled; call lakets.enable_sync again' END;
 END;

@@ -5,13 +5,13 @@
 -- alone proves nothing: another writer may have committed, and been flushed, between the two. Two
 -- rules prove it:
 --
---   Passed.  Take a snapshot, then a WAL position. Whatever the snapshot sees committed before that
---            position. Once committed_lsn reaches it, all of that is flushed, since a table's commits
---            are flushed in order.
---   Alone.   Let T be the writer that noted the last position. If nobody is writing now, and T saw all
---            other unproven writers committed when it noted it, then the only commit of this table after
---            the position is T's own: committed_lsn > position means that T, hence all, is flushed.
---            This is what flags an idle table, whose committed_lsn stands still.
+--   Passed. Take a snapshot, then a WAL position. All that the snapshot sees committed before that
+--           position. Once committed_lsn reaches it, all of that is flushed, because the
+--           commits of a table are flushed in order.
+--   Alone.  Let T be the writer that noted the last position. If nobody is writing now, and T saw
+--           all other unproven writers committed when it noted it, then the only commit of this
+--           table after the position is T's own: committed_lsn > position means that T, and hence
+--           all, is flushed. This rule flags an idle table, whose committed_lsn does not advance.
 --
 -- If writers overlapped and then all became idle, neither rule applies. Then a fence is set: one
 -- row of the shadow is updated to its own value. The commit of the fence lies after the noted
@@ -319,7 +319,7 @@ BEGIN
     IF NOT p_table.sync_enabled THEN
         RETURN 'the table is not synced to Unity Catalog';
     ELSIF p_table.cluster IS NULL THEN
-        RETURN 'the table was restored, and its mirror may lack changes; the next partition job sees to that, or lakets.enable_sync';
+        RETURN 'the table was restored, and its mirror may lack changes; the next partition job or lakets.enable_sync repairs it';
     ELSIF v_status <> 'STREAMING' THEN
         RETURN format('the change feed of %s is not streaming: %s', p_table.shadow_table_name, v_status);
     END IF;
@@ -360,7 +360,7 @@ BEGIN
     RETURN QUERY
         SELECT chunk.id::bigint,
                CASE WHEN v_doubt && tstzrange(chunk.range_start, chunk.range_end)
-                    THEN 'its mirror is not yet compared with it; the next tiering run does, or call lakets.enable_sync'
+                    THEN 'it is not yet compared with its mirror; the next tiering run or lakets.enable_sync does so'
                     ELSE 'changes to it are not known to be flushed yet' END
           FROM lakets._chunk_metadata AS chunk
          WHERE chunk.id = ANY (p_chunks)

@@ -53,7 +53,7 @@ BEGIN
         RAISE EXCEPTION '%', CASE WHEN v_is_free
             THEN format('Every chunk of %s.%s that could be dropped is being used by other sessions.', p_table.schema_name, p_table.table_name)
             ELSE format('The default partition of %s.%s is being used by other sessions.', p_table.schema_name, p_table.table_name) END
-            USING ERRCODE = 'lock_not_available', HINT = 'Try again when they are done; pg_locks tells who they are.';
+            USING ERRCODE = 'lock_not_available', HINT = 'Try again when they are done; pg_locks shows which sessions they are.';
     END IF;
     RETURN v_unused;
 END;

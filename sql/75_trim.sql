@@ -142,7 +142,7 @@ DECLARE
 BEGIN
     RETURN QUERY
         SELECT chunk.chunk_name, chunk.range_start, chunk.range_end,
-               CASE WHEN v_trims THEN found.gap ELSE 'its retention policy does not say p_trim_shadow' END
+               CASE WHEN v_trims THEN found.gap ELSE 'its retention policy does not have p_trim_shadow' END
           FROM lakets._chunk_metadata AS chunk
           LEFT JOIN lakets._trim_gaps(v_table, v_chunks, lakets._proof_now(v_table)) AS found ON found.chunk_id = chunk.id
          WHERE chunk.id = ANY (v_chunks)
@@ -238,7 +238,7 @@ DECLARE
 BEGIN
     IF p_max_rows IS NULL OR p_max_rows < 1 THEN
         RAISE EXCEPTION 'p_max_rows must be 1 or more, not %.', coalesce(p_max_rows::text, 'null')
-            USING HINT = 'It bounds one transaction; call again until none is removed.';
+            USING HINT = 'It limits one transaction; call again until it returns 0.';
     END IF;
     PERFORM lakets._require_read_committed();
     -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) chunk metadata, (4) parent,

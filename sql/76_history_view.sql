@@ -22,8 +22,9 @@ AS $$
     SELECT '''' || replace(replace(p_text, '\', '\\'), '''', '\''') || '''';
 $$;
 
--- Return what an entry of the history adds to the number of copies of its row, in Databricks SQL.
--- What trimming took counts as kept. Before p_since only that counts: all else was read anew.
+-- Return in Databricks SQL how an entry of the history changes the number of copies of its row.
+-- Rows that trimming removed count as kept. Before p_since only these count: all others were read
+-- again.
 CREATE OR REPLACE FUNCTION lakets._databricks_weight(
     p_has_trims boolean,
     p_since     timestamptz
@@ -38,18 +39,18 @@ AS $$
       FROM (VALUES ('entry.`_timestamp` < TIMESTAMP ''' || to_char(p_since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US') || '+00:00''')) AS v (early);
 $$;
 
--- A statement that makes this view in Databricks. Its rows are counted, since a table need not have
--- a key: put there so often, less taken away so often, not counting what trimming took
--- (75_trim.sql). A trim is known by its transaction; since the feed may show 32 bits of that, which
--- come again after 4 billion transactions, also by its time.
+-- A statement that creates this view in Databricks. It counts rows, because a table need not have a
+-- key: the number of inserts of a row minus the number of its deletes, without those of trims
+-- (75_trim.sql). A trim is identified by its transaction id and its time, because the feed may show
+-- only 32 bits of the id, and these repeat after 4 billion transactions.
 --
--- p_catalog and p_uc_schema: where the feed writes; the current ones where they are left out.
--- p_view_name: the table's name and _history. p_since: where the feed began the shadow anew (it was
--- skipped, or sync was disabled and enabled), what it wrote before that moment is in its history
--- twice; leave it out by this.
+-- p_catalog and p_uc_schema: where the feed writes, by default the current ones. p_view_name: by
+-- default the table's name and _history. p_since: if the feed started the shadow again (it was
+-- skipped, or sync was disabled and enabled), its history has all earlier rows twice. Pass the time
+-- of that start to leave the first copy out.
 --
--- To be called again when the table's columns change, when sync is enabled anew, and when a policy
--- says p_trim_shadow for the first time in a database: before that there is no log to read.
+-- Call it again when the table's columns change, when sync is enabled again, and when a policy has
+-- p_trim_shadow for the first time in a database: before that there is no log to read.
 CREATE OR REPLACE FUNCTION lakets.history_view_sql(
     p_table_name  text,
     p_schema_name text        DEFAULT 'public',

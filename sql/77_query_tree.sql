@@ -1,8 +1,8 @@
--- A query as Postgres understood it: the tree that the catalog keeps of each view, as jsonb. What a
--- RollUp's query does is read from this tree and never from the query's text.
+-- A query as Postgres parsed it: the tree that the catalog stores for each view, as jsonb. A
+-- RollUp's query is analysed from this tree, never from its text.
 
 -- The tree of a view's query. Each node is an object, with its kind under "_"; each other value is
--- text. What is null or empty is left out.
+-- text. Null and empty values are left out.
 CREATE OR REPLACE FUNCTION lakets._query_tree(
     p_tree text
 ) RETURNS jsonb
@@ -35,7 +35,7 @@ BEGIN
 END;
 $$;
 
--- An integer of some bytes, the lowest first.
+-- An integer from its bytes, the lowest first.
 CREATE OR REPLACE FUNCTION lakets._integer_of(
     p_bytes integer[]
 ) RETURNS bigint
@@ -51,9 +51,9 @@ BEGIN
 END;
 $$;
 
--- Return what a constant in a tree is: its text, an interval as {months, us} (a day has 24 hours),
--- an instant or a day as microseconds since 2000, an integer. Null: it is something else, null, or
--- not a constant.
+-- Return the value of a constant in a tree: text, an interval as {months, us} (a day has 24 hours),
+-- an instant or a day as microseconds since 2000, or an integer. Null for a constant of another
+-- type, a null constant, and other nodes.
 CREATE OR REPLACE FUNCTION lakets._constant(
     p_node jsonb
 ) RETURNS jsonb

@@ -1,18 +1,18 @@
 -- How a bucket's label follows from the time of its source rows: a list of steps, each of which
--- keeps the order of times (but where clocks are set back). Times and labels are instants; those
--- without a zone are read as UTC.
+-- keeps the order of times (except where clocks are set back). Times and labels are instants;
+-- those without a zone are read as UTC.
 --
---     ["bin", width, origin]      down to a multiple of so many microseconds, counted from 2000-01-01 plus origin
---     ["months", count, origin]   down to the start of so many months, counted from an instant (microseconds since 2000)
---     ["part", unit, zone]        date_trunc of an hour or less in a zone
---     ["shift", months, us]       later by so much
---     ["zone", name]              from UTC to a zone's local time
---     ["unzone", name]            from a zone's local time to UTC
+--     ["bin", width, origin]     down to a multiple of width, in us since 2000-01-01 plus origin
+--     ["months", count, origin]  down to a start of count months since origin, in us since 2000
+--     ["part", unit, zone]       date_trunc of an hour or less in a zone
+--     ["shift", months, us]      later by that interval
+--     ["zone", name]             from UTC to a zone's local time
+--     ["unzone", name]           from a zone's local time to UTC
 --
--- So labels of changed times can be computed, and the times that have a label, whatever the zone.
+-- The labels of changed times can be computed from the steps, and so can the times that have a
+-- label, in any zone.
 
--- Steps as one would write them by hand: what has no effect is left out, so that the same label has
--- the same steps.
+-- Simplify steps: those without effect are removed, so that equal labels have equal steps.
 CREATE OR REPLACE FUNCTION lakets._simple_steps(
     p_steps jsonb
 ) RETURNS jsonb
@@ -70,8 +70,8 @@ BEGIN
 END;
 $$;
 
--- The steps that lead from a label of p_from to the label of p_to; null when the one does not
--- determine the other.
+-- The steps from a label of p_from to the label of p_to; null if the first does not determine the
+-- second.
 CREATE OR REPLACE FUNCTION lakets._steps_between(
     p_from jsonb,
     p_to   jsonb
@@ -93,7 +93,7 @@ BEGIN
 END;
 $$;
 
--- Return whether labels are times of a clock that can be set back, so that the times of a label are
+-- Return whether labels are times of a clock that can be set back: then the times of a label are
 -- known only with a margin.
 CREATE OR REPLACE FUNCTION lakets._has_margin(
     p_steps jsonb
@@ -107,8 +107,8 @@ BEGIN
 END;
 $$;
 
--- The width of the buckets by their label, a month taken as 31 days; null when each instant is its
--- own label.
+-- The width of the buckets in units of their label, with a month as 31 days; null if each instant
+-- is its own label.
 CREATE OR REPLACE FUNCTION lakets._bucket_width(
     p_steps jsonb
 ) RETURNS interval
@@ -137,8 +137,7 @@ BEGIN
 END;
 $$;
 
--- Return when the clock of a zone is set within a stretch of a day, to the second; null when it is
--- not.
+-- Return when the clock of a zone is set within one day, to the second; null if it is not set.
 CREATE OR REPLACE FUNCTION lakets._clock_change(
     p_zone text,
     p_from timestamp,
@@ -191,8 +190,8 @@ BEGIN
             v_width := make_interval(months => (p_step ->> 1)::integer);
             v_origin := v_epoch + (p_step ->> 2)::bigint * interval '1 microsecond';
             p_at := lakets.time_bucket(v_width, p_at, v_origin);
-            -- Months counted from a 31st start on the last day of shorter ones: one interval on may
-            -- be too early.
+            -- Buckets of months from a 31st start on the last day of shorter months: one interval
+            -- later may be too early.
             RETURN CASE WHEN p_next THEN lakets.time_bucket(v_width, p_at + v_width + interval '4 days', v_origin) ELSE p_at END;
         WHEN 'part' THEN
             RETURN (date_trunc(p_step ->> 1, p_at AT TIME ZONE 'UTC', p_step ->> 2) AT TIME ZONE 'UTC')
@@ -222,20 +221,13 @@ BEGIN
     END IF;
     FOR v_step IN SELECT step FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS s (step, position) ORDER BY position LOOP
         CASE v_step ->> 0
-            WHEN 'bin', 'months', 'part' THEN  -- first, since most RollUps have no other steps
-                IF isfinite(v_from) THEN
-                    v_from := lakets._step_start(v_step, v_from, false);
-                END IF;
-                IF isfinite(v_to) THEN
-                    v_to := lakets._step_start(v_step, v_to - interval '1 microsecond', true);
-                END IF;
             WHEN 'shift' THEN
                 v_from := v_from + make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
                 v_to := v_to + make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
             WHEN 'zone' THEN
                 v_last := v_to;
-                -- A clock set back shows times for a second time: the first may be before, the last
-                -- after the end.
+                -- A clock that is set back shows times twice: the first may lie before the start,
+                -- the last after the end.
                 IF isfinite(v_to) THEN
                     v_change := lakets._clock_change(v_step ->> 1, greatest(v_from, v_to - interval '1 day'), v_to);
                     v_to := greatest(v_to + lakets._zone_offset(v_step ->> 1, v_to - interval '1 microsecond'),
@@ -249,14 +241,21 @@ BEGIN
             WHEN 'unzone' THEN
                 v_from := v_from AT TIME ZONE (v_step ->> 1) AT TIME ZONE 'UTC';
                 v_to := v_to AT TIME ZONE (v_step ->> 1) AT TIME ZONE 'UTC';
+            ELSE
+                IF isfinite(v_from) THEN
+                    v_from := lakets._step_start(v_step, v_from, false);
+                END IF;
+                IF isfinite(v_to) THEN
+                    v_to := lakets._step_start(v_step, v_to - interval '1 microsecond', true);
+                END IF;
         END CASE;
     END LOOP;
     RETURN tstzrange(v_from AT TIME ZONE 'UTC', v_to AT TIME ZONE 'UTC');
 END;
 $$;
 
--- Times among which are all that have a label in a range. Just those, unless the steps have a
--- margin.
+-- A range of times that contains all times with a label in a range, and no others unless the steps
+-- have a margin.
 CREATE OR REPLACE FUNCTION lakets._times_of(
     p_steps  jsonb,
     p_labels tstzrange
@@ -278,15 +277,6 @@ BEGIN
     END IF;
     FOR v_step IN SELECT step FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS s (step, position) ORDER BY position DESC LOOP
         CASE v_step ->> 0
-            WHEN 'bin', 'months' THEN
-                -- A label is a bucket's start: the first one not before v_from, and all before the
-                -- first not before v_to.
-                IF isfinite(v_from) THEN
-                    v_from := lakets._step_start(v_step, v_from - interval '1 microsecond', true);
-                END IF;
-                IF isfinite(v_to) THEN
-                    v_to := lakets._step_start(v_step, v_to - interval '1 microsecond', true);
-                END IF;
             WHEN 'shift' THEN
                 v_shift := make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
                 v_slack := CASE WHEN v_step ->> 1 = '0' THEN '0' ELSE '4 days' END;
@@ -307,9 +297,18 @@ BEGIN
                     v_to := v_to + greatest(lakets._zone_offset(v_step ->> 1, v_to - v_day), lakets._zone_offset(v_step ->> 1, v_to + v_day));
                 END IF;
             WHEN 'part' THEN
-                -- Where a clock is set by half an hour, an hour may begin before the hour before it
-                -- has ended.
+                -- If a clock is set by half an hour, an hour may begin before the previous one has
+                -- ended.
                 v_to := v_to + ('1 ' || (v_step ->> 1))::interval;
+            ELSE
+                -- A label is a bucket's start: the first one not before v_from, and all before the
+                -- first not before v_to.
+                IF isfinite(v_from) THEN
+                    v_from := lakets._step_start(v_step, v_from - interval '1 microsecond', true);
+                END IF;
+                IF isfinite(v_to) THEN
+                    v_to := lakets._step_start(v_step, v_to - interval '1 microsecond', true);
+                END IF;
         END CASE;
     END LOOP;
     RETURN CASE WHEN v_from < v_to THEN tstzrange(v_from AT TIME ZONE 'UTC', v_to AT TIME ZONE 'UTC') ELSE 'empty' END;

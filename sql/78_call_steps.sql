@@ -1,8 +1,8 @@
--- What the functions that buckets are made of do, as steps (78_bucket_steps.sql). Their settings
--- must be constants. What is not listed here makes no bucket.
+-- Translate the functions that make buckets into steps (78_bucket_steps.sql). Their other arguments
+-- must be constants. A function that is not listed here makes no bucket.
 
--- The step that a call makes of its argument of a time type: {step, argument}; no step when the
--- value stays. Null: none.
+-- The step that a call applies to its time argument: {step, argument}, with an empty step if the
+-- value does not change. Null if the call is no step.
 CREATE OR REPLACE FUNCTION lakets._call_step(
     p_function oid,
     p_args     jsonb

@@ -1,17 +1,17 @@
--- Which output columns of a query are labels of buckets: a column is one when each row depends only
--- on those source rows whose time has that row's label. It is proved from the tree, from the inside
--- out:
+-- Find which output columns of a query are labels of buckets. A column is a label if each row
+-- depends only on the source rows whose time has that row's label. This is proved from the tree,
+-- from the inside out:
 --
 --  - a source's time column is the label of its own row, and a step (78_bucket_steps.sql) of a
 --    label is a label;
 --  - grouping, a window or DISTINCT ON keep the labels that some grouping expression determines;
 --  - a join of two sources keeps those that an equality of labels determines;
---  - LIMIT, and what reads the source without such an equality, keeps none.
+--  - LIMIT keeps none, and neither does a part that reads the source without such an equality.
 --
 -- A label is {steps, units, nullable}: units are the sources in FROM that its rows belong to (0: a
 -- row of the query around this one), and nullable says that an outer join may leave it out. A scope
--- is one query while it is looked at: {query, relations: the columns of each entry of FROM, ctes,
--- outer: the scope around it, bases: the sources}.
+-- describes one query during the analysis: {query, relations: the columns of each entry of FROM,
+-- ctes, outer: the scope around it, bases: the sources}.
 
 -- The label that an expression is; null when it is none.
 CREATE OR REPLACE FUNCTION lakets._label(
@@ -40,8 +40,8 @@ BEGIN
                 RETURN NULL;
             END IF;
             v_steps := lakets._simple_steps((v_label -> 'steps') || (v_call -> 'steps'));
-            -- Months of uneven length keep the order of times only where these are starts of
-            -- months, and a zone's clock read as UTC only where they are starts of buckets.
+            -- Adding months keeps the order of times only for starts of months, and reading a
+            -- zone's clock as UTC only for starts of buckets.
             IF v_call #>> '{steps,0,0}' = 'shift' AND v_call #>> '{steps,0,1}' <> '0'
                    AND (v_label #>> '{steps,-1,0}', v_label #>> '{steps,-1,2}') IS DISTINCT FROM ('months', '0')
                OR v_call #>> '{steps,0,0}' = 'unzone' AND NOT jsonb_path_exists(v_label, 'strict $.steps[*] ? (@[0] == "bin" || @[0] == "months")') THEN
@@ -49,7 +49,7 @@ BEGIN
             END IF;
             RETURN jsonb_set(v_label, '{steps}', v_steps);
         WHEN 'COALESCEEXPR' THEN
-            -- The two sides of a full join: one of them is there.
+            -- The two sides of a full join: at least one is not null.
             FOR v_arg IN SELECT jsonb_array_elements(p_node -> 'args') LOOP
                 v_other := lakets._label(v_arg, p_scope);
                 IF v_other IS NULL OR v_label -> 'steps' <> v_other -> 'steps' THEN
@@ -70,7 +70,7 @@ BEGIN
 END;
 $$;
 
--- Are two labels left out by one and the same full join, and by no other?
+-- Return whether the same full join, and no other, makes both labels null.
 CREATE OR REPLACE FUNCTION lakets._is_full_join(
     p_one   jsonb,
     p_other jsonb,
@@ -124,7 +124,7 @@ BEGIN
 END;
 $$;
 
--- The same for this query's own rows: a label of the rows around it says nothing about them.
+-- The same for this query's own rows: labels of an outer query do not apply to them.
 CREATE OR REPLACE FUNCTION lakets._own_label(
     p_node  jsonb,
     p_scope jsonb
@@ -139,7 +139,7 @@ BEGIN
 END;
 $$;
 
--- The scope of a query: what each entry of its FROM is.
+-- The scope of a query: a description of each entry of its FROM.
 CREATE OR REPLACE FUNCTION lakets._query_scope(
     p_query jsonb,
     p_bases jsonb,
@@ -180,8 +180,8 @@ BEGIN
 END;
 $$;
 
--- Return what a query reads and which of its columns are labels: {tracked: does it read a source,
--- columns: a label for each column, or {why} it is none}.
+-- Return what a query reads and which of its columns are labels: {tracked: whether it reads a
+-- source, columns: for each column its label, or {why} it is not a label}.
 CREATE OR REPLACE FUNCTION lakets._query_labels(
     p_query jsonb,
     p_bases jsonb,
@@ -254,7 +254,8 @@ BEGIN
 END;
 $$;
 
--- Return why a query's rows of one label depend on source rows of others; null: they do not.
+-- Return why a query's rows of one label depend on source rows of other labels; null if they do
+-- not.
 CREATE OR REPLACE FUNCTION lakets._label_objection(
     p_scope jsonb,
     p_steps jsonb

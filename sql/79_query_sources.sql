@@ -1,8 +1,8 @@
--- Which sources of a query are held together by equal labels: then rows of one label come from
--- source rows of that label only (79_query_labels.sql). A component is a list of entries of FROM
--- that are held together.
+-- Find which sources of a query are joined by equal labels: then rows of one label come from source
+-- rows of that label only (79_query_labels.sql). A component is a list of entries of FROM that are
+-- joined in this way.
 
--- The equalities of labels in a condition, where these determine the label that is asked about.
+-- The equalities of labels in a condition that determine the given label.
 CREATE OR REPLACE FUNCTION lakets._label_edges(
     p_condition jsonb,
     p_scope     jsonb,
@@ -51,7 +51,7 @@ CREATE OR REPLACE FUNCTION lakets._components(
     p_node  jsonb,
     p_scope jsonb,
     p_steps jsonb,
-    p_edges jsonb  -- equalities that hold wherever both sides are there
+    p_edges jsonb  -- equalities that hold wherever both sides are not null
 ) RETURNS jsonb
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -106,8 +106,8 @@ BEGIN
 END;
 $$;
 
--- Put each optional component to one that an edge connects it with, as an outer join does: it holds
--- no two of the kept ones together, since their rows stay where the condition fails.
+-- Add each optional component to one with which an edge connects it, as an outer join does. It does
+-- not connect two kept components, because their rows stay if the condition fails.
 CREATE OR REPLACE FUNCTION lakets._attached(
     p_kept     jsonb,
     p_optional jsonb,
@@ -135,8 +135,8 @@ BEGIN
 END;
 $$;
 
--- The entries of FROM that a subquery's rows are held to by equal labels; null when it reads other
--- buckets too.
+-- The entries of FROM to which equal labels bind a subquery's rows; null if the subquery reads
+-- other buckets too.
 CREATE OR REPLACE FUNCTION lakets._confined_to(
     p_query jsonb,
     p_outer jsonb,
@@ -160,7 +160,7 @@ BEGIN
 END;
 $$;
 
--- The edges between LATERAL subqueries and what they are confined to.
+-- The edges between LATERAL subqueries and the entries that they are bound to.
 CREATE OR REPLACE FUNCTION lakets._lateral_edges(
     p_scope jsonb,
     p_steps jsonb
@@ -201,7 +201,7 @@ BEGIN
 END;
 $$;
 
--- The subqueries in a query's expressions; not those inside other subqueries.
+-- The subqueries in a query's expressions, without those inside other subqueries.
 CREATE OR REPLACE FUNCTION lakets._sublinks(
     p_scope jsonb
 ) RETURNS SETOF jsonb

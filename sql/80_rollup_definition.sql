@@ -1,4 +1,4 @@
--- What a RollUp is, as its query says. The definition in its registry row:
+-- The definition of a RollUp, derived from its query and stored in its registry row:
 --
 --     {"steps":   from the time of the data to the label of its bucket (78_bucket_steps.sql),
 --      "times":   the same from the time column of each source that the query reads,
@@ -7,8 +7,8 @@
 --      "reads":   the columns that the query reads, [{"relation", "column", "type", "number"}],
 --      "writes":  the columns of the RollUp's table that it writes, the same}
 
--- The relations whose rows make up a RollUp, with the column that holds their time, and how that
--- follows from the time of the data.
+-- The relations whose rows make up a RollUp, with their time columns and the steps from the time of
+-- the data to these.
 CREATE OR REPLACE FUNCTION lakets._rollup_sources(
     p_chronotable_id integer,
     p_depends_on     integer[]
@@ -26,8 +26,8 @@ BEGIN
 END;
 $$;
 
--- Find out what a query is: its bucket column and the first part of its definition. Raises when no
--- column is a bucket of its own source rows only.
+-- Analyse a query: find its bucket column and the first part of its definition. Raises an error if
+-- no column is a bucket that depends on its own source rows only.
 CREATE OR REPLACE FUNCTION lakets._define_rollup(
     p_name            text,
     p_tree            jsonb,
@@ -81,7 +81,7 @@ BEGIN
 END;
 $$;
 
--- Say why no column of a query is its bucket.
+-- Raise the error that no column of a query is its bucket, with the reasons.
 CREATE OR REPLACE FUNCTION lakets._refuse_query(
     p_name    text,
     p_returns jsonb,
@@ -103,7 +103,7 @@ BEGIN
     END IF;
     RAISE EXCEPTION 'The query of RollUp % has no bucket column whose rows depend on the source rows of their own bucket only (%).', p_name, v_reasons
         USING HINT = 'Make the bucket of the source''s time column by lakets.time_bucket, date_trunc or date_bin, with constants. Group by it, and join,'
-                     ' PARTITION BY and DISTINCT ON it as well. What looks at other buckets belongs in a query that reads the RollUp.';
+                     ' PARTITION BY and DISTINCT ON it as well. Put expressions that look at other buckets into a query that reads the RollUp.';
 END;
 $$;
 
@@ -127,10 +127,10 @@ BEGIN
 END;
 $$;
 
--- Replace each mention of a relation in a qualified query by its rows in a range of times. In such
--- a query names are quoted where need be, so a lower-case word behind the relation is its alias, an
--- upper-case one a keyword. Null: something else looks like a mention (a literal may, or a type),
--- since there are not just as many as in p_named, the relations that the query names.
+-- Replace each mention of a relation in a qualified query by its rows in a range of times. Names in
+-- such a query are quoted where necessary, so a lower-case word after the relation is its alias and
+-- an upper-case word is a keyword. Null if something else looks like a mention, such as a literal
+-- or a type: then there are more than in p_named, the relations that the query names.
 CREATE OR REPLACE FUNCTION lakets._limit_relation(
     p_query     text,
     p_relation  regclass,
@@ -146,7 +146,8 @@ DECLARE
     v_table  text := (SELECT cls.relname FROM pg_class AS cls WHERE cls.oid = p_relation);
     v_name   text := format('%I.%I', v_schema, v_table);
     v_match  text := '(?<![\w.$"''])' || regexp_replace(v_name, '([^\w])', '\\\1', 'g') || '(?![\w.$"''])';
-    -- chr(1) stands for the relation until all is replaced, so that nothing is replaced twice.
+    -- chr(1) stands for the relation until all mentions are replaced, so that none is replaced
+    -- twice.
     v_subquery text := format('(SELECT lakets_source.* FROM %s AS lakets_source WHERE %s) AS ', chr(1), p_condition);
     v_result text;
 BEGIN
@@ -160,7 +161,8 @@ BEGIN
 END;
 $$;
 
--- Can the rows of this query of $1 and $2 be put into a table with these columns?
+-- Return whether the rows of this query, which has parameters $1 and $2, fit into a table with
+-- these columns.
 CREATE OR REPLACE FUNCTION lakets._fits_table(
     p_query    text,
     p_relation regclass,
@@ -173,7 +175,8 @@ BEGIN
     IF p_query IS NULL THEN
         RETURN false;
     END IF;
-    -- Read, but not planned: a plan would call functions of the query, as whoever asks here.
+    -- Parse the query, but do not plan it: planning would call functions of the query with the
+    -- rights of the current role.
     EXECUTE format('PREPARE lakets_fits_table (timestamptz, timestamptz) AS INSERT INTO %s (%s) %s', p_relation, p_columns, p_query);
     DEALLOCATE lakets_fits_table;
     RETURN true;
@@ -185,9 +188,9 @@ EXCEPTION WHEN syntax_error_or_access_rule_violation THEN  -- a rewritten name, 
 END;
 $$;
 
--- A query limited to source times in [$1, $2); null where its text defies that: then each refresh
--- reads the whole query, which is right, but costs as much as the table is large, so a warning says
--- so.
+-- A query limited to source times in [$1, $2); null if its text cannot be limited. Then each
+-- refresh reads the whole source: the result is right, but the cost grows with the table, so a
+-- warning reports it.
 CREATE OR REPLACE FUNCTION lakets._window_query(
     p_name           text,
     p_query          text,
@@ -234,8 +237,8 @@ BEGIN
 END;
 $$;
 
--- Store what the query of a RollUp is, and return its row. The RollUp's table must have the columns
--- that it returns.
+-- Store the definition of a RollUp and return its row. The RollUp's table must have the columns
+-- that the query returns.
 CREATE OR REPLACE FUNCTION lakets._store_definition(
     p_rollup    lakets._rollup_registry,
     p_query     text,
@@ -270,8 +273,8 @@ BEGIN
 END;
 $$;
 
--- Look at a RollUp's stored query again. Whatever changed since, it is not known what the RollUp
--- has absorbed.
+-- Analyse a RollUp's stored query again. Afterwards it is not known which changes the RollUp has
+-- absorbed.
 CREATE OR REPLACE FUNCTION lakets._redefine_rollup(
     p_rollup      lakets._rollup_registry,
     p_search_path text
@@ -308,9 +311,9 @@ BEGIN
 END;
 $$;
 
--- Refuse a stored query that is not the one that the RollUp was made from. Where there is nothing
--- to compare it with (an older RollUp that the install could not adopt, a table that was given to
--- another owner), only the owner may say so.
+-- Refuse a stored query from which the RollUp was not made. If there is nothing to compare it with
+-- (an older RollUp that the install could not adopt, a table with a new owner), only the owner may
+-- confirm it.
 CREATE OR REPLACE FUNCTION lakets._check_origin(
     p_rollup lakets._rollup_registry
 ) RETURNS void
@@ -322,18 +325,17 @@ DECLARE
     v_owner  text    := (SELECT pg_get_userbyid(cls.relowner) FROM pg_class AS cls WHERE cls.oid = lakets._rollup_relation(p_rollup.name));
 BEGIN
     IF NOT v_is_own THEN
-        RAISE EXCEPTION 'The stored query of RollUp % is not the one that it was made from: lakets._rollup_registry was changed by hand.', p_rollup.name
+        RAISE EXCEPTION 'RollUp % was not made from its stored query: lakets._rollup_registry was changed by hand.', p_rollup.name
             USING HINT = 'Drop the RollUp and create it again.';
     ELSIF v_is_own IS NULL AND v_owner <> current_user THEN
-        RAISE EXCEPTION 'RollUp % has no query that its owner made, and % does not own it.', p_rollup.name, current_user
+        RAISE EXCEPTION 'The stored query of RollUp % was not confirmed by its owner, and % does not own it.', p_rollup.name, current_user
             USING HINT = format('Refresh it once as %s, or drop it and create it again.', v_owner);
     END IF;
     PERFORM lakets._check_stored_query(p_rollup.name, p_rollup.query_text);
 END;
 $$;
 
--- Return what became of a column that a RollUp's query reads and that is not there any more, in
--- words.
+-- Return as text what happened to a column that a RollUp's query reads and that no longer exists.
 CREATE OR REPLACE FUNCTION lakets._new_name(
     p_rollup   lakets._rollup_registry,
     p_relation text,
@@ -343,7 +345,7 @@ CREATE OR REPLACE FUNCTION lakets._new_name(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    -- A name that means nothing any more is the source's old one, if that has another now.
+    -- A name that no longer exists is the old name of the source, if the source was renamed.
     v_relation oid  := coalesce(to_regclass(p_relation), (SELECT reg.relation FROM lakets._chronotable_registry AS reg
                                                             WHERE reg.id = p_rollup.source_chronotable_id AND reg.cluster = lakets._here()));
     v_column   text := (SELECT att.attname FROM pg_attribute AS att
@@ -353,30 +355,8 @@ BEGIN
 END;
 $$;
 
--- A column that a RollUp's query reads, or that its table has, and that is no longer the one it
--- was, under the name and number that it had; all null: there is none.
-CREATE OR REPLACE FUNCTION lakets._changed_column(
-    p_rollup        lakets._rollup_registry,
-    OUT of_relation text,
-    OUT was_called  name,
-    OUT was_number  smallint,
-    OUT is_gone     boolean
-)
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    SELECT col.relation, col."column", col.number, att.attname IS NULL INTO of_relation, was_called, was_number, is_gone
-      FROM jsonb_to_recordset((p_rollup.definition -> 'reads') || (p_rollup.definition -> 'writes'))
-           AS col (relation text, "column" name, type text, number smallint)
-      LEFT JOIN pg_attribute AS att ON att.attrelid = to_regclass(col.relation) AND att.attname = col."column" AND NOT att.attisdropped
-     WHERE att.attnum IS DISTINCT FROM col.number OR format_type(att.atttypid, att.atttypmod) <> col.type
-     LIMIT 1;
-END;
-$$;
-
--- A RollUp as it is to be refreshed: looked at again if a column that its query reads, or that its
--- table has, is no longer the one it was.
+-- The current row of a RollUp for a refresh. Its query is analysed again if a column that it reads,
+-- or a column of the RollUp's table, has changed.
 CREATE OR REPLACE FUNCTION lakets._current_definition(
     p_rollup lakets._rollup_registry
 ) RETURNS lakets._rollup_registry
@@ -390,12 +370,17 @@ BEGIN
         PERFORM lakets._check_origin(p_rollup);
         RETURN lakets._redefine_rollup(p_rollup, 'public, lakets');
     END IF;
-    v_changed := lakets._changed_column(p_rollup);
-    IF v_changed.was_number IS NULL THEN
+    SELECT col.*, att.attname IS NULL AS is_gone INTO v_changed
+      FROM jsonb_to_recordset((p_rollup.definition -> 'reads') || (p_rollup.definition -> 'writes'))
+           AS col (relation text, "column" name, type text, number smallint)
+      LEFT JOIN pg_attribute AS att ON att.attrelid = to_regclass(col.relation) AND att.attname = col."column" AND NOT att.attisdropped
+     WHERE att.attnum IS DISTINCT FROM col.number OR format_type(att.atttypid, att.atttypmod) <> col.type
+     LIMIT 1;
+    IF NOT FOUND THEN
         RETURN p_rollup;
-    ELSIF v_changed.is_gone AND to_regclass(v_changed.of_relation) IS DISTINCT FROM lakets._rollup_relation(p_rollup.name) THEN
-        RAISE EXCEPTION 'Column % of %, which the query of RollUp % reads, is %.', v_changed.was_called, v_changed.of_relation, p_rollup.name,
-            lakets._new_name(p_rollup, v_changed.of_relation, v_changed.was_number)
+    ELSIF v_changed.is_gone AND to_regclass(v_changed.relation) IS DISTINCT FROM lakets._rollup_relation(p_rollup.name) THEN
+        RAISE EXCEPTION 'Column % of %, which the query of RollUp % reads, is %.', v_changed."column", v_changed.relation, p_rollup.name,
+            lakets._new_name(p_rollup, v_changed.relation, v_changed.number)
             USING HINT = 'Give the table or the column its name back, or drop the RollUp and create it again.';
     END IF;
     RETURN lakets._redefine_rollup(p_rollup, 'pg_catalog, pg_temp');

@@ -1,8 +1,8 @@
--- A RollUp's query: read once, as one statement that means the same in every session, and checked
--- for all that would change its rows without the source changing.
+-- A RollUp's query: parsed once into a statement that means the same in every session, and checked
+-- for everything that could change its rows while the source does not change.
 
--- Refuse what is not one query. It is planned for that, which may call functions: to be asked as
--- the query's author.
+-- Refuse text that is not one query. This plans the query, which may call functions, so it must run
+-- as the query's author.
 CREATE OR REPLACE FUNCTION lakets._check_one_query(
     p_name        text,
     p_query       text,
@@ -27,8 +27,8 @@ EXCEPTION WHEN invalid_cursor_definition THEN
 END;
 $$;
 
--- Refuse a stored query that somebody made into several statements: outside of literals and names,
--- what we stored has no semicolon, comment or dollar quote.
+-- Refuse a stored query that somebody changed into several statements. A query as stored by LakeTS
+-- has no semicolon, comment or dollar quote outside of literals and names.
 CREATE OR REPLACE FUNCTION lakets._check_stored_query(
     p_name  text,
     p_query text
@@ -61,10 +61,10 @@ BEGIN
 END;
 $$;
 
--- Read a query under a search_path: its text with every name qualified, its tree, the relations it
--- names (each as often as it names it), its columns with their types, and whether settings of a
--- session could change its result. It must be known to be one query (_check_one_query), and is not
--- planned.
+-- Parse a query under a search_path. Return its text with every name qualified, its tree, the
+-- relations in it (each as often as it is named), its columns with their types, and whether
+-- settings of a session could change its result. The caller has checked that it is one query
+-- (_check_one_query). The query is not planned.
 CREATE OR REPLACE FUNCTION lakets._read_query(
     p_name        text,
     p_query       text,
@@ -101,8 +101,8 @@ EXCEPTION WHEN feature_not_supported THEN  -- SELECT INTO, or a statement in WIT
 END;
 $$;
 
--- Refuse what gives other rows, or other values, while the source stays as it is. Returns false
--- when settings of a session (its time zone, how it writes dates) could change the result; a
+-- Refuse queries that can return other rows or values while the source does not change. Returns
+-- false when settings of a session (its time zone, how it writes dates) could change the result; a
 -- refresh fixes these.
 CREATE OR REPLACE FUNCTION lakets._check_functions(
     p_name text,
@@ -112,11 +112,11 @@ CREATE OR REPLACE FUNCTION lakets._check_functions(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_hint text := 'Leave it out of the query and ask for it when you read the RollUp.';
+    v_hint text := 'Leave it out of the query and use it when you read the RollUp.';
     v_what text;
     v_used oid[] := ARRAY(SELECT DISTINCT hit[1]::oid FROM regexp_matches(p_tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS hit);
 BEGIN
-    -- What a user's own aggregates are made of; those of Postgres and ours are known to read no
+    -- The functions of a user's own aggregates. Those of Postgres and LakeTS are known to read no
     -- tables.
     v_used := v_used || ARRAY(
         SELECT unnest(ARRAY[agg.aggtransfn, agg.aggfinalfn])::oid
@@ -130,7 +130,7 @@ BEGIN
         v_what := 'it reads a sample (TABLESAMPLE)';
         v_hint := 'Read the whole table, or keep rows by a condition on their values.';
     ELSIF p_tree LIKE '%{SQLVALUEFUNCTION%' THEN
-        v_what := 'it asks for the current time or user';
+        v_what := 'it uses the current time or user';
     ELSE
         SELECT CASE WHEN fn.provolatile = 'v' THEN format('function %s is volatile: its result changes from call to call', fn.oid::regprocedure)
                     WHEN fn.pronamespace = 'pg_catalog'::regnamespace THEN format('the result of function %s depends on when, where and by whom it is called', fn.oid::regprocedure)
@@ -155,8 +155,8 @@ BEGIN
 END;
 $$;
 
--- Refuse a query that reads a source in a way that cannot be followed, and warn of tables whose
--- changes nobody tracks.
+-- Refuse a query that reads a source in a way that cannot be tracked, and warn of tables whose
+-- changes are not tracked.
 CREATE OR REPLACE FUNCTION lakets._check_relations(
     p_name      text,
     p_relations oid[],

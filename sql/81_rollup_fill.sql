@@ -1,13 +1,14 @@
--- How a RollUp is filled: by a function of its own, which holds its query.
+-- Each RollUp is filled by its own function, which contains its query.
 --
--- That function runs as the owner of the RollUp's table (SECURITY DEFINER), and only that owner,
--- and who is a member of it, may execute it. What a query calls therefore has the rights of whoever
--- made the RollUp, not of whoever refreshes it or installs LakeTS, and cannot leave them: Postgres
--- refuses SET ROLE there. The function also says what it was made from, so that a query that
--- somebody put into the registry is noticed before it is used.
+-- That function runs as the owner of the RollUp's table (SECURITY DEFINER), and only that owner and
+-- its members may execute it. Functions that the query calls therefore have the rights of the
+-- RollUp's owner, not of the role that refreshes it or installs LakeTS, and cannot gain others:
+-- Postgres refuses SET ROLE there. The function also records what it was made from, so that a query
+-- that somebody wrote into the registry is detected before it is used.
 
 -- The function's signature: source times from and to, buckets to replace from and to, labels of all
--- that is read from and to. No names, which a column of the query could have.
+-- rows read from and to. The parameters have no names, because a column of the query could have the
+-- same.
 CREATE OR REPLACE FUNCTION lakets._fill_function(
     p_name text
 ) RETURNS text
@@ -17,7 +18,7 @@ AS $$
     SELECT format('lakets.%I(timestamptz, timestamptz, timestamptz, timestamptz, timestamptz, timestamptz)', '_fill_' || p_name);
 $$;
 
--- Return what the function is made from, as its first line says.
+-- Return the first line of the function, a digest of what it is made from.
 CREATE OR REPLACE FUNCTION lakets._fill_origin(
     p_rollup lakets._rollup_registry
 ) RETURNS text
@@ -27,30 +28,27 @@ AS $$
     SELECT format('-- made from %s', md5(concat_ws(';', p_rollup.query_text, p_rollup.window_query)));
 $$;
 
--- Is the stored query the one that the RollUp's function was made from? Null: the owner of the
--- RollUp's table has no such function. One of another role proves nothing.
+-- Return whether the RollUp's function was made from the stored query. Null if the owner of the
+-- RollUp's table has no such function; a function of another role proves nothing.
 CREATE OR REPLACE FUNCTION lakets._has_own_query(
     p_rollup lakets._rollup_registry
 ) RETURNS boolean
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-BEGIN
-    RETURN (
-        SELECT starts_with(fn.prosrc, lakets._fill_origin(p_rollup))
-          FROM pg_proc AS fn
-         WHERE fn.oid = to_regprocedure(lakets._fill_function(p_rollup.name))
-           AND fn.proowner = (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = to_regclass(format('public.%I', '_rollup_' || p_rollup.name))));
-END;
+    SELECT starts_with(fn.prosrc, lakets._fill_origin(p_rollup))
+      FROM pg_proc AS fn
+      JOIN pg_class AS cls ON cls.oid = lakets._rollup_relation(p_rollup.name) AND cls.relowner = fn.proowner
+     WHERE fn.oid = to_regprocedure(lakets._fill_function(p_rollup.name));
 $$;
 
 -- Its body: replace the buckets, and count the rows that are in no bucket of the source rows that
--- were read. What is read may be more than the window: what is in other buckets is incomplete, and
--- left out.
+-- were read. More than the window may be read: rows in other buckets are incomplete, and are left
+-- out.
 --
 -- A row is checked on its way into the table, since a second look at all rows costs a fifth of a
--- large load. A setting counts, because it takes no right on any function of ours. OFFSET 0: no row
--- is checked that the query filters out.
+-- large load. The count is kept in a setting, because that needs no right on any function of
+-- LakeTS. OFFSET 0 prevents that rows are checked which the query filters out.
 CREATE OR REPLACE FUNCTION lakets._fill_body(
     p_rollup lakets._rollup_registry
 ) RETURNS text
@@ -84,7 +82,8 @@ END;$body$,
 END;
 $$;
 
--- Write the function, unless it is as it should be, and give it to the owner of the RollUp's table.
+-- Create or replace the function, unless it is up to date, and give it to the owner of the RollUp's
+-- table.
 CREATE OR REPLACE FUNCTION lakets._write_fill(
     p_rollup lakets._rollup_registry
 ) RETURNS void

@@ -1,14 +1,14 @@
 -- Job 4: re-aggregate the buckets whose source changed.
 --
--- Writers append to the change log whatever the watermark says; a RollUp keeps, as a snapshot,
--- which of those changes it has absorbed. A refresh reads what that snapshot does not see, and only
--- then, in a later statement, the source: a change it reads of is in the rows it reads, and one
--- that commits in between is still unseen by the stored snapshot, so it is found by the next
--- refresh. Nobody waits for anybody.
+-- Writers append to the change log, whatever the watermark is. A RollUp stores a snapshot of the
+-- changes that it has absorbed. A refresh first reads the changes that this snapshot does not see,
+-- and then, in a later statement, the source. Every change that it found is therefore in the rows
+-- that it reads. A change that commits in between is not in the new snapshot, so the next refresh
+-- finds it. Nobody waits for anybody.
 
--- Replace the buckets in a window of labels by what the query says now. A row without a bucket, or
--- of a bucket that its source rows do not belong to, stops it: the query is not what it was found
--- to be.
+-- Replace the buckets in a window of labels by the current result of the query. Raises an error for
+-- a row without a bucket, or in a bucket to which its source rows do not belong: then the analysis
+-- of the query does not hold.
 CREATE OR REPLACE FUNCTION lakets._recompute(
     p_rollup lakets._rollup_registry,
     p_window tstzrange
@@ -37,8 +37,9 @@ BEGIN
 END;
 $$;
 
--- The buckets to recompute: touched by a change not yet absorbed, or marked in the invalidation log
--- (whose entries are taken out), or, without change tracking, from the watermark on.
+-- The buckets to recompute: those touched by a change not yet absorbed, those marked in the
+-- invalidation log (whose entries are deleted), or, without change tracking, those from the
+-- watermark on.
 CREATE OR REPLACE FUNCTION lakets._take_dirty_buckets(
     p_rollup lakets._rollup_registry
 ) RETURNS tstzmultirange
@@ -63,13 +64,11 @@ BEGIN
     ELSE
         v_logged := tstzmultirange(tstzrange(coalesce(p_rollup.watermark, '-infinity'), 'infinity'));
     END IF;
-    IF EXISTS (SELECT FROM lakets._rollup_invalidation_log AS log WHERE log.rollup_id = p_rollup.id) THEN
-        WITH taken AS (
-            DELETE FROM lakets._rollup_invalidation_log AS log WHERE log.rollup_id = p_rollup.id RETURNING log.bucket_start
-        )
-        SELECT range_agg(lakets._marked_labels(p_rollup, taken.bucket_start)) INTO v_marked
-          FROM (SELECT DISTINCT entry.bucket_start FROM taken AS entry) AS taken;
-    END IF;
+    WITH taken AS (
+        DELETE FROM lakets._rollup_invalidation_log AS log WHERE log.rollup_id = p_rollup.id RETURNING log.bucket_start
+    )
+    SELECT range_agg(lakets._marked_labels(p_rollup, taken.bucket_start)) INTO v_marked
+      FROM (SELECT DISTINCT entry.bucket_start FROM taken AS entry) AS taken;
 
     IF lakets._must_reload(p_rollup) THEN
         RETURN tstzmultirange(tstzrange('-infinity', 'infinity'));
@@ -78,8 +77,8 @@ BEGIN
 END;
 $$;
 
--- Is it unknown what the RollUp has absorbed? So it is after an upgrade, and after a restore into
--- another database, where the same numbers stand for other transactions.
+-- Return whether it is unknown which changes the RollUp has absorbed: after an upgrade, and after a
+-- restore into another database, where the same numbers identify other transactions.
 CREATE OR REPLACE FUNCTION lakets._must_reload(
     p_rollup lakets._rollup_registry
 ) RETURNS boolean
@@ -93,7 +92,7 @@ BEGIN
 END;
 $$;
 
--- What was recomputed here is dirty for the RollUps that read this one.
+-- Mark the recomputed buckets dirty for the RollUps that read this one.
 CREATE OR REPLACE FUNCTION lakets._invalidate_dependants(
     p_rollup  lakets._rollup_registry,
     p_windows tstzmultirange
@@ -114,7 +113,7 @@ BEGIN
 END;
 $$;
 
--- Recompute what is dirty and wholly resident, and return it.
+-- Recompute the dirty buckets whose source is wholly resident, and return them.
 CREATE OR REPLACE FUNCTION lakets._recompute_all(
     p_rollup lakets._rollup_registry,
     p_dirty  tstzmultirange
@@ -134,39 +133,6 @@ BEGIN
 END;
 $$;
 
--- Return true when a refresh has nothing to do, and all that it relies on is as it was noted: the
--- database, the source, the RollUps and columns that it reads, and the columns that it writes. This
--- is the usual case, and costs a few milliseconds less than to find out by a refresh.
-CREATE OR REPLACE FUNCTION lakets._is_idle(
-    p_rollup lakets._rollup_registry
-) RETURNS boolean
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    IF NOT coalesce(p_rollup.track_changes AND p_rollup.cluster = lakets._here() AND p_rollup.definition IS NOT NULL
-            AND pg_snapshot_xmax(p_rollup.absorbed) <= pg_snapshot_xmax(pg_current_snapshot()), false)
-       OR EXISTS (SELECT FROM lakets._change_log AS log
-                   WHERE log.chronotable_id = p_rollup.source_chronotable_id AND log.xid >= pg_snapshot_xmin(p_rollup.absorbed)
-                     AND NOT pg_visible_in_snapshot(log.xid, p_rollup.absorbed))
-       -- A few changes cost readers nothing, but letting go of them costs a millisecond.
-       OR EXISTS (SELECT FROM lakets._change_log AS log
-                   WHERE log.chronotable_id = p_rollup.source_chronotable_id AND log.xid < pg_snapshot_xmin(pg_current_snapshot()) OFFSET 99)
-       OR EXISTS (SELECT FROM lakets._rollup_invalidation_log AS log WHERE log.rollup_id = p_rollup.id) THEN
-        RETURN false;
-    ELSIF p_rollup.depends_on <> '{}'
-       AND (SELECT bool_or(up.relation IS DISTINCT FROM to_regclass(format('public.%I', '_rollup_' || up.name)))
-              FROM lakets._rollup_registry AS up WHERE up.id = ANY (p_rollup.depends_on)) THEN
-        RETURN false;
-    END IF;
-    RETURN (p_rollup.source_chronotable_id IS NULL
-            OR EXISTS (SELECT FROM lakets._chronotable_registry AS tab
-                        WHERE tab.id = p_rollup.source_chronotable_id
-                          AND tab.relation = to_regclass(format('%I.%I', tab.schema_name, tab.table_name))))
-       AND (SELECT col.was_number IS NULL FROM lakets._changed_column(p_rollup) AS col);
-END;
-$$;
-
 -- Refresh one RollUp. False: skipped, because refresh_lag has not passed since the last refresh
 -- (unless p_force), or because another session is refreshing it.
 CREATE OR REPLACE FUNCTION lakets.refresh_rollup(
@@ -178,76 +144,57 @@ CREATE OR REPLACE FUNCTION lakets.refresh_rollup(
     SET lock_timeout = '2s'
 AS $$
 DECLARE
-    v_rollup   lakets._rollup_registry;
-    v_relation regclass := to_regclass(format('public.%I', '_rollup_' || p_name));
-    v_now      pg_snapshot;
-    v_windows  tstzmultirange;
+    v_rollup  lakets._rollup_registry := lakets._rollup(p_name);
+    v_now     pg_snapshot;
+    v_windows tstzmultirange;
 BEGIN
     PERFORM lakets._require_read_committed();
     -- Lock order: (1) advisory (lakets, RollUp's table), (2) that table, where its mirror is in
     -- doubt, (3) sources, in ACCESS SHARE mode: writers pass, and a chunk cannot be dropped between
-    -- the look at what is dropped and the reading of what is there.
-    IF NOT pg_try_advisory_xact_lock(hashtext('lakets'), (v_relation::oid::bigint - 2147483648)::integer) THEN
+    -- reading which chunks are dropped and reading the rows.
+    IF NOT pg_try_advisory_xact_lock(hashtext('lakets'), (lakets._rollup_relation(p_name)::oid::bigint - 2147483648)::integer) THEN
         RETURN false;
     END IF;
     v_rollup := lakets._rollup(p_name);
-    IF v_relation IS DISTINCT FROM v_rollup.relation THEN
-        PERFORM lakets._rollup_relation(p_name);  -- raises, except after a restore
-    END IF;
-    -- As lakets._shift counts.
-    IF NOT p_force AND (v_rollup.last_refreshed_at AT TIME ZONE 'UTC' + v_rollup.refresh_lag) AT TIME ZONE 'UTC' > clock_timestamp() THEN
+    IF NOT p_force AND lakets._shift(v_rollup.last_refreshed_at, v_rollup.refresh_lag) > clock_timestamp() THEN
         RETURN false;
     END IF;
-    IF EXISTS (SELECT FROM lakets._mirror_gap) THEN
-        PERFORM lakets._mend_rollup_mirror(v_rollup);
-    END IF;
+    PERFORM lakets._mend_rollup_mirror(v_rollup);
+    PERFORM lakets._lock_sources(v_rollup.source_chronotable_id, v_rollup.depends_on);
+    v_rollup := lakets._current_definition(v_rollup);
+
     v_now := lakets._ended_now();
-    IF lakets._is_idle(v_rollup) THEN
-        UPDATE lakets._rollup_registry AS reg
-           SET absorbed = v_now, last_refreshed_at = clock_timestamp() WHERE reg.id = v_rollup.id;
-    ELSE
-        PERFORM lakets._lock_sources(v_rollup.source_chronotable_id, v_rollup.depends_on);
-        v_rollup := lakets._current_definition(v_rollup);
-        v_windows := lakets._take_dirty_buckets(v_rollup);
-        IF NOT isempty(v_windows) THEN
-            v_windows := lakets._recompute_all(v_rollup, v_windows);
-            IF EXISTS (SELECT FROM lakets._rollup_registry AS dep WHERE v_rollup.id = ANY (dep.depends_on)) THEN
-                PERFORM lakets._invalidate_dependants(v_rollup, v_windows);
-            END IF;
-        END IF;
-        PERFORM lakets._note_refresh(v_rollup, v_now);
-        -- This RollUp has absorbed at least as many changes as all RollUps have. A stamp from the
-        -- future is another cluster's.
-        IF EXISTS (SELECT FROM lakets._change_log AS log
-                    WHERE log.chronotable_id = v_rollup.source_chronotable_id AND log.xid < pg_snapshot_xmin(v_now) OFFSET 99)
-           OR EXISTS (SELECT FROM lakets._change_log AS log
-                       WHERE log.chronotable_id = v_rollup.source_chronotable_id AND log.xid >= pg_snapshot_xmax(pg_current_snapshot())) THEN
-            PERFORM lakets._prune_change_log(tab, 100)
-               FROM lakets._chronotable_registry AS tab WHERE tab.id = v_rollup.source_chronotable_id;
-        END IF;
+    v_windows := lakets._take_dirty_buckets(v_rollup);
+    IF NOT isempty(v_windows) THEN
+        v_windows := lakets._recompute_all(v_rollup, v_windows);
+        PERFORM lakets._invalidate_dependants(v_rollup, v_windows);
     END IF;
+    PERFORM lakets._note_refresh(v_rollup, v_now);
     RETURN true;
 END;
 $$;
 
--- Record how far a refresh came. The zone is for labels without one, which are read as UTC.
+-- Record how far a refresh came, and delete the changes that nobody needs any more.
 CREATE OR REPLACE FUNCTION lakets._note_refresh(
     p_rollup   lakets._rollup_registry,
     p_absorbed pg_snapshot
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
-    SET timezone = 'UTC'
 AS $$
 DECLARE
-    v_relation  regclass := to_regclass(format('public.%I', '_rollup_' || p_rollup.name));
+    v_relation  regclass := lakets._rollup_relation(p_rollup.name);
+    v_bucket    text := lakets._as_instant(format('max(%I)', p_rollup.bucket_column),
+                                           lakets._column_type(v_relation, p_rollup.bucket_column));
     v_watermark timestamptz;
 BEGIN
-    EXECUTE format('SELECT max(%I) FROM %s', p_rollup.bucket_column, v_relation) INTO v_watermark;
+    EXECUTE format('SELECT %s FROM %s', v_bucket, v_relation) INTO v_watermark;
     UPDATE lakets._rollup_registry AS reg
        SET absorbed = p_absorbed, watermark = v_watermark, last_refreshed_at = clock_timestamp(),
            relation = v_relation, cluster = lakets._here()
      WHERE reg.id = p_rollup.id;
+    PERFORM lakets._prune_change_log(tab, 100)  -- a few cost readers nothing, but letting go of them costs a millisecond
+       FROM lakets._chronotable_registry AS tab WHERE tab.id = p_rollup.source_chronotable_id;
 END;
 $$;
 
@@ -281,9 +228,9 @@ BEGIN
 END;
 $$;
 
--- The RollUps that follow from p_root_ids (those, and all that depend on them; null: every RollUp),
--- in the order in which they are refreshed. Those of one refresh_order do not depend on each other.
--- Raises on a cycle.
+-- The RollUps in p_root_ids and all that depend on them (null: every RollUp), in the order of
+-- refresh. RollUps with the same refresh_order do not depend on each other. Raises an error for a
+-- cycle.
 CREATE OR REPLACE FUNCTION lakets._rollup_order(
     p_root_ids integer[] DEFAULT NULL
 ) RETURNS TABLE (rollup_id integer, rollup_name text, depends_on_names text[], refresh_order integer,
@@ -330,10 +277,10 @@ AS $$
       FROM lakets._rollup_order(p_root_ids) AS dag;
 $$;
 
--- Job 4. Refresh a RollUp with all it is built on and all that is built on it (null: every RollUp),
--- dependencies first. One that fails is reported with a warning and refreshed = false, and so is
--- what depends on it; the others are refreshed. All in one transaction: a caller that can should
--- refresh each in its own.
+-- Job 4. Refresh a RollUp, the RollUps that it depends on and those that depend on it (null: every
+-- RollUp), dependencies first. A RollUp that fails is reported with a warning and refreshed =
+-- false, and so are those that depend on it; the others are refreshed. This is one transaction:
+-- callers should refresh each RollUp in a transaction of its own where they can.
 CREATE OR REPLACE FUNCTION lakets.refresh_rollup_cascade(
     p_name text DEFAULT NULL
 ) RETURNS TABLE (rollup_name text, refreshed boolean, refresh_ms double precision)

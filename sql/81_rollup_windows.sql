@@ -1,5 +1,5 @@
--- The buckets of a RollUp as ranges of their labels: which ones a change touches, and which source
--- rows they are made of.
+-- The buckets of a RollUp as ranges of their labels: the buckets that a change touches, and the
+-- source rows of a bucket.
 
 -- The source times that the buckets in a window of labels are made of, over all sources that the
 -- query reads.
@@ -34,7 +34,7 @@ BEGIN
 END;
 $$;
 
--- Are the source times of a window just those whose buckets are in it?
+-- Return whether the source times of a window are exactly those whose buckets are in it.
 CREATE OR REPLACE FUNCTION lakets._is_exact(
     p_rollup lakets._rollup_registry
 ) RETURNS boolean
@@ -47,8 +47,8 @@ BEGIN
 END;
 $$;
 
--- The labels that a mark in the invalidation log stands for: from that of its bucket, for one
--- interval; infinite: all.
+-- The labels that a mark in the invalidation log covers: one interval from the label of its bucket,
+-- or all if the mark is infinite.
 CREATE OR REPLACE FUNCTION lakets._marked_labels(
     p_rollup lakets._rollup_registry,
     p_mark   timestamptz
@@ -68,7 +68,7 @@ BEGIN
 END;
 $$;
 
--- Marks that stand for the labels in [p_from, p_to); -infinity stands for all there are.
+-- The marks that cover the labels in [p_from, p_to); -infinity covers all labels.
 CREATE OR REPLACE FUNCTION lakets._bucket_marks(
     p_rollup lakets._rollup_registry,
     p_labels tstzrange
@@ -90,7 +90,7 @@ BEGIN
 END;
 $$;
 
--- Few windows rather than many: keep the 63 widest gaps, and close the others.
+-- Merge windows until few are left: keep the 63 widest gaps, and close the others.
 CREATE OR REPLACE FUNCTION lakets._join_neighbours(
     p_dirty tstzmultirange
 ) RETURNS tstzmultirange
@@ -115,8 +115,8 @@ BEGIN
 END;
 $$;
 
--- The buckets among p_dirty that must keep their value, since part of their source is dropped from
--- Lakebase.
+-- The buckets among p_dirty that must keep their value, because part of their source is dropped
+-- from Lakebase.
 CREATE OR REPLACE FUNCTION lakets._frozen_buckets(
     p_rollup lakets._rollup_registry,
     p_dirty  tstzmultirange

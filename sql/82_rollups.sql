@@ -1,4 +1,4 @@
--- RollUps: made, listed, dropped.
+-- Create, list and drop RollUps.
 
 -- Check a new RollUp's name and interval.
 CREATE OR REPLACE FUNCTION lakets._check_new_rollup(
@@ -13,10 +13,10 @@ BEGIN
         RAISE EXCEPTION 'RollUp name % has % bytes; it needs 1 to 48.', quote_nullable(p_name), coalesce(octet_length(p_name), 0)
             USING HINT = 'Its tables are named after it, and Postgres keeps 63 bytes of a name.';
     ELSIF EXISTS (SELECT FROM lakets._rollup_registry AS reg WHERE reg.name = p_name) THEN
-        RAISE EXCEPTION 'RollUp % exists already.', p_name
+        RAISE EXCEPTION 'RollUp % already exists.', p_name
             USING HINT = 'Drop it first with lakets.drop_rollup, or choose another name.';
     ELSIF to_regclass(format('public.%I', '_rollup_' || p_name)) IS NOT NULL THEN
-        RAISE EXCEPTION 'RollUp % would be kept in public.%, but there is such a relation.', p_name, '_rollup_' || p_name
+        RAISE EXCEPTION 'RollUp % would be stored in public.%, but a relation with that name exists.', p_name, '_rollup_' || p_name
             USING HINT = 'Rename or drop that relation, or choose another name.';
     ELSIF p_bucket_interval IS NULL OR extract(epoch FROM p_bucket_interval) <= 0 THEN
         RAISE EXCEPTION 'Bucket interval % is not usable.', coalesce(p_bucket_interval::text, 'null')
@@ -26,9 +26,9 @@ BEGIN
 END;
 $$;
 
--- What a query reads: the ChronoTable (given, or the only one it names) and the RollUps (named, or
--- read by it). A query that reads RollUps need not read the table that was given: then it has no
--- source but those. Raises when it reads neither, or not the table that was given.
+-- The sources of a query: the ChronoTable (given, or the only one that it names) and the RollUps
+-- (given, or read by it). A query that reads RollUps need not read the given table: then the
+-- RollUps are its only sources. Raises an error if it reads neither, or not the given table.
 CREATE OR REPLACE FUNCTION lakets._resolve_sources(
     p_name          text,
     p_relations     oid[],
@@ -112,7 +112,7 @@ BEGIN
     PERFORM lakets._lock_sources(v_source.chronotable_id, v_source.depends_on);
 
     EXECUTE format('CREATE TABLE public.%I AS SELECT * FROM (%s) AS fresh WITH NO DATA', '_rollup_' || p_name, v_query.query);
-    -- It has no key, and a publication of all tables would refuse what a refresh does.
+    -- It has no key, and a publication of all tables would refuse the deletes of a refresh.
     EXECUTE format('ALTER TABLE public.%I REPLICA IDENTITY FULL', '_rollup_' || p_name);
     INSERT INTO lakets._rollup_registry AS reg (
         name, source_chronotable_id, rollup_table, bucket_interval, query_text, source_time_column, depends_on, absorbed,
@@ -123,16 +123,16 @@ BEGIN
     RETURNING reg.* INTO v_rollup;
     v_rollup := lakets._store_definition(v_rollup, v_query.query, v_query.tree, v_query.relations, v_query.returns);
     PERFORM lakets._recompute(v_rollup, tstzrange('-infinity', 'infinity'));
-    -- After the load: to build an index costs less than to insert into it.
+    -- After the load: building an index costs less than inserting into it.
     EXECUTE format('CREATE INDEX ON public.%I (%I)', '_rollup_' || p_name, v_rollup.bucket_column);
     PERFORM lakets._note_refresh(v_rollup, v_rollup.absorbed);
-    -- The first load is not a refresh: the first refresh need not wait for refresh_lag.
+    -- The first load does not count as a refresh: the first refresh need not wait for refresh_lag.
     UPDATE lakets._rollup_registry AS reg SET last_refreshed_at = NULL WHERE reg.id = v_rollup.id;
     RETURN v_rollup.id;
 END;
 $$;
 
--- Keep a RollUp's sources from losing chunks while they are read.
+-- Prevent that chunks of a RollUp's sources are dropped while they are read.
 CREATE OR REPLACE FUNCTION lakets._lock_sources(
     p_chronotable_id integer,
     p_depends_on     integer[]
@@ -143,23 +143,17 @@ AS $$
 DECLARE
     v_source regclass;
 BEGIN
-    -- A name that means what it meant need not be looked into.
-    FOR v_source IN
-        SELECT coalesce((SELECT named WHERE named = tab.relation), (lakets._recognise(tab)).relation)
-          FROM lakets._chronotable_registry AS tab, to_regclass(format('%I.%I', tab.schema_name, tab.table_name)) AS named
-         WHERE tab.id = p_chronotable_id
-        UNION ALL
-        SELECT lakets._rollup_relation(up.name) FROM lakets._rollup_registry AS up WHERE up.id = ANY (p_depends_on)
-    LOOP
+    FOR v_source IN SELECT src.relation FROM lakets._rollup_sources(p_chronotable_id, p_depends_on) AS src LOOP
         EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', v_source);
     END LOOP;
 END;
 $$;
 
--- Make public._rollup_<name> from a query that groups by time_bucket, load it, keep it fresh from
--- now on; returns its id. Each of its buckets must depend on source rows within that bucket only.
--- p_depends_on: the names of the RollUps that it reads, where the query does not say so itself. No
--- SET clause: the query is read under the caller's search_path, and qualified for good.
+-- Create public._rollup_<name> from a query that groups by time_bucket, load it and track changes
+-- for it from now on; returns its id. Each of its buckets must depend on source rows within that
+-- bucket only. p_depends_on: the names of the RollUps that it reads, if the query does not name
+-- them itself. No SET clause: the query is parsed under the caller's search_path, and stored with
+-- qualified names.
 CREATE OR REPLACE FUNCTION lakets.create_rollup(
     p_name            text,
     p_query           text,
@@ -203,8 +197,8 @@ AS $$
     SELECT reg.watermark FROM lakets._rollup_registry AS reg WHERE reg.name = p_name;
 $$;
 
--- Track changes of the source for a RollUp. Coming from without, it re-aggregates once all that is
--- resident.
+-- Track changes of the source for a RollUp. If tracking was off, the next refresh aggregates all
+-- resident data again.
 CREATE OR REPLACE FUNCTION lakets.enable_rollup_invalidation(
     p_rollup_name text
 ) RETURNS void
@@ -215,8 +209,8 @@ AS $$
 DECLARE
     v_rollup lakets._rollup_registry := lakets._rollup(p_rollup_name);
 BEGIN
-    -- Lock order: (1) advisory (lakets, RollUp's table): a refresh at work would record that it
-    -- absorbed what it never looked for, (2) for the trigger functions, the source.
+    -- Lock order: (1) advisory (lakets, RollUp's table): a running refresh would record changes as
+    -- absorbed that it did not read, (2) for the trigger functions, the source.
     PERFORM lakets._lock_maintenance(lakets._rollup_relation(p_rollup_name));
     UPDATE lakets._rollup_registry AS reg SET track_changes = true, absorbed = NULL
      WHERE reg.id = v_rollup.id AND NOT reg.track_changes;
@@ -224,8 +218,8 @@ BEGIN
 END;
 $$;
 
--- Refresh a RollUp from its watermark on only; corrections of older rows then need
--- invalidate_rollup_range.
+-- Stop tracking changes for a RollUp: it is refreshed from its watermark on only, and corrections
+-- of older rows need invalidate_rollup_range.
 CREATE OR REPLACE FUNCTION lakets.disable_rollup_invalidation(
     p_rollup_name text
 ) RETURNS void
@@ -241,9 +235,9 @@ BEGIN
 END;
 $$;
 
--- The times that a RollUp can have rows of: from the first chunk that stands to the last one, of
--- all ChronoTables that it is built on. Chunks made ahead, which nobody has written to yet, are
--- left out. has_strays: rows may lie outside all chunks.
+-- The times of which a RollUp can have rows: from the first to the last existing chunk of all
+-- ChronoTables that it depends on. Chunks created ahead, to which nobody has written yet, are left
+-- out. has_strays: rows may lie outside all chunks.
 CREATE OR REPLACE FUNCTION lakets._rollup_extent(
     p_rollup lakets._rollup_registry,
     OUT times      tstzrange,
@@ -276,11 +270,10 @@ BEGIN
 END;
 $$;
 
--- Mark the buckets of source times in [p_from, p_to) dirty and return how many; those whose source
--- is dropped are passed over, since they must keep their value. Of a range of more than 10,000
--- buckets, so is what lies before or behind all that there is; where rows may be outside all
--- chunks, one mark then stands for everything. The same call again marks nothing more, and returns
--- the same.
+-- Mark the buckets of source times in [p_from, p_to) dirty and return how many. Buckets whose
+-- source is dropped are skipped, because they must keep their value. In a range of more than 10,000
+-- buckets, those before or after all data are skipped too; if rows may lie outside all chunks, one
+-- mark then covers everything. A second call marks nothing more, and returns the same number.
 CREATE OR REPLACE FUNCTION lakets.invalidate_rollup_range(
     p_name text,
     p_from timestamptz,
@@ -319,8 +312,8 @@ BEGIN
 END;
 $$;
 
--- Remove what the registries hold of a RollUp. Its marks go by themselves, but for a session of
--- replication, in which no foreign key does anything.
+-- Remove a RollUp from the registries. Foreign keys delete its marks, but not when
+-- session_replication_role is replica, so they are deleted here.
 CREATE OR REPLACE FUNCTION lakets._unregister_rollup(
     p_name text
 ) RETURNS void
@@ -334,8 +327,8 @@ BEGIN
 END;
 $$;
 
--- Drop a RollUp, its table, view and shadow. Refused while other RollUps read it. A table that has
--- another name now, and one that took its place, stay.
+-- Drop a RollUp, its table, view and shadow. Raises an error while other RollUps read it. A table
+-- that was renamed stays, and so does another table that got its name.
 CREATE OR REPLACE FUNCTION lakets.drop_rollup(
     p_name text
 ) RETURNS void
@@ -355,7 +348,7 @@ BEGIN
     SELECT string_agg(reg.name, ', ' ORDER BY reg.name) INTO v_dependants
       FROM lakets._rollup_registry AS reg WHERE v_rollup.id = ANY (reg.depends_on);
     IF v_dependants IS NOT NULL THEN
-        RAISE EXCEPTION 'RollUp % cannot be dropped: these are built on it: %.', p_name, v_dependants
+        RAISE EXCEPTION 'RollUp % cannot be dropped: these RollUps depend on it: %.', p_name, v_dependants
             USING HINT = 'Drop them first.';
     END IF;
     EXECUTE format('DROP VIEW IF EXISTS public.%I', '_rollup_rt_' || p_name);
@@ -372,8 +365,8 @@ BEGIN
 END;
 $$;
 
--- Every RollUp and how it stands. source_table: what its rows come from in the end, where that is
--- one ChronoTable; else N/A, as 0.1.3 says where it has none.
+-- Every RollUp and its state. source_table: the ChronoTable that its rows come from, directly or
+-- through other RollUps, if there is exactly one; else N/A, as in 0.1.3.
 CREATE OR REPLACE FUNCTION lakets.show_rollups()
     RETURNS TABLE (name text, rollup_table text, realtime_view text, bucket_interval interval, refresh_lag interval,
                    watermark timestamptz, last_refreshed_at timestamptz, source_table text, bucket_column text, depends_on integer[])

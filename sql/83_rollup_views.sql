@@ -13,8 +13,8 @@ BEGIN
 END;
 $$;
 
--- The live part of the view: the query limited to source rows above the watermark. Raises when its
--- buckets are not those of the RollUp.
+-- The live part of the view: the query limited to source rows above the watermark. Raises an error
+-- if its buckets are not those of the RollUp.
 CREATE OR REPLACE FUNCTION lakets._live_query(
     p_rollup    lakets._rollup_registry,
     p_query     text,
@@ -43,7 +43,7 @@ BEGIN
             USING HINT = 'Make the bucket as the query of the RollUp does.';
     END IF;
     FOR v_source IN SELECT src.* FROM lakets._rollup_sources(v_table, v_rollups) AS src WHERE src.relation::oid = ANY (p_relations) LOOP
-        -- This is what lets old chunks be pruned.
+        -- This condition lets Postgres prune old chunks.
         v_limited := lakets._limit_relation(p_query, v_source.relation, p_relations, format(
             'lakets_source.%I >= %s', v_source.time_column,
             lakets._comparable(format('lakets._live_from(%L, %L)', p_rollup.name, lakets._steps_between(v_source.steps, v_found.definition -> 'steps')),
@@ -54,9 +54,9 @@ BEGIN
 END;
 $$;
 
--- Make public._rollup_rt_<name>: the RollUp, and above its watermark what p_raw_query says of the
--- source now. A query whose result depends on settings of the session is wrapped in a function that
--- fixes these, as a refresh does.
+-- Create the view public._rollup_rt_<name>: the rows of the RollUp and, above its watermark, the
+-- current result of p_raw_query. A query whose result depends on settings of the session is put
+-- into a function that fixes these settings, as a refresh does.
 CREATE OR REPLACE FUNCTION lakets._create_rollup_view(
     p_name        text,
     p_raw_query   text,
@@ -95,7 +95,7 @@ BEGIN
 END;
 $$;
 
--- The same, read under the caller's search_path: so no SET clause.
+-- The same, parsed under the caller's search_path, so it has no SET clause.
 CREATE OR REPLACE FUNCTION lakets.create_rollup_view(
     p_name      text,
     p_raw_query text

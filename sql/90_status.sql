@@ -1,7 +1,7 @@
--- How things stand, for people and for metrics.
+-- Status reports for people and for metrics.
 
--- Tiering of each ChronoTable that has a policy or is synced (or of one). cdf_lag_bytes: how far
--- the feed is behind the last change to the table; 0 when caught up, null when the feed cannot be
+-- Tiering of one ChronoTable, or of each that has a policy or is synced. cdf_lag_bytes: how far the
+-- feed is behind the last change to the table; 0 if it has caught up, null if the feed cannot be
 -- read.
 CREATE OR REPLACE FUNCTION lakets.show_tiering_status(
     p_table_name  text DEFAULT NULL,
@@ -94,9 +94,9 @@ AS $$
 $$;
 
 -- Rows kept outside every chunk: too early or late, of a range already dropped, infinite, or
--- without a time. They are never tiered nor dropped. Null where somebody has locked the table for
--- long. The parent is locked first, as by every reader: who drops a chunk locks parent and
--- partitions, and must not be met half way.
+-- without a time. They are never tiered or dropped. Null if somebody has locked the table for long.
+-- The parent is locked first, as every reader does: a session that drops a chunk locks the parent
+-- and then partitions, and the reverse order could deadlock with it.
 CREATE OR REPLACE FUNCTION lakets._stray_rows(
     p_table lakets._chronotable_registry
 ) RETURNS bigint
@@ -119,7 +119,7 @@ EXCEPTION WHEN lock_not_available THEN
 END;
 $$;
 
--- Return how many rows the chunks of a ChronoTable hold, as far as ANALYZE and VACUUM know.
+-- Return how many rows the chunks of a ChronoTable hold, as estimated by ANALYZE and VACUUM.
 CREATE OR REPLACE FUNCTION lakets._estimated_rows(
     p_table lakets._chronotable_registry
 ) RETURNS bigint
@@ -134,8 +134,8 @@ BEGIN
 END;
 $$;
 
--- Everything worth a gauge, as name, value, labels; times in seconds. {table}: one row a
--- ChronoTable, and so on.
+-- The metrics, as name, value, labels; times in seconds. {table}: one row per ChronoTable, and so
+-- on.
 CREATE OR REPLACE FUNCTION lakets.lakets_metrics()
     RETURNS TABLE (metric_name text, metric_value double precision, labels jsonb)
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE

@@ -1,7 +1,7 @@
 -- The history of the jobs: what was done to each table and RollUp, by whom, and how long it took.
 
--- Remove what is older than 90 days, and more than the newest 10,000 of a job. Rows that another
--- session removes are left to it.
+-- Delete rows older than 90 days, and all but the newest 10,000 of a job. Rows that another session
+-- is deleting are skipped.
 CREATE OR REPLACE FUNCTION lakets._trim_job_runs(
     p_job text
 ) RETURNS void
@@ -18,8 +18,8 @@ AS $$
 $$;
 
 -- Note what a job did. p_results: an array of {"name", "outcome", "counts", "bytes", "seconds",
--- "detail"}, one for each table, chunk (of job tier) or RollUp. There is a row for each table and
--- RollUp that anything became of, or one for all when nothing was to be done.
+-- "detail"}, one for each table, chunk (of job tier) or RollUp. Adds a row for each table and
+-- RollUp with a result, or one row for all if nothing was due.
 CREATE OR REPLACE FUNCTION lakets._note_job_run(
     p_job        text,
     p_started_at timestamptz,
@@ -81,7 +81,7 @@ CREATE OR REPLACE FUNCTION lakets.job_history(
 AS $$
 BEGIN
     IF p_job NOT IN ('partitions', 'tier', 'retain', 'refresh') THEN
-        RAISE EXCEPTION 'There is no job %; there are partitions, tier, retain and refresh', quote_literal(p_job);
+        RAISE EXCEPTION 'There is no job %; the jobs are partitions, tier, retain and refresh', quote_literal(p_job);
     END IF;
     IF p_limit < 1 OR p_limit IS NULL THEN
         RAISE EXCEPTION 'p_limit must be 1 or more, not %', coalesce(p_limit::text, 'null');
@@ -95,8 +95,8 @@ BEGIN
 END;
 $$;
 
--- Gauges of each job that has run: when last, for how long, and for how many tables or RollUps a
--- run went wrong within a day.
+-- Metrics of each job that has run: the time and duration of the last run, and the number of tables
+-- or RollUps that failed within a day.
 CREATE OR REPLACE FUNCTION lakets._job_metrics()
     RETURNS TABLE (metric_name text, metric_value double precision, labels jsonb)
     LANGUAGE sql STABLE PARALLEL SAFE

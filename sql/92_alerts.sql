@@ -1,5 +1,4 @@
--- Alerts: rows that somebody should look at. Nothing is stored; whoever calls decides what becomes
--- of them.
+-- Alerts: rows that need attention. Nothing is stored; the caller decides what to do with them.
 
 -- alert_check with the search_path under which the caller meant the query.
 CREATE OR REPLACE FUNCTION lakets._alert_check(
@@ -24,7 +23,7 @@ BEGIN
     severity := coalesce(p_severity, 'warning');
     fired_at := now();
     PERFORM set_config('search_path', p_search_path, true);  -- from here on names are those of the caller
-    -- A loop opens a cursor, which one query can be and several cannot.
+    -- A loop opens a cursor, and Postgres refuses a cursor for several queries.
     FOR alert_data IN EXECUTE v_query LOOP
         RETURN NEXT;
     END LOOP;
@@ -32,8 +31,8 @@ END;
 $$;
 
 -- A row for each row of a query, with that row as JSON. The query runs with the rights and the
--- search_path of the caller, and like those of RollUps in time zone UTC, with DateStyle ISO, MDY:
--- days and texts are the same whoever asks.
+-- search_path of the caller, and, like those of RollUps, in time zone UTC with DateStyle ISO, MDY:
+-- days and texts do not depend on the session.
 CREATE OR REPLACE FUNCTION lakets.alert_check(
     p_name     text,
     p_query    text,
@@ -45,8 +44,8 @@ AS $$
       FROM lakets._alert_check(p_name, p_query, p_severity, pg_catalog.current_setting('search_path')) AS found;
 $$;
 
--- A row for each value of a column whose newest row is older than p_timeout: a device that fell
--- silent.
+-- One row for each value of a column whose newest row is older than p_timeout, such as a device
+-- that stopped sending.
 CREATE OR REPLACE FUNCTION lakets.alert_deadman(
     p_name        text,
     p_table_name  text,
@@ -67,7 +66,7 @@ BEGIN
             USING HINT = 'Pass p_group_by as the name of one column, as it is written.';
     ELSIF p_timeout IS NULL THEN
         RAISE EXCEPTION 'Alert % has no timeout.', coalesce(p_name, 'NULL')
-            USING HINT = 'Pass p_timeout, the longest silence that is nothing to worry about.';
+            USING HINT = 'Pass p_timeout, the longest silence that is not an alert.';
     END IF;
     RETURN QUERY EXECUTE format(
         'SELECT $1, ''critical''::text, now(), seen.key::text, seen.last_seen, now() - seen.last_seen'

@@ -1,6 +1,6 @@
--- What an older version made, brought under this one; called by the install for all there is.
+-- Adopt the objects of an older version; called by the install for each of them.
 
--- Track a ChronoTable, guard its chunks as far as can be, and dress its shadow.
+-- Track a ChronoTable, guard as many of its chunks as possible, and prepare its shadow.
 CREATE OR REPLACE FUNCTION lakets._adopt_chronotable(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -16,8 +16,8 @@ BEGIN
     IF p_table.sync_enabled AND v_shadow IS NOT NULL AND EXISTS (
         SELECT FROM lakets._chronotable_registry AS other
          WHERE other.id < p_table.id AND other.sync_enabled AND lakets._shadow_relation(other.shadow_table_name) = v_shadow) THEN
-        -- What is proved of a shadow must be true of one table.
-        RAISE WARNING 'ChronoTable %.% shares the shadow % with another; it is mirrored no more.', p_table.schema_name, p_table.table_name, v_shadow
+        -- A proof for a shadow must hold for exactly one table.
+        RAISE WARNING 'ChronoTable %.% shares the shadow % with another; it is no longer mirrored.', p_table.schema_name, p_table.table_name, v_shadow
             USING HINT = 'Call lakets.enable_sync for both: this one gets a shadow of its own. Until then none of its chunks is dropped.';
         INSERT INTO lakets._mirror_gap (shadow) VALUES (v_shadow);
         UPDATE lakets._chronotable_registry AS reg SET shadow_table_name = NULL WHERE reg.id = p_table.id;
@@ -34,8 +34,8 @@ BEGIN
 END;
 $$;
 
--- Mirror a RollUp's table, if it is synced, and give a RollUp of 0.1.x the columns that 0.1.x did
--- not fill.
+-- Mirror a RollUp's table if it is synced, and fill the columns of its registry row that 0.1.x left
+-- empty.
 CREATE OR REPLACE FUNCTION lakets._adopt_rollup(
     p_rollup lakets._rollup_registry
 ) RETURNS void
@@ -45,7 +45,7 @@ AS $$
 DECLARE
     v_relation regclass := lakets._rollup_relation(p_rollup.name);
     v_shadow   regclass := lakets._shadow_relation(p_rollup.shadow_table_name);
-    -- Only when 0.1.x is replaced are queries taken as the registry has them: see
+    -- Queries in the registry are accepted as they are only when 0.1.x is replaced: see
     -- 81_rollup_fill.sql.
     v_is_upgrade boolean := coalesce(current_setting('lakets.others', true), '') <> '';
 BEGIN
@@ -53,7 +53,7 @@ BEGIN
         PERFORM lakets._adopt_query(p_rollup);
         p_rollup := lakets._rollup(p_rollup.name);
     ELSIF lakets._has_own_query(p_rollup) IS NOT TRUE THEN
-        RAISE WARNING 'RollUp % is not refreshed: its stored query is not one that its owner made.', p_rollup.name
+        RAISE WARNING 'RollUp % is not refreshed: its stored query was not confirmed by its owner.', p_rollup.name
             USING HINT = 'Refresh it once as the owner of its table, or drop it and create it again.';
     ELSIF p_rollup.definition IS NOT NULL THEN
         PERFORM lakets._write_fill(p_rollup);  -- as this version writes it
@@ -68,9 +68,9 @@ BEGIN
 END;
 $$;
 
--- Look at the query of an older RollUp, which was meant under the usual search_path. One that
--- cannot be kept right is reported, not raised: it must not keep the rest from being installed, and
--- its refresh fails in the same way.
+-- Analyse the query of an older RollUp, under the default search_path. A query that cannot be kept
+-- right is reported, not raised: it must not prevent the rest of the install, and its refresh fails
+-- with the same error.
 CREATE OR REPLACE FUNCTION lakets._adopt_query(
     p_rollup lakets._rollup_registry
 ) RETURNS void

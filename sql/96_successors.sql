@@ -2,7 +2,7 @@
 -- the place of the one that it succeeds, so that the views and functions of others, and the rights
 -- that were granted, go on with ours. Called by the install only.
 
--- Does anything depend on a routine?
+-- Return whether anything depends on a routine.
 CREATE OR REPLACE FUNCTION lakets._is_used(
     p_routine regprocedure
 ) RETURNS boolean
@@ -13,7 +13,7 @@ AS $$
                     WHERE dep.refclassid = 'pg_proc'::regclass AND dep.refobjid = p_routine AND dep.deptype IN ('n', 'a'));
 $$;
 
--- Return what uses a function, in words; null when nothing does.
+-- Return as text what uses a function; null if nothing does.
 CREATE OR REPLACE FUNCTION lakets._users_of(
     p_routine regprocedure
 ) RETURNS text
@@ -56,7 +56,7 @@ BEGIN
 END;
 $$;
 
--- SQL text that makes a function or an aggregate as it is.
+-- SQL text that creates a function or an aggregate with its current definition.
 CREATE OR REPLACE FUNCTION lakets._definition(
     p_routine regprocedure
 ) RETURNS text
@@ -79,7 +79,8 @@ BEGIN
 END;
 $$;
 
--- Ours that takes the arguments of an older one, and perhaps more; null if there is none.
+-- The function of this version that takes the arguments of an older one, and perhaps more; null if
+-- there is none.
 CREATE OR REPLACE FUNCTION lakets._successor(
     p_old regprocedure
 ) RETURNS regprocedure
@@ -94,8 +95,8 @@ AS $$
      ORDER BY new.pronargs LIMIT 1;
 $$;
 
--- Put ours where the older one is, if that has the same arguments and result. Whoever uses the
--- older one uses ours from then on, without knowing.
+-- Replace the older function by ours in its place, if it has the same arguments and result.
+-- Everything that uses the older one then uses ours without a change.
 CREATE OR REPLACE FUNCTION lakets._succeed(
     p_old regprocedure
 ) RETURNS boolean
@@ -134,8 +135,8 @@ BEGIN
 END;
 $$;
 
--- Let an older function that is still used hand its calls to ours, if ours takes and gives what it
--- did. Null: it does; else the reason why not.
+-- Let an older function that is still used call ours, if ours has the same arguments and result.
+-- Returns null if it does, else the reason why not.
 CREATE OR REPLACE FUNCTION lakets._delegate(
     p_old regprocedure,
     p_new regprocedure
@@ -202,7 +203,7 @@ BEGIN
         CONTINUE WHEN v_old.successor IS NULL AND v_old.name LIKE '\_%';  -- what it is a part of is reported
         RAISE WARNING 'lakets.% is used by %, which now uses %: %.', v_old.name, v_old.users, v_old.routine,
             coalesce('that is the older function, unchanged, since ' || v_why, 'that calls the new one')
-            USING HINT = pg_catalog.format('Write what uses it anew with lakets.%I, then install again.', v_old.name);
+            USING HINT = pg_catalog.format('Rewrite it to use lakets.%I, then install again.', v_old.name);
     END LOOP;
 
     IF pg_catalog.to_regtype('lakets._first_last_state') IS NOT NULL THEN

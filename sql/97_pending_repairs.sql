@@ -1,5 +1,5 @@
--- What is not as it should be in this database, for instance after an upgrade, and the statement
--- that mends it. No rows: all is well. Printed by the install, and by `lakets doctor`.
+-- The problems in this database, for instance after an upgrade, and the statement that repairs
+-- each. No rows mean that there is none. Printed by the install, and by `lakets doctor`.
 CREATE OR REPLACE FUNCTION lakets.pending_repairs() RETURNS TABLE (object text, problem text, remedy text)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -12,7 +12,7 @@ BEGIN
                         CASE WHEN lakets._shadow_relation(tab.shadow_table_name) IS NULL THEN 'it is synced, but has no shadow' END,
                         format('%s of %s chunks are not yet compared with their mirror', chunks.in_doubt, chunks.resident)),
                format('SELECT lakets.enable_sync(%L, %L);', tab.table_name, tab.schema_name)
-               || CASE WHEN chunks.in_doubt > 0 THEN ' or let the tiering job compare them, as they come due' ELSE '' END
+               || CASE WHEN chunks.in_doubt > 0 THEN ' or let the tiering job compare them when they are due' ELSE '' END
           FROM lakets._chronotable_registry AS tab
          CROSS JOIN LATERAL (
                SELECT count(*) FILTER (WHERE lakets._is_in_doubt(chunk)) AS in_doubt, count(*) AS resident
@@ -24,7 +24,7 @@ BEGIN
          ORDER BY tab.id;
     RETURN QUERY
         SELECT format('ChronoTable %s.%s', tab.schema_name, tab.table_name),
-               format('%s of %s chunks can still be written directly, and are not dropped before they are guarded',
+               format('%s of %s chunks can still be written directly, and are not dropped until they are guarded',
                       cardinality(part.unguarded), (SELECT count(*) FROM pg_inherits AS inh WHERE inh.inhparent = rel.oid)),
                format('SELECT lakets.guard_chunks(%L, %L); until it returns 0, or run `lakets install`', tab.table_name, tab.schema_name)
           FROM lakets._chronotable_registry AS tab
@@ -44,7 +44,7 @@ BEGIN
     RETURN QUERY
         SELECT format('lakets.%s', substr(fn.proname, 6)),
                format('%s uses %s of LakeTS 0.1.x', lakets._users_of(fn.oid), fn.oid::regprocedure),
-               format('Write it anew with lakets.%I, then run `lakets install`.', substr(fn.proname, 6))
+               format('Rewrite it to use lakets.%I, then run `lakets install`.', substr(fn.proname, 6))
           FROM pg_proc AS fn
          WHERE fn.pronamespace = 'lakets'::regnamespace AND fn.proname LIKE '\_0\_1\_%' AND fn.prorettype <> 'trigger'::regtype
            AND lakets._users_of(fn.oid) IS NOT NULL

@@ -1,6 +1,6 @@
--- Bring what exists under this version: tracking of every ChronoTable and RollUp, queries of older
--- RollUps. Tables that somebody dropped by hand, and queries that no longer run, are told and left
--- alone.
+-- Adopt everything that exists: tracking of every ChronoTable and RollUp, queries of older RollUps.
+-- Tables that were dropped by hand, and queries that no longer run, are reported and left as they
+-- are.
 DO $$
 DECLARE
     v_table  lakets._chronotable_registry;
@@ -31,8 +31,8 @@ BEGIN
 END
 $$;
 
--- What the install changed, and what is left to do. INFO reaches every client, whatever it asked to
--- hear.
+-- Report what the install changed, and what is left to do. INFO reaches every client, whatever its
+-- client_min_messages.
 DO $$
 DECLARE
     v_repair record;

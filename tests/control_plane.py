@@ -1,4 +1,4 @@
-"""A small Databricks control plane over real HTTP: what LakebaseHook and the unmodified SDK ask for."""
+"""A small Databricks control plane over real HTTP, for LakebaseHook and the unmodified SDK."""
 
 from __future__ import annotations
 

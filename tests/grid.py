@@ -58,7 +58,7 @@ def cell(moment: datetime, interval: str) -> tuple[datetime, datetime]:
 def due(
     covered: Ranges, interval: str, start: datetime, end: datetime, waiting: Iterable[datetime] = ()
 ) -> Ranges:
-    """Return the chunks due in a span, and where rows wait: the grid's cells less what is covered."""
+    """Return the due chunks of a range and of waiting rows: the grid without what is covered."""
     found: Ranges = []
     begins, ends = cell(start, interval)
     while begins < end:

@@ -1,4 +1,4 @@
-"""Somebody in between: answers as Postgres with a certificate of his own, and writes down what comes."""
+"""An impostor that answers as Postgres with its own certificate, and records what it gets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ASK_FOR_PASSWORD = b"R" + struct.pack("!II", 8, 3)
 
 class Impostor:
     """
-    Listen on a loopback port; encrypt when asked to, ask for the password in clear text, and let nobody in.
+    Listen on a loopback port, with or without TLS; ask for a clear-text password, admit nobody.
 
     :param folder: Where the authority's files go.
     :param host: Whose name is in the certificate.

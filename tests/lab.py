@@ -71,7 +71,7 @@ class Lab:
         return [row[0] for row in self.conn.execute(query, parameters)]
 
     def table(self, name: str = "metrics", *, days: int = 0, schema: str = "public") -> int:
-        """Make a ChronoTable of daily chunks, with a row in each of the last days; return its id."""
+        """Create a ChronoTable of daily chunks, with a row on each of the last days."""
         self.conn.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
         self.conn.execute(
             f'CREATE TABLE "{schema}"."{name}" (at timestamptz NOT NULL, device text NOT NULL, value float8)'
@@ -190,7 +190,7 @@ class Lab:
         )
 
     def break_rollup(self, name: str) -> None:
-        """Let the next refresh of a RollUp fail, and touch its source so that there is something to do."""
+        """Let the next refresh of a RollUp fail, and touch its source so that a refresh is due."""
         self.conn.execute(f'ALTER TABLE public."_rollup_{name}" ADD CHECK (total > 1e9) NOT VALID')
         self.conn.execute("INSERT INTO metrics VALUES (now(), 'b', 1)")
 

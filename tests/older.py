@@ -26,7 +26,7 @@ _SHORT = {
 
 
 def in_short(text: str) -> str:
-    """Write a signature from the catalog as the interface does: short type names, defaults without casts."""
+    """Write a catalog signature like the interface: short types, defaults without casts."""
     text = re.sub(r"(?<=[')L])::[a-z ]+(\[\])?", "", text)
     for long, short in _SHORT.items():
         text = text.replace(long, short)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 class Pauses:
     """
-    The pauses between two looks. In each, the next step is taken; one pause more than steps fails the test.
+    The pauses between two looks. Each takes the next step; a pause after the last step fails.
 
     ``lengths`` are the seconds that were to be slept.
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 class Sandbox:
     """
-    One session in a transaction that will be rolled back: roles and tables made in it leave no trace.
+    One session in a transaction that is rolled back: its roles and tables leave no trace.
 
     :param conn: The session.
     :param schema: Where tables are looked for.

@@ -14,7 +14,7 @@ ENOUGH = 8 << 30  # bytes; a run needs about two
 
 def use_memory() -> None:
     """
-    Make memory the place of all temporary files, unless TMPDIR names another or there is little of it.
+    Put all temporary files in memory, unless TMPDIR is set or memory is short.
 
     A file system on a disk can take more time for the thousand files of a database than the test in
     it.

@@ -1,4 +1,4 @@
-"""Random RollUp definitions: kinds of buckets, and shapes of queries of which some cannot be kept right."""
+"""Random RollUp definitions: kinds of buckets, and query shapes, some of which are refused."""
 
 from __future__ import annotations
 

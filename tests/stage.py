@@ -1,4 +1,4 @@
-"""What the tests of the engine play on: a ChronoTable with old chunks, and a change feed moved by hand."""
+"""The stage of the engine's tests: a ChronoTable with old chunks, and a feed moved by hand."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ class Commit(NamedTuple):
 
 class HandFeed:
     """
-    The change feed of one shadow. It reads the WAL, so it knows every commit exactly; a test says when which
-    of them is flushed.
+    The change feed of one shadow, moved by hand.
+
+    It reads the WAL, so it knows every commit exactly; a test decides when each one is flushed.
 
     :param conninfo: The database.
     :param shadow: The shadow's name, without its schema.
@@ -71,7 +72,7 @@ class HandFeed:
         return int(row[0])
 
     def commits(self) -> list[Commit]:
-        """Return every transaction that changed the shadow since the feed began, in the order of commit."""
+        """Return every transaction that changed the shadow since the feed began, in order."""
         self.conn.execute("SELECT pg_logical_emit_message(true, 'hand', '')")
         rows = self.conn.execute(
             "SELECT data FROM pg_logical_slot_get_binary_changes("
@@ -125,8 +126,9 @@ class HandFeed:
 
 class Stage:
     """
-    One database, seen by its administrator. Times are of January 2024, so that every chunk is long past, and
-    days are numbered: day 3 is the third of January.
+    One database, seen by its administrator.
+
+    Times are in January 2024, so every chunk is long past. Days are numbered: day 3 is January 3.
     """
 
     def __init__(self, conninfo: str) -> None:
@@ -156,7 +158,7 @@ class Stage:
         keyed: bool = True,
         rows: bool = True,
     ) -> int:
-        """Make a ChronoTable with a chunk for each of these days, a row at noon of each; return its id."""
+        """Create a ChronoTable with a chunk and a row at noon for each day; return its id."""
         key = ", PRIMARY KEY (id, at)" if keyed else ""
         self.run(f'CREATE TABLE "{name}" (id integer, at timestamptz, value integer{key})')
         table_id = self.value("SELECT lakets.create_chronotable(%s, 'at', '1 day')", name)
@@ -172,7 +174,7 @@ class Stage:
         return int(table_id)
 
     def synced(self, name: str = "metrics", **arguments: Any) -> HandFeed:
-        """Make a ChronoTable that is mirrored, with a tiered retention policy; all it holds is flushed."""
+        """Create a mirrored, flushed ChronoTable with a tiered retention policy."""
         self.table(name, **arguments)
         feed = self.sync(name)
         self.run("SELECT lakets.add_tiered_retention_policy(%s, '1 day', '2 days')", name)
@@ -238,7 +240,7 @@ class Stage:
         query: str | None = None,
         lag: str = "0",
     ) -> int:
-        """Make a RollUp of a ChronoTable or of another RollUp, that is refreshed whenever it is asked."""
+        """Create a RollUp of a ChronoTable or of another RollUp, without a refresh lag."""
         if query is None:
             is_rollup = self.value("SELECT count(*) FROM lakets._rollup_registry WHERE name = %s", reads)
             source, at, total, rows = (
@@ -262,7 +264,7 @@ class Stage:
         return dict(rows)
 
     def difference(self, name: str) -> list[tuple[Any, ...]]:
-        """Return how a RollUp differs from its query: rows of one that the other lacks, marked - and +."""
+        """Return how a RollUp differs from its query: the rows of only one, marked - and +."""
         query, bucket = self.run(
             "SELECT query_text, bucket_column FROM lakets._rollup_registry WHERE name = %s", name
         )[0]

@@ -1,3 +1,3 @@
-"""What the `lakets` command does, one module a command; cli.py imports each when it is asked for."""
+"""The commands of `lakets`, one module each; cli.py imports a module when its command runs."""
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def _batches(names: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _run(parts: Parts, conn_id: str, uri: str | None, *, as_json: bool) -> None:
-    """Do the work, show how far it is on a terminal, print the results, and exit with what they mean."""
+    """Do the work, show its progress on a terminal, print the results, and set the exit code."""
     results: list[JobResult] = []
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with (

@@ -55,7 +55,7 @@ class DBOSBaseOperator(BaseOperator):
 
     @contextlib.contextmanager
     def dbos(self) -> Iterator[DBOSHook]:
-        """Yield a hook whose schema is there; an error that no retry cures fails the task for good."""
+        """Yield a hook whose schema exists; an error that no retry can fix fails the task."""
         from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
 
         try:
@@ -85,5 +85,5 @@ class DBOSBaseOperator(BaseOperator):
         )
 
     def project_page(self) -> str | None:
-        """Return the address for the link to the Lakebase project, empty if unknown; None before a login."""
+        """Return the URL of the Lakebase project, empty if unknown; None before a login."""
         return self._page

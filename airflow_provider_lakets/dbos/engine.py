@@ -1,4 +1,4 @@
-"""SQLAlchemy engines on Lakebase for programs, such as those of DBOS, in which no Airflow is configured."""
+"""SQLAlchemy engines on Lakebase for programs without Airflow, such as those of DBOS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def create_lakebase_engine(
     database_url: str | None = None, endpoint: str | None = None, **engine_options: Any
 ) -> Engine:
     """
-    Return an engine that logs in to Lakebase with a fresh credential each time; nothing is asked yet.
+    Return an engine that logs in to Lakebase with a fresh credential each time; does not connect.
 
     With a password in the connection string the login is a native Postgres one. Without, the
     identity is the Databricks SDK's default one, that of the environment or of a profile. Give the
@@ -56,7 +56,7 @@ def create_lakebase_async_engine(
     database_url: str | None = None, endpoint: str | None = None, **engine_options: Any
 ) -> AsyncEngine:
     """
-    Return the asynchronous twin of :func:`create_lakebase_engine`, such as for ``AsyncSQLAlchemyDatasource``.
+    Return :func:`create_lakebase_engine`'s asyncio form, as for ``AsyncSQLAlchemyDatasource``.
 
     :param database_url: As there.
     :param endpoint: As there.
@@ -77,7 +77,7 @@ def create_lakebase_async_engine(
 
 
 def _prepare(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Return the options of the engine, then ``connect_args`` as settings of libpq and as psycopg's own."""
+    """Return the options of the engine, and ``connect_args`` split between libpq and psycopg."""
     from sqlalchemy.pool import NullPool
 
     from airflow_provider_lakets.login.hook_arguments import engine_arguments, require_sqlalchemy_2

@@ -228,7 +228,7 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
                 hook.close()
 
     def _ids_again(self, hook: DBOSHook, context: Context) -> list[str]:
-        """Return the ids that are not kept with the deferred task: thousands of items, or in a DAG test."""
+        """Return the ids that the deferred task cannot keep: thousands, or in a DAG test."""
         order = self.order(context)
         return order.item_ids(hook, self._items()) if self._has_items else [find_latest(hook, order)]
 

@@ -49,7 +49,7 @@ class Queue:
     is_partitioned: bool
 
     def check_partition(self, key: str | None) -> None:
-        """Refuse a key where there are no partitions, and none where there are: nothing would be taken."""
+        """Require a key for a queue with partitions, and refuse one for other queues."""
         if self.is_partitioned and not key:
             raise DBOSSettingError(
                 f"Queue {self.name!r} is partitioned: what has no partition_key is never taken from it. Give "
@@ -151,7 +151,7 @@ class DBOSHook(LakebaseHook):
             raise DBOSSettingError(f"{what}: {err}") from err
 
     def statuses(self, workflow_ids: Iterable[str]) -> dict[str, WorkflowStatus]:
-        """Return what is known of workflows, by id, without inputs and outputs; some may not be there."""
+        """Return workflows by id, without inputs and outputs; unknown ids are left out."""
         wanted = list(dict.fromkeys(workflow_ids))
         found: dict[str, WorkflowStatus] = {}
         with self.doing(f"Looking up {len(wanted)} DBOS workflow(s)") as client:
@@ -163,7 +163,7 @@ class DBOSHook(LakebaseHook):
         return found
 
     def check_schema(self) -> None:
-        """Refuse a schema in which there are no DBOS system tables; name those in which there are."""
+        """Refuse a schema without DBOS system tables; name the schemas that have them."""
         query = (
             "SELECT namespace.nspname FROM pg_catalog.pg_class AS class"
             " JOIN pg_catalog.pg_namespace AS namespace ON namespace.oid = class.relnamespace"

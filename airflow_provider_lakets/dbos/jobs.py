@@ -70,7 +70,7 @@ def run(open_hook: OpenHook, engine: Engine, schedules: Mapping[str, str] = SCHE
 
 
 def launch(open_hook: OpenHook, engine: Engine, schedules: Mapping[str, str] = SCHEDULES) -> None:
-    """Start the program in this process, as :func:`run` does, and return; ``DBOS.destroy()`` ends it."""
+    """Start the program in this process like :func:`run`; ``DBOS.destroy()`` ends it."""
     from dbos import DBOS
 
     DBOS(
@@ -112,7 +112,7 @@ def _workflow(job: str, open_hook: OpenHook) -> Any:
 
 
 def _step(name: str, open_hook: OpenHook, work: Callable[..., Any], *arguments: Any) -> Any:
-    """Do a part of a job once: what it returned is kept, and returned again when the workflow is resumed."""
+    """Do a part of a job once: the result is stored, and returned when the workflow resumes."""
     from dbos import DBOS
 
     def step() -> Any:

@@ -25,7 +25,7 @@ _OUT_OF_DATE = (LakebaseCredentialError, LakebaseResolutionError)
 
 class Logins:
     """
-    Log in, again while a suspended endpoint wakes up; what was looked up is looked up anew when it fails.
+    Log in, and retry while a suspended endpoint wakes up; a failure looks everything up again.
 
     :param database_url: A connection string; None for the environment's.
     :param endpoint: The resource name of an endpoint; None for the environment's.
@@ -70,7 +70,7 @@ class Logins:
         return connection
 
     async def aopen(self, connect: Callable[..., Awaitable[C]], more: Mapping[str, Any], **options: Any) -> C:
-        """Log in from an event loop, which is not held up by the lookups; the arguments are as above."""
+        """Log in from an event loop without blocking it; the arguments are as above."""
         retrying = tenacity.AsyncRetrying(**RETRY_POLICY)
         login = self._login
         known = login.remembers

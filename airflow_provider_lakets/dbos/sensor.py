@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 class DBOSWorkflowSensor(ResumingOperator, DBOSBaseOperator, BaseSensorOperator):
     """
-    Wait until workflows have ended; fail if one did not succeed. One that is not there yet is waited for.
+    Wait until workflows have ended, including those not started yet; fail if one failed.
 
     :param workflow_id: One id, one entry of what ``DBOSListWorkflowsOperator`` returns, or a list
         of such. (templated)

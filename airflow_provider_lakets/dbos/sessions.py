@@ -23,13 +23,13 @@ _LONGEST_VERSION = 63 - len(PREFIX)
 
 
 def session_name(version: str) -> str:
-    """Return what the sessions of a version are called; a version that is no name for one is hashed."""
+    """Return the session name for a version; a version that does not fit a name is hashed."""
     fits = version.isascii() and version.isprintable() and len(version) <= _LONGEST_VERSION
     return PREFIX + (version if fits else hashlib.sha256(version.encode()).hexdigest()[:32])
 
 
 def name_sessions(engine: Engine) -> None:
-    """Let the sessions of an engine say which version of a DBOS program this process runs, once it does."""
+    """Name the sessions of an engine after the version of the DBOS program in this process."""
     from sqlalchemy import event
 
     event.listen(engine, "checkout", _name_session)

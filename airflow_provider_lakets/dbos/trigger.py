@@ -66,7 +66,7 @@ class DBOSWorkflowTrigger(LakeTSBaseTrigger):
         }
 
     async def on_kill(self) -> None:
-        """Cancel the workflows: a user has stopped, cleared or marked the task. From Airflow 3.3 on."""
+        """Cancel the workflows when a user stops, clears or marks the task. From Airflow 3.3 on."""
         from asgiref.sync import sync_to_async
 
         if self.stop_on_kill:

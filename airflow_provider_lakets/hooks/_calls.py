@@ -64,7 +64,7 @@ class LakeTSCalls(LakebaseHook):
         return self._sessions.borrow()
 
     def cancel(self) -> None:
-        """Cancel the statements that are running and start no more, from any thread or a signal handler."""
+        """Cancel the running statements and start no more, from any thread or a signal handler."""
         self._sessions.stop()
         super().cancel()
 
@@ -98,7 +98,7 @@ class LakeTSCalls(LakebaseHook):
     def query(
         self, query: str | sql.Composed, parameters: Row | None = None, *, doing: str, repeatable: bool = True
     ) -> list[Row]:
-        """Run a query in a session and return its rows as dicts; an instant without a zone is UTC."""
+        """Run a query in a session and return its rows as dicts; times without a zone are UTC."""
         parameters = parameters and {name: as_utc(value) for name, value in parameters.items()}
 
         def fetch(conn: psycopg.Connection[Any]) -> list[Row]:

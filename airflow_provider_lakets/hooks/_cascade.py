@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def with_dependencies(rollups: Iterable[Rollup], name: str | None) -> dict[str, Rollup]:
     """
-    Return the RollUps to refresh: a named one with all that it reads, directly or not, or every one.
+    Return the RollUps to refresh: a named one with those it depends on, or every one.
 
     :param rollups: All that are registered.
     :param name: The one asked for; None for all.

@@ -31,13 +31,13 @@ DROP_BATCH = 20
 
 
 def _before(end: datetime | None) -> datetime | None:
-    """Return the last instant before an end: LakeTS 0.1.x takes the end of a range for a part of it."""
+    """Return the last instant before an end: LakeTS 0.1.x includes the end in a range."""
     return end and end - timedelta(microseconds=1)
 
 
 class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports, LakeTSRepairs):
     """
-    Base of LakeTSHook: the public functions of LakeTS, those about chunks here, the others in ``functions``.
+    Base of LakeTSHook: the public SQL functions. The ones about chunks are here.
 
     Tables are named as they are written, schema apart. Intervals are best given as Postgres text: a
     timedelta cannot say "1 month".
@@ -203,7 +203,7 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
         return [record(TierCandidate, row) for row in rows]
 
     def tier_chunk(self, chunk_name: str) -> bool:
-        """Flag a chunk as tiered once it is proved durable in Unity Catalog; False means not yet."""
+        """Flag a chunk as tiered once it is proved durable in Unity Catalog; False if not yet."""
         return bool(self.call_value("tier_chunk", p_chunk_name=chunk_name))
 
     def untier_chunk(self, chunk_name: str) -> None:
@@ -240,7 +240,7 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
 
     def trim_shadow(self, table_name: str, *, schema_name: str = "public") -> int:
         """
-        Remove rows of dropped chunks from the shadow and return how many, at most 10,000 in this transaction.
+        Remove at most 10,000 rows of dropped chunks from the shadow, and return how many.
 
         Only where the retention policy asks for it, and only what is proved flushed to Unity
         Catalog.

@@ -114,12 +114,12 @@ def tier(hook: LakeTSContract, chunk: str, since: datetime | None = None) -> tup
 
 
 def tiered_by_table(hook: LakeTSContract, chunks: Collection[str]) -> list[dict[str, Any]]:
-    """Return how many chunks, rows (estimated) and bytes of each table these are, and where they start."""
+    """Return the number of these chunks by table, their estimated rows and bytes, their start."""
     return hook.query(TIERED, {"chunks": list(chunks)}, doing="Counting what was tiered")
 
 
 def dropped(hook: LakeTSContract, chunks: Collection[str]) -> dict[str, Any]:
-    """Return how many bytes dropped chunks took, as far as LakeTS noted it, and the range that they span."""
+    """Return the bytes of dropped chunks, as far as LakeTS recorded them, and their range."""
     if not chunks:
         return {}
     (row,) = hook.query(DROPPED, {"chunks": list(chunks)}, doing="Counting what was dropped")

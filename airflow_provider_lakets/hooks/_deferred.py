@@ -47,7 +47,7 @@ def standing(hook: LakeTSContract, table: ChronoTable) -> list[str]:
 
 
 def why_not_dropped(hook: LakeTSContract, table: ChronoTable) -> list[DeferredChunk]:
-    """Return the chunks of a table that are past retention and still there, each with the reason."""
+    """Return the chunks of a table that are past retention and still exist, with the reasons."""
     late = "due now; not reached by this run"
     if not hook.supports("retention_report"):
         late = "LakeTS left it: its partition could not be dropped, for example since it is being read"

@@ -1,4 +1,4 @@
-"""Turn a Postgres error (SQLSTATE) into the exception class that says what a caller can do about it."""
+"""Map a Postgres error (SQLSTATE) to the exception class that says what a caller can do."""
 
 from __future__ import annotations
 

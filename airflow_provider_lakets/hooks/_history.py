@@ -1,4 +1,4 @@
-"""What the jobs did is noted in Lakebase, whoever runs them: DAGs, the command line, a DBOS program."""
+"""Record the results of the jobs in Lakebase, for DAGs, the command line and DBOS programs."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ class LakeTSInventory(LakeTSContract):
 
     def install(self) -> InstallResult:
         """
-        Install LakeTS or bring it up to date, all or nothing; a second installer waits for the first.
+        Install or upgrade LakeTS in one transaction; a second installer waits for the first.
 
         Over LakeTS 0.1.x, chunks that did not fit into that transaction are guarded in batches
         afterwards. Where this is interrupted, another install goes on with it. A role that does not
@@ -214,7 +214,7 @@ class LakeTSInventory(LakeTSContract):
         return InstallResult(before, after, notes)
 
     def _guard_all_chunks(self) -> list[str]:
-        """Guard what can still be written directly, batch by batch; return what is left, in words."""
+        """Guard chunks that can be written directly, in batches; return what is left as text."""
         left = []
         for table in self.query(UNGUARDED, doing="Looking up the chunks to guard"):
             schema_name, table_name, chunks = table["schema_name"], table["table_name"], table["chunks"]

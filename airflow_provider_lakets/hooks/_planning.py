@@ -87,7 +87,7 @@ class LakeTSPlanning(LakeTSInventory):
 
     def plan_tiering(self, chunks: Iterable[str]) -> list[PlanResult]:
         """
-        Return which chunks :meth:`~LakeTSHook.tier` would flag, and why it would not flag the others.
+        Return the chunks that :meth:`~LakeTSHook.tier` would flag, and why not the others.
 
         :param chunks: Their names.
         """
@@ -102,7 +102,7 @@ class LakeTSPlanning(LakeTSInventory):
 
     def plan_retention(self, table: str, *, force: bool = False) -> PlanResult:
         """
-        Return which chunks :meth:`~LakeTSHook.retain` would drop, and why it would not drop the others.
+        Return the chunks that :meth:`~LakeTSHook.retain` would drop, and why not the others.
 
         :param table: The ChronoTable.
         :param force: Whether what is not proved durable would be dropped as well.
@@ -198,7 +198,7 @@ def newest_chunk(hook: LakeTSPlanning) -> int:
 
 def chunks_since(hook: LakeTSPlanning, table: ChronoTable, newest: int) -> list[str]:
     """
-    Return the names of the chunks that a table got since then, also by a call whose answer was lost.
+    Return a table's new chunks since then, including those of a call whose answer was lost.
 
     :param hook: The hook.
     :param table: The ChronoTable.

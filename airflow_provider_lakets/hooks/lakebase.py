@@ -1,4 +1,4 @@
-"""A Postgres session on Lakebase: who am I, where is the endpoint, a fresh password at each login."""
+"""Postgres sessions on Lakebase: identity, endpoint, and a fresh password at each login."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ class LakebaseHook(PsycopgHook):
 
     @property
     def sqlalchemy_url(self) -> URL:
-        """The connection as a URL for SQLAlchemy 2, host and role resolved; its password only if native."""
+        """The connection as a URL for SQLAlchemy 2, with host, role and a native password."""
         require_sqlalchemy_2("The URL of an engine")
         from sqlalchemy.engine import URL
 
@@ -254,7 +254,7 @@ class LakebaseHook(PsycopgHook):
         )
 
     def project_page(self) -> str | None:
-        """Return where the workspace shows the project; None if that would have to be asked first."""
+        """Return the project's page in the workspace; None if finding it needs a request."""
         return self.login.page()
 
     def lineage_names(self) -> tuple[str, str]:
@@ -262,13 +262,13 @@ class LakebaseHook(PsycopgHook):
         return f"postgres://{self.login.address}", self._dbname
 
     def get_openlineage_database_info(self, connection: Connection) -> DatabaseInfo:
-        """Return what SQL operators report to OpenLineage: the host that was looked up, if none is given."""
+        """Return the connection for OpenLineage, with the host looked up if none is given."""
         from airflow.providers.openlineage.sqlparser import DatabaseInfo
 
         return DatabaseInfo(scheme="postgres", authority=self.login.address, database=self._dbname)
 
     def cancel(self) -> None:
-        """Cancel what the sessions of this hook are running, without a new login; for ``on_kill``."""
+        """Cancel the running statements of this hook, without a new login; for ``on_kill``."""
         for connection in list(self._opened):
             if not connection.closed:
                 try:

@@ -118,7 +118,7 @@ class LakeTSHook(LakeTSPlanning):
 
     def tier(self, chunks: Iterable[str], *, since: datetime | None = None) -> list[TierResult]:
         """
-        Flag chunks that are proved durable in Unity Catalog; the others are deferred, with the reason.
+        Flag the chunks that are proved durable in Unity Catalog; the others are deferred.
 
         :param chunks: Their names.
         :param since: What was flagged from this instant on is new, even if not by this call.
@@ -136,7 +136,7 @@ class LakeTSHook(LakeTSPlanning):
 
     def retain(self, table: str, *, force: bool = False) -> RetentionResult:
         """
-        Drop the chunks of a ChronoTable that are past retention, a few at a time; say why others stay.
+        Drop a ChronoTable's chunks past retention, in batches, and report why others stay.
 
         Then their rows are removed from the shadow, where the policy says so.
 
@@ -204,7 +204,7 @@ class LakeTSHook(LakeTSPlanning):
         ), True
 
     def _drop_all(self, table: ChronoTable, trimmed: list[int], *, force: bool) -> RetentionResult:
-        """Drop, then trim, each batch in a transaction of its own, where the installed LakeTS can."""
+        """Drop, then trim, each batch in its own transaction if the engine supports it."""
         batched = self.supports("execute_retention", "p_max_chunks")
         while self.execute_retention(
             table.table_name, schema_name=table.schema_name, force=force, max_chunks=DROP_BATCH

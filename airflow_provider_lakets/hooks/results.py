@@ -48,7 +48,7 @@ class Record:
 
 @dataclass(frozen=True)
 class ChronoTable(Record):
-    """A row of the registry of ChronoTables; ``policies`` holds the types of its enabled policies."""
+    """A row of the registry of ChronoTables; ``policies`` has the types of its enabled policies."""
 
     id: int
     schema_name: str
@@ -131,14 +131,14 @@ class JobResult(Record):
 
 @dataclass(frozen=True)
 class PartitionResult(JobResult):
-    """One ChronoTable: ``created`` or ``unchanged``, and the names of the chunks it got meanwhile."""
+    """One ChronoTable: ``created`` or ``unchanged``, and the names of its new chunks."""
 
     created: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class TierResult(JobResult):
-    """One chunk: ``tiered`` (``new``: by this run), or ``deferred`` with the reason in ``detail``."""
+    """One chunk: ``tiered`` (``new``: by this run), or ``deferred``; ``detail`` has the reason."""
 
     new: bool = False
 
@@ -172,7 +172,7 @@ class PastChunk(Record):
 @dataclass(frozen=True)
 class RetentionResult(JobResult):
     """
-    One ChronoTable: ``dropped``, ``deferred`` (due, but none could be dropped), ``trimmed`` or ``unchanged``.
+    One ChronoTable: ``dropped``, ``deferred`` (all due chunks stay), ``trimmed`` or ``unchanged``.
 
     ``trimmed`` counts the rows removed from the shadow: of chunks that this run dropped, or an
     earlier one. ``bytes`` is what the dropped chunks took, as far as it is known, ``range_start``
@@ -213,7 +213,7 @@ class RetentionResult(JobResult):
 @dataclass(frozen=True)
 class RefreshResult(JobResult):
     """
-    One RollUp: ``refreshed``, ``unchanged`` (why: ``detail``) or ``skipped`` (what it reads failed).
+    One RollUp: ``refreshed``, ``unchanged`` (why: ``detail``) or ``skipped`` (a source failed).
 
     ``rows`` were written and ``removed`` were taken out or replaced, None where that is not known;
     ``changed`` is whether it may hold something else than before this run.
@@ -228,7 +228,7 @@ class RefreshResult(JobResult):
 @dataclass(frozen=True)
 class JobRun(Record):
     """
-    What a job did to one ChronoTable or RollUp, or that there was nothing to do (``relation`` is None).
+    The result of a job for one ChronoTable or RollUp; ``relation`` is None if none was due.
 
     ``outcome`` is the worst that became of its parts, ``counts`` how many of them had which,
     ``bytes`` what was given back, ``runner`` the name of the session: DAG, task and run.
@@ -314,7 +314,7 @@ class Metric(Record):
 
 @dataclass(frozen=True)
 class Status(Record):
-    """Everything `lakets status` shows; ``busy`` names the tables that another session has locked."""
+    """Everything `lakets status` shows; ``busy`` names tables that another session has locked."""
 
     version: str | None
     tables: list[ChronoTable]
@@ -326,7 +326,7 @@ class Status(Record):
 
 @dataclass(frozen=True)
 class LastValueCache(Record):
-    """A last value cache; ``enabled`` is false where it is out of date, because nothing maintains it."""
+    """A last value cache; ``enabled`` is false if nothing maintains it, so it is out of date."""
 
     chronotable: str
     cache_table: str
@@ -368,7 +368,7 @@ class Alert(Record):
 
 @dataclass(frozen=True)
 class SilentSeries(Record):
-    """One series whose newest row is too old; ``silent_for`` is an interval as Postgres writes it."""
+    """A series whose newest row is too old; ``silent_for`` is an interval as Postgres prints it."""
 
     alert_name: str
     severity: str

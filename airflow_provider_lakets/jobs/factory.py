@@ -150,14 +150,14 @@ def lakets_dags(
 
 
 def _schedule(job: str, schedule: Any) -> Any:
-    """Give runs that can be backfilled a data interval: with a plain cron expression they have none."""
+    """Give runs that can be backfilled a data interval: a plain cron expression has none."""
     if job in _RANGED and isinstance(schedule, str) and schedule not in ("@once", "@continuous"):
         return CronDataIntervalTimetable(schedule, timezone="UTC")
     return schedule
 
 
 def _from_params(job: str) -> dict[str, str]:
-    """Return the templates that read the params of a run, and the data interval of a backfilled one."""
+    """Return the templates for the params of a run and the data interval of a backfill run."""
     return dict(_READS[field] for field in _FIELDS[job])
 
 

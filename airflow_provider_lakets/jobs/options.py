@@ -25,7 +25,7 @@ _ID = re.compile(r"[\w.-]+")
 @dataclass(frozen=True)
 class JobOptions:
     """
-    The options of the tasks of all jobs; None leaves a choice to ``default_args``, or else to the operators.
+    The options of all jobs; None means that of ``default_args``, else of the operators.
 
     :param lakebase_conn_id: The connection of type ``lakebase``.
     :param tables: ChronoTables as ``schema.table``; None means all.
@@ -74,7 +74,7 @@ def check_id(what: str, value: object) -> None:
 
 
 def check_tables(tables: object) -> None:
-    """Refuse what cannot name ChronoTables; a template stands for what is known at run time only."""
+    """Refuse what cannot name ChronoTables; a template is checked at run time instead."""
     if tables is None or (isinstance(tables, str) and "{{" in tables):
         return
     if isinstance(tables, str) or not isinstance(tables, (list, tuple)) or not tables:

@@ -1,3 +1,3 @@
-"""A Lakebase on your laptop: an embedded Postgres and the feed into Delta tables (extra: ``local``)."""
+"""A Lakebase on your laptop: embedded Postgres and a feed into Delta tables (extra: ``local``)."""
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Branches:
         return [_socket(server) for server in self._servers.values()]
 
     def stop(self) -> None:
-        """Stop the servers started here, and start no more; the adopted ones belong to somebody else."""
+        """Stop the servers started here and start no more; adopted servers keep running."""
         with self._changing:
             self._is_over = True
             for server in self._servers.values():

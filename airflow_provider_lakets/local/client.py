@@ -168,7 +168,7 @@ class LocalServer:
         return self.folder / "server.log"
 
     def env(self, principal: Principal | None = None) -> dict[str, str]:
-        """Return the environment that leads a program there, as the owner unless another is named."""
+        """Return the environment for programs that log in here, by default as the owner."""
         return self.state.env(self.folder, principal)
 
     def airflow_env(self, principal: Principal | None = None) -> dict[str, str]:
@@ -204,7 +204,7 @@ class LocalServer:
 
     def connect(self, principal: Principal | None = None) -> psycopg.Connection[Any]:
         """
-        Log in through the front door with a credential minted for it; the session commits by itself.
+        Log in through the front door with a minted credential; the session is autocommit.
 
         :param principal: Whom to log in as; by default the owner.
         """

@@ -127,7 +127,7 @@ class LocalLakebase:
 
     def create_role(self, name: str, *, member_of: str | None = None) -> None:
         """
-        Make a role with the rights that the jobs need, and no others; call again after installing LakeTS.
+        Create a role with only the rights that the jobs need; call it after installing LakeTS.
 
         :param member_of: The role that owns the tables: only its members may attach and drop
             partitions.
@@ -169,7 +169,7 @@ class LocalLakebase:
 
     def current_rows(self, shadow: str) -> pa.Table:
         """
-        Return the rows that the history of a shadow leads to, in no order; if all is well, the shadow's own.
+        Return the rows that a shadow's history results in; they should equal the shadow's.
 
         A shadow that was dropped and made anew, or skipped for a while, began again with the rows
         it had: the history is played from there.

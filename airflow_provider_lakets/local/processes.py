@@ -52,7 +52,7 @@ class FileLock:
 
 def try_lock(file: IO[str], *, shared: bool = False) -> bool:
     """
-    Lock an open file until it is closed, unless another process holds it; return whether it is locked.
+    Lock an open file until it is closed; return False if another process has locked it.
 
     :param file: The file.
     :param shared: Whether others may hold it in the same way: enough to see whether it is held.
@@ -99,7 +99,7 @@ def end_process(
 
 
 def at_end_of_input(tell: Callable[[], None]) -> None:
-    """Call a function, from a thread, when standard input ends: then the process that holds it is gone."""
+    """Call a function from a thread when standard input ends, because the parent is then gone."""
 
     def wait() -> None:
         while os.read(sys.stdin.fileno(), 1024):

@@ -1,4 +1,4 @@
-"""What a local Lakebase keeps in its folder for those who want to reach it: only the owner may read it."""
+"""The files of a local Lakebase for its clients: only the owner may read them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StateError(LakeTSError):
 @dataclass
 class State:
     """
-    Identities and places. The identities stay the same from run to run, and so do the ports if they can.
+    Identities and ports: identities stay the same in all runs, and ports if they can.
 
     :param owner: The service principal that owns the database.
     :param jobs: The service principal with the rights that the jobs need, and no others.
@@ -71,7 +71,7 @@ class State:
         self._save(folder)
 
     def env(self, folder: Path, principal: Principal | None = None) -> dict[str, str]:
-        """Return the environment that leads a program there, as the owner or as another principal."""
+        """Return the environment for logins of programs, as the owner or another principal."""
         who = principal or self.owner
         authority = str(folder.absolute() / "ca.pem")
         return {

@@ -1,4 +1,4 @@
-"""The shape of what a workspace answers, checked in one place: a workspace may be broken, or be none."""
+"""Check the shape of a workspace's answers in one place: the host may be no workspace at all."""
 
 from __future__ import annotations
 

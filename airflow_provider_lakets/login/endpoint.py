@@ -30,7 +30,7 @@ _PROJECT = re.compile(r"projects/([^/]+)")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A place to log in to: ``name`` is what credentials are minted for, ``host`` is what to connect to."""
+    """An endpoint: credentials are minted for ``name``, and logins connect to ``host``."""
 
     name: str
     host: str
@@ -159,7 +159,7 @@ class Resolver:
         )
 
     def _search(self, host: str) -> Endpoint:
-        """Find the endpoint behind a host, as the console gives it, among all that the identity sees."""
+        """Find the endpoint with this host of the console, among all the identity sees."""
         with self._workspace.explain_errors(f"the endpoint of host {host!r}"):
             for endpoint in self._visible_endpoints():
                 if _same(endpoint.host, host):
@@ -178,7 +178,7 @@ class Resolver:
         )
 
     def _visible_endpoints(self) -> Iterator[Endpoint]:
-        """Yield every host that the identity may see, with the endpoint or instance it belongs to."""
+        """Yield every host that the identity may see, with its endpoint or instance."""
         for instance in self._visible("database/instances", "database_instances"):
             for host in (instance.text("read_write_dns"), instance.text("read_only_dns")):
                 if host:
@@ -199,7 +199,7 @@ class Resolver:
                     yield Endpoint(endpoint.name(), host)
 
     def _visible(self, path: str, key: str | None = None) -> list[Answer]:
-        """Return a list as far as the identity may see it: a project closed to it is not the one it wants."""
+        """Return the part of a list that the identity may see; skip projects without access."""
         try:
             return list(self._workspace.pages(path, key))
         except RestError as err:

@@ -49,7 +49,7 @@ _OFF = (None, "", False, 0, "0", "false", "False", "no")
 
 
 class Connection(Protocol):
-    """What is read of a connection: Airflow's have it, and so have those of programs without Airflow."""
+    """The attributes that are read from a connection, of Airflow or of a program without it."""
 
     conn_id: Any
     host: Any
@@ -227,7 +227,7 @@ def _merge(mine: dict[str, Any], more: Mapping[str, Any], where: str, conn_label
 
 
 def text(value: Any, name: str, conn_label: str) -> str:
-    """Return a setting as text without white space around it; a control character in it is refused."""
+    """Return a setting as text without surrounding white space; refuse control characters."""
     found = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else None
     if found is not None and found.isprintable():
         return found
@@ -238,7 +238,7 @@ def text(value: Any, name: str, conn_label: str) -> str:
 
 
 def _check_type(conn_type: str | None, conn_label: str) -> None:
-    """Refuse a connection of another service, and what is no connection string: Airflow reads that as one."""
+    """Refuse connections of other services, and text that Airflow took for a connection string."""
     if conn_type == "":
         raise LakebaseSettingError(
             f"{conn_label} has no type: what is stored for it is no connection string. Give one that begins "

@@ -1,4 +1,4 @@
-"""The gate for secrets and for text of others: what is sent is well-formed, what is said holds no secret."""
+"""Check secrets before they are sent, and keep them out of every message."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _USERINFO = re.compile(r"(?<=//)[^\s/@]*@|[^\s:@/'\"]+:[^\s:@/'\"]+@")
 
 def clean(secret: object, what: str, conn_label: str) -> str:
     """
-    Return what proves an identity without the white space around it, such as the newline of a secret file.
+    Return a secret without surrounding white space, such as the newline of a secret file.
 
     :param secret: A token, a client id, or a secret; never repeated in a message.
     :param what: What it is and where it comes from, for the message.
@@ -80,35 +80,35 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 
 def basic_proof(user: str, secret: str) -> str:
-    """Return how HTTP's basic authentication spells a user and a secret: to be redacted like the secret."""
+    """Return a user and a secret in the form of HTTP basic authentication, to redact it too."""
     return base64.b64encode(f"{user}:{secret}".encode()).decode()
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal or a log would obey rather than show: control and format characters."""
+    """Escape control and format characters, which a terminal or a log would obey."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def said(text: object, secrets: Collection[str] = ()) -> str:
-    """Return a message of somebody else in one line, fit for our own: no secret, no control character."""
+    """Return a foreign message in one line, without secrets and control characters."""
     line = " ".join(str(text)[: 20 * SAID_AT_MOST].split())
     line = printable(redact(line, secrets))
     return line if len(line) <= SAID_AT_MOST else f"{line[: SAID_AT_MOST - 3]}..."
 
 
 def shown(text: object) -> str:
-    """Return a value that somebody set, quoted for a message; who is named in front of an @ is left out."""
+    """Return a user's value, quoted for a message, without a user name before an @."""
     quoted = printable(redact(str(text)[:200], ()))
     return f"'{quoted}'"
 
 
 def shown_host(host: str) -> str:
-    """Return a host that is none, quoted for a message, without what may be a password behind its colon."""
+    """Return an invalid host, quoted for a message, without a possible password after a colon."""
     return shown(re.sub(r":(?!//|\d+(/|$))[^/]*", ":***", host))
 
 
 def _without_parts(text: str, secrets: Iterable[str]) -> str:
-    """Blank every run of characters that a secret contains too: an escaped secret is no longer whole."""
+    """Blank each run of characters that also occurs in a secret, which may be escaped or cut."""
     parts = {secret[at : at + _RUN] for secret in secrets for at in range(len(secret) - _RUN + 1)}
     if not parts:
         return text

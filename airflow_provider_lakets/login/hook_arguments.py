@@ -1,4 +1,4 @@
-"""Arguments of the hook and of its engines: what is unknown or impossible is refused, never ignored."""
+"""Check the arguments of the hook and its engines: refuse unknown ones, never ignore them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_arguments(
     hook: type, args: tuple[Any, ...], kwargs: Mapping[str, Any], of_the_extra: Collection[str]
 ) -> dict[str, Any]:
     """
-    Refuse arguments that a Postgres hook would ignore: another connection would be used without a word.
+    Refuse arguments that a Postgres hook would ignore, and so use another connection.
 
     Return those that are settings of a connection, for :func:`check_passed_on`.
 
@@ -72,7 +72,7 @@ def check_arguments(
 
 def check_passed_on(hook: type, passed: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
     """
-    Refuse settings of a connection as arguments of a hook, unless they only repeat the connection's extra.
+    Refuse settings of a connection as arguments, unless they equal the connection's extra.
 
     :param hook: The hook's class.
     :param passed: The arguments.

@@ -150,7 +150,7 @@ class Login:
         return not self.__dict__.keys().isdisjoint({"endpoint", "workspace"})
 
     def page(self) -> str | None:
-        """Return where the workspace shows the project, if that is known without asking the workspace."""
+        """Return the project's page in the workspace, if it is known without a request."""
         known = self.__dict__  # what a login has looked up
         endpoint: Endpoint | None = known.get("endpoint")
         workspace: Workspace | None = known.get("workspace")

@@ -1,4 +1,4 @@
-"""What a login that failed means: worth another try, or refused for a reason that somebody must mend."""
+"""Classify failed logins: try again, or report what an administrator must correct."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _HOPELESS = re.compile(
 
 def login_error(err: Exception, asked: str, *, password: str, is_native: bool) -> LakeTSError:
     """
-    Return the error to raise in place of psycopg's, and not from it: that carries the password it tried.
+    Return the error to raise in place of psycopg's, which contains the password.
 
     :param err: What psycopg raised.
     :param asked: Who wanted to log in where, with what.

@@ -1,4 +1,4 @@
-"""Which project, branch and endpoint: what the connection names, else what the environment names."""
+"""Which project, branch and endpoint: from the connection, else from the environment."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def send(
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
-    """Wait as long as the workspace asks for, within reason, else with growing and random pauses."""
+    """Wait as long as the workspace asks, within limits, else with growing random pauses."""
     error = state.outcome.exception() if state.outcome else None
     asked = error.retry_after if isinstance(error, RestError) else None
     return _backoff(state) if asked is None else min(asked, LONGEST_WAIT)
@@ -170,7 +170,7 @@ def _read(answer: requests.Response) -> Any:
 
 
 def _not_answered(asked: str, err: Exception) -> RestError:
-    """Return the error for a request without an answer: one to repeat, or one that could not be sent."""
+    """Return the error for a request without an answer: one to repeat, or one that was not sent."""
     kind = type(err).__name__
     if isinstance(err, requests.exceptions.SSLError):
         return RestError(
@@ -193,7 +193,7 @@ def _not_answered(asked: str, err: Exception) -> RestError:
 
 
 def _reason(status: int, body: Any, secrets: Collection[str]) -> str:
-    """Return what the answer gives as its reason, in Databricks' form or OAuth's, without the secrets."""
+    """Return the reason in an answer, in Databricks' or OAuth's form, without the secrets."""
     if not isinstance(body, dict):
         return "which is not the JSON of a Databricks workspace" if status < 400 else ""
     parts = [

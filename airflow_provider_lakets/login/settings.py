@@ -23,7 +23,7 @@ _DURATION = re.compile(r"\d+\s*(us|ms|s|min|h|d)?")
 
 
 def application_name(environ: Mapping[str, str] = os.environ) -> str:
-    """Name the task in which this runs, so that a session in pg_stat_activity can be traced to its owner."""
+    """Return the name of the current task, which identifies its session in pg_stat_activity."""
     parts = [environ.get(f"AIRFLOW_CTX_{part}", "") for part in ("DAG_ID", "TASK_ID", "DAG_RUN_ID")]
     if not any(parts):
         return "airflow-provider-lakets"

@@ -75,7 +75,7 @@ def secured(settings: Mapping[str, Any], host: str, conn_label: str) -> dict[str
 
 
 def stays_here(settings: Mapping[str, Any], host: str) -> bool:
-    """Return whether a login does not leave this machine: neither by the host's name nor by its address."""
+    """Return whether a login stays on this machine, by the host's name or by its address."""
     places = f"{host},{settings['hostaddr']}" if settings.get("hostaddr") else host
     return all(is_local(place) for place in places.split(","))
 
@@ -102,7 +102,7 @@ def forbid_clear_text(login: Mapping[str, Any], *, conn_label: str) -> None:
 
 def trusted_roots() -> str:
     """
-    Return the authorities that the operating system trusts: ``system``, or a file for a libpq that lacks it.
+    Return the system's trusted authorities: ``system``, or a file if libpq is too old.
 
     The OpenSSL inside psycopg's binary package looks in a folder that no operating system has, so
     ``system`` finds nothing there unless SSL_CERT_FILE or SSL_CERT_DIR says where to look.

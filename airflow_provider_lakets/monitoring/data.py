@@ -29,7 +29,7 @@ HISTORY = 60
 
 @dataclass(frozen=True)
 class Run:
-    """Adjoining chunks of one state: the first one's name, the range, how many, and their bytes if known."""
+    """Adjoining chunks in one state: name of the first, range, count, and bytes if known."""
 
     state: str
     range_start: datetime
@@ -163,7 +163,7 @@ def chunk_runs(hook: LakeTSHook, table_id: int | None) -> list[dict[str, Any]]:
 
 
 def _why(hook: LakeTSHook, chunk: str) -> str | None:
-    """Return why a chunk is not proved durable; None where it is, or where that cannot be asked now."""
+    """Return why a chunk is not proved durable; None if it is or if that cannot be read now."""
     try:
         reason = hook.call_value("explain_durability", p_chunk_name=chunk)
     except LakeTSError as err:

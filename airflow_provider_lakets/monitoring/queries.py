@@ -1,4 +1,4 @@
-"""What the page asks Lakebase: a few statements over the registries, whatever the number of tables."""
+"""The page's queries on Lakebase: a few statements, whatever the number of tables."""
 
 from __future__ import annotations
 

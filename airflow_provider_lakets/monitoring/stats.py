@@ -1,4 +1,4 @@
-"""What the jobs did, as metrics of Airflow: to StatsD or OpenTelemetry, wherever Airflow sends its own."""
+"""Send the results of the jobs as Airflow metrics, to StatsD or OpenTelemetry."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def is_nothing(value: object) -> bool:
 
 def as_bool(value: object, name: str) -> bool:
     """
-    Read a switch; what is neither on nor off fails the task for good, since a guess could drop data.
+    Read a switch; any other value fails the task for good, because a guess could drop data.
 
     :param value: The switch, or what a template made of it.
     :param name: What it is called.
@@ -55,7 +55,7 @@ def as_bool(value: object, name: str) -> bool:
 
 
 def as_name(value: object, name: str) -> str:
-    """Read the name of one thing; a number is a name too, since native rendering makes one of ``2024``."""
+    """Read one name; a number is accepted too, because native rendering turns ``2024`` into one."""
     if is_nothing(value):
         fail(f"{name} was rendered to {value!r}, which names nothing. {_remedy(name)}")
     if isinstance(value, bool) or not isinstance(value, (str, int)):
@@ -105,7 +105,7 @@ def as_names_or_all(value: object, name: str) -> list[str] | None:
 
 
 def as_batches(value: object, name: str) -> list[str | list[str]]:
-    """Read names or batches of names; none at all is no error here: the task before found nothing to do."""
+    """Read names or batches of names; an empty list is valid: no work was found for it."""
     if isinstance(value, str) and value.strip()[:1] == "[":
         try:
             value = ast.literal_eval(value.strip())

@@ -52,7 +52,7 @@ def add_alias(operator: BaseOperator, alias: AssetAlias) -> None:
 
 def declare_alias(operator: LakeTSBaseOperator, kind: Callable[[str], AssetAlias]) -> None:
     """
-    Add the alias of the operator's connection when the DAG is parsed, so that Airflow's graphs show it.
+    Add the alias of the operator's connection at parse time, so Airflow's graphs show it.
 
     :param operator: The operator; where its connection is a template, the alias is added when it
         runs.
@@ -87,7 +87,7 @@ def _is_known(conn_id: object) -> bool:
 
 
 def check_partitioned(operator: BaseOperator) -> None:
-    """Refuse what Airflow cannot do: an event through an alias has the partition key of its run, or none."""
+    """Refuse what Airflow cannot do: alias events take the run's partition key, or have none."""
     from airflow_provider_lakets.assets import SCHEME
 
     if not any(getattr(outlet, "uri", "").startswith(f"{SCHEME}:") for outlet in operator.outlets):
@@ -98,7 +98,7 @@ def check_partitioned(operator: BaseOperator) -> None:
 
 def record(operator: BaseOperator, context: Context, alias: AssetAlias, events: Sequence[Event]) -> None:
     """
-    Record an event for each asset: its own where the DAG's author made it an outlet, else through the alias.
+    Record an event for each asset: its own if it is an outlet of the task, else the alias.
 
     An outlet that is an asset of ours is removed when it is unchanged, so that Airflow records no
     event for it. Airflow records the events when the task succeeds.

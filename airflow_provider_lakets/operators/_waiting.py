@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 class LakeTSWaitingOperator(ResumingOperator, LakeTSJobOperator):
     """
-    Base of the operators that can wait, in the triggerer, for what keeps part of their work deferred.
+    Base of the operators that can wait in the triggerer for the deferred part of their work.
 
     :param deferrable: Whether to wait; by default ``[operators] default_deferrable``.
     :param poll_interval: Seconds between two looks while waiting.

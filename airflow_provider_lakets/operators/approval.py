@@ -27,7 +27,7 @@ CHUNKS_SHOWN = 10
 
 class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
     """
-    Ask before retention by force, which drops chunks that are not proved durable: their data may be lost.
+    Ask before retention by force, which drops chunks that may not be durable.
 
     The question, under *Required Actions* in Airflow, lists for each table what would be lost:
     chunks with their range, rows and size, and why they are unsafe. Returns the tables to go on
@@ -83,7 +83,7 @@ class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
         return []
 
     def _question(self, hook: LakeTSHook, plans: Sequence[PlanResult]) -> str:
-        """Return, in Markdown, what force would drop; the tables with the most unsafe chunks come first."""
+        """Return in Markdown what force would drop, tables with the most unsafe chunks first."""
         until = datetime.now(timezone.utc) + self._patience
         total = sum(len(plan.planned) + len(plan.deferred) for plan in plans)
         unsafe = sum(len(plan.deferred) for plan in plans)

@@ -96,7 +96,7 @@ class LakeTSBaseOperator(BaseOperator):
         return ALL if self.is_left_out(argument) else argument
 
     def project_page(self) -> str | None:
-        """Return the address for the link to the Lakebase project, empty if unknown; None before a login."""
+        """Return the URL of the Lakebase project, empty if unknown; None before a login."""
         return self._hook and (self._hook.project_page() or "")
 
     def shaped(self, results: list[dict[str, Any]]) -> Any:
@@ -152,7 +152,7 @@ class LakeTSJobOperator(LakeTSBaseOperator):
         return {"dag_id": task.dag_id, "task_id": task.task_id, "lakebase_conn_id": conn_id}
 
     def report(self, context: Context, results: Sequence[JobResult]) -> list[dict[str, Any]]:
-        """Send what was done to the metrics of Airflow, and return it for XCom, or fail the task."""
+        """Send the result as Airflow metrics and return it for XCom, or fail the task."""
         if are_stats_on() and not self.is_dry_run:
             from airflow_provider_lakets.monitoring.stats import send_results
 

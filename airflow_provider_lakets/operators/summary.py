@@ -95,7 +95,7 @@ class LakeTSSummaryOperator(BaseOperator):
 
 
 def _written(name: str) -> set[str]:
-    """Return how a result may name a thing that was given: a table in schema public needs no schema."""
+    """Return the names that a result may use for a given table: schema public can be left out."""
     return {name, f"public.{name}"}
 
 
@@ -124,7 +124,7 @@ def _dicts(results: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _ends(result: Mapping[str, Any]) -> Iterator[tuple[str, str, str | None]]:
-    """Yield name, outcome and reason: of each chunk where the result is one of a table with chunks."""
+    """Yield name, outcome and reason, for each chunk if the result is of a table with chunks."""
     chunks = [(name, outcome) for outcome in ("dropped", "created") for name in result.get(outcome) or ()]
     chunks += [(name, "planned") for name in result.get("planned") or ()]
     for name, outcome in chunks:
@@ -159,7 +159,7 @@ def _lines(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _lines_of_tables(results: Iterable[Mapping[str, Any]], events: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return a line for each table: what was done to how many chunks, their bytes and their range."""
+    """Return one line per table: the counts of chunks by outcome, their bytes and their range."""
     counts: dict[str, Counter[str]] = {}
     facts: dict[str, Mapping[str, Any]] = {event["table"]: event for event in events if "table" in event}
     for result in results:

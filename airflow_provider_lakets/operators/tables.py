@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 class LakeTSTablesOperator(LakeTSBaseOperator):
     """
-    List the ChronoTables, as ``schema.table``, to map over; with none, a task mapped over them is skipped.
+    List the ChronoTables as ``schema.table``, to map over; an empty list skips mapped tasks.
 
     Where there are more tables than tasks may be mapped, it returns batches of them, lists,
     instead.

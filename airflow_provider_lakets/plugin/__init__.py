@@ -1,4 +1,4 @@
-"""The LakeTS page in Airflow: one read-only app, mounted at ``/lakets``, and its entry in the navigation."""
+"""The LakeTS page in Airflow: a read-only app at ``/lakets``, and its navigation entry."""
 
 from __future__ import annotations
 

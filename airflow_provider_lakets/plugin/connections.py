@@ -1,4 +1,4 @@
-"""Which connections the page may show, and which DAGs use each: read from what Airflow has serialised."""
+"""The connections that the page may show, and their DAGs, from Airflow's serialized DAGs."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Uses:
 
 
 def _read_dags() -> dict[str, set[str]]:
-    """Read the newest version of each DAG that names a Lakebase connection or is of our operators."""
+    """Read the newest version of each DAG with a Lakebase connection or one of our operators."""
     from airflow.models.dag import DagModel
     from airflow.models.serialized_dag import SerializedDagModel
     from airflow.utils.session import create_session

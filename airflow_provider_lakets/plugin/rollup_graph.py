@@ -35,7 +35,7 @@ class Box:
 
 
 def levels(rollups: Sequence[Rollup]) -> dict[str, int]:
-    """Return how many RollUps lie between each and the tables, plus one; a circle ends where it began."""
+    """Return the depth of each RollUp above the tables; a cycle ends where it began."""
     known = {one.name: one for one in rollups}
     found: dict[str, int] = {}
 

@@ -1,4 +1,4 @@
-"""The last runs of a connection's DAGs, and what their tasks reported: from Airflow's own database."""
+"""The last runs of a connection's DAGs and the results of their tasks, from Airflow's database."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _add_reports(session: Any, runs: Iterable[DagRun]) -> None:
 
 
 def outcomes_of(value: Any) -> Counter[str]:
-    """Return how often each outcome occurs in what a task of ours returned; none in anything else."""
+    """Return the count of each outcome in a result of our tasks; empty for any other value."""
     if isinstance(value, str):
         try:
             value = json.loads(value)

@@ -1,4 +1,4 @@
-"""Who may see what: a right for the page, the right to read the DAGs of a connection, and headers."""
+"""Access to the page: a right for the page, the right to read a connection's DAGs, and headers."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def chosen(allowed: Mapping[str, list[str]], conn_id: str | None) -> str | None:
 
 
 class SafeHeaders:
-    """Gives every answer the headers that keep it in its frame, out of caches and free of foreign code."""
+    """Add the headers that forbid framing, caching and foreign code to every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""What is known of each Lakebase, kept for a moment: one look at a time, and none that wakes it unasked."""
+"""Snapshots of each Lakebase, cached briefly: one reader at a time, and none wakes it unasked."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _look(conn_id: str, before: Known, *, wake: bool) -> Known:
 
 
 def _is_surely_awake(known: Known) -> bool:
-    """Return whether a session of ours was there just now: no endpoint falls asleep that quickly."""
+    """Return whether a session of ours ended so recently that the endpoint cannot sleep yet."""
     return (
         known.asleep is None
         and known.snapshot is not None

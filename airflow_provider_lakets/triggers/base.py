@@ -1,4 +1,4 @@
-"""What the LakeTS triggers share: they ask at intervals, survive a lost connection, and yield one event."""
+"""Shared code of the LakeTS triggers: poll, survive lost connections, and yield one event."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class LakeTSBaseTrigger(BaseTrigger):
         }
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield one event: nothing is left to wait for, the deadline has passed, or an error is final."""
+        """Yield one event: the wait is over, the deadline has passed, or an error is final."""
         from asgiref.sync import sync_to_async
 
         # In a thread: its imports take a second, and other triggers should run meanwhile.
@@ -108,7 +108,7 @@ class LakeTSBaseTrigger(BaseTrigger):
         raise NotImplementedError
 
     def _pause(self, failures: int) -> float:
-        """Return how long to sleep: the interval, or longer and longer while the database does not answer."""
+        """Return the pause: the interval, or growing pauses while the database does not answer."""
         longest = max(LONGEST_PAUSE, self.poll_interval)
         return min(self.poll_interval * 2.0 ** min(failures, 16), longest)
 

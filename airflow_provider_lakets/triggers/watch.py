@@ -254,7 +254,7 @@ SELECT chunk_name, blocked_by
 
 def droppable(table: str, chunks: Sequence[str]) -> Watch:
     """
-    Wait until nothing prevents the drop of chunks: they are durable, and every RollUp has absorbed them.
+    Wait until chunks may be dropped: they are durable, and every RollUp has absorbed them.
 
     :param table: The ChronoTable as ``schema.table``, or ``table`` for one in schema public.
     :param chunks: Of the chunks past retention, those that matter.

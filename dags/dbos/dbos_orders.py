@@ -1,5 +1,5 @@
 """
-An event starts a DBOS workflow once: each order that is announced is charged, by a durable workflow.
+An event starts a DBOS workflow once: it charges each order that is announced.
 
 However often a task is tried or cleared, each order has one workflow. What is charged is announced
 in turn, and starts the DAGs that wait for it. Wants the extra `dbos`.
@@ -28,7 +28,7 @@ with DAG(
 
     @task
     def orders(**context: Any) -> list[dict[str, Any]]:
-        """Return the extra of each event, such as {"order": 7}: the named arguments of its workflow."""
+        """Return each event's extra, such as {"order": 7}: named arguments of its workflow."""
         return [event.extra for events in context["triggering_asset_events"].values() for event in events]
 
     DBOSEnqueueOperator(

@@ -1,5 +1,5 @@
 """
-Run again what failed at night: DBOS workflows that failed in a step, between two hours, from that step on.
+Run failed DBOS workflows of the night again, from the step that failed.
 
 Somebody approves the list first. The earlier steps are not repeated; a retry forks nothing twice.
 Wants the extra `dbos`, and a connection whose database is the system database of the DBOS program.

@@ -46,7 +46,7 @@ def ask_bank(order: int, amount: float) -> str:
 
 @shop.transaction()
 def book(order: int, amount: float, reference: str) -> None:
-    """Write the charge down. That it is done is recorded in the same transaction, so it is done once."""
+    """Record the charge. The transaction also records the step, so it happens once."""
     query = sa.text("INSERT INTO shop.charge (number, amount, reference) VALUES (:number, :amount, :ref)")
     shop.sql_session().execute(query, {"number": order, "amount": amount, "ref": reference})
 
@@ -145,7 +145,7 @@ def look(workflow_id: str) -> dict[str, Any]:
 
 @api.put("/outage")
 def switch(*, is_on: bool) -> dict[str, bool]:
-    """Let the bank not answer, to see what fails and to run it again: see dags/dbos/dbos_refork.py."""
+    """Make the bank fail, to see what fails and to run it again: dags/dbos/dbos_refork.py."""
     outage["is_on"] = is_on
     return outage
 

@@ -65,7 +65,7 @@ def dags_are_on(stack: Stack) -> str:
 
 
 def connections_work(stack: Stack) -> str:
-    """Both log in: the provider's, though the endpoint sleeps, and with Databricks' own the workspace's."""
+    """Both log in: the provider's although the endpoint sleeps, and Databricks' own."""
     asleep = ("lakets", "local", "fault", "suspended", "--times", "1", "--folder", "/var/lib/lakebase")
     stack.execute("lakebase", *asleep)
     found = stack.execute("scheduler", "lakets", "doctor")
@@ -197,7 +197,7 @@ def comes_back(stack: Stack) -> str:
 
 
 def _memory(stack: Stack) -> dict[str, Any]:
-    """Return what must last. Rows: what is resident may be dropped meanwhile, RollUps keep what they have."""
+    """Return what must last: RollUp rows, but not resident rows, which may be dropped meanwhile."""
     runs = stack.api("GET", "/api/v2/dags/~/dagRuns?limit=100")["dag_runs"]
     ((rows,),) = stack.sql("SELECT sum(readings) FROM public._rollup_paced")
     return {"runs": {one["dag_run_id"] + one["dag_id"] for one in runs}, "rows": rows}

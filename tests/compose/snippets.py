@@ -1,4 +1,4 @@
-"""What runs inside the services: SQL in the Lakebase, Python in the containers; JSON on the last line."""
+"""Code that runs in the services: SQL, or Python that prints JSON on the last line."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class Stack:
         return list(self.python("lakebase", snippets.SQL, query, role))
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
-        """Ask Airflow's REST API, as the user that was made for it; its password stays where it is."""
+        """Call Airflow's REST API as its user, whose password stays in the container."""
         return self.python("api-server", snippets.API, method, path, json.dumps(body))
 
     def wait_healthy(self, services: Sequence[str], seconds: float) -> None:

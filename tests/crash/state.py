@@ -46,7 +46,7 @@ ACCIDENTS = {("_chunk_metadata", "id"), ("_rollup_invalidation_log", "id"), ("_c
 
 
 def state(conninfo: str) -> State:
-    """Return everything but stamps: what is defined, and each row with the partition that it is in."""
+    """Return everything except stamps: definitions, and each row with its partition."""
     found: State = defaultdict(list)
     with psycopg.connect(conninfo, autocommit=True) as conn:
         conn.execute("SET search_path = pg_catalog; SET timezone = 'UTC'")

@@ -1,5 +1,5 @@
 """
-A job that is cut off by the end of its server leaves nothing that running it again does not put right.
+A job that is cut off by the end of its server leaves nothing that a rerun cannot finish.
 
 Each job is stopped between any two of its statements, and in the middle of them, each time in a
 database of its own. Then the server is killed, once for all of them, and each job is run again: all
@@ -38,7 +38,7 @@ AT_ONCE = 70  # so many sessions the server takes at a time, and two for each
 
 
 class Case(NamedTuple):
-    """A job, the database it is run in, what was done there before, and what it comes to in so many runs."""
+    """A job, its database, what was done there before, and the result after so many runs."""
 
     work: Callable[[LakeTSHook], object]
     template: str = "world"
@@ -190,7 +190,7 @@ def cut(server: Server, name: str, **where: int) -> Cut:
 
 
 def spread(total: int, most: int | None) -> list[int]:
-    """Return at most so many of the numbers from 1 to total, evenly apart, the first and last among them."""
+    """Return at most this many numbers from 1 to total, evenly spaced, with both ends."""
     if most is None or total <= most:
         return list(range(1, total + 1))
     return sorted({1 + round(n * (total - 1) / (most - 1)) for n in range(most)})

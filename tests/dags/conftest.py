@@ -1,4 +1,4 @@
-"""DAGs run by Airflow itself, in this process: metadata database, scheduling decisions, retries, XCom."""
+"""DAGs run by Airflow in this process: metadata database, scheduling, retries, XCom."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def airflow() -> Path:
 
 @pytest.fixture(autouse=True)
 def _context_variables() -> Iterator[None]:
-    """Take back what Airflow tells tasks through the environment: it stays there, and names sessions."""
+    """Undo the variables that Airflow sets for tasks: they would stay, and name later sessions."""
     yield
     for name in [name for name in os.environ if name.startswith("AIRFLOW_CTX_")]:
         del os.environ[name]
@@ -154,7 +154,7 @@ def backfill(
 
 @pytest.fixture
 def samples(airflow: Path) -> dict[str, Any]:
-    """Parse the DAG folder as the DAG processor does; for each test, since a run leaves its params in it."""
+    """Parse the DAG folder as the DAG processor does, for each test, as a run leaves its params."""
     bag = dagbag_module().DagBag(airflow)
     assert bag.import_errors == {}
     return dict(bag.dags)

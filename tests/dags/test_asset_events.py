@@ -110,7 +110,7 @@ def partitions(run: Run) -> list[tuple[str, str | None]]:
 
 @pytest.fixture
 def waiting(airflow: Any) -> Callable[..., Callable[[], bool]]:
-    """Return a function that makes a DAG scheduled on something, and returns one that says if it is due."""
+    """Return a function that schedules a DAG on assets and returns a check whether it is due."""
     from sqlalchemy import delete, func, select
 
     def schedule(*on: Any) -> Callable[[], bool]:

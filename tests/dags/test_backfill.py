@@ -1,4 +1,4 @@
-"""The sample DAGs as a backfill runs them: for the data interval of each run, and for nothing else."""
+"""The sample DAGs in a backfill: each run covers its data interval and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deferral inside Airflow: a task gives its worker up, its trigger runs, it goes on; feeds move by hand."""
+"""Deferral in Airflow: the task releases its worker, its trigger runs, the task resumes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def engine() -> str:
 
 @pytest.fixture
 def feed(lake: Stage, pauses: Pauses) -> HandFeed:
-    """A synced table, past its retention and durable but for one chunk, which has a change to be flushed."""
+    """A synced table past its retention, durable except for one chunk with an unflushed change."""
     feed = lake.synced()
     lake.run("SELECT lakets._get_chunks_to_tier('metrics')")  # which learns that all is flushed
     lake.run("INSERT INTO metrics VALUES (9, %s, 9)", lake.at(COLD, 1))

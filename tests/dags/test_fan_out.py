@@ -1,4 +1,4 @@
-"""Fan-out of tiering: a bounded number of mapped tasks, one login each, and a summary of them all."""
+"""Fan-out of tiering: a limited number of mapped tasks, one login each, and one summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ready-made jobs: DAGs for many projects in a line each, and a task group for a DAG of one's own."""
+"""Ready-made jobs: DAGs for many projects in a line each, and a task group for other DAGs."""
 
 from __future__ import annotations
 

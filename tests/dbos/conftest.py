@@ -36,7 +36,7 @@ def lake(postgres_version: int) -> Iterator[LocalServer]:
 
 @pytest.fixture(autouse=True)
 def environment(lake: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the environment be that of a program of the owner's: the identity, and nothing of the place."""
+    """Set the environment of an owner's program: its identity, but no project or endpoint."""
     for name, value in lake.env().items():
         monkeypatch.setenv(name, value)
     for name in ("LAKETS_LAKEBASE_ENDPOINT", "PGPORT", "DBOS_SYSTEM_DATABASE_URL"):

@@ -1,4 +1,4 @@
-"""A task and its workflow: started once, waited for, its end told; by a real program on a real Lakebase."""
+"""A task and its workflow: start once, wait, report its end; real programs on a real Lakebase."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def end(client: DBOSClient, status: Callable[[str], WorkflowStatus]) -> Callable
 
 
 def most_at_once(found: list[int]) -> int:
-    """Return how many were at work at once; each is noted when it begins, and negated when it ends."""
+    """Return the maximum of concurrent workers; each adds 1 at its start and -1 at its end."""
     return max(accumulate(1 if number > 0 else -1 for number in found))
 
 

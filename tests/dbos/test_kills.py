@@ -60,7 +60,7 @@ class Server:
         return found[0]
 
     def kill(self) -> None:
-        """Kill a session of the program with -9: Postgres then ends all, and recovers from its log."""
+        """Kill a session of the program with -9: Postgres ends all, and recovers from its log."""
         query = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'dbos_transact%' LIMIT 1"
         for (pid,) in self.ask(query):
             os.kill(pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Several versions of a program: a task does not wait for one that nobody runs while another one serves."""
+"""Versions of a program: a task does not wait for one that no program runs."""
 
 from __future__ import annotations
 

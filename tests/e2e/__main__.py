@@ -1,5 +1,5 @@
 """
-Run the system tests on each supported Airflow, and end with a report: ``python -m tests.e2e --help``.
+Run the system tests on each Airflow, with a report at the end: ``python -m tests.e2e --help``.
 
 Each Airflow is in a virtual environment of its own, which ``make e2e`` sets up.
 """
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(airflow: str, arguments: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the outcome of each scenario on one Airflow; one more if they did not come to an end."""
+    """Return the outcome of each scenario on one Airflow, and one more if the run was cut off."""
     report = REPORTS / f"airflow-{airflow}.json"
     report.unlink(missing_ok=True)
     python = ROOT / ENVIRONMENTS[airflow] / "bin" / "python"

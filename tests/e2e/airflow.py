@@ -1,4 +1,4 @@
-"""A real Airflow with all its parts, driven over its public API, and what there is to see when it hangs."""
+"""A real Airflow with all its parts, driven by its public API, and its state when it hangs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ QUICK = {
 
 @dataclass(frozen=True)
 class Task:
-    """A task instance: ``name`` is what a mapped one is called, ``pid`` the process that runs it."""
+    """A task instance: ``name`` is that of a mapped one, ``pid`` the process that runs it."""
 
     task_id: str
     map_index: int
@@ -153,7 +153,7 @@ class Run:
         ]
 
     def task(self, task_id: str) -> Task:
-        """Return the task instance of a task that is not mapped, or that is mapped over one thing."""
+        """Return the only instance of a task that is not mapped, or mapped over one item."""
         tasks = self.tasks(task_id)
         assert len(tasks) == 1, f"{len(tasks)} of {task_id} in {self.told()}"
         return tasks[0]

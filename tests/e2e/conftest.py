@@ -1,4 +1,4 @@
-"""One Lakebase and one Airflow for all scenarios; each has the Lakebase for itself while it runs."""
+"""One Lakebase and one Airflow for all scenarios; each uses the Lakebase exclusively."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ outcomes = pytest.StashKey[list[dict[str, Any]]]()
 
 @dataclass(frozen=True)
 class World:
-    """The Lakebase, seen from both sides of its front door, the Airflow that works on it, its database."""
+    """The Lakebase from both sides of its front door, its Airflow, and Airflow's database."""
 
     folder: Path
     cloud: LocalServer

@@ -72,7 +72,7 @@ class Lake:
     # Set up
 
     def table(self, name: str, *, days: int = 6, tier: str = "2 days", drop: str | None = "4 days") -> None:
-        """Make a ChronoTable of daily chunks that is streamed, with four rows in each of the last days."""
+        """Create a synced ChronoTable of daily chunks, with four rows in each of the last days."""
         self.conn.execute(
             f"CREATE TABLE public.{name} (at timestamptz NOT NULL, device text NOT NULL, value numeric,"
             " PRIMARY KEY (at, device))".encode()
@@ -137,7 +137,7 @@ class Lake:
             )
 
     def table_of_hours(self, name: str, chunks: int) -> None:
-        """Make a ChronoTable that is streamed, with so many hourly chunks of a row each that are due."""
+        """Create a synced ChronoTable with this many due hourly chunks of one row each."""
         self.conn.execute(f"CREATE TABLE public.{name} (at timestamptz PRIMARY KEY, value int)".encode())
         hours = chunks + 2
         self.value(
@@ -228,7 +228,7 @@ class Lake:
         self.lakebase.wait_flushed(FLUSH_SECONDS)
 
     def wrong_buckets(self, rollup: str, table: str, *, since: str = "-infinity") -> list[Any]:
-        """Return the buckets, from an instant on, that are not what the query makes of the rows there."""
+        """Return the buckets from an instant on that differ from the query on current rows."""
         query = _QUERY.format(table=table)
         return self.column(
             f"WITH fresh AS ({query}), kept AS (SELECT * FROM public._rollup_{rollup}),"
@@ -254,6 +254,6 @@ class Lake:
         )
 
     def set_membership(self, *, granted: bool) -> None:
-        """Grant or revoke what nobody can attach a partition without: to be a member of the owner."""
+        """Grant or revoke membership in the owner, which is needed to attach a partition."""
         what = "GRANT {} TO {}" if granted else "REVOKE {} FROM {}"
         self.admin.execute(sql.SQL(what).format(sql.Identifier(self.owner), sql.Identifier(self.jobs)))

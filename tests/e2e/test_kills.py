@@ -19,7 +19,7 @@ GONE_SECONDS = 30
 
 
 def kill(task: Task, *, with_worker: bool) -> None:
-    """Kill the process of a task; with the executor's that watches over it, nobody reports its end."""
+    """Kill a task's process; if the executor's supervisor dies too, nobody reports its end."""
     assert task.pid
     process = psutil.Process(task.pid)
     worker = process.parent()

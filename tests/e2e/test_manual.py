@@ -1,4 +1,4 @@
-"""Runs by hand with params: what would happen, and retention by force once somebody has approved it."""
+"""Manual runs with params: a dry run, and retention by force after an approval."""
 
 from __future__ import annotations
 

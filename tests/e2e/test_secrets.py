@@ -17,7 +17,7 @@ pytestmark = pytest.mark.short
 
 
 def _written(world: World) -> Iterator[tuple[str, str]]:
-    """Yield all that was written, and where: logs of parts and tasks; XComs, rendered templates, triggers."""
+    """Yield all that was written: logs of parts and tasks, XComs, rendered templates, triggers."""
     for folder in (world.airflow.home, world.cloud.folder):
         for file in folder.rglob("*.log*"):
             yield str(file), file.read_text(errors="replace")

@@ -1,4 +1,4 @@
-"""Sessions stepped against each other: who waits for whom is read from Postgres, never from the clock."""
+"""Sessions stepped against each other: Postgres, not the clock, says who waits for whom."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Session:
         return started.result(PATIENCE_SECONDS)
 
     def wait_blocked_by(self, other: Session) -> None:
-        """Return once the started statement waits for a lock of the other session, held or asked for."""
+        """Return once the statement waits for a lock that the other session holds or waits for."""
         self._wait_until(
             lambda: other.pid in self._observe("SELECT pg_blocking_pids(%s)"), f"wait for {other.name}"
         )
@@ -135,7 +135,7 @@ class Session:
 
 
 class Gate(Session):
-    """Stops a session where it enters (or is about to leave) one function of LakeTS, until it is opened."""
+    """Stops a session at the start (or end) of one function of LakeTS until it is opened."""
 
     def __init__(self, conninfo: str, key: str) -> None:
         super().__init__(conninfo, f"gate {key}")
@@ -199,7 +199,7 @@ _wraps = itertools.count()
 @pytest.fixture
 def gates(database: str, stage: Stage) -> Iterator[Callable[..., Gate]]:
     """
-    Yield a factory of gates: ``gates(session, "_take_dirty_buckets")`` will stop that session there.
+    Yield a factory of gates: ``gates(session, "_take_dirty_buckets")`` stops the session there.
 
     ``when="after"`` stops it when the function has done its work.
     """
@@ -249,7 +249,7 @@ def gates_at_rows(database: str, stage: Stage) -> Iterator[Callable[..., Gate]]:
 @pytest.fixture
 def unconfirmed(postgres: EmbeddedPostgres) -> Iterator[Callable[[Session], None]]:
     """
-    Yield a function that lets a session's COMMIT hang after its record is written and before anybody sees it.
+    Yield a function that makes a COMMIT hang after its record is written, before it is visible.
 
     It waits for a standby that there is not; :meth:`Session.cancel` lets it go on.
     """

@@ -1,4 +1,4 @@
-"""A model in Python of what LakeTS keeps: rows, chunks, shadow, RollUps, and who knows of which change."""
+"""A Python model of what LakeTS keeps: rows, chunks, shadow, RollUps, and changes unseen."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Model:
     # Jobs
 
     def refresh(self, kind: str) -> None:
-        """Let a RollUp be its query afresh, but for buckets with a dropped chunk, which keep their value."""
+        """Set a RollUp to its query; buckets with a dropped chunk keep their value."""
         definition, old = KINDS[kind], self.rollups[kind]
         fresh = summed(list(self.rows.values()), definition)
         self.rollups[kind] = {
@@ -156,7 +156,7 @@ class Model:
         return any(c.is_dropped and c.start < bucket + length and c.end > bucket for c in self.chunks)
 
     def invalidate(self, kind: str, start: float, end: float) -> None:
-        """Count every time of the buckets of a range as changed, but for those that keep their value."""
+        """Mark times in the buckets of a range as changed, except buckets that keep theirs."""
         definition = KINDS[kind]
         bucket = (start - definition.origin) // definition.length * definition.length + definition.origin
         while bucket < end:
@@ -184,7 +184,7 @@ class Model:
         self.rows = {number: row for number, row in self.rows.items() if number not in gone}
 
     def ensure(self, start: float, end: float) -> int:
-        """Make the chunks that are due, and put the rows into them that were waiting; return how many."""
+        """Create the due chunks and move the waiting rows into them; return how many."""
         waiting = [row.at for row in self.rows.values() if row.chunk is None and math.isfinite(row.at)]
         made = grid.due(
             [(moment(chunk.start), moment(chunk.end)) for chunk in self.chunks],

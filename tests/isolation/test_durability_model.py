@@ -1,4 +1,4 @@
-"""Promises 1 to 4 under random schedules: writers, the feed and provers, checked after every step."""
+"""Promises 1 to 4 in random schedules: writers, feed and provers, checked after each step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chunks are guarded beside writers: who is at work goes on, and nothing written directly is lost."""
+"""Chunks are guarded beside writers: writers continue, and no direct write is lost."""
 
 from __future__ import annotations
 

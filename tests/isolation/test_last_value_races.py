@@ -1,4 +1,4 @@
-"""Writers of a cached table meet in the cache: none is stopped, and the newest row wins however they end."""
+"""Writers of a cached table meet in the cache: all continue, and the newest row wins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises 1 to 7 against a model: writers with open transactions, the feed, and every job, at random."""
+"""Promises 1 to 7 against a model: open transactions, the feed and every job, at random."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ class Lifecycle(RuleBasedStateMachine):
     # What everybody is locked out of: contended while a writer has the table
 
     def _alone(self, *statements: str) -> bool:
-        """Run statements in a transaction that touches everything; False: somebody holds the table."""
+        """Run statements in a transaction that touches everything; False if the table is locked."""
         try:
             with self.stage.conn.transaction():
                 self.stage.run("SET LOCAL lock_timeout = '20ms'")
@@ -440,7 +440,7 @@ class Lifecycle(RuleBasedStateMachine):
 
     @rule(most=st.integers(1, 3))
     def settle(self, most: int) -> None:
-        """Let writers end and the feed catch up: two rounds flag all; just what is absorbed is dropped."""
+        """Let writers end and the feed catch up: two rounds flag all, and drop what is absorbed."""
         assert self.feed is not None
         for number in range(WRITERS):
             self.commit(number)

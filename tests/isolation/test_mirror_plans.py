@@ -1,4 +1,4 @@
-"""A session keeps the plans of its tracking triggers, yet must see that another one altered the table."""
+"""A session caches the plans of its triggers, but must notice that another altered the table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GAPS = "SELECT count(*) FROM lakets._mirror_gap"
 
 @pytest.fixture
 def writer(conn: psycopg.Connection, connect: Callable[[], psycopg.Connection]) -> psycopg.Connection:
-    """Yield a session that has inserted into a synced table so often that Postgres keeps its plans."""
+    """Yield a session that inserted into a synced table often enough to cache its plans."""
     conn.execute("SET client_min_messages = error")
     conn.execute(
         "CREATE TABLE metrics (at timestamptz, device integer, value float8, PRIMARY KEY (at, device))"

@@ -1,4 +1,4 @@
-"""Chunks are made beside everybody else: nobody is held up for long, no row is lost, no chunk comes twice."""
+"""Chunks are created beside all others: short waits, no lost row, no chunk twice."""
 
 from __future__ import annotations
 
@@ -298,7 +298,7 @@ def test_a_key_added_while_a_conversion_waits_is_seen(stage: Stage, sessions: Se
 # drop_chronotable/everybody: what hangs on the table goes with it, or stays with it.
 @pytest.fixture
 def laden(stage: Stage) -> None:
-    """Make a ChronoTable with all that can hang on one: shadows, a policy, a RollUp and one above it."""
+    """Create a ChronoTable with everything: shadows, a policy, a RollUp and one above it."""
     stage.synced()
     stage.rollup("hourly")
     stage.rollup("daily", reads="hourly", every="1 day")
@@ -344,8 +344,8 @@ def test_a_drop_waits_for_whoever_was_first_and_leaves_nothing(
         (RANGE, "_register_chunks", "before", 3),
         (RETAIN, "_prove", "before", 4),
         (RETAIN, "_prove", "after", 4),
-        (REFRESH_TOP, "_is_idle", "before", True),
-        (REFRESH_TOP, "_is_idle", "after", True),
+        (REFRESH_TOP, "_lock_sources", "before", True),
+        (REFRESH_TOP, "_note_refresh", "after", True),
     ],
     ids=["partition", "partition made", "retain", "retain proved", "refresh daily", "refresh daily done"],
 )

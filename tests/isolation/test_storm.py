@@ -73,7 +73,7 @@ def do_jobs(conn: psycopg.Connection, chance: random.Random) -> None:
 
 
 def writer(number: int) -> Act:
-    """Return the act of a writer that changes rows of its own only: rows are no concern of LakeTS."""
+    """Return the step of a writer that changes only its own rows, which LakeTS must not block."""
 
     def write(conn: psycopg.Connection, chance: random.Random) -> None:
         own = f"id % {WRITERS} = {number}"

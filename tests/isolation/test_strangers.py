@@ -1,4 +1,4 @@
-"""Promise 17: what a role that may only connect holds open, or holds on to, keeps no job from its work."""
+"""Promise 17: locks of a role that may only connect do not stop any job."""
 
 from __future__ import annotations
 

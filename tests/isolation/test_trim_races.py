@@ -1,4 +1,4 @@
-"""Trimming against all that it can meet: no row is lost from the mirror, and who need not wait does not."""
+"""Trimming beside all other jobs: the mirror loses no row, and nobody waits without need."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESIDENT = (30, "2024-01-03 01:00:00+00", 30)
 
 @pytest.fixture(params=[True, False], ids=["keyed", "keyless"])
 def feed(stage: Stage, request: pytest.FixtureRequest) -> HandFeed:
-    """Drop the chunks of days 1 and 2, proved durable, and keep those of days 3 and 4; all may be trimmed."""
+    """Drop the durable chunks of days 1 and 2, and keep days 3 and 4; all may be trimmed."""
     feed = stage.synced(keyed=request.param)
     stage.run("SELECT lakets.remove_retention_policy('metrics')")
     stage.run(

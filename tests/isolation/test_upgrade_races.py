@@ -1,4 +1,4 @@
-"""An install over LakeTS 0.1.x beside an open writer: whoever comes second waits, and no change is lost."""
+"""An install over LakeTS 0.1.x beside an open writer: the second waits, and no change is lost."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def script() -> str:
 
 
 def assert_tracked(stage: Stage) -> None:
-    """See that what is written is mirrored from now on, and absorbed by a RollUp refreshed before."""
+    """Check that writes are mirrored from now on, and absorbed by a RollUp refreshed before."""
     stage.run("SELECT lakets.enable_sync('metrics')")
     stage.refresh("hourly")
     stage.run("UPDATE metrics SET value = value + 1 WHERE device IN ('new', 'd1')")

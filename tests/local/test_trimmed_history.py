@@ -1,4 +1,4 @@
-"""The view of the whole history over real Delta tables: every row that was ever kept, trimmed or not."""
+"""The view of the whole history over real Delta tables: every row ever kept, trimmed or not."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Lake:
         return DeltaTable(path).to_pyarrow_table() if path.exists() else None
 
     def in_databricks(self, *statements: str, **tables: pa.Table) -> pa.Table:
-        """Run Databricks SQL on the Delta tables, or on others in their place, and return the last rows."""
+        """Run Databricks SQL on the Delta tables, or on given tables, and return the last rows."""
         lake = duckdb.connect()
         lake.execute("SET timezone = 'UTC'; ATTACH ':memory:' AS ops; CREATE SCHEMA ops.lake; USE ops.lake")
         lake.execute("CREATE MACRO pmod(a, b) AS ((a % b) + b) % b")  # the one function that it lacks

@@ -1,4 +1,4 @@
-"""Shared sessions for what needs no database of its own: functions that compute, and what can be undone."""
+"""Shared sessions for tests without a database of their own: pure functions, and rollbacks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def calculator(postgres: EmbeddedPostgres, template: str) -> Iterator[psycopg.Connection]:
-    """Yield one autocommit session for all of them, which hypothesis may use for many examples too."""
+    """Yield one autocommit session for all of them, which hypothesis may use for many examples."""
     name = "lakets_calculator"
     with psycopg.connect(postgres.ensure_database(name, template=template), autocommit=True) as session:
         yield session
@@ -34,7 +34,7 @@ def zoned(calculator: psycopg.Connection, request: pytest.FixtureRequest) -> Ite
 
 @pytest.fixture(scope="module")
 def sandbox(postgres: EmbeddedPostgres, template: str) -> Iterator[psycopg.Connection]:
-    """Yield one session a module: what is rolled back leaves dead rows in the catalog, which slow it down."""
+    """Yield one session per module: rollbacks leave dead catalog rows, which slow it down."""
     name = "lakets_sandbox"
     with psycopg.connect(postgres.ensure_database(name, template=template), autocommit=True) as session:
         session.execute("SET client_min_messages = error")
@@ -44,6 +44,6 @@ def sandbox(postgres: EmbeddedPostgres, template: str) -> Iterator[psycopg.Conne
 
 @pytest.fixture
 def db(sandbox: psycopg.Connection) -> Iterator[Sandbox]:
-    """Yield a database with LakeTS that forgets all that the test does, for a tenth of a new one's cost."""
+    """Yield a database with LakeTS that undoes the test, for a tenth of the cost of a new one."""
     with sandbox.transaction(force_rollback=True):
         yield Sandbox(sandbox)

@@ -1,4 +1,4 @@
-"""first, last and the aggregates named _agg beside plain Python, in serial and in parallel plans."""
+"""first, last and the aggregates named _agg compared with Python, in serial and parallel plans."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def extreme(rows: Sequence[tuple[Any, int | None]], *, newest: bool) -> Any:
 
 
 def first_met(rows: Sequence[tuple[Any, int | None]], *, newest: bool) -> Any:
-    """Return the value at one end; of several there the one that comes first in the list, NULL or not."""
+    """Return the value at one end; of equal times the one first in the list, NULL or not."""
     end = (max if newest else min)((hour for _, hour in rows if hour is not None), default=None)
     return next((value for value, hour in rows if hour == end and hour is not None), None)
 
@@ -313,7 +313,7 @@ def test_delta_of_large_counts_is_exact(calculator: Connection) -> None:
 
 
 def expected_rate(rows: list[tuple[int | None, int | None]]) -> float | None:
-    """Return what rate should: the greatest value of each hour counts, a fall is a restart from zero."""
+    """Return the expected rate: the greatest value of an hour counts, a fall is a restart."""
     at: dict[int, int] = {}
     for value, hour in rows:
         if value is not None and hour is not None:

@@ -1,4 +1,4 @@
-"""The rights in docs/permissions.md are enough for every job, and not more than needed to be told."""
+"""The rights in docs/permissions.md are enough for every job, and none of them is needless."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def session(database: str, role: str) -> psycopg.Connection:
 
 @pytest.fixture
 def lifecycle(database: str, conn: psycopg.Connection, roles: dict[str, str]) -> psycopg.Connection:
-    """Give the roles their rights, make a synced ChronoTable as its owner, and log in as the jobs' role."""
+    """Grant the rights, create a synced ChronoTable as its owner, and log in as the jobs' role."""
     run_as_told(conn, GRANTS, roles)
     conn.execute(
         "CREATE SCHEMA wal2delta CREATE TABLE tables"

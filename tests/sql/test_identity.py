@@ -229,7 +229,7 @@ def test_reports_on_all_tables_pass_over_one_that_is_gone(kept: Stage, warned: l
 
     assert kept.column("SELECT table_name FROM lakets.show_tiering_status()") == ["other"]
     assert kept.run("SELECT * FROM lakets.lakets_metrics()")
-    assert set(warned) == {"ChronoTable public.metrics does not exist any more: it was dropped."}
+    assert set(warned) == {"ChronoTable public.metrics no longer exists: it was dropped."}
 
 
 def test_a_new_owner_gets_the_partitions_the_shadow_and_the_triggers(kept: Stage) -> None:

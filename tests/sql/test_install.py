@@ -68,7 +68,7 @@ def value(conninfo: str, query: str, *parameters: Any) -> Any:
 
 
 def program(postgres: EmbeddedPostgres, name: str) -> Path:
-    """Return the path of one of Postgres' own client programs; Postgres 17 comes with none, 18's do."""
+    """Return the path of a Postgres client program; Postgres 17 has none here, so 18's is used."""
     return bin_dir(18 if postgres.version == 17 else postgres.version) / name
 
 
@@ -740,14 +740,14 @@ REFUSED = {
         r"LakeTS 0\.10\.0 is installed, which is newer",
     ),
     "an ancient LakeTS": ("UPDATE lakets._version SET version = '0.0.9'", r"older than 0\.1\.0"),
-    "no version": ("DELETE FROM lakets._version", r"says that nothing is installed"),
+    "no version": ("DELETE FROM lakets._version", r"contains nothing, which is not a version"),
     "an unbuilt LakeTS": (
         "UPDATE lakets._version SET version = '__LAKETS_VERSION__'",
-        r"'__LAKETS_VERSION__' is installed, which is no version",
+        r"contains '__LAKETS_VERSION__', which is not a version",
     ),
     "half a LakeTS": (
         "ALTER TABLE lakets._rollup_registry DROP COLUMN depends_on",
-        r"not all of it: lakets\._rollup_registry\.depends_on is missing",
+        r"incomplete: lakets\._rollup_registry\.depends_on is missing",
     ),
     "a tenth of a LakeTS": (
         "DROP TABLE lakets._policy_registry",
@@ -755,12 +755,12 @@ REFUSED = {
     ),
     "another schema of the name": (
         "DROP SCHEMA lakets CASCADE; CREATE SCHEMA lakets; CREATE TABLE lakets.fish (weight int)",
-        "Schema lakets is there, and is not one of LakeTS",
+        "Schema lakets exists and was not created by LakeTS",
     ),
     "another schema with versions": (
         "DROP SCHEMA lakets CASCADE; CREATE SCHEMA lakets; CREATE TABLE lakets._version (version text,"
         " installed_at timestamptz, modules text[])",
-        "Schema lakets is there, and is not one of LakeTS",
+        "Schema lakets exists and was not created by LakeTS",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""The public interface of LakeTS 0.1.3, read from two lists, beside the catalog of an installed engine."""
+"""The public interface of LakeTS 0.1.3, from two lists, compared with an installed engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server with room for few locks: what locks each chunk does a part, or says so before it begins."""
+"""A server with few locks: what locks each chunk does a part, or fails before it begins."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MANY = 90
 
 @pytest.fixture(scope="module")
 def tight_server() -> Iterator[EmbeddedPostgres]:
-    """A server whose lock table is as small as can be, with LakeTS and a ChronoTable of many chunks."""
+    """A server with the smallest lock table, LakeTS, and a ChronoTable of many chunks."""
     with (
         tempfile.TemporaryDirectory(prefix="lakets-", ignore_cleanup_errors=True) as folder,
         EmbeddedPostgres(Path(folder) / "pg", version=POSTGRES_VERSION, settings=FEW_LOCKS) as server,

@@ -63,7 +63,7 @@ STATEMENTS = {
 
 @pytest.fixture(scope="module")
 def shapes(postgres: EmbeddedPostgres, template: str) -> Iterator[psycopg.Connection]:
-    """Yield a session with a synced ChronoTable of each shape, in a schema that is called like it."""
+    """Yield a session with a synced ChronoTable of each shape, in a schema named after it."""
     name = "lakets_shapes"
     with psycopg.connect(postgres.ensure_database(name, template=template), autocommit=True) as session:
         session.execute("SET client_min_messages = error")
@@ -113,7 +113,7 @@ def missed(db: Sandbox) -> int:
 
 
 def problem(db: Sandbox) -> str | None:
-    """Return what explain_durability says of the mirror, given a feed that has flushed everything."""
+    """Return explain_durability's text about the mirror, if the feed has flushed everything."""
     db.run(
         "CREATE SCHEMA IF NOT EXISTS wal2delta; CREATE TABLE IF NOT EXISTS wal2delta.tables"
         " (table_oid oid, status text, committed_lsn pg_lsn, last_write_time timestamptz);"
@@ -330,7 +330,7 @@ def test_what_is_rolled_back_is_rolled_back_there_too(mirrored: Sandbox) -> None
 
 @pytest.fixture(params=["key", "no key"])
 def evicted(db: Sandbox, request: pytest.FixtureRequest) -> Sandbox:
-    """Yield a database where the chunks of two of three days are dropped; the shadow still has their rows."""
+    """Yield a database with chunks of two days dropped, whose rows the shadow still has."""
     mirror(db, request.param)
     db.run("SELECT lakets.drop_chunks('metrics', now() - '2024-01-03+00'::timestamptz)")
     assert db.value("SELECT count(DISTINCT ts) FROM lakets_cdf._shadow_metrics") == 3

@@ -1,4 +1,4 @@
-"""Each right in docs/permissions.md is needed, and its absence is one clear error that changes nothing."""
+"""Each right in docs/permissions.md is needed: without it, one clear error, and no change."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ class Keeper:
 
 @pytest.fixture(params=WORLDS)
 def keeper(stage: Stage, request: pytest.FixtureRequest) -> Keeper:
-    """Make a table with rows of two months, mirrored and rolled up, and write to it in every way."""
+    """Create a table with rows of two months, mirrored and rolled up, and write in every way."""
     world = WORLDS[request.param]
     keeper = Keeper(stage, world)
     fill = (
@@ -214,7 +214,7 @@ JOBS = {
 
 @pytest.fixture
 def namesakes(stage: Stage) -> Stage:
-    """Make a table metrics in two schemas, each mirrored and rolled up, and with work for every job."""
+    """Create a table metrics in two schemas, mirrored and rolled up, with work for all jobs."""
     stage.run("CREATE SCHEMA other")
     for schema in ("public", "other"):
         stage.run(f"CREATE TABLE {schema}.metrics (id integer, at timestamptz, value integer)")
@@ -310,7 +310,7 @@ def test_a_cascade_from_a_referenced_table_reaches_the_shadow_and_the_rollup(sta
 
 @pytest.fixture
 def empty(stage: Stage) -> Stage:
-    """Make a table that was never written, with four old chunks and a feed that does not know its shadow."""
+    """Create a table without writes, with four old chunks and a feed that lacks its shadow."""
     stage.table(rows=False)
     stage.run("SELECT lakets.enable_sync('metrics')")
     stage.run("SELECT lakets.add_tiered_retention_policy('metrics', '1 day', '2 days')")
@@ -363,7 +363,7 @@ def test_rows_without_a_finite_time_outlast_retention(stage: Stage, kind: str) -
 
 @pytest.fixture
 def policed(stage: Stage) -> Iterator[dict[str, str]]:
-    """Make a synced table of two tenants, of which a policy shows one, and its owner, jobs and writer."""
+    """Create a synced table of two tenants with a policy that shows one, and three roles."""
     roles = {role: f"{role}_{stage.conn.info.dbname}" for role in ("owner", "jobs", "writer")}
     owner, jobs, writer = roles.values()
     stage.run(f"CREATE ROLE {owner}; CREATE ROLE {jobs}; CREATE ROLE {writer}; GRANT {owner} TO {jobs}")

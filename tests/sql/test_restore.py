@@ -1,4 +1,4 @@
-"""A dump that is restored into another cluster, by the programs of Postgres, with jobs running at once."""
+"""A dump that Postgres' programs restore into another cluster; jobs run there at once."""
 
 from __future__ import annotations
 

@@ -205,7 +205,7 @@ def test_chunks_are_reached_through_their_table_only(db: Sandbox) -> None:
 
 @pytest.fixture
 def roles(database: str) -> Iterator[dict[str, str]]:
-    """Yield conninfos of an owner, a jobs' role that is its member, and an installer; for one database."""
+    """Yield conninfos of an owner, of the jobs' role (its member) and of an installer."""
     number = conninfo_to_dict(database)["dbname"]
     names = {role: f"{role}_{number}" for role in ("keeper", "jobs", "installer")}
     with psycopg.connect(database, autocommit=True) as admin:
@@ -258,7 +258,7 @@ def test_a_stranger_is_refused(roles: dict[str, str]) -> None:
 
 @pytest.fixture
 def owners(empty_database: str) -> Iterator[dict[str, str]]:
-    """Yield conninfos of an owner and of an installer that is its member, for a database without LakeTS."""
+    """Yield conninfos of an owner and of an installer (its member); no LakeTS there."""
     names = {"keeper": "keeper_again", "installer": "installer_again"}
     with psycopg.connect(empty_database, autocommit=True) as admin:
         database = admin.info.dbname

@@ -1,4 +1,4 @@
-"""Random definitions, random changes and drops: each is refused, or equals its query over a full copy."""
+"""Random definitions, changes and drops: each is refused, or equals its query on a full copy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _numbers = itertools.count()
 
 
 class Pair:
-    """A ChronoTable with a RollUp, and a full copy of its rows that no chunk is ever dropped from."""
+    """A ChronoTable with a RollUp, and a full copy of its rows from which no chunk is dropped."""
 
     def __init__(self, conn: psycopg.Connection, dice: random.Random, definition: Definition) -> None:
         self.conn = conn

@@ -1,4 +1,4 @@
-"""A RollUp's own table, or one that its query names, is renamed or replaced: it stops and says so."""
+"""A RollUp's table, or one in its query, is renamed or replaced: refreshes stop and report it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def kept(stage: Stage) -> Stage:
 
 
 def tables(stage: Stage) -> dict[str, list[Any]]:
-    """Return the rows of the RollUp's table, or of what has its name, and of the table under its new name."""
+    """Return the rows of the RollUp's table by its old name, and of the table by its new name."""
     return {
         name: stage.run(f"SELECT * FROM {name} ORDER BY bucket, n")
         for name in ("_rollup_hourly", "mine")

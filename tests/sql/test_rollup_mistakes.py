@@ -27,11 +27,11 @@ def scene(stage: Stage) -> Stage:
 @pytest.mark.parametrize(
     ("arguments", "code", "match"),
     [
-        (("hourly", HOURS, "1 hour", None, []), "P0001", "exists already"),
+        (("hourly", HOURS, "1 hour", None, []), "P0001", "already exists"),
         (("", HOURS, "1 hour", None, []), "P0001", "1 to 48"),
         ((None, HOURS, "1 hour", None, []), "P0001", "1 to 48"),
         (("é" * 25, HOURS, "1 hour", None, []), "P0001", "has 50 bytes"),
-        (("taken", HOURS, "1 hour", None, []), "P0001", "there is such a relation"),
+        (("taken", HOURS, "1 hour", None, []), "P0001", "a relation with that name exists"),
         (("new", HOURS, None, None, []), "P0001", "Bucket interval null"),
         (("new", HOURS, "0", None, []), "P0001", "Bucket interval 00:00:00"),
         (("new", HOURS, "-1 hour", None, []), "P0001", "Bucket interval -01:00:00"),

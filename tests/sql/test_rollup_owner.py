@@ -1,4 +1,4 @@
-"""A RollUp's query has the rights of its owner, whoever refreshes, installs, or writes the registry."""
+"""A RollUp's query has its owner's rights, whoever refreshes, installs or writes the registry."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ ROWS = "SELECT total::int FROM _rollup_q ORDER BY bucket"
 
 @pytest.fixture
 def world(db: Sandbox) -> Sandbox:
-    """Yield a database with a RollUp whose query says as whom it runs; since its creation, one row came."""
+    """Yield a database with a RollUp whose query returns its current role, and one new row."""
     db.run(SETTING)
     db.run(f"SELECT lakets.create_rollup('q', $q${QUERY}$q$, '1 hour')")
     db.run(
@@ -133,7 +133,7 @@ def test_an_install_makes_no_rollup_of_a_row_that_somebody_wrote(
 
     install(world)
 
-    with world.refused("P0001", "has no query that its owner made"):
+    with world.refused("P0001", "was not confirmed by its owner"):
         act(world, "jobs", "SELECT lakets.refresh_rollup('prey', true)")
     world.run("RESET ROLE")
     assert world.value("SELECT count(*) FROM _rollup_prey") == 0
@@ -152,7 +152,7 @@ def test_an_install_makes_no_rollup_of_a_row_that_somebody_wrote(
 def test_a_query_written_into_the_registry_is_not_run(world: Sandbox, forgery: str) -> None:
     act(world, "rival", forgery)
 
-    with world.refused("P0001", "not the one that it was made from"):
+    with world.refused("P0001", "was not made from its stored query"):
         act(world, "jobs", "SELECT lakets.refresh_rollup('q', true)")
 
     world.run("RESET ROLE")
@@ -171,7 +171,7 @@ def test_a_row_written_into_the_registry_makes_no_rollup_of_a_table(world: Sandb
         " FROM lakets._rollup_registry",
     )
 
-    with world.refused("P0001", "has no query that its owner made, and jobs does not own it"):
+    with world.refused("P0001", "was not confirmed by its owner, and jobs does not own it"):
         act(world, "jobs", "SELECT lakets.refresh_rollup('prey', true)")
 
     world.run("RESET ROLE")
@@ -186,7 +186,7 @@ def test_nobody_else_may_fill_a_rollup(world: Sandbox) -> None:
 def test_a_new_owner_of_the_table_takes_the_query_over(world: Sandbox) -> None:
     world.run("GRANT author TO rival; ALTER TABLE _rollup_q OWNER TO rival")
 
-    with world.refused("P0001", "has no query that its owner made, and jobs does not own it"):
+    with world.refused("P0001", "was not confirmed by its owner, and jobs does not own it"):
         act(world, "jobs", "SELECT lakets.refresh_rollup('q', true)")
     act(world, "rival", "SELECT lakets.refresh_rollup('q', true)")
 

@@ -1,4 +1,4 @@
-"""RollUps of every shape of query: limited to what changed, and equal to the query computed afresh."""
+"""RollUps of every query shape: limited to what changed, and equal to the full query."""
 
 from __future__ import annotations
 

@@ -295,7 +295,7 @@ def test_stored_query_that_was_changed_is_not_run(
     scene.run(f"UPDATE lakets._rollup_registry SET {column} = {column} || %s", tail)
     scene.run("INSERT INTO metrics VALUES (1, '2024-01-01 13:30+00', 7, now())")
 
-    with raises("P0001", match="not the one that it was made from"):
+    with raises("P0001", match="was not made from its stored query"):
         scene.refresh("q")
 
     assert scene.value("SELECT count(*) FROM metrics") == 2

@@ -1,4 +1,4 @@
-"""What holds of every function and table of the engine, read from the catalog of an installed database."""
+"""Rules for every function and table of the engine, read from an installed database's catalog."""
 
 from __future__ import annotations
 

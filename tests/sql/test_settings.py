@@ -128,7 +128,7 @@ class World(NamedTuple):
         return kept
 
     def call(self, calls: str, settings: dict[str, str], *, changes: bool) -> tuple[Any, ...]:
-        """Return what the last of some statements gives, and what they leave behind; then undo them."""
+        """Return the result of the last statement and what the statements leave; then undo them."""
         with self.conn.transaction(force_rollback=True):
             for sequence in self.sequences:
                 self.conn.execute("SELECT setval(%s, 1000)", [sequence])

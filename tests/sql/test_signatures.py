@@ -1,4 +1,4 @@
-"""An install leaves no function of an older build beside its successor: a call would be ambiguous."""
+"""An install leaves no older signature beside its successor: a call would be ambiguous."""
 
 from __future__ import annotations
 

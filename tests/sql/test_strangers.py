@@ -1,4 +1,4 @@
-"""What a role that was given nothing, and a writer with rights on two columns, can do to LakeTS: nothing."""
+"""A role without rights, and a writer with rights on two columns, can do nothing to LakeTS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An install over LakeTS 0.1.3 with more chunks than the server has locks: they are guarded afterwards."""
+"""An install over LakeTS 0.1.3 with more chunks than the server has locks guards them later."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ GUARD = "SELECT lakets.guard_chunks('metrics')"
 
 @pytest.fixture(scope="module")
 def few_locks() -> Iterator[EmbeddedPostgres]:
-    """A server with few locks; on it LakeTS 0.1.3 with a table of many chunks, a cache and a RollUp."""
+    """A server with few locks, and LakeTS 0.1.3 with many chunks, a cache and a RollUp."""
     with (
         tempfile.TemporaryDirectory(prefix="lakets-", ignore_cleanup_errors=True) as folder,
         EmbeddedPostgres(Path(folder) / "pg", version=POSTGRES_VERSION, settings=FEW_LOCKS) as server,

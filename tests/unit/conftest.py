@@ -47,7 +47,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def password_group(postgres: EmbeddedPostgres) -> str:
-    """Have the server, which else trusts everybody, ask the members of one role for their password."""
+    """Make the server, which trusts everybody, ask the members of one role for a password."""
     with psycopg.connect(postgres.conninfo(), autocommit=True) as conn:
         conn.execute(f"CREATE ROLE {BY_PASSWORD}")
         conn.execute(f"CREATE ROLE probe LOGIN IN ROLE {BY_PASSWORD}")
@@ -85,7 +85,7 @@ def make_role(postgres: EmbeddedPostgres, password_group: str) -> Iterator[Calla
 def workspace(
     postgres: EmbeddedPostgres, make_role: Callable[[str], None], bare_environment: None
 ) -> Iterator[ControlPlane]:
-    """Serve a workspace with a project on the embedded server; a credential replaces the one before it."""
+    """Serve a workspace with a project on the embedded server; one credential at a time."""
     with psycopg.connect(postgres.conninfo(), autocommit=True) as admin, ControlPlane() as plane:
         make_role(plane.client_id)
         statement = sql.SQL("ALTER ROLE {} PASSWORD {}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import airflow_provider_lakets
+from airflow_provider_lakets import engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +45,9 @@ LOCAL_FLOORS = [
 BESIDE = ["__main__", "cli", "commands", "local"]
 
 MOST_FILES = 14
+
+# As ruff's max-doc-length, which does not read SQL.
+LONGEST_COMMENT = 100
 
 
 def modules() -> dict[str, Path]:
@@ -149,3 +153,10 @@ def test_few_files_stand_side_by_side(folder: Path) -> None:
     files = [path for path in folder.iterdir() if path.is_file() and path.name != "__init__.py"]
 
     assert len(files) <= MOST_FILES
+
+
+@pytest.mark.parametrize("module", engine.modules(), ids=lambda module: module.name)
+def test_comments_of_sql_modules_wrap_like_those_of_python(module: Path) -> None:
+    comments = [line for line in module.read_text().splitlines() if line.lstrip().startswith("--")]
+
+    assert [line for line in comments if len(line) > LONGEST_COMMENT] == []

@@ -64,5 +64,5 @@ def test_the_page_of_errors_has_the_messages_of_the_engine_and_of_the_provider()
 
     raised = sum(module.read_text().count("RAISE EXCEPTION '") for module in (ROOT / "sql").glob("*.sql"))
     assert len(list(site.engine_messages())) == raised
-    assert engine["RollUp … exists already."].startswith("Drop it first with lakets.drop_rollup")
+    assert engine["RollUp … already exists."].startswith("Drop it first with lakets.drop_rollup")
     assert "`LakeTSArgumentError`" in provider.values()

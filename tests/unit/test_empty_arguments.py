@@ -1,4 +1,4 @@
-"""What a template or a mapping leaves empty never means "all", nor "there is nothing to wait for"."""
+"""An empty template or mapping never means "all", nor "there is nothing to wait for"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the jobs did is kept in Lakebase: for each table and RollUp, whoever ran them, and not without end."""
+"""Lakebase keeps a limited history of the jobs for each table and RollUp, whoever ran them."""
 
 from __future__ import annotations
 

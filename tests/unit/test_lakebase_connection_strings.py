@@ -1,4 +1,4 @@
-"""What a connection says, in whatever form: read as it was meant, or refused without repeating it."""
+"""Any form of a connection is read as it was meant, or refused without repeating it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hooks, pools and engines that live long: what they once read goes out of date, and they find back."""
+"""Long-lived hooks, pools and engines: what they looked up goes out of date, and they recover."""
 
 from __future__ import annotations
 

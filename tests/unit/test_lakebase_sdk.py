@@ -1,4 +1,4 @@
-"""The stand-in for a workspace is one to databricks-sdk too: the hook is tested on no fiction of its own."""
+"""databricks-sdk accepts the stand-in for a workspace too, so the hook's tests are realistic."""
 
 from __future__ import annotations
 

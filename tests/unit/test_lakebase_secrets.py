@@ -28,7 +28,7 @@ PROXY = "sentinel-of-the-proxy"
 
 
 def told_by(error: BaseException | None) -> Iterator[str]:
-    """Yield all that an exception, or one that led to it, could put into a log or a crash report."""
+    """Yield all text of an exception and its causes that could reach a log or a crash report."""
     while error:
         yield f"{error}\n{error!r}\n{error.args!r}\n{vars(error)!r}"
         yield from told_by(error.__cause__)

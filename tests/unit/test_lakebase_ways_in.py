@@ -1,4 +1,4 @@
-"""Secrets with what copying adds to them, at every way in: they work stripped, or are refused unseen."""
+"""Secrets with copied white space, at every entry: they work stripped, or are refused unseen."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def job(lab: Lab, body: str) -> None:
 
 
 def loses_its_connection(lab: Lab, function: str) -> None:
-    """Let a function of LakeTS count the call and lose the connection, with the arguments it has."""
+    """Make a function of LakeTS count its calls and lose the connection, with its own arguments."""
     head = lab.value(
         "SELECT format('lakets.%%I(%%s) RETURNS %%s', proname, pg_get_function_arguments(oid),"
         f" pg_get_function_result(oid)) FROM pg_proc WHERE oid = to_regproc('lakets.{function}')"

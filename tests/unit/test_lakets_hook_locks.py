@@ -23,7 +23,7 @@ def engine() -> str:
 
 @pytest.fixture
 def held(lab: Lab) -> Iterator[Lab]:
-    """A synced table with a RollUp and chunks for every job, held by a session that does not let go."""
+    """A synced table with a RollUp and chunks for every job, locked by another session."""
     lab.synced(days=8)
     lab.rollup("hourly")
     lab.conn.execute("INSERT INTO metrics VALUES (now(), 'b', 1)")
@@ -37,7 +37,7 @@ def held(lab: Lab) -> Iterator[Lab]:
 
 @pytest.fixture
 def hook(held: Lab) -> LakeTSHook:
-    """A hook that tries once. A wait beyond the lock timeout is ended by the statement timeout, as failed."""
+    """A hook without retries, whose statement timeout ends waits beyond the lock timeout."""
     return held.hook(tries=1, statement_timeout="15s")
 
 

@@ -29,7 +29,7 @@ def spoil(lake: Stage) -> None:
 
 @pytest.fixture
 def spoilt(lake: Stage) -> Stage:
-    """A RollUp of four days and another that reads it, both wrong everywhere, with nothing to refresh."""
+    """A RollUp of four days and one that reads it, both wrong everywhere, with no refresh due."""
     lake.table()
     lake.rollup("hourly")
     lake.rollup("daily", reads="hourly", every="1 day")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def rolled(lab: Lab) -> Lab:
-    """Two days of a table, in an hourly and a daily RollUp; all is refreshed, and one row is new."""
+    """Two days of a table, in an hourly and a daily RollUp; all refreshed, and one new row."""
     lab.table("metrics", days=2)
     lab.rollup("hourly")
     lab.rollup("daily", reads="hourly")

@@ -94,7 +94,7 @@ def held_up(lab: Lab, count: int = 1) -> None:
 
 
 def gone(lab: Lab) -> None:
-    """Return when no session is left: long before the server itself misses its client, after 10 seconds."""
+    """Return when no session is left, long before the server misses its client after 10 s."""
     wait_for(lab, "true", 0, 5)
 
 

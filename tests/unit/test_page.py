@@ -1,4 +1,4 @@
-"""The LakeTS page: what it shows of a real database, to whom, and how it treats what it does not control."""
+"""The LakeTS page: its content from a real database, its rights, and its foreign input."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def page(manager: Manager, used: dict[str, set[str]]) -> Iterator[TestClient]:
 
 
 def look(page: TestClient, path: str = "/prefix/lakets/", **query: str) -> str:
-    """Return a page; asked to look, since the endpoint of a password cannot be asked whether it sleeps."""
+    """Return a page with consent to connect: the endpoint of a password has no readable state."""
     answer = page.get(path, params={"look": "now", **query})
     assert answer.status_code == 200, answer.text
     return answer.text

@@ -37,7 +37,7 @@ print(json.dumps({"took": took, "loaded": sorted(set(sys.modules) - before)}))
 
 
 def parse() -> dict[str, Any]:
-    """Import all modules after airflow.sdk, in a fresh interpreter: the CPU seconds, and what was loaded."""
+    """Import all modules after airflow.sdk in a new interpreter; return CPU seconds and modules."""
     environ = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     environ.pop("PYTHONDONTWRITEBYTECODE", None)  # a DAG processor has its bytecode
     command = [sys.executable, "-W", "ignore", "-c", CODE, *MODULES]

@@ -1,4 +1,4 @@
-"""The private interfaces of other packages that this provider uses; a new version may take them away."""
+"""The private interfaces of other packages that we use; a new version may remove them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A retry that Airflow 3.1 resumes where the try before it was: with an event that is no longer true."""
+"""A retry that Airflow 3.1 resumes where the last try was, with an event that is out of date."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ every = pytest.mark.parametrize("trigger", TRIGGERS.values(), ids=TRIGGERS)
 
 
 def arguments_of(kind: type[object]) -> set[str]:
-    """Return the names of a constructor's arguments, those it hands on to its base class included."""
+    """Return the names of a constructor's arguments, including those passed to its base class."""
     named: set[str] = set()
     for ancestor in kind.__mro__:
         if issubclass(ancestor, LakeTSBaseTrigger):

@@ -1,4 +1,4 @@
-"""Triggers at work: each look is a login and a question to a real database, the feed is moved by hand."""
+"""Triggers at work: each look is a login and a query on a real database; feeds move by hand."""
 
 from __future__ import annotations
 
@@ -381,7 +381,7 @@ def test_another_triggerer_goes_on_where_one_was_stopped(lake: Stage, pauses: Pa
 
 
 def sessions(lab: Lab) -> int:
-    """Count the other sessions that came through the hook; a closed one is listed a moment longer."""
+    """Count the other sessions of the hook; a closed one is listed a moment longer."""
     query = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND application_name LIKE 'airflow-provider%%'"

@@ -115,7 +115,7 @@ def fork(hook: DBOSHook, workflow_id: str, new_id: str, step: int | None, **wher
 
 
 def first_step(hook: DBOSHook, workflow_id: str, step: int | None) -> int:
-    """Return a step to begin with: the one that was asked for, or the one that failed, or the first."""
+    """Return the step to start from: the requested one, the failed one, or the first."""
     if step is not None:
         return step
     failed = failed_steps(hook, [workflow_id]).get(workflow_id)

@@ -36,7 +36,7 @@ def task_id_of(context: Context) -> str:
 
 
 def started_by(context: Context) -> dict[str, Any]:
-    """Return what the attributes of a workflow say about its task; workflows can be listed by it."""
+    """Return the attributes of a workflow that name its task; workflows can be filtered by them."""
     ti = context["ti"]
     return {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": ti.map_index}
 
@@ -49,7 +49,7 @@ def digest(value: Any) -> str:
 
 def item_ids(base: str, digests: Sequence[str]) -> list[str]:
     """
-    Return an id for each item: by what it is, not by its place, so that a list in another order fits, too.
+    Return an id for each item, by its content: the order of the list does not matter.
 
     :param base: The task's.
     :param digests: Of the items; equal ones are counted.

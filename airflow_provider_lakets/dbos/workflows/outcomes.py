@@ -1,4 +1,4 @@
-"""How workflows ended: their results, or in which step they failed and why; nothing is unpickled unasked."""
+"""How workflows ended: their results, or the step that failed. Unpickles on request only."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def has_ended(status: WorkflowStatus) -> bool:
 
 
 def failed_steps(hook: DBOSHook, workflow_ids: Iterable[str]) -> dict[str, Step]:
-    """Return the last step that failed in each workflow, by id; a workflow may fail outside its steps."""
+    """Return the last failed step of each workflow by id; some fail outside their steps."""
     rows = hook.rows(_FAILED_STEPS, "Looking for the steps that failed", list(workflow_ids))
     return {workflow_id: Step(number, name) for workflow_id, number, name in rows}
 

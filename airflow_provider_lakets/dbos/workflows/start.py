@@ -61,7 +61,7 @@ class Order:
         )
 
     def digest(self, hook: DBOSHook) -> str:
-        """Return a short name of workflow and arguments; arguments that JSON cannot hold are refused."""
+        """Return a short label of workflow and arguments; refuse arguments that are not JSON."""
         from dbos import DBOSPortableJSONSerializer
 
         name = self.options["workflow_name"]
@@ -165,7 +165,7 @@ def enqueue_all(
     hook: DBOSHook, order: Order, items: Sequence[Any], on_terminal: str, from_step: int | None
 ) -> list[str]:
     """
-    Enqueue a workflow for each item that has none, all or none; return the ids in the order of the items.
+    Enqueue a workflow for each item without one, all or none; return the ids in order.
 
     Those that did not succeed are resumed or rewound as ``on_terminal`` says; those that did are
     left alone.
@@ -203,7 +203,7 @@ def _row(hook: DBOSHook, order: Order) -> dict[str, WorkflowStatus]:
 
 
 def _check_runs(hook: DBOSHook, order: Order, owner: str | None, version: str | None = None) -> None:
-    """Refuse to wait for a version that no program runs, unless the task asks for it by its name."""
+    """Refuse to wait for a version that no program runs, unless the task names that version."""
     if not order.app_version:
         check_version_runs(hook, hook.application or owner, version)
 

@@ -64,7 +64,7 @@ def _registered(hook: DBOSHook, application: str | None) -> list[tuple[str, str 
 
 
 def _latest(owned: Sequence[tuple[str, str | None]], application: str | None) -> list[str]:
-    """Return the latest version of the application, or of each one; what nobody owns is everybody's."""
+    """Return the latest version of each application; a version without owner belongs to all."""
     owners: set[str | None] = {application} if application else {owner for _, owner in owned if owner}
     latest = [next((name for name, of in owned if of in (None, owner)), None) for owner in owners or {None}]
     return [name for name in latest if name is not None]

@@ -36,7 +36,7 @@ class LakeTSPolicies(LakeTSCalls):
         schema_name: str = "public",
         trim_shadow: bool = False,
     ) -> int:
-        """Drop chunks older than an interval from Lakebase, and perhaps their rows from the shadow."""
+        """Drop chunks older than an interval, and optionally their rows in the shadow."""
         return int(
             self.call_value(
                 "add_retention_policy",
@@ -57,7 +57,7 @@ class LakeTSPolicies(LakeTSCalls):
         schema_name: str = "public",
         trim_shadow: bool = False,
     ) -> int:
-        """Tier chunks at one age and drop them from Lakebase, and perhaps from the shadow, at a later one."""
+        """Tier chunks at one age; drop them, and optionally their shadow rows, at a later one."""
         return int(
             self.call_value(
                 "add_tiered_retention_policy",

@@ -6,10 +6,10 @@ from airflow_provider_lakets.hooks._calls import LakeTSCalls
 
 
 class LakeTSRepairs(LakeTSCalls):
-    """Base of LakeTSHook: repairs, under the names of their functions; LakeTS 0.1.x has none of them."""
+    """Base of LakeTSHook: repairs, one method per SQL function; LakeTS 0.1.x has none of them."""
 
     def adopt_chronotable(self, table_name: str, *, schema_name: str = "public") -> int:
-        """Accept the table that now has the name of a ChronoTable in its place, and return the id."""
+        """Accept the table that now has a ChronoTable's name as that ChronoTable; return its id."""
         return int(self.call_value("adopt_chronotable", p_table_name=table_name, p_schema_name=schema_name))
 
     def adopt_partitions(self, table_name: str, *, schema_name: str = "public") -> int:

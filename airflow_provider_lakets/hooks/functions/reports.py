@@ -7,7 +7,7 @@ from airflow_provider_lakets.hooks.results import JobRun
 
 
 class LakeTSReports(LakeTSCalls):
-    """Base of LakeTSHook: reports, under the names of their functions; LakeTS 0.1.x has none of them."""
+    """Base of LakeTSHook: reports, one method per SQL function; LakeTS 0.1.x has none of them."""
 
     def explain_durability(self, chunk_name: str) -> str | None:
         """Return why a chunk is not proved durable in Unity Catalog; None if it is."""
@@ -19,11 +19,11 @@ class LakeTSReports(LakeTSCalls):
         return self.call("retention_report", p_table_name=table_name, p_schema_name=schema_name)
 
     def trim_report(self, table_name: str, *, schema_name: str = "public") -> list[Row]:
-        """List the dropped chunks whose rows are still in the shadow, with what keeps them there."""
+        """List the dropped chunks whose rows are still in the shadow, with the reasons."""
         return self.call("trim_report", p_table_name=table_name, p_schema_name=schema_name)
 
     def pending_repairs(self) -> list[Row]:
-        """List what is wrong in this database, for instance after an upgrade, with the repair for each."""
+        """List the problems in this database, for instance after an upgrade, with their repairs."""
         return self.call("pending_repairs")
 
     def job_history(

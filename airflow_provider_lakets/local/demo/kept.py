@@ -1,4 +1,4 @@
-"""What RollUp buckets held just before part of their source left Lakebase: they must keep it for good."""
+"""The RollUp buckets just before part of their source left Lakebase: they must never change."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SELECT tab.table_name, chunk.range_start, chunk.range_end
 
 def overlaps(rollup: Rollup, bucket: str, dropped: str = f"({_DROPPED})") -> str:
     """
-    Return the condition that part of a bucket's source is gone. What reads other RollUps never loses any.
+    Return the condition that part of a bucket's source is gone; false if the source is a RollUp.
 
     :param rollup: The RollUp.
     :param bucket: SQL of the bucket's start.

@@ -92,7 +92,7 @@ class Lifecycle:
         return f"{rows:,} rows kept, now {self._chunks(WEATHER)} chunks"
 
     def stream_flights(self) -> str:
-        """Fill an empty ChronoTable that is streamed and has RollUps already, as an application would."""
+        """Fill an empty ChronoTable that is synced and has RollUps, as an application would."""
         self.conn.execute(create_table(FLIGHTS))
         # Daily chunks would be small for it, as is found out right after: chunks made from now on
         # are larger.
@@ -175,7 +175,7 @@ class Lifecycle:
         return self.correct(corrections.first_wave(self.truth, self._ages))
 
     def correct_again(self) -> str:
-        """Correct rows that are tiered, or whose neighbours have been dropped, and let the feed go on."""
+        """Correct rows that are tiered or next to dropped ones, and let the feed continue."""
         said = self.correct(corrections.second_wave(self.truth, self._ages))
         self.lakebase.resume_feed()
         self.wait_flushed()

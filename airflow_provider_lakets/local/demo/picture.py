@@ -85,7 +85,7 @@ def _places(conn: psycopg.Connection[Any], name: str, delta_only: Any) -> dict[s
 
 
 def _facts(conn: psycopg.Connection[Any]) -> dict[str, tuple[str, str]]:
-    """Return what the monthly RollUps say of each month: share of late departures, mean temperature."""
+    """Return the monthly RollUps: the share of late departures, and the mean temperature."""
     rows = conn.execute(
         """
         SELECT to_char(f.bucket AT TIME ZONE 'UTC', 'YYYY-MM'),

@@ -14,7 +14,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stop:
-    """Whether a signal still stops the demo: the first one does, and none once it is cleaning up."""
+    """Whether a signal still stops the demo: only the first one does, and none during cleanup."""
 
     def __init__(self) -> None:
         self._ignored = False

@@ -1,4 +1,4 @@
-"""The authority behind the certificates of a local Lakebase: made once, for its clients to go on trusting."""
+"""The authority of a local Lakebase's certificates: made once, so clients keep trusting it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEY_FILE = "ca.key"
 
 def certificate(folder: Path, hosts: Sequence[str]) -> trustme.LeafCert:
     """
-    Issue a certificate for this run; clients trust ``ca.pem``, which stays the same from run to run.
+    Issue a certificate for this run; clients trust ``ca.pem``, which does not change.
 
     :param folder: Holds the authority, whose key only the owner may read.
     :param hosts: Names and addresses that it is for.

@@ -1,4 +1,4 @@
-"""Short-lived Postgres passwords: JWTs that name an identity and an endpoint, signed by this Lakebase."""
+"""Short-lived Postgres passwords: JWTs for an identity and an endpoint, signed by this Lakebase."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CredentialRefusedError(ValueError):
 
 @dataclass(frozen=True)
 class Claims:
-    """Whom a token was issued to, and for what: a Postgres endpoint, or the workspace's REST API."""
+    """The identity and the purpose of a token: a Postgres endpoint, or the workspace's REST API."""
 
     identity: str
     audience: str

@@ -1,4 +1,4 @@
-"""Who may log in to the local Lakebase: a live credential for the right endpoint, or a native password."""
+"""Check logins to the local Lakebase: a live credential for its endpoint, or a native password."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-The front door of the local Lakebase: TLS, then a password that is a live credential, then the server.
+The front door of the local Lakebase: TLS, a check of the password, then the server.
 
 What it knows of a session ends with the login: from then on it passes bytes both ways.
 """

@@ -1,4 +1,4 @@
-"""Collect the changes of one shadow until they are written, in memory that does not grow with them."""
+"""Collect the changes of one shadow until they are written, in bounded memory."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class ChangeBuffer:
         return pa.unify_schemas([store.schema for store in self._stores])
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yield the sealed changes with the columns of :meth:`schema`, NULL where one had no such column."""
+        """Yield the sealed changes with the columns of :meth:`schema`, NULL for missing columns."""
         schema = self.schema()
         for store in self._stores:
             for batch in store:

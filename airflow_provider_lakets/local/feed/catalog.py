@@ -168,7 +168,7 @@ def table_name(shadow: str) -> sql.Identifier:
 
 
 def read_columns(conn: psycopg.Connection[tuple[object, ...]], oid: int) -> list[Column]:
-    """Return the columns that the feed carries: generated ones are not streamed, so not read either."""
+    """Return the columns in the feed: generated ones are not streamed, so they are not read."""
     return [
         Column(str(name), int(str(kind)), int(str(mod))) for name, kind, mod in conn.execute(_COLUMNS, [oid])
     ]

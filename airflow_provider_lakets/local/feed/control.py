@@ -65,7 +65,7 @@ def feed_is_running(conninfo: str) -> bool:
 
 def wait_flushed(conninfo: str, timeout: float, check: Callable[[], None] = lambda: None) -> None:
     """
-    Return once everything that is committed now is in Delta; the feed is asked not to wait for its interval.
+    Return once everything committed now is in Delta; the feed does not wait for its interval.
 
     :param timeout: Seconds to wait before :class:`FeedNotCaughtUpError`.
     :param check: Called now and then; may raise when there is nothing to wait for.

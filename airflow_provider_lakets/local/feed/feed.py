@@ -154,7 +154,7 @@ class Feed:
                 self.close()
 
     def stop(self) -> None:
-        """Make :meth:`run` return after the batch at hand; for signal handlers and other threads."""
+        """Make :meth:`run` return after this batch; for signal handlers and other threads."""
         self._stop.set()
 
     def close(self) -> None:

@@ -213,7 +213,7 @@ class Follower:
         return []
 
     def _writers_are_gone(self, shadow: Shadow) -> bool:
-        """Wait a moment for those who wrote before the stream carried the table: it lacks their changes."""
+        """Wait briefly for transactions that began before the publication had the table."""
         deadline = time.monotonic() + _WRITER_PATIENCE_SECONDS
         if shadow.waiting_for is None:
             shadow.waiting_since = self.catalog.flushed_lsn()
@@ -226,7 +226,7 @@ class Follower:
         return not shadow.waiting_for
 
     def _end_tables(self, watched: dict[int, Watched]) -> None:
-        """Leave tables that are gone, renamed or no longer FULL, after their last changes were read."""
+        """Stop following tables that are gone, renamed or no longer FULL, after their end."""
         for oid, shadow in list(self._shadows.items()):
             table = watched.get(oid)
             if table is None:

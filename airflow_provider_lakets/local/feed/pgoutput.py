@@ -87,7 +87,7 @@ Message: TypeAlias = "Relation | Begin | Commit | Change | Truncate"
 
 
 def decode(data: bytes) -> Message | None:
-    """Return the message, or None for one that carries no change (origin, type, logical message)."""
+    """Return the message, or None if it carries no change (origin, type, logical message)."""
     decoder = _DECODERS.get(data[0])
     return decoder(data) if decoder else None
 

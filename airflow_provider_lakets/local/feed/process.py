@@ -55,7 +55,7 @@ class FeedProcess:
         return self._holder().get("pid")
 
     def _holder(self) -> dict[str, int]:
-        """Read the lock file while somebody holds it: what a dead process left in it is worth nothing."""
+        """Read the lock file while a process holds it: the content of a dead process is ignored."""
         if not self._lock_file.exists():
             return {}
         with self._lock_file.open() as lock:
@@ -121,7 +121,7 @@ class FeedProcess:
         return "\n".join([f"{message}; the end of {self.log_file}:", *lines])
 
     def stop(self) -> None:
-        """Let the feed end its batch and stop; kill it when that takes too long, which loses nothing."""
+        """Let the feed end its batch and stop; kill it after a timeout, which loses nothing."""
         self.end(signal.SIGTERM, _STOP_SECONDS)
         self.end(signal.SIGKILL, _END_SECONDS)
 

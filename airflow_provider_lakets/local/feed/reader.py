@@ -115,7 +115,7 @@ class ChangeReader:
         self._skip(shadow, reason)
 
     def _full_xid(self, xid: int) -> int:
-        """Return the transaction id with its epoch: the one nearest to what the server hands out now."""
+        """Return the transaction id with its epoch: the one nearest to the server's current id."""
         ahead = (xid - self.next_xid) % _XIDS
         return self.next_xid + (ahead if ahead < _HALF_XID else ahead - _XIDS)
 

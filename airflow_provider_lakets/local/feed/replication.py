@@ -86,7 +86,7 @@ class ReplicationStream:
 
     def read(self, target: int) -> Iterator[bytes]:
         """
-        Yield pgoutput messages until every transaction that ended at or before ``target`` has been yielded.
+        Yield pgoutput messages of all transactions that ended at or before ``target``.
 
         May be left early and called again: nothing is skipped.
         """

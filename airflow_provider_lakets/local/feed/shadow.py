@@ -99,7 +99,7 @@ class Shadow:
         )
 
     def add(self, transaction: Begin, change: Change, size: int) -> None:
-        """Take a change of so many bytes in; raise :class:`ConversionError` when it cannot be stored."""
+        """Add a change of this size; raise :class:`ConversionError` if it cannot be stored."""
         if change.kind == "update":
             if change.old is None or change.new is None:
                 raise ConversionError("an UPDATE came without the old row: replica identity is not FULL")

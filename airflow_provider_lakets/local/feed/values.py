@@ -6,7 +6,7 @@ Postgres                                  Delta
 ========================================  ==========================================================
 smallint, integer, bigint, oid            short, integer, long, long
 real, double precision                    float, double (NaN and infinity as they are)
-numeric(p, s), p <= 38                    decimal(p, s), exact; NaN, which a decimal cannot hold, is NULL
+numeric(p, s), p <= 38                    decimal(p, s), exact; NaN becomes NULL
 numeric without or with larger precision  string
 boolean                                   boolean
 date                                      date

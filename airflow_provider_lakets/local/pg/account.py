@@ -1,4 +1,4 @@
-"""Whom the server runs as. Postgres refuses to run as root, so there it has an account of its own."""
+"""The account that runs the server: Postgres refuses root, so there it has its own account."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AccountError(LakeTSError):
 
 class Account:
     """
-    Who owns the server's files and runs its programs: whoever we are, or ``pgserver`` when we are root.
+    The account that owns the server's files: the current one, or ``pgserver`` for root.
 
     Folders above the server's own stay as they are. Where ``pgserver`` may not enter one of them,
     such as ``/root``, its programs get the right to pass (CAP_DAC_OVERRIDE), which root has to

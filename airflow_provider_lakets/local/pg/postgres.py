@@ -59,7 +59,7 @@ class EmbeddedPostgres:
         self._server: Server | None = None
 
     def start(self) -> EmbeddedPostgres:
-        """Make the cluster when it is new, start the server and return once it accepts connections."""
+        """Create a new cluster, start the server and return once it accepts connections."""
         from airflow_provider_lakets.local.pg.process import Server
 
         server = Server.of(self.data_dir, version=self.version)
@@ -70,7 +70,7 @@ class EmbeddedPostgres:
         return self
 
     def stop(self) -> None:
-        """Stop the server, unless others in this or another process use it; a second call does nothing."""
+        """Stop the server, unless this or another process uses it; a second call does nothing."""
         self._let_go(keep_running=False)
 
     def leave(self) -> None:

@@ -1,4 +1,4 @@
-"""The server of one cluster as processes: made, started, shared, stopped, and cleaned up after a crash."""
+"""The processes of a cluster's server: create, start, share, stop, and clean up after a crash."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Server:
             )
 
     def _make(self, settings: str, follows: str | None) -> None:
-        """Make the cluster beside its place: one that was interrupted is not to be taken for a whole one."""
+        """Create the cluster beside its place, so that a partial one is never used."""
         fresh = self.data_dir.with_name(f".{self.data_dir.name}.new")
         shutil.rmtree(fresh, ignore_errors=True)
         self._account.make_private(fresh)
@@ -218,7 +218,7 @@ def _mapped(account: str) -> str:
 
 
 def stop_server(data_dir: Path) -> None:
-    """Stop the server in a folder, whoever started it and whoever uses it; nothing happens if none runs."""
+    """Stop the server in a folder, whoever uses it; do nothing if none runs."""
     end_process(_running(data_dir), _WAYS_TO_STOP)
 
 

@@ -45,7 +45,7 @@ def find_identity(databricks_conn_id: str | None, conn_label: str) -> Identity:
 
 def find_host(databricks_conn_id: str | None) -> str | None:
     """
-    Return the address of the workspace, without proving an identity; None if nothing names a usable one.
+    Return the workspace's address without authentication; None if none is named.
 
     :param databricks_conn_id: Id of the Databricks connection; None for the environment.
     """

@@ -1,4 +1,4 @@
-"""Who am I: the Databricks identity that asks for database credentials, and how it proves itself."""
+"""The Databricks identity that requests database credentials, and how it authenticates."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ ENVIRONMENT = "DATABRICKS_HOST, DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRE
 
 
 def workspace_of(connection: Connection) -> str:
-    """Return the address in a Databricks connection, where scheme and port may be fields of their own."""
+    """Return the address in a Databricks connection, which may have scheme and port as fields."""
     conn_label = f"Databricks connection {shown(connection.conn_id)}"
     host = str(read_extra(connection).get("host") or connection.host or "").strip()
     if not host:
@@ -34,7 +34,7 @@ def workspace_of(connection: Connection) -> str:
 
 class ConnectionIdentity(Identity):
     """
-    The identity of a Databricks connection of any login kind, by the Databricks provider's own hook.
+    The identity of a Databricks connection, from the Databricks provider's hook.
 
     :param connection: The connection.
     """
@@ -78,7 +78,7 @@ class ConnectionIdentity(Identity):
 
 
 class EnvironmentIdentity(Identity):
-    """Whatever databricks-sdk finds: variables, a profile, Azure, Google, a notebook. Slow to import."""
+    """The identity that databricks-sdk finds in variables, a profile or a cloud. Slow."""
 
     def __init__(self, conn_label: str) -> None:
         secrets = _environment_secrets(conn_label)
@@ -124,7 +124,7 @@ def _read_config(conn_label: str, secrets: list[str]) -> Config:
 
 
 def _environment_secrets(conn_label: str) -> list[str]:
-    """Return the values of the Databricks and Azure variables that hold secrets, each through the gate."""
+    """Return the checked values of the Databricks and Azure variables that hold secrets."""
     secret = re.compile("(DATABRICKS|ARM)_.*(SECRET|TOKEN|PASSWORD)|AZURE_CLIENT_SECRET")
     return [
         clean(value, f"{name} in the environment", conn_label)

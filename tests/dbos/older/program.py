@@ -1,5 +1,5 @@
 """
-A program that any DBOS from 2.8 on runs, in an environment without Airflow: see ``test_older_dbos.py``.
+A program for any DBOS from 2.8 on, in an environment without Airflow: ``test_older_dbos.py``.
 
 It kills itself in the middle if its argument says so, and prints what became of its workflow
 otherwise.

@@ -24,7 +24,7 @@ def of_the_hook(url: str) -> sa.Engine:
 
 
 def as_documented(url: str) -> sa.Engine:
-    """Return an engine made as DBOS' own documentation makes it for Lakebase: a token for each login."""
+    """Return an engine made as DBOS documents it for Lakebase: a token for each login."""
     from databricks.sdk import WorkspaceClient
 
     workspace = WorkspaceClient()

@@ -1,4 +1,4 @@
-"""A DBOS workflow for each run, waited for in the triggerer; one for each of many items; one that dawdles."""
+"""DBOS workflows: one per run, waited for in the triggerer; one per item; one that is slow."""
 
 from __future__ import annotations
 

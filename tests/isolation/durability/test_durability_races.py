@@ -1,4 +1,4 @@
-"""Promises 1 to 3: a chunk is flagged only when every committed change to it is flushed, and it is then."""
+"""Promises 1 to 3: a chunk is flagged if, and only if, every committed change is flushed."""
 
 from __future__ import annotations
 

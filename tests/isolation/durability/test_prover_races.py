@@ -1,4 +1,4 @@
-"""Promises 1 to 3: what the feed says, chunks written after they were flagged, and provers that meet."""
+"""Promises 1 to 3: states of the feed, chunks written after their flag, concurrent provers."""
 
 from __future__ import annotations
 

@@ -9,14 +9,10 @@ if TYPE_CHECKING:
 
 
 REFRESH = "SELECT lakets.refresh_rollup(%s, true)"
-# So many that a refresh lets go of them once it has absorbed them.
-MANY_CHANGES = (
-    "DO $$ BEGIN FOR turn IN 1 .. 100 LOOP UPDATE metrics SET value = value WHERE id = 4; END LOOP; END $$"
-)
 
 
 def change_all(writer: Session) -> None:
-    """Change the source in every way: new row, new bucket, moved within a chunk, moved across, gone."""
+    """Change the source in every way: insert, new bucket, move within and across chunks, delete."""
     writer.run("INSERT INTO metrics VALUES (10, '2024-01-01 12:30+00', 10), (11, '2024-01-04 23:00+00', 11)")
     writer.run("UPDATE metrics SET at = at + interval '3 hours' WHERE id = 2")
     writer.run("UPDATE metrics SET at = at - interval '2 days' WHERE id = 3")

@@ -1,4 +1,4 @@
-"""Promises 3 to 5 and 11: retention looks again under the lock, loses nothing, and holds nobody for long."""
+"""Promises 3 to 5 and 11: retention checks again under locks, loses nothing, blocks briefly."""
 
 from __future__ import annotations
 

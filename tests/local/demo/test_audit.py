@@ -1,4 +1,4 @@
-"""The demo's audit on a small Lakebase that has lived through it all: it holds, and nothing escapes it."""
+"""The demo's audit on a small Lakebase after all its changes: it passes, and finds any fault."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Lived(NamedTuple):
 
 @pytest.fixture(scope="module")
 def lived() -> Iterator[Lived]:
-    """Go through the demo's life once, the jobs called as SQL: what runs them is not the matter here."""
+    """Run the demo's lifecycle once, with the jobs called as SQL."""
     now = datetime.now(timezone.utc)
     with (
         tempfile.TemporaryDirectory(prefix="lakets-", ignore_cleanup_errors=True) as folder,
@@ -89,7 +89,7 @@ def _age(life: Lifecycle) -> None:
 
 @pytest.fixture
 def undone(lived: Lived) -> Iterator[Lived]:
-    """Yield the Lakebase for a mutation, and take back afterwards what was done in Postgres and in Delta."""
+    """Yield the Lakebase for a mutation, and undo the mutation in Postgres and Delta afterwards."""
     delta = lived.lakebase.delta_dir
     copy = delta.with_name("copy")
     shutil.copytree(delta, copy)

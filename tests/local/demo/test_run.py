@@ -1,4 +1,4 @@
-"""The demo as a stranger meets it, on three weeks of data: how it ends well, how it fails, what it leaves."""
+"""The demo on three weeks of data: its success, its failures, and what it leaves behind."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def text(console: Console) -> str:
 
 
 def processes_of(folder: Path) -> list[str]:
-    """Return the processes that have to do with a folder: by their arguments, or their environment."""
+    """Return the processes that use a folder, by their arguments or their environment."""
     found = []
     for process in psutil.process_iter(["pid", "cmdline", "environ"]):
         known = [*(process.info["cmdline"] or []), *(process.info["environ"] or {}).values()]
@@ -93,7 +93,7 @@ def test_failure_of_a_dag_is_told_at_once_with_its_cause(temp: Path, monkeypatch
 
 @pytest.fixture
 def starting(temp: Path) -> Iterator[subprocess.Popen[str]]:
-    """Yield a demo in a process of its own, whose Lakebase runs and whose Airflow is being started."""
+    """Yield a demo in its own process, whose Lakebase runs and whose Airflow is starting."""
     script = (
         "import sys; from airflow_provider_lakets.local.demo import run_demo; from tests.demo import SMALL;"
         "sys.exit(run_demo(SMALL))"

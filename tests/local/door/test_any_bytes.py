@@ -1,4 +1,4 @@
-"""Whatever comes before a login, and whenever it breaks off, ends that connection and nothing else."""
+"""Any bytes before a login, cut off anywhere, end that connection and nothing else."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def hang_up_at_once(port: int, pieces: Sequence[bytes]) -> None:
 
 
 async def send(tls: ssl.SSLContext, attempts: Sequence[Sequence[bytes]], end: str) -> list[Any]:
-    """Make connections, one after the other; return what the loop had to report, and the last answer."""
+    """Make connections one by one; return the errors of the loop, and the last answer."""
     troubles: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: troubles.append(context))
     gateway = Gateway(Nobody(), tls)

@@ -31,7 +31,7 @@ class Crash(BaseException):
 
 @pytest.fixture
 def crash(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Yield a function that makes a call of a method the last thing a feed does, before or after its work."""
+    """Yield a function that makes a feed crash before or after a call of a method."""
 
     def arm(owner: type, method: str, *, after: bool, nth: int = 1) -> None:
         original = getattr(owner, method)
@@ -146,7 +146,7 @@ def feed_process(cdf: Cdf, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def kill_rounds(cdf: Cdf, tmp_path: Path, rounds: int) -> None:
-    """Kill a feed again and again while three sessions write, and a table more is there each round."""
+    """Kill a feed repeatedly while three sessions write, with one more table in each round."""
     names = [cdf.shadow(f"t{number}") for number in range(4)]
     chance = random.Random(rounds)
     recent: list[str] = []

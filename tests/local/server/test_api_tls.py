@@ -1,4 +1,4 @@
-"""A local Lakebase for other machines: its REST API behind TLS too, and an authority that stays the same."""
+"""A local Lakebase for other machines: its REST API uses TLS too, and its authority is stable."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the hook and the operators do about each fault: wake, try again, wait, or fail at once and say why."""
+"""The reaction of hook and operators to each fault: wake, retry, wait, or fail with the reason."""
 
 from __future__ import annotations
 

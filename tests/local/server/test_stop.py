@@ -1,4 +1,4 @@
-"""A local Lakebase stops in seconds, whatever it is doing and whoever uses it, and leaves nothing behind."""
+"""A local Lakebase stops in seconds, whatever it does and whoever uses it, and leaves nothing."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def running(folder: Path, postgres_version: int) -> Iterator[LocalServer]:
-    """Yield a running Lakebase of its own that a test may stop; the data is that of the last test."""
+    """Yield a running Lakebase that a test may stop; the data is that of the previous test."""
     with LocalServer(folder, version=postgres_version) as server:
         yield server
 

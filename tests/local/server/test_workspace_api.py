@@ -1,4 +1,4 @@
-"""The unmodified databricks-sdk and psycopg on the local Lakebase, as Databricks' documentation tells it."""
+"""The unmodified databricks-sdk and psycopg on the local Lakebase, as Databricks documents."""
 
 from __future__ import annotations
 

@@ -277,7 +277,7 @@ def test_a_relation_of_the_caches_name_is_left_alone(db: Sandbox) -> None:
     db.chronotable("ts timestamptz, device text, value float8")
     db.run("CREATE VIEW _lvc_metrics AS SELECT 1 AS mine")
 
-    with db.refused("P0001", "there is such a relation"):
+    with db.refused("P0001", "a relation with that name exists"):
         db.run(ENABLE)
 
 

@@ -99,7 +99,7 @@ def test_what_was_dropped_before_it_was_asked_for_goes_too(stage: Stage) -> None
     feed = stage.synced()
     stage.tier(1)
     assert stage.value(RETAIN) == 4
-    assert reasons(stage)[1] == "its retention policy does not say p_trim_shadow"
+    assert reasons(stage)[1] == "its retention policy does not have p_trim_shadow"
     expire(stage, 3)
     report_log(stage, "STREAMING")
     feed.flush()

@@ -1,4 +1,4 @@
-"""The processes of a real Airflow of one's own: API server, scheduler with its local executor, and more."""
+"""The processes of a private, real Airflow: API server, scheduler, and the others."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NOT_OURS = ("AIRFLOW_", "DATABRICKS_", "LAKETS_", "PG")
 
 
 def sample_dags() -> Path:
-    """Return the folder of the sample DAGs: inside the installed package, or beside it in a checkout."""
+    """Return the folder of the sample DAGs: in the package, or beside it in a checkout."""
     package = Path(airflow_provider_lakets.__file__).parent
     for folder in (package.parent / "dags", package / "dags"):
         if (folder / "lakets_tiering.py").is_file():
@@ -144,7 +144,7 @@ class AirflowServer:
             self._launch(part, part)
 
     def launch(self, part: str, **environment: str) -> None:
-        """Start a part again that was killed; what is given here goes before the rest of its environment."""
+        """Restart a part that was killed; these variables take precedence over its environment."""
         self._launch(part, part, **environment)
 
     def kill(self, part: str) -> None:
@@ -248,7 +248,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _in_group(group: int) -> dict[str, Any]:
-    """Return the arguments for a child in a process group, 0 for one of its own: Ctrl-C is for us alone."""
+    """Return arguments for a child in a process group (0: its own), so Ctrl-C only reaches us."""
     if sys.version_info >= (3, 11):
         return {"process_group": group}
     return {"preexec_fn": lambda: os.setpgid(0, group)}
