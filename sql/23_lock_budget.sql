@@ -1,5 +1,6 @@
--- How many locks one transaction may take. Postgres keeps the locks of all sessions in one table of
--- fixed size. When it is full, every session that needs a lock fails with "out of shared memory".
+-- How many locks one transaction may take, and how to take one without waiting. Postgres keeps the
+-- locks of all sessions in one table of fixed size. When it is full, every session that needs a
+-- lock fails with "out of shared memory".
 
 -- Return how many locks this transaction may take: half of those that are free. The other half is
 -- left to other sessions.
@@ -44,5 +45,23 @@ CREATE OR REPLACE FUNCTION lakets._chunks_to_make(
 AS $$
 BEGIN
     RETURN greatest(lakets._lock_budget() / lakets._locks_to_drop(p_relation), 10);  -- those around now are always tried
+END;
+$$;
+
+-- Lock a partition in the given mode, such as SHARE ROW EXCLUSIVE, if that needs no wait. Returns
+-- whether it is locked. A function that needs many partitions of a table locks them in this way:
+-- a writer may hold one of them and wait for another.
+CREATE OR REPLACE FUNCTION lakets._lock_now(
+    p_partition regclass,
+    p_mode      text
+) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    EXECUTE format('LOCK TABLE %s IN %s MODE NOWAIT', p_partition, p_mode);
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN false;
 END;
 $$;

@@ -102,7 +102,8 @@ BEGIN
 END;
 $$;
 
--- Guard all partitions of a table; return how many could be written directly.
+-- Guard all partitions of a table; return how many could be written directly. If one transaction
+-- has no room for that many locks, raises an error and guards none.
 CREATE OR REPLACE FUNCTION lakets._guard_partitions(
     p_relation regclass
 ) RETURNS integer
@@ -113,6 +114,12 @@ DECLARE
     v_partitions regclass[] := lakets._unguarded_partitions(p_relation);
     v_partition  regclass;
 BEGIN
+    IF cardinality(v_partitions) > greatest(lakets._lock_budget() / 4, 10) THEN
+        RAISE EXCEPTION '% partitions of % can be written directly, and there is room for the locks of % only.',
+            cardinality(v_partitions), p_relation, greatest(lakets._lock_budget() / 4, 10)
+            USING HINT = 'Call lakets.guard_chunks for the table until it returns 0, each time in a transaction of its own, and then this again;'
+                         ' or raise max_locks_per_transaction.';
+    END IF;
     FOREACH v_partition IN ARRAY v_partitions LOOP
         PERFORM lakets._guard_partition(v_partition);
     END LOOP;

@@ -63,10 +63,10 @@ BEGIN
 END;
 $$;
 
--- Make the manual partitions of a table chunks, and return how many. Their rows count as changed,
--- so RollUps absorb them. A synced table then needs lakets.enable_sync, which copies the rows to
--- the shadow. A partition without a start or an end, or across the edge of a dropped range, stays
--- as it is, with a warning.
+-- Make the manual partitions of a table chunks, as many as one transaction has room to lock, and
+-- return how many. Their rows count as changed, so RollUps absorb them. A synced table then needs
+-- lakets.enable_sync, which copies the rows to the shadow. A partition without a start or an end,
+-- or across the edge of a dropped range, stays as it is, with a warning.
 CREATE OR REPLACE FUNCTION lakets.adopt_partitions(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -77,7 +77,8 @@ CREATE OR REPLACE FUNCTION lakets.adopt_partitions(
 AS $$
 DECLARE
     v_table   lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
-    v_shadow  regclass;
+    v_most    integer := greatest(lakets._lock_budget() / 4, 10);  -- of those adopted, and of those only guarded
+    v_guarded integer := 0;
     v_new     record;
     v_adopted integer := 0;
 BEGIN
@@ -85,36 +86,76 @@ BEGIN
     PERFORM lakets._lock_maintenance(v_table.relation);
     v_table := lakets._follow(v_table);
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_table.relation::regclass);
-    v_shadow := CASE WHEN v_table.sync_enabled THEN lakets._shadow_relation(v_table.shadow_table_name) END;
+    PERFORM lakets._guard_partition(part) FROM lakets._default_partition(v_table.relation) AS part WHERE part IS NOT NULL;
     FOR v_new IN
-        SELECT hand.relation, hand.range,
-               (SELECT chunk.id FROM lakets._chunk_metadata AS chunk
-                 WHERE chunk.chronotable_id = v_table.id AND tstzrange(chunk.range_start, chunk.range_end) = hand.range) AS was,
-               EXISTS (SELECT FROM lakets._chunk_metadata AS chunk
-                        WHERE chunk.chronotable_id = v_table.id AND tstzrange(chunk.range_start, chunk.range_end) && hand.range
-                          AND tstzrange(chunk.range_start, chunk.range_end) <> hand.range) AS is_across
-          FROM lakets._foreign_partitions(v_table) AS hand
+        SELECT hand.relation, hand.range, lakets._adoption_problem(v_table, hand.range) AS problem
+          FROM (SELECT part.* FROM lakets._foreign_partitions(v_table) AS part ORDER BY part.range) AS hand
     LOOP
-        IF NOT isfinite(lower(v_new.range)) OR NOT isfinite(upper(v_new.range)) OR v_new.is_across THEN
-            RAISE WARNING 'Partition % cannot be a chunk: %.', v_new.relation,
-                CASE WHEN v_new.is_across THEN 'part of its range was dropped' ELSE 'its range has no start or no end' END;
-            CONTINUE;
-        END IF;
-        IF v_new.was IS NOT NULL THEN
-            UPDATE lakets._chunk_metadata AS chunk
-               SET status = 'active', tiered_at = NULL, trimmed_at = NULL, relation = v_new.relation,
-                   relation_name = (SELECT cls.relname FROM pg_class AS cls WHERE cls.oid = v_new.relation)
-             WHERE chunk.id = v_new.was;
+        IF v_new.problem IS NULL THEN
+            EXIT WHEN v_adopted = v_most;
+            PERFORM lakets._adopt_partition(v_table, v_new.relation, v_new.range);
+            PERFORM lakets._guard_partition(v_new.relation);
+            v_adopted := v_adopted + 1;
         ELSE
-            PERFORM lakets._register_chunks(v_table, ARRAY[v_new.relation], ARRAY[v_new.range]);
+            RAISE WARNING 'Partition % cannot be a chunk: %.', v_new.relation, v_new.problem;
+            IF v_guarded < v_most AND NOT lakets._is_guarded(v_new.relation) THEN
+                PERFORM lakets._guard_partition(v_new.relation);
+                v_guarded := v_guarded + 1;
+            END IF;
         END IF;
-        PERFORM lakets._match_identity(v_table.relation, v_new.relation);
-        INSERT INTO lakets._change_log (chronotable_id, min_time, max_time)
-        VALUES (v_table.id, lower(v_new.range), upper(v_new.range) - interval '1 microsecond');
-        v_adopted := v_adopted + 1;
     END LOOP;
-    PERFORM lakets._guard_partitions(v_table.relation);
-    INSERT INTO lakets._mirror_gap (shadow) SELECT v_shadow WHERE v_adopted > 0 AND v_shadow IS NOT NULL;
+    IF v_adopted = v_most AND EXISTS (
+        SELECT FROM lakets._foreign_partitions(v_table) AS hand WHERE lakets._adoption_problem(v_table, hand.range) IS NULL) THEN
+        RAISE WARNING '% partitions of %.% are chunks now; more do not fit into one transaction.', v_adopted, v_table.schema_name, v_table.table_name
+            USING HINT = 'Call this again, each time in a transaction of its own, until it returns 0.';
+    END IF;
+    INSERT INTO lakets._mirror_gap (shadow)
+    SELECT shadow FROM lakets._shadow_relation(v_table.shadow_table_name) AS shadow
+     WHERE v_adopted > 0 AND v_table.sync_enabled AND shadow IS NOT NULL;
     RETURN v_adopted;
+END;
+$$;
+
+-- Return why a partition with this range cannot be a chunk, in words; null when it can.
+CREATE OR REPLACE FUNCTION lakets._adoption_problem(
+    p_table lakets._chronotable_registry,
+    p_range tstzrange
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT isfinite(lower(p_range)) OR NOT isfinite(upper(p_range)) THEN
+        RETURN 'its range has no start or no end';
+    ELSIF EXISTS (SELECT FROM lakets._chunk_metadata AS chunk
+                   WHERE chunk.chronotable_id = p_table.id AND chunk.range_start < upper(p_range) AND chunk.range_end > lower(p_range)
+                     AND tstzrange(chunk.range_start, chunk.range_end) <> p_range) THEN
+        RETURN 'part of its range was dropped';
+    END IF;
+    RETURN NULL;
+END;
+$$;
+
+-- Make a chunk of one partition; one of the same range that was dropped is taken back. All of it
+-- counts as changed.
+CREATE OR REPLACE FUNCTION lakets._adopt_partition(
+    p_table     lakets._chronotable_registry,
+    p_partition regclass,
+    p_range     tstzrange
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    UPDATE lakets._chunk_metadata AS chunk
+       SET status = 'active', tiered_at = NULL, trimmed_at = NULL, relation = p_partition,
+           relation_name = (SELECT cls.relname FROM pg_class AS cls WHERE cls.oid = p_partition)
+     WHERE chunk.chronotable_id = p_table.id AND chunk.range_start = lower(p_range) AND chunk.range_end = upper(p_range);
+    IF NOT FOUND THEN
+        PERFORM lakets._register_chunks(p_table, ARRAY[p_partition], ARRAY[p_range]);
+    END IF;
+    PERFORM lakets._match_identity(p_table.relation, p_partition);
+    INSERT INTO lakets._change_log (chronotable_id, min_time, max_time)
+    VALUES (p_table.id, lower(p_range), upper(p_range) - interval '1 microsecond');
 END;
 $$;

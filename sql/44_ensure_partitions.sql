@@ -30,8 +30,8 @@ $$;
 -- Job 1. Create the chunks from p_past_count intervals before now to p_future_count after it, or of
 -- an explicit range (a backfill), and those that rows wait for in the default partition. Returns
 -- how many were created; 0 means none was due. p_max_chunks limits one call and the time that it
--- holds locks: call again until it returns less. Without it, the room in the lock table is the
--- limit, with a warning. Waits at most 2 s for a lock, then fails as contended (55P03).
+-- holds locks: call again until it returns 0. The room in the lock table is a limit too; without
+-- p_max_chunks a warning reports it. Waits at most 2 s for a lock, then fails as contended (55P03).
 CREATE OR REPLACE FUNCTION lakets._ensure_partitions(
     p_chronotable_id integer,
     p_past_count     integer     DEFAULT 1,
@@ -82,7 +82,7 @@ BEGIN
     v_table := lakets._follow(v_table);  -- if it is still one
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', v_relation);
     v_default := coalesce(lakets._default_partition(v_relation), lakets._create_default_partition(v_table));
-    v_most := coalesce(p_max_chunks, lakets._chunks_to_make(v_default));
+    v_most := least(p_max_chunks, lakets._chunks_to_make(v_default));
     v_due := ARRAY(SELECT DISTINCT tstzrange(due.range_start, due.range_end)
                      FROM lakets._due_chunks(v_table, v_default, v_from, v_to, v_most + 1) AS due ORDER BY 1 LIMIT v_most + 1);
     IF p_max_chunks IS NULL AND cardinality(v_due) > v_most THEN

@@ -6,22 +6,6 @@
 -- and such a write is not tracked. Guarding a chunk therefore counts as a change to all of it, and
 -- no chunk counts as durable or is dropped before it is guarded.
 
--- Lock a partition against writers if nobody is writing to it.
-CREATE OR REPLACE FUNCTION lakets._lock_against_writers_now(
-    p_partition regclass
-) RETURNS boolean
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-    SET search_path = pg_catalog, pg_temp
-    SET lock_timeout = '2s'
-AS $$
-BEGIN
-    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE NOWAIT', p_partition);
-    RETURN true;
-EXCEPTION WHEN lock_not_available THEN
-    RETURN false;
-END;
-$$;
-
 -- Guard the given partitions that nobody is writing to, at most p_most; return those that were
 -- guarded.
 CREATE OR REPLACE FUNCTION lakets._guard_unused(
@@ -37,7 +21,7 @@ DECLARE
 BEGIN
     FOREACH v_partition IN ARRAY p_partitions LOOP
         EXIT WHEN cardinality(v_guarded) >= p_most;
-        IF lakets._lock_against_writers_now(v_partition) THEN
+        IF lakets._lock_now(v_partition, 'SHARE ROW EXCLUSIVE') THEN
             PERFORM lakets._guard_partition(v_partition);
             v_guarded := v_guarded || v_partition;
         END IF;
@@ -68,7 +52,7 @@ BEGIN
         RETURN false;
     END IF;
     FOREACH v_partition IN ARRAY v_relations LOOP
-        IF v_partition <> p_relation AND NOT lakets._lock_now(v_partition) THEN
+        IF v_partition <> p_relation AND NOT lakets._lock_now(v_partition, 'ACCESS EXCLUSIVE') THEN
             RETURN false;
         END IF;
     END LOOP;

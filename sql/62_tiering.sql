@@ -68,7 +68,7 @@ BEGIN
     v_proven := lakets._prove(v_table);
     v_chunk := lakets._lock_chunk(p_chunk_name);
     IF lakets._cdf_committed_lsn(v_table.shadow_table_name) IS NOT NULL THEN
-        PERFORM lakets._compare_chunk(v_table, v_chunk);
+        PERFORM lakets._compare_chunk(v_table, v_chunk, true);
     END IF;
     v_gap := lakets._durability_gap(v_table, v_chunk, v_proven);
     IF v_gap IS NOT NULL THEN

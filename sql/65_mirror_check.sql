@@ -1,7 +1,8 @@
 -- Mirrors that are in doubt: those of LakeTS 0.1.x, which did not copy existing rows, and shadows
--- that are known to have missed a change. The jobs compare them with their tables, one chunk at a
--- time, add the rows that the shadow lacks and remove those that the table lacks. Until then no
--- chunk counts as durable. lakets.enable_sync does everything at once, while writers wait.
+-- that are known to have missed a change. The jobs compare them with their tables, a few chunks at
+-- a time, add the rows that the shadow lacks and remove those that the table lacks. Until then no
+-- chunk counts as durable. lakets.compare_chunks does the same in batches without waiting for a
+-- job; lakets.enable_sync does everything in one transaction, while writers wait.
 
 -- Begin to compare a mirror that may lack changes. All existing chunks are in doubt; rows written
 -- outside them from now on go into chunks that are created later. Returns false if the mirror is
@@ -54,13 +55,15 @@ BEGIN
 END;
 $$;
 
--- Compare a chunk with its part of the shadow and correct the shadow. Does nothing if the chunk is
--- not in doubt, or if this role may not lock it. Changes to the shadow are logged as changes to the
--- chunk, so they must be flushed too. The chunk's writers wait until the transaction ends; the
--- caller has locked the table's proof row, so two do not meet.
+-- Compare a chunk with its part of the shadow and correct the shadow. Returns false if the chunk is
+-- not in doubt, if this role may not lock it, or (without p_wait) if somebody is writing to it.
+-- Changes to the shadow are logged as changes to the chunk, so they must be flushed too. The
+-- chunk's writers wait until the transaction ends; the caller has locked the table's proof row, so
+-- two do not meet.
 CREATE OR REPLACE FUNCTION lakets._compare_chunk(
     p_table lakets._chronotable_registry,
-    p_chunk lakets._chunk_metadata
+    p_chunk lakets._chunk_metadata,
+    p_wait  boolean
 ) RETURNS boolean
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
@@ -74,7 +77,11 @@ BEGIN
     END IF;
     -- Lock order: (1) the table's proof row, (2) the chunk's metadata row, both by the caller, (3)
     -- its partition.
-    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_partition);
+    IF p_wait THEN
+        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_partition);
+    ELSIF NOT lakets._lock_now(v_partition, 'SHARE ROW EXCLUSIVE') THEN
+        RETURN false;
+    END IF;
     IF NOT lakets._is_guarded(v_partition) THEN
         PERFORM lakets._guard_partition(v_partition);
         PERFORM lakets._log_guarded(p_table, ARRAY[v_partition]);
@@ -92,28 +99,86 @@ BEGIN
 END;
 $$;
 
--- The same for the given chunks (ids) that are in doubt, if the feed streams and retention requires
--- the proof; returns how many were compared.
-CREATE OR REPLACE FUNCTION lakets._compare_chunks(
+-- The same for the given chunks (ids) that are in doubt and that nobody is writing to, oldest first:
+-- at most p_most, and no more than the lock table has room for. Returns how many were compared.
+CREATE OR REPLACE FUNCTION lakets._compare_unused(
     p_table  lakets._chronotable_registry,
-    p_chunks bigint[]
+    p_chunks bigint[],
+    p_most   integer
 ) RETURNS integer
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_budget   integer := lakets._lock_budget();
     v_chunk    lakets._chunk_metadata;
     v_compared integer := 0;
 BEGIN
-    IF NOT EXISTS (SELECT FROM lakets._mirror_check AS chk WHERE chk.chronotable_id = p_table.id)
-       OR NOT lakets._is_gated(p_table) OR lakets._cdf_committed_lsn(p_table.shadow_table_name) IS NULL THEN
-        RETURN 0;
-    END IF;
     FOR v_chunk IN
         SELECT chunk.* FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (p_chunks) ORDER BY chunk.range_start FOR UPDATE
     LOOP
-        v_compared := v_compared + lakets._compare_chunk(p_table, v_chunk)::integer;
+        EXIT WHEN v_compared >= p_most OR v_budget < 0;
+        IF lakets._compare_chunk(p_table, v_chunk, false) THEN
+            v_compared := v_compared + 1;
+            v_budget := v_budget - lakets._locks_to_drop(lakets._chunk_relation(p_table, v_chunk));
+        END IF;
     END LOOP;
+    RETURN v_compared;
+END;
+$$;
+
+-- The existing chunks (ids) of a table that are in doubt, oldest first; if p_until is given, only
+-- those that end by then.
+CREATE OR REPLACE FUNCTION lakets._doubtful_chunks(
+    p_table lakets._chronotable_registry,
+    p_until timestamptz DEFAULT NULL
+) RETURNS bigint[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_compared tstzmultirange := (SELECT chk.compared FROM lakets._mirror_check AS chk WHERE chk.chronotable_id = p_table.id);
+BEGIN
+    RETURN ARRAY(
+        SELECT chunk.id
+          FROM lakets._chunk_metadata AS chunk
+         WHERE chunk.chronotable_id = p_table.id AND chunk.status <> 'dropped' AND (chunk.range_end <= p_until OR p_until IS NULL)
+           AND NOT v_compared @> tstzrange(chunk.range_start, chunk.range_end)
+         ORDER BY chunk.range_start);
+END;
+$$;
+
+-- Compare the chunks whose part of the mirror is in doubt, oldest first, at most p_max_chunks in
+-- this transaction, and no more than the lock table has room for. Returns how many were compared;
+-- call it until it returns 0. With p_only_expired, only chunks past retention. A chunk that
+-- somebody is writing to is skipped until no other is left. Then this waits for its writers, at
+-- most 2 s, and fails as contended (55P03).
+CREATE OR REPLACE FUNCTION lakets.compare_chunks(
+    p_table_name   text,
+    p_schema_name  text    DEFAULT 'public',
+    p_max_chunks   integer DEFAULT 20,
+    p_only_expired boolean DEFAULT false
+) RETURNS integer
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET lock_timeout = '2s'
+AS $$
+DECLARE
+    v_table    lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
+    v_chunks   bigint[];
+    v_compared integer;
+BEGIN
+    PERFORM lakets._check_max_chunks(p_max_chunks);
+    PERFORM lakets._require_read_committed();
+    -- Lock order: (1) advisory (lakets, relation), and the parent where a check begins, (2) the
+    -- table's proof row, (3) chunk metadata rows, (4) partitions, without waiting, or one alone.
+    PERFORM lakets._begin_mirror_check(v_table);
+    PERFORM FROM lakets._feed_proof AS proof WHERE proof.chronotable_id = v_table.id FOR UPDATE;
+    v_chunks := lakets._doubtful_chunks(v_table, CASE WHEN p_only_expired THEN lakets._expired_by(v_table) END);
+    v_compared := lakets._compare_unused(v_table, v_chunks, p_max_chunks);
+    IF v_compared = 0 AND v_chunks <> '{}' THEN
+        v_compared := lakets._compare_chunk(v_table, chunk, true)::integer FROM lakets._chunk_metadata AS chunk WHERE chunk.id = v_chunks[1];
+    END IF;
     RETURN v_compared;
 END;
 $$;

@@ -85,6 +85,19 @@ BEGIN
 END;
 $$;
 
+-- Return the instant by which a chunk must end to be past drop_after; -infinity without an enabled
+-- retention policy.
+CREATE OR REPLACE FUNCTION lakets._expired_by(
+    p_table lakets._chronotable_registry
+) RETURNS timestamptz
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN coalesce(lakets._shift(now(), lakets._drop_after(p_table.id), -1), '-infinity');
+END;
+$$;
+
 -- The existing chunks (ids) past drop_after, oldest first.
 CREATE OR REPLACE FUNCTION lakets._expired_chunks(
     p_table lakets._chronotable_registry
@@ -93,13 +106,30 @@ CREATE OR REPLACE FUNCTION lakets._expired_chunks(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_horizon timestamptz := lakets._shift(now(), lakets._drop_after(p_table.id), -1);
+    v_horizon timestamptz := lakets._expired_by(p_table);
 BEGIN
     RETURN ARRAY(
         SELECT chunk.id
           FROM lakets._chunk_metadata AS chunk
          WHERE chunk.chronotable_id = p_table.id AND chunk.status <> 'dropped' AND chunk.range_end <= v_horizon
          ORDER BY chunk.range_start);
+END;
+$$;
+
+-- Compare those of them that are in doubt, at most p_most, if retention requires the proof and the
+-- feed streams. Returns how many were compared.
+CREATE OR REPLACE FUNCTION lakets._compare_expired(
+    p_table lakets._chronotable_registry,
+    p_most  integer
+) RETURNS integer
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT lakets._is_gated(p_table) OR lakets._cdf_committed_lsn(p_table.shadow_table_name) IS NULL THEN
+        RETURN 0;
+    END IF;
+    RETURN lakets._compare_unused(p_table, lakets._doubtful_chunks(p_table, lakets._expired_by(p_table)), p_most);
 END;
 $$;
 
@@ -164,7 +194,7 @@ BEGIN
     -- Check without the lock first, so that chunks that must stay make nobody wait.
     v_expired := lakets._expired_chunks(v_table);
     v_most := least(p_max_chunks, cardinality(v_expired));
-    IF v_in_doubt OR NOT p_force AND lakets._compare_chunks(v_table, v_expired[1:v_most]) > 0 THEN
+    IF v_in_doubt OR NOT p_force AND lakets._compare_expired(v_table, v_most) > 0 THEN
         RETURN 0;  -- whoever holds the table and waits for a partition that is being compared must not be waited for
     END IF;
     v_chunks := CASE WHEN p_force THEN v_expired[1:v_most] ELSE lakets._droppable(v_table, v_expired, v_proven, v_most) END;

@@ -1,20 +1,5 @@
 -- Drop partitions: lock them oldest first, as many as one transaction has room for.
 
--- Lock a relation against everybody if nobody is using it.
-CREATE OR REPLACE FUNCTION lakets._lock_now(
-    p_relation regclass
-) RETURNS boolean
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE NOWAIT', p_relation);
-    RETURN true;
-EXCEPTION WHEN lock_not_available THEN
-    RETURN false;
-END;
-$$;
-
 -- Lock the default partition and those of chunks that are about to be dropped; returns the chunks
 -- (ids) that nobody is using, and raises when there is none. The caller has locked the parent, so
 -- this waits for nothing: other sessions queue behind the parent already, and a reader of a
@@ -36,13 +21,13 @@ BEGIN
         RETURN p_chunks;
     END IF;
     FOR v_try IN 1 .. 2 LOOP
-        v_is_free := v_is_free OR lakets._lock_now(v_default);
+        v_is_free := v_is_free OR lakets._lock_now(v_default, 'ACCESS EXCLUSIVE');
         FOR v_chunk IN
             SELECT chunk.id::bigint, lakets._chunk_relation(p_table, chunk) AS relation
               FROM lakets._chunk_metadata AS chunk
              WHERE chunk.id = ANY (p_chunks) AND chunk.id <> ALL (v_unused) ORDER BY chunk.range_start
         LOOP
-            IF v_chunk.relation IS NULL OR lakets._lock_now(v_chunk.relation) THEN
+            IF v_chunk.relation IS NULL OR lakets._lock_now(v_chunk.relation, 'ACCESS EXCLUSIVE') THEN
                 v_unused := v_unused || v_chunk.id;
             END IF;
         END LOOP;

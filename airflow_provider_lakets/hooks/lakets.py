@@ -106,7 +106,7 @@ class LakeTSHook(LakeTSPlanning):
         newest = newest_chunk(self)
         batched = self.supports("_ensure_partitions", "p_max_chunks")
         try:
-            while self.ensure_partitions(table.id, **arguments, max_chunks=CREATE_BATCH) >= CREATE_BATCH:
+            while self.ensure_partitions(table.id, **arguments, max_chunks=CREATE_BATCH):
                 if not batched:
                     break
         except LakeTSError:
@@ -206,6 +206,10 @@ class LakeTSHook(LakeTSPlanning):
     def _drop_all(self, table: ChronoTable, trimmed: list[int], *, force: bool) -> RetentionResult:
         """Drop, then trim, each batch in its own transaction if the engine supports it."""
         batched = self.supports("execute_retention", "p_max_chunks")
+        while self.supports("compare_chunks") and self.compare_chunks(
+            table.table_name, schema_name=table.schema_name, only_expired=True
+        ):
+            pass
         while self.execute_retention(
             table.table_name, schema_name=table.schema_name, force=force, max_chunks=DROP_BATCH
         ):

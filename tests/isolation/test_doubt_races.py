@@ -92,6 +92,35 @@ def test_a_chunk_is_compared_after_its_writer(
     )
 
 
+# compare/writer, many chunks: who holds one may go on to the others, so he is not waited for at first.
+def test_a_chunk_that_is_being_written_is_compared_last(
+    stage: Stage, feed: HandFeed, sessions: Sessions
+) -> None:
+    prove(stage, feed)
+    stage.set_lock_timeout("10s", "compare%")
+    writer, job = sessions("writer"), sessions("job")
+    compare = "SELECT lakets.compare_chunks('metrics', p_max_chunks => 1000)"
+    doubts = (
+        "SELECT cardinality(lakets._doubtful_chunks(reg))"
+        " FROM lakets._chronotable_registry AS reg WHERE id = 1"
+    )
+    in_doubt = stage.value(doubts)
+
+    writer.begin()
+    writer.run(f"INSERT INTO metrics SELECT ts, 'late', 5 FROM metrics WHERE {ROW}")
+    assert job.value(compare) == in_doubt - 1
+    job.start(compare)
+    job.wait_blocked_by(writer)
+    writer.commit()
+    job.finish()
+
+    assert stage.value(doubts) == 0
+    assert (
+        stage.value("SELECT count(*) FROM (TABLE metrics EXCEPT ALL TABLE lakets_cdf._shadow_metrics) AS d")
+        == 0
+    )
+
+
 # compare/writer, the job first: the writer's change comes on top of what was compared.
 @pytest.mark.parametrize("isolation", ["READ COMMITTED", "REPEATABLE READ"])
 def test_a_writer_of_a_row_that_is_being_added_loses_nothing(

@@ -13,7 +13,7 @@ from airflow_provider_lakets.engine import install_script
 from airflow_provider_lakets.hooks.lakets import LakeTSHook
 from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
 from tests.conftest import POSTGRES_VERSION, THROWAWAY
-from tests.lab import Lab
+from tests.lab import FEED, Lab
 from tests.stage import Stage
 
 if TYPE_CHECKING:
@@ -289,6 +289,133 @@ def test_a_new_owner_gets_the_chunks_job_by_job(tight: Stage) -> None:
     assert left[-1] == 0
     assert len(left) > 2
     assert left == sorted(left, reverse=True)
+
+
+# Partitions made by hand
+
+
+def attach(stage: Stage, count: int) -> None:
+    """Attach partitions by hand, with a row in each."""
+    for n in range(count):
+        day = f"'2023-01-01'::timestamptz + {n} * interval '1 day'"
+        stage.run(
+            f"DO $$ BEGIN EXECUTE format('CREATE TABLE hand_{n} PARTITION OF metrics FOR VALUES"
+            f" FROM (%L) TO (%L)', {day}, {day} + interval '1 day'); END $$"
+        )
+        stage.run(f"INSERT INTO hand_{n} SELECT {n}, {day}, {n}")
+
+
+ADOPT = "SELECT lakets.adopt_partitions('metrics')"
+ADOPTED = "SELECT count(*) FROM lakets.show_chunks('metrics') WHERE range_start < '2024-01-01'"
+
+
+def test_as_many_partitions_are_adopted_as_fit(tight: Stage, warnings: list[str]) -> None:
+    attach(tight, 25)
+    tight.run("CREATE TABLE endless PARTITION OF metrics FOR VALUES FROM (MINVALUE) TO ('2022-01-01')")
+
+    adopted = tight.value(ADOPT)
+
+    assert 0 < adopted < 25
+    assert tight.value(ADOPTED) == adopted
+    assert warnings == [
+        "Partition public.endless cannot be a chunk: its range has no start or no end.",
+        f"{adopted} partitions of public.metrics are chunks now; more do not fit into one transaction.",
+    ]
+    while tight.value(ADOPT):
+        pass
+    assert tight.value(ADOPTED) == 25
+    tight.refresh("hourly")
+    assert tight.value("SELECT count(*) FROM _rollup_hourly") == 35
+
+
+def test_the_hook_adopts_all_and_none_can_be_written_directly(tight: Stage, hook: LakeTSHook) -> None:
+    attach(tight, 25)
+
+    assert hook.adopt_partitions("metrics") == 25
+    assert tight.value("SELECT lakets._unguarded_partitions('metrics')::text") == "{}"
+
+
+def test_a_table_of_many_chunks_that_is_gone_is_forgotten_at_once(tight: Stage) -> None:
+    for chunk in tight.column(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'metrics'::regclass"
+    ):
+        tight.run(f"DROP TABLE {chunk}")
+    tight.run("DROP TABLE metrics")
+
+    tight.run("SELECT lakets.forget_chronotable('metrics')")
+
+    assert tight.value("SELECT count(*) FROM lakets._chunk_metadata") == 0
+    assert tight.value("SELECT count(*) FROM _rollup_hourly") == 10
+
+
+# Mirrors in doubt
+
+COMPARE = "SELECT lakets.compare_chunks('metrics', p_max_chunks => 1000)"
+UNLIKE = "SELECT count(*) FROM (TABLE metrics EXCEPT ALL TABLE lakets_cdf._shadow_metrics) AS missing"
+
+
+@pytest.fixture
+def doubtful(tight: Stage) -> Stage:
+    """The table is synced, and its shadow has lost everything."""
+    tight.run("SELECT lakets.enable_sync('metrics')")
+    tight.run(FEED)
+    tight.run(
+        "INSERT INTO wal2delta.tables"
+        " VALUES ('lakets_cdf._shadow_metrics'::regclass, 'STREAMING', 'FFFFFFFF/0')"
+    )
+    tight.run("DELETE FROM lakets_cdf._shadow_metrics")
+    tight.run("INSERT INTO lakets._mirror_gap VALUES ('lakets_cdf._shadow_metrics')")
+    return tight
+
+
+def test_as_many_chunks_are_compared_as_fit(doubtful: Stage) -> None:
+    compared = []
+    while count := doubtful.value(COMPARE):
+        compared.append(count)
+
+    assert len(compared) > 1
+    assert sum(compared) == doubtful.value("SELECT count(*) FROM lakets.show_chunks('metrics')")
+    assert doubtful.value(UNLIKE) == 0
+
+
+def test_retention_compares_as_many_chunks_as_fit(doubtful: Stage) -> None:
+    doubts = "SELECT cardinality(lakets._doubtful_chunks(reg)) FROM lakets._chronotable_registry AS reg"
+    begun = doubtful.value(DROPS["execute_retention"])
+    before = doubtful.value(doubts)
+
+    dropped = doubtful.value(DROPS["execute_retention"])
+
+    assert (begun, dropped) == (0, 0)
+    assert 0 < doubtful.value(doubts) - (before - MANY) < MANY
+
+
+def test_the_retention_job_compares_all_that_is_expired(doubtful: Stage, hook: LakeTSHook) -> None:
+    doubtful.refresh("hourly")
+    (first,) = hook.retain_all(["metrics"])
+    doubtful.refresh("hourly")  # what was added to the shadow counts as changed
+    (second,) = hook.retain_all(["metrics"])
+
+    assert len(first.dropped) + len(second.dropped) == MANY
+    assert len(second.dropped) == 10
+    assert doubtful.value("SELECT count(*) FROM lakets_cdf._shadow_metrics") == 10
+
+
+def test_sync_of_too_many_chunks_that_can_be_written_directly_says_what_to_do(
+    tight: Stage, raises: Raises
+) -> None:
+    for chunk in tight.column(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'metrics'::regclass"
+    ):
+        tight.run(f"DROP TRIGGER lakets_no_direct_write ON {chunk}")
+
+    with raises("P0001", match="can be written directly, and there is room") as refused:
+        tight.run("SELECT lakets.enable_sync('metrics')")
+
+    assert "lakets.guard_chunks" in str(refused.value.diag.message_hint)
+    while tight.value("SELECT lakets.guard_chunks('metrics')"):
+        pass
+    tight.run("SELECT lakets.enable_sync('metrics')")
+    assert tight.value(UNLIKE) == 0
 
 
 # The reckoning

@@ -13,8 +13,44 @@ class LakeTSRepairs(LakeTSCalls):
         return int(self.call_value("adopt_chronotable", p_table_name=table_name, p_schema_name=schema_name))
 
     def adopt_partitions(self, table_name: str, *, schema_name: str = "public") -> int:
-        """Register partitions that were attached without LakeTS as chunks, and return how many."""
-        return int(self.call_value("adopt_partitions", p_table_name=table_name, p_schema_name=schema_name))
+        """
+        Register partitions that were attached without LakeTS as chunks, and return how many.
+
+        As many as fit into one transaction, then the next ones. A call that is interrupted can be made again.
+        """
+        adopted = 0
+        while more := int(
+            self.call_value("adopt_partitions", p_table_name=table_name, p_schema_name=schema_name)
+        ):
+            adopted += more
+        return adopted
+
+    def compare_chunks(
+        self,
+        table_name: str,
+        *,
+        schema_name: str = "public",
+        max_chunks: int = 20,
+        only_expired: bool = False,
+    ) -> int:
+        """
+        Compare chunks with their part of a shadow that may lack changes, and bring it in line.
+
+        :param table_name: The ChronoTable.
+        :param schema_name: Its schema.
+        :param max_chunks: Compare at most so many in this transaction.
+        :param only_expired: Only chunks past retention.
+        :return: How many were compared; 0 when none is left.
+        """
+        return int(
+            self.call_value(
+                "compare_chunks",
+                p_table_name=table_name,
+                p_schema_name=schema_name,
+                p_max_chunks=max_chunks,
+                p_only_expired=only_expired,
+            )
+        )
 
     def forget_chronotable(self, table_name: str, *, schema_name: str = "public") -> None:
         """Remove a ChronoTable from the registries; the table itself stays."""
