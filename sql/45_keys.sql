@@ -1,0 +1,147 @@
+-- The columns of a table, and how a row is found again: by its key, or else by its values. Change
+-- tracking and the shadows use this.
+
+-- SQL text of a row, for comparing it whole.
+CREATE OR REPLACE FUNCTION lakets._row_image(
+    p_alias   text,
+    p_columns name[]
+) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('ROW(%s)', string_agg(format('%s.%I', p_alias, col), ', ' ORDER BY ord))
+      FROM unnest(p_columns) WITH ORDINALITY AS u (col, ord);
+$$;
+
+-- A table's columns in order, without virtual ones, which are computed from the others.
+CREATE OR REPLACE FUNCTION lakets._columns(
+    p_relation regclass
+) RETURNS name[]
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT array_agg(att.attname ORDER BY att.attnum)
+      FROM pg_attribute AS att
+     WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped AND att.attgenerated <> 'v';
+$$;
+
+-- The same with their types, sorted by name. A shadow must have the same columns.
+CREATE OR REPLACE FUNCTION lakets._shape(
+    p_relation regclass
+) RETURNS text[]
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT array_agg(att.attname || ' ' || format_type(att.atttypid, att.atttypmod) ORDER BY att.attname)
+      FROM pg_attribute AS att
+     WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped AND att.attgenerated <> 'v';
+$$;
+
+-- The index of the key that identifies a row at any moment: of the replica identity, or else of the
+-- primary key unless that is deferrable.
+CREATE OR REPLACE FUNCTION lakets._key_index(
+    p_relation oid
+) RETURNS oid
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce(pg_get_replica_identity_index(p_relation::regclass)::oid, (
+        SELECT idx.indexrelid FROM pg_index AS idx
+         WHERE idx.indrelid = p_relation AND idx.indisprimary AND idx.indimmediate AND idx.indisvalid));
+$$;
+
+-- Return whether a table still has the columns and the key (null: none was needed) that its
+-- tracking was written for. Declared immutable, so that a statement with constant arguments
+-- evaluates it once, when it is planned. Postgres plans a statement on a transition table again
+-- after its table was altered. Only for tracking triggers: see _guarded.
+CREATE OR REPLACE FUNCTION lakets._has_shape(
+    p_relation oid,
+    p_shape    text[],
+    p_key      oid
+) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN lakets._shape(p_relation) IS DISTINCT FROM p_shape THEN false  -- it has none if it is gone
+                WHEN p_key IS NULL THEN true
+                ELSE lakets._key_index(p_relation) IS NOT DISTINCT FROM p_key END;
+$$;
+
+-- Return whether a table still has a column with that name. Declared immutable for the same reason,
+-- and for the same use only.
+CREATE OR REPLACE FUNCTION lakets._has_column(
+    p_relation oid,
+    p_column   name
+) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT EXISTS (SELECT FROM pg_attribute AS att WHERE att.attrelid = p_relation AND att.attname = p_column AND NOT att.attisdropped);
+$$;
+
+-- The columns of that key, each with its type's own equality operator; no rows without such a key.
+CREATE OR REPLACE FUNCTION lakets._key_columns(
+    p_relation regclass
+) RETURNS TABLE (key_column name, equals text)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+        SELECT att.attname, format('OPERATOR(%I.%s)', nsp.nspname, opr.oprname)
+          FROM pg_index AS idx
+         CROSS JOIN LATERAL unnest(idx.indkey::int2[], idx.indclass::oid[]) WITH ORDINALITY AS k (attnum, opclass, position)
+          JOIN pg_attribute AS att ON att.attrelid = idx.indrelid AND att.attnum = k.attnum
+          JOIN pg_opclass AS cls ON cls.oid = k.opclass
+          JOIN pg_amop AS amop ON amop.amopfamily = cls.opcfamily AND amop.amopstrategy = 3
+                              AND amop.amoplefttype = cls.opcintype AND amop.amoprighttype = cls.opcintype
+          JOIN pg_operator AS opr ON opr.oid = amop.amopopr
+          JOIN pg_namespace AS nsp ON nsp.oid = opr.oprnamespace
+         WHERE idx.indexrelid = lakets._key_index(p_relation) AND k.position <= idx.indnkeyatts
+         ORDER BY k.position;
+END;
+$$;
+
+-- For a table without a key: two SQL expressions that find the copies of a row by index, its time
+-- and a hash of the columns that can be hashed.
+CREATE OR REPLACE FUNCTION lakets._find_by(
+    p_relation    regclass,
+    p_alias       text,
+    p_time_column text,
+    OUT at        text,
+    OUT hash      text
+)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    SELECT format('coalesce(%s.%I, %L::%s)', p_alias, p_time_column, 'infinity', lakets._column_type(p_relation, p_time_column)),
+           format('hash_record_extended(%s, 0)', lakets._row_image(p_alias, array_agg(att.attname ORDER BY att.attnum)))
+      INTO at, hash
+      FROM pg_attribute AS att
+      JOIN pg_type AS typ ON typ.oid = att.atttypid
+     WHERE att.attrelid = p_relation AND att.attname = ANY (lakets._columns(p_relation))
+       AND (att.atttypid = 'varchar'::regtype OR typ.typtype = 'e' OR EXISTS (
+            SELECT FROM pg_opclass AS cls
+              JOIN pg_am AS am ON am.oid = cls.opcmethod AND am.amname = 'hash'
+              JOIN pg_amproc AS fn ON fn.amprocfamily = cls.opcfamily AND fn.amprocnum = 2 AND fn.amproclefttype = cls.opcintype
+             WHERE cls.opcdefault AND cls.opcintype = att.atttypid AND typ.typtype = 'b' AND typ.typelem = 0));
+END;
+$$;
+
+-- The columns or expressions of the shadow's index: the key, or the two above.
+CREATE OR REPLACE FUNCTION lakets._shadow_index_columns(
+    p_relation    regclass,
+    p_shadow      regclass,
+    p_time_column text
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN coalesce((SELECT string_agg(quote_ident(key.key_column), ', ') FROM lakets._key_columns(p_relation) AS key),
+                    (SELECT format('(%s), (%s)', find.at, find.hash)
+                       FROM pg_class AS cls, lakets._find_by(p_relation, quote_ident(cls.relname), p_time_column) AS find
+                      WHERE cls.oid = p_shadow));
+END;
+$$;
