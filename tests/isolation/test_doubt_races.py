@@ -92,7 +92,7 @@ def test_a_chunk_is_compared_after_its_writer(
     )
 
 
-# compare/writer, many chunks: who holds one may go on to the others, so he is not waited for at first.
+# compare/writer, many chunks: a writer of one may write the others next: no wait at first.
 def test_a_chunk_that_is_being_written_is_compared_last(
     stage: Stage, feed: HandFeed, sessions: Sessions
 ) -> None:

@@ -16,7 +16,8 @@ class LakeTSRepairs(LakeTSCalls):
         """
         Register partitions that were attached without LakeTS as chunks, and return how many.
 
-        As many as fit into one transaction, then the next ones. A call that is interrupted can be made again.
+        As many as fit into one transaction, then the next ones. A call that is interrupted can be
+        made again.
         """
         adopted = 0
         while more := int(
