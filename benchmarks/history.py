@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from benchmarks.server import Server
 
 CORRECTED = 10_000  # rows a statement
+REFRESH = "SELECT lakets.refresh_rollup('history_hourly')"
 
 
 def run(server: Server, scale: Scale) -> list[Figure]:
     """Measure at each size of history, and how each cost grows from the first to the last."""
     figures: dict[int, list[Figure]] = {}
+    first: list[Figure] = []
     for days in scale.histories:
         with server.database(f"history_{days}") as conn:
             load(conn, days)
@@ -27,9 +29,11 @@ def run(server: Server, scale: Scale) -> list[Figure]:
                 *_corrections(conn, days, scale.rounds),
                 *_refreshes(conn, days, scale.rounds),
             ]
+            first = _first_refreshes(server, conn, days, scale.rounds)
     short, *_, long = scale.histories
     return [
         *(figure for of_size in figures.values() for figure in of_size),
+        *first,
         *(_growth(*pair, long // short) for pair in zip(figures[short], figures[long], strict=True)),
     ]
 
@@ -80,38 +84,41 @@ def _corrections(conn: psycopg.Connection, days: int, rounds: int) -> list[Figur
     return figures
 
 
+def _corrected(conn: psycopg.Connection, days: int, number: int) -> str:
+    """Correct one day, read it once (the first reader pays), return its condition."""
+    day = days // 2 + number % (days // 2)
+    first, last = (tables.instant(start * tables.ROWS_A_DAY) for start in (day, day + 1))
+    of_day = f"at >= {first} AND at < {last}"
+    conn.execute(f"UPDATE history SET value = value + 1 WHERE {of_day}")
+    tables.feed_catches_up(conn)
+    conn.execute(f"SELECT sum(value) FROM history WHERE {of_day}")
+    return of_day
+
+
+def _by_hand(of_day: str) -> tuple[str, str]:
+    """Return the bare statements that do what a refresh after a correction has to do."""
+    return (
+        f"DELETE FROM plain_hourly WHERE {of_day.replace('at ', 'bucket ')}",
+        "INSERT INTO plain_hourly SELECT date_bin('1 hour', at, '2000-01-01 00:00:00+00'), device,"
+        f" avg(value), max(value), count(*) FROM history WHERE {of_day} GROUP BY 1, 2",
+    )
+
+
 def _refreshes(conn: psycopg.Connection, days: int, rounds: int) -> list[Figure]:
     """Refresh the hourly RollUp after the correction of one day, and again with nothing to do."""
-    refresh = "SELECT lakets.refresh_rollup('history_hourly')"
-
-    def corrected(number: int) -> str:
-        """Correct one day, read it once (the first reader sets hint bits), return its condition."""
-        day = days // 2 + number % (days // 2)
-        first, last = (tables.instant(start * tables.ROWS_A_DAY) for start in (day, day + 1))
-        of_day = f"at >= {first} AND at < {last}"
-        conn.execute(f"UPDATE history SET value = value + 1 WHERE {of_day}")
-        tables.feed_catches_up(conn)
-        conn.execute(f"SELECT sum(value) FROM history WHERE {of_day}")
-        return of_day
 
     def floor(number: int) -> float:
-        of_day = corrected(number)
-        taken = timed(
-            conn,
-            f"DELETE FROM plain_hourly WHERE {of_day.replace('at ', 'bucket ')}",
-            "INSERT INTO plain_hourly SELECT date_bin('1 hour', at, '2000-01-01 00:00:00+00'), device,"
-            f" avg(value), max(value), count(*) FROM history WHERE {of_day} GROUP BY 1, 2",
-        )
-        conn.execute(refresh)  # the engine starts each of its rounds with this round's day alone
+        taken = timed(conn, *_by_hand(_corrected(conn, days, number)))
+        conn.execute(REFRESH)  # the engine starts each of its rounds with this round's day alone
         return taken
 
     def engine(number: int) -> float:
-        corrected(number)
-        return timed(conn, refresh)
+        _corrected(conn, days, number)
+        return timed(conn, REFRESH)
 
     steps: dict[str, Step] = {"floor": floor, "engine": engine}
     after = measure(steps, rounds=rounds * 3)  # short, and so noisy
-    idle = measure({"engine": lambda _: timed(conn, refresh)}, rounds=rounds * 4)
+    idle = measure({"engine": lambda _: timed(conn, REFRESH)}, rounds=rounds * 4)
     return [
         Figure(
             "RollUps",
@@ -125,6 +132,45 @@ def _refreshes(conn: psycopg.Connection, days: int, rounds: int) -> list[Figure]
         Figure(
             "RollUps",
             f"idle refresh, {days} days of source",
+            "ms",
+            engine=idle["engine"],
+            bar=Bar(5.0, of="figure"),
+        ),
+    ]
+
+
+def _first_refreshes(server: Server, conn: psycopg.Connection, days: int, rounds: int) -> list[Figure]:
+    """The same as the first statement of a session, as jobs do: nothing is cached."""
+
+    def fresh(*statements: str) -> float:
+        with server.connect(conn.info.dbname) as session:
+            return timed(session, *statements)
+
+    def floor(number: int) -> float:
+        taken = fresh(*_by_hand(_corrected(conn, days, number)))
+        conn.execute(REFRESH)
+        return taken
+
+    def engine(number: int) -> float:
+        _corrected(conn, days, number)
+        return fresh(REFRESH)
+
+    steps: dict[str, Step] = {"floor": floor, "engine": engine}
+    after = measure(steps, rounds=rounds * 3)
+    idle = measure({"engine": lambda _: fresh(REFRESH)}, rounds=rounds * 4)
+    return [
+        Figure(
+            "RollUps",
+            f"first refresh of a session after correcting 1 day in {days}",
+            "ms",
+            engine=after["engine"],
+            floor=after["floor"],
+            floor_name="bare DELETE + INSERT of that day, first in a session",
+            bar=Bar(1.5),
+        ),
+        Figure(
+            "RollUps",
+            "first refresh of a session, idle",
             "ms",
             engine=idle["engine"],
             bar=Bar(5.0, of="figure"),

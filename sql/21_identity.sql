@@ -22,7 +22,9 @@ CREATE OR REPLACE FUNCTION lakets._here() RETURNS text
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN format('%s/%s', lakets._cluster(), (SELECT db.oid FROM pg_database AS db WHERE db.datname = current_database()));
+    -- The oid of the database is the name of the folder that its catalogs are in; pg_database would
+    -- have to be searched.
+    RETURN format('%s/%s', lakets._cluster(), split_part(pg_relation_filepath('pg_class'), '/', -2));
 END;
 $$;
 

@@ -221,6 +221,13 @@ BEGIN
     END IF;
     FOR v_step IN SELECT step FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS s (step, position) ORDER BY position LOOP
         CASE v_step ->> 0
+            WHEN 'bin', 'months', 'part' THEN  -- first, since most RollUps have no other steps
+                IF isfinite(v_from) THEN
+                    v_from := lakets._step_start(v_step, v_from, false);
+                END IF;
+                IF isfinite(v_to) THEN
+                    v_to := lakets._step_start(v_step, v_to - interval '1 microsecond', true);
+                END IF;
             WHEN 'shift' THEN
                 v_from := v_from + make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
                 v_to := v_to + make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
@@ -241,13 +248,6 @@ BEGIN
             WHEN 'unzone' THEN
                 v_from := v_from AT TIME ZONE (v_step ->> 1) AT TIME ZONE 'UTC';
                 v_to := v_to AT TIME ZONE (v_step ->> 1) AT TIME ZONE 'UTC';
-            ELSE
-                IF isfinite(v_from) THEN
-                    v_from := lakets._step_start(v_step, v_from, false);
-                END IF;
-                IF isfinite(v_to) THEN
-                    v_to := lakets._step_start(v_step, v_to - interval '1 microsecond', true);
-                END IF;
         END CASE;
     END LOOP;
     RETURN tstzrange(v_from AT TIME ZONE 'UTC', v_to AT TIME ZONE 'UTC');
@@ -277,6 +277,15 @@ BEGIN
     END IF;
     FOR v_step IN SELECT step FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS s (step, position) ORDER BY position DESC LOOP
         CASE v_step ->> 0
+            WHEN 'bin', 'months' THEN
+                -- A label is a bucket's start: the first one not before v_from, and all before the
+                -- first not before v_to.
+                IF isfinite(v_from) THEN
+                    v_from := lakets._step_start(v_step, v_from - interval '1 microsecond', true);
+                END IF;
+                IF isfinite(v_to) THEN
+                    v_to := lakets._step_start(v_step, v_to - interval '1 microsecond', true);
+                END IF;
             WHEN 'shift' THEN
                 v_shift := make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
                 v_slack := CASE WHEN v_step ->> 1 = '0' THEN '0' ELSE '4 days' END;
@@ -300,15 +309,6 @@ BEGIN
                 -- If a clock is set by half an hour, an hour may begin before the previous one has
                 -- ended.
                 v_to := v_to + ('1 ' || (v_step ->> 1))::interval;
-            ELSE
-                -- A label is a bucket's start: the first one not before v_from, and all before the
-                -- first not before v_to.
-                IF isfinite(v_from) THEN
-                    v_from := lakets._step_start(v_step, v_from - interval '1 microsecond', true);
-                END IF;
-                IF isfinite(v_to) THEN
-                    v_to := lakets._step_start(v_step, v_to - interval '1 microsecond', true);
-                END IF;
         END CASE;
     END LOOP;
     RETURN CASE WHEN v_from < v_to THEN tstzrange(v_from AT TIME ZONE 'UTC', v_to AT TIME ZONE 'UTC') ELSE 'empty' END;

@@ -355,6 +355,28 @@ BEGIN
 END;
 $$;
 
+-- A column that has changed and that a RollUp's query reads or its table has, with its old name and
+-- number; all null if there is none.
+CREATE OR REPLACE FUNCTION lakets._changed_column(
+    p_rollup        lakets._rollup_registry,
+    OUT of_relation text,
+    OUT was_called  name,
+    OUT was_number  smallint,
+    OUT is_gone     boolean
+)
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    SELECT col.relation, col."column", col.number, att.attname IS NULL INTO of_relation, was_called, was_number, is_gone
+      FROM jsonb_to_recordset((p_rollup.definition -> 'reads') || (p_rollup.definition -> 'writes'))
+           AS col (relation text, "column" name, type text, number smallint)
+      LEFT JOIN pg_attribute AS att ON att.attrelid = to_regclass(col.relation) AND att.attname = col."column" AND NOT att.attisdropped
+     WHERE att.attnum IS DISTINCT FROM col.number OR format_type(att.atttypid, att.atttypmod) <> col.type
+     LIMIT 1;
+END;
+$$;
+
 -- The current row of a RollUp for a refresh. Its query is analysed again if a column that it reads,
 -- or a column of the RollUp's table, has changed.
 CREATE OR REPLACE FUNCTION lakets._current_definition(
@@ -370,17 +392,12 @@ BEGIN
         PERFORM lakets._check_origin(p_rollup);
         RETURN lakets._redefine_rollup(p_rollup, 'public, lakets');
     END IF;
-    SELECT col.*, att.attname IS NULL AS is_gone INTO v_changed
-      FROM jsonb_to_recordset((p_rollup.definition -> 'reads') || (p_rollup.definition -> 'writes'))
-           AS col (relation text, "column" name, type text, number smallint)
-      LEFT JOIN pg_attribute AS att ON att.attrelid = to_regclass(col.relation) AND att.attname = col."column" AND NOT att.attisdropped
-     WHERE att.attnum IS DISTINCT FROM col.number OR format_type(att.atttypid, att.atttypmod) <> col.type
-     LIMIT 1;
-    IF NOT FOUND THEN
+    v_changed := lakets._changed_column(p_rollup);
+    IF v_changed.was_number IS NULL THEN
         RETURN p_rollup;
-    ELSIF v_changed.is_gone AND to_regclass(v_changed.relation) IS DISTINCT FROM lakets._rollup_relation(p_rollup.name) THEN
-        RAISE EXCEPTION 'Column % of %, which the query of RollUp % reads, is %.', v_changed."column", v_changed.relation, p_rollup.name,
-            lakets._new_name(p_rollup, v_changed.relation, v_changed.number)
+    ELSIF v_changed.is_gone AND to_regclass(v_changed.of_relation) IS DISTINCT FROM lakets._rollup_relation(p_rollup.name) THEN
+        RAISE EXCEPTION 'Column % of %, which the query of RollUp % reads, is %.', v_changed.was_called, v_changed.of_relation, p_rollup.name,
+            lakets._new_name(p_rollup, v_changed.of_relation, v_changed.was_number)
             USING HINT = 'Give the table or the column its name back, or drop the RollUp and create it again.';
     END IF;
     RETURN lakets._redefine_rollup(p_rollup, 'pg_catalog, pg_temp');

@@ -33,13 +33,16 @@ $$;
 CREATE OR REPLACE FUNCTION lakets._has_own_query(
     p_rollup lakets._rollup_registry
 ) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT starts_with(fn.prosrc, lakets._fill_origin(p_rollup))
-      FROM pg_proc AS fn
-      JOIN pg_class AS cls ON cls.oid = lakets._rollup_relation(p_rollup.name) AND cls.relowner = fn.proowner
-     WHERE fn.oid = to_regprocedure(lakets._fill_function(p_rollup.name));
+BEGIN
+    RETURN (
+        SELECT starts_with(fn.prosrc, lakets._fill_origin(p_rollup))
+          FROM pg_proc AS fn
+         WHERE fn.oid = to_regprocedure(lakets._fill_function(p_rollup.name))
+           AND fn.proowner = (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = to_regclass(format('public.%I', '_rollup_' || p_rollup.name))));
+END;
 $$;
 
 -- Its body: replace the buckets, and count the rows that are in no bucket of the source rows that

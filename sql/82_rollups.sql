@@ -143,7 +143,14 @@ AS $$
 DECLARE
     v_source regclass;
 BEGIN
-    FOR v_source IN SELECT src.relation FROM lakets._rollup_sources(p_chronotable_id, p_depends_on) AS src LOOP
+    -- A name that means what it meant need not be looked into.
+    FOR v_source IN
+        SELECT coalesce((SELECT named WHERE named = tab.relation), (lakets._recognise(tab)).relation)
+          FROM lakets._chronotable_registry AS tab, to_regclass(format('%I.%I', tab.schema_name, tab.table_name)) AS named
+         WHERE tab.id = p_chronotable_id
+        UNION ALL
+        SELECT lakets._rollup_relation(up.name) FROM lakets._rollup_registry AS up WHERE up.id = ANY (p_depends_on)
+    LOOP
         EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', v_source);
     END LOOP;
 END;

@@ -344,8 +344,8 @@ def test_a_drop_waits_for_whoever_was_first_and_leaves_nothing(
         (RANGE, "_register_chunks", "before", 3),
         (RETAIN, "_prove", "before", 4),
         (RETAIN, "_prove", "after", 4),
-        (REFRESH_TOP, "_lock_sources", "before", True),
-        (REFRESH_TOP, "_note_refresh", "after", True),
+        (REFRESH_TOP, "_is_idle", "before", True),
+        (REFRESH_TOP, "_is_idle", "after", True),
     ],
     ids=["partition", "partition made", "retain", "retain proved", "refresh daily", "refresh daily done"],
 )

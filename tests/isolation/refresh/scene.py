@@ -9,6 +9,10 @@ if TYPE_CHECKING:
 
 
 REFRESH = "SELECT lakets.refresh_rollup(%s, true)"
+# So many that a refresh lets go of them once it has absorbed them.
+MANY_CHANGES = (
+    "DO $$ BEGIN FOR turn IN 1 .. 100 LOOP UPDATE metrics SET value = value WHERE id = 4; END LOOP; END $$"
+)
 
 
 def change_all(writer: Session) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.isolation.refresh.scene import REFRESH, change_all
+from tests.isolation.refresh.scene import MANY_CHANGES, REFRESH, change_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,8 @@ STEPS = [
     ("_prune_change_log", "before"),
     ("_prune_change_log", "after"),
 ]
+# Nothing reads the topmost RollUp, and it has no log to prune.
+STEPS_OF_THE_TOP = [step for step in STEPS if step[0] not in ("_invalidate_dependants", "_prune_change_log")]
 
 
 AT_EACH_STEP = pytest.mark.parametrize(("function", "when"), STEPS, ids=[f"{w} {f}" for f, w in STEPS])
@@ -39,7 +41,25 @@ AT_EACH_STEP = pytest.mark.parametrize(("function", "when"), STEPS, ids=[f"{w} {
 def test_change_committed_while_a_refresh_stands_at_any_step_is_not_lost(
     rollups: Stage, writer: Session, refresher: Session, gates: Callable[..., Gate], function: str, when: str
 ) -> None:
+    rollups.run(MANY_CHANGES)
     gate = gates(refresher, function, when)
+    refresher.start(REFRESH, "hourly")
+    refresher.wait_blocked_by(gate)
+    change_all(writer)
+    gate.open()
+    refresher.finish()
+
+    rollups.cascade()
+
+    assert (rollups.difference("hourly"), rollups.difference("daily")) == ([], [])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_change_committed_while_a_refresh_finds_nothing_to_do_is_not_lost(
+    rollups: Stage, writer: Session, refresher: Session, gates: Callable[..., Gate], when: str
+) -> None:
+    rollups.cascade()
+    gate = gates(refresher, "_is_idle", when)
     refresher.start(REFRESH, "hourly")
     refresher.wait_blocked_by(gate)
     change_all(writer)
@@ -55,6 +75,7 @@ def test_change_committed_while_a_refresh_stands_at_any_step_is_not_lost(
 def test_change_made_before_and_committed_while_a_refresh_stands_at_any_step_is_not_lost(
     rollups: Stage, writer: Session, refresher: Session, gates: Callable[..., Gate], function: str, when: str
 ) -> None:
+    rollups.run(MANY_CHANGES)
     writer.begin()
     change_all(writer)
     gate = gates(refresher, function, when)
@@ -70,8 +91,8 @@ def test_change_made_before_and_committed_while_a_refresh_stands_at_any_step_is_
 
 
 @pytest.mark.parametrize(
-    ("function", "when"), STEPS[:-2], ids=[f"{w} {f}" for f, w in STEPS[:-2]]
-)  # it has no log to prune
+    ("function", "when"), STEPS_OF_THE_TOP, ids=[f"{w} {f}" for f, w in STEPS_OF_THE_TOP]
+)
 def test_change_that_climbs_while_the_upper_refresh_stands_at_any_step_is_not_lost(
     rollups: Stage, writer: Session, refresher: Session, gates: Callable[..., Gate], function: str, when: str
 ) -> None:

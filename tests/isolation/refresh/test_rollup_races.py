@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.isolation.refresh.scene import REFRESH, change_all
+from tests.isolation.refresh.scene import MANY_CHANGES, REFRESH, change_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +73,7 @@ def test_change_committed_while_a_rollup_is_created_is_not_lost(
 def test_pruning_that_began_before_a_rollup_is_created_is_waited_for(
     rollups: Stage, writer: Session, refresher: Session
 ) -> None:
+    rollups.run(MANY_CHANGES)
     writer.begin()
     writer.run("SELECT lakets.refresh_rollup('hourly', true)")  # prunes at its end
     refresher.start(CREATE, "new")

@@ -97,6 +97,7 @@ def test_refresh_waits_for_retention_and_keeps_what_was_dropped(
     stage.cascade()
     feed.flush()
     refresher = sessions("refresher")
+    stage.run("SELECT lakets.invalidate_rollup_range('hourly', '2024-01-01', '2024-01-05')")
     retention.begin()
     retention.run("SELECT lakets.execute_retention('metrics', p_force => true)")
     refresher.start("SELECT lakets.refresh_rollup('hourly', true)")
@@ -148,6 +149,11 @@ def test_retention_defers_what_a_rollup_has_not_absorbed_and_names_it(
     assert (dropped, reason) == (3, "not absorbed by RollUp hourly")
 
 
+@pytest.mark.parametrize(
+    ("earlier", "function"),
+    [("SELECT", "_is_idle"), ("UPDATE metrics SET value = 7 WHERE id = 2", "_take_dirty_buckets")],
+    ids=["idle", "with something to do"],
+)
 def test_change_committed_after_the_refresh_looked_keeps_its_chunk(
     stage: Stage,
     feed: HandFeed,
@@ -156,10 +162,13 @@ def test_change_committed_after_the_refresh_looked_keeps_its_chunk(
     writer: Session,
     sessions: Callable[[str], Session],
     gates: Callable[..., Gate],
+    earlier: str,
+    function: str,
 ) -> None:
     # The race: the refresh began before the change and ends after it, so it has not absorbed it.
+    writer.run(earlier)
     refresher = sessions("refresher")
-    gate = gates(refresher, "_take_dirty_buckets", "after")
+    gate = gates(refresher, function, "after")
     refresher.start("SELECT lakets.refresh_rollup('hourly', true)")
     refresher.wait_blocked_by(gate)
     writer.run("UPDATE metrics SET value = 77 WHERE id = 1")
