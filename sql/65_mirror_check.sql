@@ -99,7 +99,7 @@ BEGIN
 END;
 $$;
 
--- The same for the given chunks (ids) that are in doubt and that nobody is writing to, oldest first:
+-- The same for the given chunks (ids) in doubt that nobody is writing to, oldest first:
 -- at most p_most, and no more than the lock table has room for. Returns how many were compared.
 CREATE OR REPLACE FUNCTION lakets._compare_unused(
     p_table  lakets._chronotable_registry,

@@ -20,7 +20,7 @@ CHANGES = {
         "ALTER TABLE copy RENAME TO metrics",
         "metrics is not the ChronoTable that it was",
     ),
-    "source dropped": ("DROP TABLE metrics", "does not exist any more"),
+    "source dropped": ("DROP TABLE metrics", "no longer exists"),
     "lower RollUp replaced": (
         "ALTER TABLE _rollup_hourly RENAME TO mine; CREATE TABLE _rollup_hourly (LIKE mine INCLUDING ALL)",
         "public._rollup_hourly is another one",
