@@ -96,7 +96,7 @@ def test_who_looked_a_table_up_before_its_drop_is_told_that_it_is_gone(
 
     gate.open()
 
-    with pytest.raises(psycopg.errors.RaiseException, match="is not a ChronoTable"):
+    with pytest.raises(psycopg.errors.RaiseException, match="is no longer a ChronoTable"):
         job.finish()
 
 
