@@ -332,10 +332,6 @@ def _instant(given: str | datetime | None, name: str) -> str | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).isoformat()
 
 
-def _parsed(text: str) -> datetime:
-    return datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
-
-
 def _listed(status: WorkflowStatus, step: Step | None) -> dict[str, Any]:
     return {
         "workflow_id": status.workflow_id,

@@ -66,3 +66,21 @@ def test_the_page_of_errors_has_the_messages_of_the_engine_and_of_the_provider()
     assert len(list(site.engine_messages())) == raised
     assert engine["RollUp … already exists."].startswith("Drop it first with lakets.drop_rollup")
     assert "`LakeTSArgumentError`" in provider.values()
+
+
+def test_a_code_block_has_a_language_that_a_test_reads() -> None:
+    fences = [line.strip() for path in DOCUMENTS for line in path.read_text().splitlines() if "```" in line]
+    opening = {fence.removeprefix("```") for fence in fences[::2]}
+
+    # text is for drawings and figures, yaml for the one block below.
+    assert opening == {"python", "sh", "sql", "text", "yaml"}
+    assert {*fences[1::2]} == {"```"}
+
+
+def test_the_quoted_compose_override_changes_services_that_are_there() -> None:
+    (override,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "docker.md").read_text(), re.DOTALL)
+    named = set(re.findall(r"^  ([\w-]+):", override, re.MULTILINE))
+    there = set(re.findall(r"^  ([\w-]+):", (ROOT / "docker-compose.yaml").read_text(), re.MULTILINE))
+
+    assert named
+    assert named <= there

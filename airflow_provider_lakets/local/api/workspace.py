@@ -199,12 +199,6 @@ class Workspace:
     projects: dict[str, Project] = field(default_factory=dict)
     instances: dict[str, Instance] = field(default_factory=dict)
 
-    def add_principal(self, name: str) -> Principal:
-        """Make a service principal."""
-        principal = Principal(name)
-        self.principals[principal.client_id] = principal
-        return principal
-
     def add_project(self, project_id: str, pg_version: int) -> Project:
         """Make a project without branches."""
         name = f"projects/{project_id}"
