@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SPANS = {"1d": 1, "7d": 7, "30d": 30, "90d": 90, "1y": 366, "5y": 1827, "all": None}
 NARROWEST = 0.5  # per cent of the row: narrower chunks of a run are drawn as one
+# Where chunks are drawn as one, the first of these that is among them gives the colour.
+URGENCY = ("deferred", "due", "changed", "hot", "tiered", "planned", "dropped")
 COVERED = 0.9  # of the tables, whose resident chunks the span that is chosen by itself shows
 _STEPS = [
     timedelta(hours=1), timedelta(hours=3), timedelta(hours=6), timedelta(days=1), timedelta(days=2),
@@ -50,7 +52,7 @@ class Axis:
             if tick >= self.start:
                 found.append((self.at(tick), _label(tick, step)))
             tick += step
-        return [(x, label) for x, label in found if x <= 93]
+        return [(x, label) for x, label in found if x <= 90]
 
 
 def _label(tick: datetime, step: timedelta) -> str:
@@ -84,7 +86,13 @@ def choose_axis(tables: Sequence[Table], now: datetime, asked: str | None = None
             (key for key, days in SPANS.items() if days and timedelta(days=days) >= needed * 1.05), "all"
         )
     days = SPANS[span]
-    start = min(oldest, now - timedelta(days=1)) if days is None else now - timedelta(days=days)
+    # There is nothing to see before the oldest chunk and the ages of the policies.
+    marks = [mark for table in tables for mark in (table.tier_before, table.drop_before) if mark]
+    start = min(oldest, now - timedelta(days=1))
+    if days is not None:
+        reach = now - timedelta(days=days)
+        first = min([start, *(mark for mark in marks if mark >= reach)])
+        start = max(reach, first - (now - first) / 50)
     end = min(max([*ends, now]), now + (now - start) / 4)
     return Axis(start, max(end, now + (now - start) / 50), now, span)
 
@@ -112,11 +120,10 @@ def row_svg(table: Table, axis: Axis, *, height: int = 22) -> Markup:
     :param height: In pixels.
     """
     drawn = [
-        Markup('<g class="s-{}" fill="url(#s-{})"><title>{}</title>{}</g>').format(
-            run.state, run.state, describe(run), cells
-        )
-        for run in table.runs
-        if (cells := Markup("").join(_cells(run, axis, height)))
+        Markup('<g class="s-{}" fill="url(#s-{})"><title>{}</title>{}</g>').format(state, state, title, cells)
+        for group in _groups(table.runs, axis)
+        for state, title, cells in [_drawn(group, axis, height)]
+        if cells
     ]
     drawn += [
         Markup('<line class="{}" x1="{x}%" x2="{x}%" y1="0" y2="{}"><title>{}</title></line>').format(
@@ -128,6 +135,33 @@ def row_svg(table: Table, axis: Axis, *, height: int = 22) -> Markup:
     return Markup('<svg class="row" role="img" width="100%" height="{}" aria-label="{}">{}</svg>').format(
         height, in_words(table), Markup("").join(drawn)
     )
+
+
+def _groups(runs: Sequence[Run], axis: Axis) -> list[list[Run]]:
+    """Return the runs, those together that are too narrow to be told apart: their cells are few."""
+    found: list[list[Run]] = []
+    for run in runs:
+        if found and axis.at(run.range_end) - axis.at(found[-1][0].range_start) < NARROWEST:
+            found[-1].append(run)
+        else:
+            found.append([run])
+    return found
+
+
+def _drawn(group: Sequence[Run], axis: Axis, height: int) -> tuple[str, str, Markup]:
+    """Return the state that a group is drawn in, it in words, and its cells."""
+    if len(group) == 1:
+        return group[0].state, describe(group[0]), Markup("").join(_cells(group[0], axis, height))
+    worst = min(group, key=lambda run: URGENCY.index(run.state))
+    start, end = group[0].range_start, group[-1].range_end
+    counts = [
+        f"{count} {state}"
+        for state in URGENCY
+        if (count := sum(run.chunks for run in group if run.state == state))
+    ]
+    whole = replace(worst, range_start=start, range_end=end, chunks=1)
+    words = f"{', '.join(counts)}: {day(start)} to {day(end)} UTC"
+    return worst.state, words, Markup("").join(_cells(whole, axis, height))
 
 
 def _horizons(table: Table, axis: Axis) -> list[tuple[str, datetime | None, str]]:

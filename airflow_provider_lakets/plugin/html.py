@@ -8,10 +8,20 @@ from typing import Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
-from airflow_provider_lakets.monitoring.words import ago, day, duration, instant, name, size
+from airflow_provider_lakets.monitoring.words import ago, duration, instant, name, size
 
 FOLDER = Path(__file__).parent
+
+
+def marked(text: str) -> Markup:
+    """Return a text with what stands between backticks as code."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
+        for number, part in enumerate(parts)
+    )
 
 
 @cache
@@ -24,7 +34,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(name=name, size=size, duration=duration, ago=ago, instant=instant, day=day)
+    found.filters.update(name=name, size=size, duration=duration, ago=ago, instant=instant, marked=marked)
     found.globals["query"] = lambda **given: urlencode({k: v for k, v in given.items() if v is not None})
     return found
 

@@ -28,7 +28,7 @@ CHUNKS = 100  # single chunks a page
 SHOWN = 12  # of what needs attention, before the rest is folded
 
 
-def href(asked: Asked, page: str, **query: Any) -> str:
+def href(asked: Asked, page: str, /, **query: Any) -> str:
     """Return the address of a page of ours for the connection that is shown."""
     given = {"conn": asked.conn, **query}
     return f"{asked.base}/{page}?{urlencode({key: one for key, one in given.items() if one is not None})}"
@@ -43,7 +43,8 @@ def _common(asked: Asked, known: Known, title: str) -> dict[str, Any]:
         "title": title,
         "runs": _runs(asked),
         "states": [(state, data.MEANINGS[state]) for state in data.STATES],
-        "href": lambda page, **query: href(asked, page, **query),
+        # The query may have a `page` of its own: the number of it.
+        "href": lambda page, /, **query: href(asked, page, **query),
     }
 
 

@@ -81,7 +81,7 @@ def page(manager: Manager, used: dict[str, set[str]]) -> Iterator[TestClient]:
         yield client
 
 
-def look(page: TestClient, path: str = "/prefix/lakets/", **query: str) -> str:
+def look(page: TestClient, path: str = "/prefix/lakets/", /, **query: str) -> str:
     """Return a page with consent to connect: the endpoint of a password has no readable state."""
     answer = page.get(path, params={"look": "now", **query})
     assert answer.status_code == 200, answer.text

@@ -1,0 +1,66 @@
+"""An endpoint that sleeps: the page asks the workspace, and logs in only when told to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from airflow_provider_lakets.plugin import snapshots
+from airflow_provider_lakets.plugin.snapshots import Snapshots
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.control_plane import ControlPlane
+
+PRIMARY = "projects/weather/branches/production/endpoints/primary"
+
+
+@pytest.fixture
+def endpoint(
+    principal: ControlPlane, define: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> ControlPlane:
+    """Return the workspace of a connection whose answers the page does not keep."""
+    define(extra={"project": "weather"})
+    monkeypatch.setattr(snapshots, "FRESH_SECONDS", 0.0)
+    return principal
+
+
+def fall(plane: ControlPlane, state: str) -> None:
+    """Let the endpoint be in a state."""
+    plane.resources[PRIMARY]["status"]["current_state"] = state
+
+
+@pytest.mark.parametrize("state", ["IDLE", "SUSPENDED"])
+def test_a_sleeping_endpoint_is_not_logged_in_to_unasked(endpoint: ControlPlane, state: str) -> None:
+    fall(endpoint, state)
+
+    known = Snapshots().look("lakebase_default")
+
+    assert (known.asleep, known.snapshot, known.problem) == (True, None, None)
+    assert endpoint.minted == []
+
+
+def test_a_sleeping_endpoint_is_logged_in_to_when_somebody_says_so(endpoint: ControlPlane) -> None:
+    fall(endpoint, "IDLE")
+
+    known = Snapshots().look("lakebase_default", wake=True)
+
+    assert known.snapshot is not None
+    assert known.asleep is False
+
+
+def test_what_was_known_before_it_fell_asleep_stays_with_its_time(endpoint: ControlPlane) -> None:
+    kept = Snapshots()
+    before = kept.look("lakebase_default").snapshot
+    logins = len(endpoint.minted)
+    fall(endpoint, "IDLE")
+
+    known = kept.look("lakebase_default")
+    more = kept.ask("lakebase_default", lambda hook: hook.version())
+
+    assert before is not None
+    assert (known.asleep, known.snapshot) == (True, before)
+    assert more is None
+    assert len(endpoint.minted) == logins
