@@ -84,7 +84,7 @@ def get_provider_info() -> dict[str, Any]:
                         "summary",
                     )
                 ]
-                + [f"{_PACKAGE}.dbos.enqueue", f"{_PACKAGE}.dbos.operators"],
+                + [f"{_PACKAGE}.dbos.{name}" for name in ("enqueue", "listing", "operators")],
             }
         ],
         "hooks": [
