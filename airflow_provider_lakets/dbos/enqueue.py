@@ -140,6 +140,8 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
             raise ValueError(f"With items on_terminal cannot be {on_terminal!r}: their ids are the tasks'.")
         if items is not None and delay is not None:
             raise ValueError("With items there is no delay. Take it out, or have the workflow sleep.")
+        if priority is not None and not (isinstance(priority, int) and 1 <= priority < 2**31):
+            raise ValueError(f"priority is {priority!r}. Give a whole number from 1 on.")
         self.workflow_name = workflow_name
         self.queue_name = queue_name
         self.workflow_args = workflow_args
@@ -152,8 +154,8 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         self.deduplication_id = deduplication_id
         self.duplication_policy = duplication_policy
         self.partition_key = partition_key
-        self.delay = None if delay is None else as_seconds(delay)
-        self.workflow_timeout = None if workflow_timeout is None else as_seconds(workflow_timeout)
+        self.delay = _seconds_or_none(delay, "delay")
+        self.workflow_timeout = _seconds_or_none(workflow_timeout, "workflow_timeout")
         self.attributes = attributes
         self.workflow_id = workflow_id
         self.on_terminal = on_terminal
@@ -161,8 +163,8 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         self.wait = wait
         self.deferrable = deferrable
         self.poll_interval = check_interval(poll_interval)
-        self.start_timeout = None if start_timeout is None else as_seconds(start_timeout)
-        self.end_timeout = as_seconds(end_timeout)
+        self.start_timeout = _seconds_or_none(start_timeout, "start_timeout")
+        self.end_timeout = _seconds(end_timeout, "end_timeout")
         self.cancel_on_kill = cancel_on_kill
         self.cancel_children = cancel_children
         self._has_items = items is not None
@@ -196,15 +198,15 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
             kwargs=self.workflow_kwargs,
             class_name=self.class_name,
             instance_name=self.instance_name,
-            app_version=None if self.app_version is None else as_name(self.app_version, "app_version"),
+            app_version=_name_or_none(self.app_version, "app_version"),
             priority=self.priority,
-            deduplication_id=self.deduplication_id,
+            deduplication_id=_name_or_none(self.deduplication_id, "deduplication_id"),
             duplication_policy=self.duplication_policy,
-            queue_partition_key=self.partition_key,
+            queue_partition_key=_name_or_none(self.partition_key, "partition_key"),
             delay_seconds=self.delay,
             workflow_timeout=self.workflow_timeout,
             attributes=self.attributes,
-            workflow_id=None if self.workflow_id is None else as_name(self.workflow_id, "workflow_id"),
+            workflow_id=_name_or_none(self.workflow_id, "workflow_id"),
         )
 
     def execute_complete(
@@ -291,12 +293,15 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         """Return the results; what has not ended, or not well, fails the task."""
         from airflow_provider_lakets.dbos.workflows.control import mark
         from airflow_provider_lakets.dbos.workflows.ids import TOLD
+        from airflow_provider_lakets.dbos.workflows.late import not_in_time
         from airflow_provider_lakets.dbos.workflows.outcomes import SUCCESS, explain, has_ended, read_results
 
         found = hook.statuses(ids)
         if missing := [one for one in ids if one not in found]:
             fail(f"{len(missing)} DBOS workflow(s) are not there any more, such as {missing[0]}.")
-        self._raise_unended(ids, found)
+        late = not_in_time(hook, ids, found, start_seconds=self.start_timeout, end_seconds=self.end_timeout)
+        if late:
+            raise DBOSWorkflowError(wrapped(late))
         results = read_results(hook, [name for name in ids if found[name].status == SUCCESS])
         problems = explain(hook, found)
         if not self._has_items and has_ended(found[ids[0]]):
@@ -305,32 +310,6 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         if problems:
             self._raise_problems(problems, len(ids))
         return [results[name] for name in ids] if self._has_items else results[ids[0]]
-
-    def _raise_unended(self, ids: list[str], found: Mapping[str, Any]) -> None:
-        from airflow_provider_lakets.dbos.workflows.outcomes import WAITING, has_ended
-
-        left = [found[name] for name in ids if not has_ended(found[name])]
-        if not left:
-            return
-        some = left[0]
-        if all(one.status in WAITING for one in found.values()):
-            patience = timedelta(seconds=self.start_timeout or self.end_timeout)
-            version = f"version {some.app_version}" if some.app_version else "the latest registered version"
-            raise DBOSWorkflowError(
-                wrapped(
-                    f"DBOS workflow {some.name!r} ({some.workflow_id}) has not started in {patience}: it is "
-                    f"{some.status} in queue {some.queue_name!r}. See that a program of {version}, of "
-                    f"application {some.application_name or 'any'}, runs and takes from this queue. "
-                    "A retry waits again."
-                )
-            )
-        patience = timedelta(seconds=self.end_timeout)
-        raise DBOSWorkflowError(
-            wrapped(
-                f"{len(left)} of {len(ids)} DBOS workflow(s) have not ended in {patience}, such as "
-                f"{some.workflow_id}, which is {some.status}. They go on; a retry waits again."
-            )
-        )
 
     def _raise_problems(self, problems: Mapping[str, str], count: int) -> NoReturn:
         lines = list(problems.values())
@@ -341,3 +320,19 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         if self.on_terminal == "attach":
             fail(message)  # another try would find the same end
         raise DBOSWorkflowError(wrapped(message))
+
+
+def _name_or_none(value: object, name: str) -> str | None:
+    return None if value is None else as_name(value, name)
+
+
+def _seconds_or_none(duration: timedelta | float | None, name: str) -> float | None:
+    return None if duration is None else _seconds(duration, name)
+
+
+def _seconds(duration: timedelta | float, name: str) -> float:
+    """Return the length of a time that is to be waited; it cannot be nothing, as a delay can."""
+    seconds = as_seconds(duration)
+    if not (seconds >= 0 if name == "delay" else seconds > 0):
+        raise ValueError(f"{name} is {duration!r}. Give a length of time that can be waited.")
+    return seconds

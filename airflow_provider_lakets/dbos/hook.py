@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import metadata
@@ -143,6 +144,8 @@ class DBOSHook(LakebaseHook):
             raise LakebaseConnectionError(f"{what}: no session became free in time") from err
         except LakeTSError:
             raise
+        except UnicodeError as err:
+            raise DBOSSettingError(f"{what}: {err}") from None
         except Exception as err:
             from dbos import error
 
@@ -190,8 +193,9 @@ class DBOSHook(LakebaseHook):
         if queue_name in queues:
             return queues[queue_name]
         of = f" of application {self.application!r}" if self.application else ""
+        owner = next((f" It is of {one.application!r}." for one in rows if one.name == queue_name), "")
         raise DBOSSettingError(
-            f"There is no queue {queue_name!r}{of} in schema {self.dbos_schema!r}. There are: "
+            f"There is no queue {queue_name!r}{of} in schema {self.dbos_schema!r}.{owner} There are: "
             f"{_listed(queues) or 'none'}. A program makes one with DBOS.register_queue(name)."
         )
 
@@ -234,6 +238,14 @@ class DBOSHook(LakebaseHook):
     def _translated(self, err: Any, what: str) -> LakeTSError:
         import psycopg
 
+        if isinstance(err.orig, psycopg.DataError):
+            return DBOSSettingError(f"{what}: {err.orig}")
+        if isinstance(err.orig, (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)):
+            return DBOSSettingError(
+                f"{what}: the DBOS system tables in schema {self.dbos_schema!r} are not those of DBOS "
+                f"{metadata.version('dbos')}, which is installed here ({err.orig.diag.message_primary}). Let "
+                "the program and Airflow have the same minor version."
+            )
         if isinstance(err.orig, psycopg.Error):
             return translate(err.orig, doing=what, role=None, conn_id=self.get_conn_id())
         return LakeTSError(f"{what}: {err.orig or err}")
@@ -244,10 +256,10 @@ def _require_dbos() -> None:
         found = metadata.version("dbos")
     except metadata.PackageNotFoundError:
         found = ""
-    if not found or tuple(int(part) for part in found.split(".")[:2]) < LOWEST_DBOS:
+    if tuple(map(int, re.findall(r"\d+", found)[:2])) < LOWEST_DBOS:
         there = f"{found} is installed" if found else "it is not installed"
         lowest = ".".join(map(str, LOWEST_DBOS))
-        raise LakeTSError(
+        raise DBOSSettingError(
             f"DBOSHook needs dbos {lowest} or later; {there}. "
             "Run: pip install 'airflow-provider-lakets[dbos]'"
         )

@@ -1,4 +1,4 @@
-"""Cancel, resume or fork DBOS workflows; made for dynamic task mapping. See listing.py to list them."""
+"""Cancel, resume or fork DBOS workflows; made for dynamic task mapping."""
 
 from __future__ import annotations
 

@@ -84,8 +84,9 @@ def translate(error: psycopg.Error, *, doing: str, role: str | None, conn_id: st
     if _lacks_lakets(error):
         return LakeTSNotInstalledError(f"{where}: LakeTS is not there, or too old ({said}). {INSTALL}")
     if state == "42501":
+        who = f"role {role!r}" if role else "role of this connection"
         return LakeTSPrivilegeError(
-            f"{where}: the Postgres role {role or 'of this connection'!r} lacks a right ({said}). Grant it, "
+            f"{where}: the Postgres {who} lacks a right ({said}). Grant it, "
             "or, where it must be the owner, make it a member of the owning role: GRANT <owner> TO "
             f'"{role or "<role>"}".'
         )

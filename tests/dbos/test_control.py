@@ -204,6 +204,7 @@ def test_triggers_of_a_connection_ask_together_and_keep_no_session(
         return ask(self, wanted, prefixes)
 
     monkeypatch.setattr(poller.Poller, "_ask", note)
+    monkeypatch.setattr(poller, "GATHER_SECONDS", 0.2)
 
     async def fire_all() -> list[Any]:
         triggers = [DBOSWorkflowTrigger(workflow_ids=[one], deadline=deadline(60)) for one in ids]

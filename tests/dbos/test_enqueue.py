@@ -41,7 +41,7 @@ def task(name: str, **arguments: Any) -> Task:
         "workflow_name": "job",
         "queue_name": "orders",
         "workflow_kwargs": {"name": name},
-        "poll_interval": 0.2,
+        "poll_interval": 0.05,
     }
     return Task(DBOSEnqueueOperator, **{**usual, **arguments})
 
@@ -246,11 +246,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "queue": ({"queue_name": "ordres"}, r"no queue 'ordres'.*'by_customer'.*'one_by_one', 'orders'"),
     "version": ({"app_version": "v9"}, r"no application version 'v9'.*'v1'"),
     "schema": ({"dbos_schema": "dbso"}, r"schema 'dbso'.*'dbos'"),
-    "application": ({"application": "other"}, r"no queue 'orders' of application 'other'"),
+    "application": ({"application": "other"}, r"no queue 'orders' of application 'other'.*It is of 'shop'"),
     "arguments": ({"workflow_kwargs": {"name": object()}}, "cannot be written as JSON"),
     "args that are no list": ({"workflow_args": "abc"}, "workflow_args must be a list"),
     "no partition": ({"queue_name": "by_customer"}, "'by_customer' is partitioned: .* partition_key"),
     "partition of a queue that has none": ({"partition_key": "x"}, "'orders' is not partitioned"),
+    "arguments that are no text": ({"workflow_kwargs": {"name": "\ud800"}}, "cannot be written as JSON"),
+    "attributes": ({"attributes": {"x": object()}}, "attributes must be a dict that JSON can hold"),
+    "attributes that are no dict": ({"attributes": ["x"]}, "attributes must be a dict that JSON can hold"),
+    "attributes that the server refuses": ({"attributes": {"x": "\0"}}, "cannot be converted to text"),
+    "attributes of ours": ({"attributes": {"airflow": {}}}, "attributes must not have 'airflow'"),
+    "no deduplication id": ({"deduplication_id": ""}, "deduplication_id was rendered to ''"),
+    "no partition key": ({"partition_key": " "}, "partition_key was rendered to ' '"),
+    "id that the server refuses": ({"workflow_id": "a\0b"}, "cannot contain NUL"),
+    "id that is no text": ({"workflow_id": "a\ud800"}, "surrogates not allowed"),
     "no workflow": ({"workflow_name": ""}, "workflow_name was rendered to ''"),
     "connection": ({"lakebase_conn_id": "nope"}, "nope"),
 }
@@ -264,6 +273,26 @@ def test_what_would_wait_for_ever_fails_at_once(name: str, hook: DBOSHook, case:
     with fails(AirflowFailException, message):
         one.run()
     assert workflows(hook, one) == {}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"priority": 0},
+        {"priority": "high"},
+        {"priority": 2**31},
+        {"delay": -1},
+        {"workflow_timeout": 0},
+        {"start_timeout": timedelta(0)},
+        {"end_timeout": -5},
+    ],
+    ids=str,
+)
+def test_a_number_that_cannot_be_fails_when_the_dag_is_parsed(arguments: dict[str, Any]) -> None:
+    (name,) = arguments
+
+    with pytest.raises(ValueError, match=f"{name} is .*Give"):
+        DBOSEnqueueOperator(task_id="task", workflow_name="job", queue_name="orders", **arguments)
 
 
 def test_other_arguments_for_a_workflow_that_is_there_are_not_ignored(name: str, effects: Effects) -> None:
@@ -328,15 +357,14 @@ def test_of_many_items_those_that_failed_are_told_and_rewound(effects: Effects, 
 
 
 def test_a_program_that_is_killed_goes_on_in_the_step_where_it_was(
-    own_app: App, effects: Effects, name: str
+    app: App, effects: Effects, name: str
 ) -> None:
-    own_app.start()
     effects.shut(name, 2)
-    attempt = task(name, dbos_schema=own_app.schema).begin()
+    attempt = task(name).begin()
     effects.wait_for(name, 2)
-    own_app.kill()
+    app.kill()
     effects.open(name, 2)
-    own_app.start()
+    app.start()
 
     assert attempt.end()["sum"] == 60
     assert effects.of(name) == [1, 2, 2, 3]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import psycopg
 
-    from tests.dbos.conftest import App
+    from tests.dbos.conftest import App, Effects
 
 pytestmark = pytest.mark.usefixtures("connection")
 
@@ -109,6 +109,26 @@ def test_what_begins_again_does_so_with_a_version_that_runs(
         Task(DBOSForkOperator, **fork).run()
     (forked,) = Task(DBOSForkOperator, **fork, app_version=old).run()
     wait_until(lambda: hook.statuses([forked])[forked].status == "SUCCESS", "forked")
+
+
+def test_what_has_begun_with_a_version_that_is_gone_is_not_waited_for(
+    own_app: App, admin: psycopg.Connection, hook: DBOSHook, effects: Effects, name: str, old: str, new: str
+) -> None:
+    own_app.start(version=old)
+    effects.shut(name, 2)
+    waiting = task(own_app, name, end_timeout=1)
+    attempt = waiting.begin()
+    effects.wait_for(name, 2)
+    end(own_app, admin, old)
+    effects.open(name, 2)
+    own_app.start(version=new)
+    stuck = "has begun with version '.*-old'.*programs of: '.*-new'"
+
+    with fails(DBOSWorkflowError, f"not ended in 0:00:01.*{stuck}"):
+        attempt.end()
+    with fails(DBOSWorkflowError, f"is PENDING.*{stuck}"):
+        waiting.run()
+    assert effects.of(name) == [1, 2]
 
 
 @pytest.mark.parametrize("version", ["1.0", "x" * 49, "x" * 50, "x" * 49 + "y", "é", "a\tb", "\n"])

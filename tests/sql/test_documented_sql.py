@@ -61,7 +61,7 @@ def test_every_document_with_sql_is_run() -> None:
         if "```sql" in path.read_text()
     }
 
-    assert with_sql == {*DOCUMENTS, "docs/permissions", "docs/monitoring"}
+    assert with_sql == {*DOCUMENTS, "docs/dbos", "docs/permissions", "docs/monitoring"}
 
 
 def test_what_was_loaded_into_a_rollup_by_hand_outlives_the_refresh(db: Sandbox) -> None:

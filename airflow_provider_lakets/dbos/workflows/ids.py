@@ -64,12 +64,12 @@ def item_ids(base: str, digests: Sequence[str]) -> list[str]:
 
 def successor(base: str, known: Iterable[str]) -> str:
     """Return the id after the last of a row: base, base#2, base#3."""
-    return f"{base}#{max(map(number, known), default=1) + 1}"
+    return f"{base}#{max((number(base, one) for one in known), default=1) + 1}"
 
 
-def number(workflow_id: str) -> int:
-    """Return the place of an id in its row."""
-    match = _SUCCESSOR.search(workflow_id.rpartition("/")[2])
+def number(base: str, workflow_id: str) -> int:
+    """Return the place of an id in the row of a base, which may have a number sign of its own."""
+    match = _SUCCESSOR.fullmatch(workflow_id.removeprefix(base))
     return int(match[1]) if match else 1
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.exceptions import DBOSSettingError
+from airflow_provider_lakets.exceptions import DBOSSettingError, LakeTSError
 from airflow_provider_lakets.login.gate import said
 
 if TYPE_CHECKING:
@@ -20,7 +20,13 @@ ACTIVE = ("PENDING", *WAITING)
 SUCCESS, ERROR, CANCELLED = "SUCCESS", "ERROR", "CANCELLED"
 GIVEN_UP = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
 
+_NO_CLASS = (
+    "it cannot be unpickled, such as when its class is not installed in Airflow. Install it; or let the "
+    "workflow end with what JSON can hold, without serialization='native'; the log of its program may say "
+    "more"
+)
 _PORTABLE, _PICKLE = "portable_json", "py_pickle"
+_PICKLE_TEXT = "gA"  # what a pickle begins with when it is recorded, in base64
 
 _FORMS = "SELECT workflow_uuid, serialization FROM {schema}.workflow_status WHERE workflow_uuid = ANY(%s)"
 _FAILED_STEPS = """
@@ -56,7 +62,9 @@ def failed_steps(hook: DBOSHook, workflow_ids: Iterable[str]) -> dict[str, Step]
 def read_results(hook: DBOSHook, workflow_ids: Sequence[str]) -> dict[str, Any]:
     """Return the results of workflows that succeeded, by id."""
     _check_forms(hook, workflow_ids)
-    return {one.workflow_id: one.output for one in _read(hook, workflow_ids)}
+    found = {one.workflow_id: one.output for one in _read(hook, workflow_ids)}
+    _check_unpickled(hook, found)
+    return found
 
 
 def explain(hook: DBOSHook, statuses: Mapping[str, WorkflowStatus]) -> dict[str, str]:
@@ -81,6 +89,8 @@ def _in_words(status: WorkflowStatus, step: Step | None, error: Any, unreadable:
     if status.status == ERROR:
         place = f" in {step}" if step else ""
         name = getattr(error, "name", None) or type(error).__name__
+        if isinstance(error, str):  # as it was recorded
+            unreadable = f"its error cannot be read here: {_NO_CLASS}"
         why = unreadable or f"{name}: {said(error)}"
         return f"{where} failed{place}: {why}"
     if status.status == CANCELLED:
@@ -122,6 +132,20 @@ def _why_not(form: str | None) -> str:
             "system database may run code in Airflow, ask for serialization='native'"
         )
     return f"it was recorded by the serializer {form!r} of its program, which is not known here"
+
+
+def _check_unpickled(hook: DBOSHook, results: Mapping[str, Any]) -> None:
+    """Refuse results that DBOS could not unpickle: it returns them as they are recorded."""
+    for name, result in results.items():
+        if hook.serialization == "native" and isinstance(result, str) and result.startswith(_PICKLE_TEXT):
+            try:
+                with hook.doing(f"Reading the result of DBOS workflow {name}") as client:
+                    client.retrieve_workflow(name).get_result()
+            except LakeTSError:
+                raise
+            except Exception as err:
+                why = f"{_NO_CLASS} ({type(err).__name__}: {said(err)})"
+                raise DBOSSettingError(f"The result of DBOS workflow {name} cannot be read: {why}.") from err
 
 
 def _check_forms(hook: DBOSHook, workflow_ids: Sequence[str]) -> None:

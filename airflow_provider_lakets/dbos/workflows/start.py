@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.dbos.workflows import ids
 from airflow_provider_lakets.dbos.workflows.control import fork, is_marked, resume, rewind
 from airflow_provider_lakets.dbos.workflows.ids import STARTED_BY, STOPPED, TOLD
+from airflow_provider_lakets.dbos.workflows.late import unseen_name
 from airflow_provider_lakets.dbos.workflows.outcomes import CANCELLED, SUCCESS, WAITING, has_ended
-from airflow_provider_lakets.dbos.workflows.versions import check_version_runs
-from airflow_provider_lakets.exceptions import DBOSSettingError
+from airflow_provider_lakets.dbos.workflows.versions import check_version_runs, why_stuck
+from airflow_provider_lakets.exceptions import DBOSSettingError, DBOSWorkflowError, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from airflow.sdk import Context
     from dbos import WorkflowStatus
 
     from airflow_provider_lakets.dbos.hook import DBOSHook
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ class Order:
             args=tuple(args or ()),
             kwargs=dict(kwargs or {}),
             options={name: value for name, value in options.items() if value is not None},
-            attributes=dict(attributes or {}),
+            attributes=_checked(attributes),
             task=ids.started_by(context),
         )
 
@@ -69,6 +75,7 @@ class Order:
             return ids.digest([name, repr((self.args, sorted(self.kwargs.items())))])
         try:
             text = DBOSPortableJSONSerializer().serialize([list(self.args), self.kwargs])
+            text.encode()
         except (TypeError, ValueError) as err:
             raise DBOSSettingError(
                 f"The arguments of DBOS workflow {name!r} cannot be written as JSON: {err}. Give texts, "
@@ -113,6 +120,18 @@ class Order:
         return {**options, "attributes": {**self.attributes, STARTED_BY: mine}}
 
 
+def _checked(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the attributes; refuse what JSON cannot hold, and the names that tasks use."""
+    try:
+        found = dict(attributes or {})
+        json.dumps(found)
+    except (TypeError, ValueError) as err:
+        raise DBOSSettingError(f"attributes must be a dict that JSON can hold: {err}.") from None
+    if reserved := sorted({STARTED_BY, TOLD, STOPPED} & found.keys()):
+        raise DBOSSettingError(f"attributes must not have {reserved[0]!r}: a task keeps its notes there.")
+    return found
+
+
 def check(hook: DBOSHook, order: Order) -> str | None:
     """Refuse what would wait for ever; return the application that owns the queue."""
     queue = hook.find_queue(order.options["queue_name"])
@@ -134,7 +153,7 @@ def bring_up(hook: DBOSHook, order: Order, on_terminal: str, from_step: int | No
     row = _row(hook, order)
     if not row:
         return _enqueue(hook, order, order.workflow_id, owner)
-    latest = max(row, key=ids.number)
+    latest = _latest(order, row)
     status = row[latest]
     if status.status == CANCELLED and is_marked(status, STOPPED):
         _check_same(hook, order, status)
@@ -151,6 +170,8 @@ def bring_up(hook: DBOSHook, order: Order, on_terminal: str, from_step: int | No
         return new
     if status.status in WAITING:
         _check_runs(hook, order, owner, status.app_version)
+    elif reason := why_stuck(hook, status):
+        raise DBOSWorkflowError(wrapped(f"DBOS workflow {latest} is {status.status}. {reason}"))
     if ends_here:
         _again(hook, order, status, on_terminal, from_step)
     return latest
@@ -158,7 +179,7 @@ def bring_up(hook: DBOSHook, order: Order, on_terminal: str, from_step: int | No
 
 def find_latest(hook: DBOSHook, order: Order) -> str:
     """Return the id of the latest workflow of a task, or the id that its first one would have."""
-    return max(_row(hook, order), key=ids.number, default=order.workflow_id)
+    return _latest(order, _row(hook, order) or [order.workflow_id])
 
 
 def enqueue_all(
@@ -178,6 +199,7 @@ def enqueue_all(
     missing = sorted(name for name in named if name not in there)
     if missing:
         _check_runs(hook, order, owner)
+        _warn_of_name(hook, order)
     with hook.doing(f"Enqueueing {len(missing)} DBOS workflow(s)") as client, hook.transaction() as conn:
         for name in missing:
             one = order.with_item(named[name])
@@ -189,6 +211,10 @@ def enqueue_all(
         elif has_ended(status) and status.status != SUCCESS:
             _again(hook, order, status, on_terminal, from_step)
     return list(named)
+
+
+def _latest(order: Order, row: Iterable[str]) -> str:
+    return max(row, key=lambda one: ids.number(order.workflow_id, one))
 
 
 def _row(hook: DBOSHook, order: Order) -> dict[str, WorkflowStatus]:
@@ -208,6 +234,12 @@ def _check_runs(hook: DBOSHook, order: Order, owner: str | None, version: str | 
         check_version_runs(hook, hook.application or owner, version)
 
 
+def _warn_of_name(hook: DBOSHook, order: Order) -> None:
+    """Log what looks like a wrong name; it may also be the first run of a workflow."""
+    if warning := unseen_name(hook, order.options["workflow_name"]):
+        log.warning("%s If the name is wrong, the workflow never ends.", warning)
+
+
 def _where(order: Order) -> dict[str, Any]:
     """Return where a workflow runs that is run again."""
     options = ("queue_name", "queue_partition_key")
@@ -216,6 +248,7 @@ def _where(order: Order) -> dict[str, Any]:
 
 def _enqueue(hook: DBOSHook, order: Order, workflow_id: str, owner: str | None) -> str:
     _check_runs(hook, order, owner)
+    _warn_of_name(hook, order)
     options = order.enqueue_options(hook, workflow_id, owner)
     with hook.doing(f"Enqueueing DBOS workflow {order.options['workflow_name']!r}") as client:
         return client.enqueue(options, *order.args, **order.kwargs).get_workflow_id()

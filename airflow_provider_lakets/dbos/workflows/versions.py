@@ -16,6 +16,8 @@ from airflow_provider_lakets.exceptions import DBOSWorkflowError, wrapped
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dbos import WorkflowStatus
+
     from airflow_provider_lakets.dbos.hook import DBOSHook
 
 _SESSIONS = """
@@ -36,23 +38,44 @@ def check_version_runs(hook: DBOSHook, application: str | None, version: str | N
     :param application: Which one's; None for any.
     :param version: The version that would run the workflow; None for the latest one.
     """
+    wanted, others = _connected(hook, application, version)
+    if others:
+        raise DBOSWorkflowError(
+            wrapped(
+                f"The workflow would wait for a program of version {wanted!r}, which "
+                f"{'it has begun with' if version else 'is the latest registered'}, and none is connected. "
+                f"There are programs of: {others}. Give one of these as app_version; or start a "
+                f"program of {wanted!r}; or make another version the latest: in its program call "
+                "DBOS.set_latest_application_version(version)."
+            )
+        )
+
+
+def why_stuck(hook: DBOSHook, status: WorkflowStatus) -> str | None:
+    """Return why a workflow does not go on if no program of its version is connected."""
+    if status.status != "PENDING" or not status.app_version:
+        return None
+    wanted, others = _connected(hook, hook.application or status.application_name, status.app_version)
+    if not others:
+        return None
+    return (
+        f"It has begun with version {wanted!r} of its program, and only that version goes on with it. None "
+        f"is connected; there are programs of: {others}. Start a program of {wanted!r}; or cancel the "
+        "workflow and run it again with another app_version, by DBOSForkOperator or on_terminal='rewind'."
+    )
+
+
+def _connected(hook: DBOSHook, application: str | None, version: str | None) -> tuple[str, str]:
+    """Return the version that is wanted and, if it is not connected, those that are, as a text."""
     owned = _registered(hook, application)
     wanted = [version] if version else _latest(owned, application)
     if {name for name, _ in owned} <= {*wanted}:
-        return
+        return wanted[0] if wanted else "", ""
     found = {row[0] for row in hook.rows(_SESSIONS, "Looking for programs of DBOS", PREFIX)}
     alive = [name for name, _ in owned if session_name(name) in found]
-    if not alive or any(session_name(name) in found for name in wanted):
-        return
-    raise DBOSWorkflowError(
-        wrapped(
-            f"The workflow would wait for a program of version {wanted[0]!r}, which "
-            f"{'it has begun with' if version else 'is the latest registered'}, and none is connected. There "
-            f"are programs of: {', '.join(map(repr, alive))}. Give one of these as app_version; or start a "
-            f"program of {wanted[0]!r}; or make another version the latest: in its program call "
-            "DBOS.set_latest_application_version(version)."
-        )
-    )
+    if any(session_name(name) in found for name in wanted):
+        alive = []
+    return wanted[0], ", ".join(map(repr, alive))
 
 
 def _registered(hook: DBOSHook, application: str | None) -> list[tuple[str, str | None]]:

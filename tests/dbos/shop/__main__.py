@@ -6,7 +6,7 @@ import threading
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 
-from tests.dbos.shop import features, work
+from tests.dbos.shop import features, odd, work
 from tests.dbos.shop.engines import engine
 
 config: DBOSConfig = {
@@ -28,6 +28,7 @@ if sys.argv[1:] == ["pickled"]:  # a workflow that the program starts itself, wi
     with SetWorkflowID("pickled"):
         DBOS.start_workflow(work.job, "pickled").get_result()
 assert features.tills
+assert odd.Receipt
 sys.stdout.write("ready\n")
 sys.stdout.flush()
 threading.Event().wait()
