@@ -1,4 +1,4 @@
-"""Kill -9 of the program and of the server under load: what each step did is in the table once."""
+"""Kill -9 of program, sessions and server under load: what each step did is in the table once."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from airflow_provider_lakets.dbos import create_lakebase_engine
 from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
+from airflow_provider_lakets.local.processes import is_alive
 from tests.dbos.conftest import App, make_tables, session_url, wait_until
 from tests.lakes import new_lake
 from tests.superuser import superuser
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.local.client import LocalServer
 
 WORKFLOWS, STEPS = 6, 8
+KILLED = (("program",), ("session",), ("server", "program"), ("server",), ("session", "program"))
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +42,12 @@ class Server:
     The Postgres of a local Lakebase, past the front door.
 
     :param lake: Where.
+    :param version: Of Postgres.
     """
 
-    def __init__(self, lake: LocalServer) -> None:
+    def __init__(self, lake: LocalServer, version: int) -> None:
         self._conninfo = superuser(lake)
+        self._postgres = EmbeddedPostgres(lake.folder / "pg", version=version)
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query, as soon as there is a server."""
@@ -60,6 +65,18 @@ class Server:
         return found[0]
 
     def kill(self) -> None:
+        """Kill the postmaster with -9, and start the server again: it recovers from its log."""
+        pid = int((self._postgres.data_dir / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not is_alive(pid), "the server is dead")
+        self.stop()
+        self._postgres.start()
+
+    def stop(self) -> None:
+        """Stop the server, if it was started here."""
+        self._postgres.stop()
+
+    def kill_session(self) -> None:
         """Kill a session of the program with -9: Postgres ends all, and recovers from its log."""
         query = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'dbos_transact%' LIMIT 1"
         for (pid,) in self.ask(query):
@@ -72,12 +89,19 @@ class Server:
         return self.entries() >= entries
 
 
+@pytest.fixture(scope="module")
+def postgres(lake: LocalServer, postgres_version: int) -> Iterator[Server]:
+    server = Server(lake, postgres_version)
+    yield server
+    server.stop()
+
+
 @pytest.fixture
-def server(lake: LocalServer) -> Server:
+def server(lake: LocalServer, postgres: Server) -> Server:
     with psycopg.connect(superuser(lake), autocommit=True) as conn:
         conn.execute("DROP SCHEMA IF EXISTS app CASCADE")
         make_tables(conn, lake)
-    return Server(lake)
+    return postgres
 
 
 def patiently(what: Callable[[], Any]) -> Any:
@@ -121,10 +145,12 @@ def test_whatever_is_killed_each_step_is_done_once(lake: LocalServer, server: Se
             enough = server.entries() + chance.randrange(1, WORKFLOWS * STEPS - 5)
             ids += [enqueue(client, f"{number}-{place}") for place in range(WORKFLOWS)]
             wait_until(partial(server.has, enough), "it is in the middle")
-            killed = ("program", "server", "both")[number % 3]
-            if killed != "program":
+            killed = KILLED[number % len(KILLED)]
+            if "session" in killed:
+                server.kill_session()
+            if "server" in killed:
                 server.kill()
-            if killed != "server":
+            if "program" in killed:
                 app.kill()
                 app.start()
         for one in ids:
