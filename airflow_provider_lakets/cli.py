@@ -68,17 +68,30 @@ def status(
     if as_json and watch:
         raise typer.BadParameter("--json and --watch do not go together.")
     with explain_errors():
+        from airflow.exceptions import AirflowException  # type: ignore[attr-defined]
+
         from airflow_provider_lakets.commands.status import console, show
+        from airflow_provider_lakets.exceptions import LakeTSError
         from airflow_provider_lakets.monitoring.attention import needs_attention
         from airflow_provider_lakets.monitoring.data import gather
+        from airflow_provider_lakets.monitoring.words import instant
 
         hook = open_hook(conn_id, uri)
+        before = None
         while True:
-            with hook.session():
-                found, attention = hook.status(), needs_attention(gather(hook))
+            problem = None
+            try:
+                with hook.session():
+                    found, before = hook.status(), gather(hook, before)
+            except (LakeTSError, AirflowException) as err:
+                if before is None:
+                    raise
+                problem = str(err)  # Lakebase may come back
             if watch:
                 console().clear()
-            show(found, attention, as_json=as_json)
+            if problem:
+                typer.secho(f"Not seen since {instant(before.at)}: {problem}\n", fg=typer.colors.RED)
+            show(found, needs_attention(before), as_json=as_json)
             if not watch:
                 return
             time.sleep(watch)
@@ -92,14 +105,17 @@ def doctor(
     wait: Annotated[
         float, typer.Option(min=0, max=3600, help="Seconds that a change feed which lags is given to move.")
     ] = 20.0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 3 where something is to be warned of.")
+    ] = False,
 ) -> None:
-    """Check everything between here and a working LakeTS, one thing after another."""
+    """Check everything between here and a working LakeTS: exit code 0, or 1 if a check failed."""
     with explain_errors():
         from airflow_provider_lakets.commands.doctor import examine
         from airflow_provider_lakets.commands.findings import show
 
-        healthy = show(examine(open_hook(conn_id, uri), patience=wait), as_json=as_json)
-    raise typer.Exit(0 if healthy else 1)
+        found = show(examine(open_hook(conn_id, uri), patience=wait), as_json=as_json)
+    raise typer.Exit(1 if "fail" in found else 3 if strict and "warn" in found else 0)
 
 
 @app.command(epilog="Example: lakets metrics --conn-id lakebase_prod > /var/lib/node_exporter/lakets.prom")

@@ -14,21 +14,40 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
+
+class _Typed(str):
+    """The id of a connection that was given as an argument."""
+
+    __slots__ = ()
+
+
+def _mark_typed(context: typer.Context, value: str) -> str:
+    source = context.get_parameter_source("conn_id")
+    return value if source is None or source.name == "DEFAULT" else _Typed(value)
+
+
 ConnId = Annotated[
     str,
     typer.Option(
+        callback=_mark_typed,
         help="Airflow connection, from wherever Airflow keeps them. Where lakebase_default is not defined, "
-        "LAKETS_LAKEBASE_ENDPOINT and DATABRICKS_... in the environment do."
+        "LAKETS_LAKEBASE_ENDPOINT and DATABRICKS_... in the environment do.",
     ),
 ]
 Uri = Annotated[
     str | None,
     typer.Option(
         help="Connection string postgresql://<role>@<host>/<database>, instead of a connection. "
-        "Without a password: OAuth."
+        "Without a password: OAuth. One with a password belongs into LAKETS_URI: others can read arguments.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+
+
+SEEN = (
+    "--uri holds a password, which every user of this machine can read in the list of processes, and which "
+    "the shell keeps in its history. Put the string into the environment as LAKETS_URI instead."
+)
 
 
 def open_hook(conn_id: str, uri: str | None) -> LakeTSHook:
@@ -36,10 +55,16 @@ def open_hook(conn_id: str, uri: str | None) -> LakeTSHook:
     from airflow_provider_lakets.compat import stored_connection
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
+    where = "--uri"
+    if uri is None and not isinstance(conn_id, _Typed):  # what is typed wins over the environment
+        uri, where = os.environ.get("LAKETS_URI"), "LAKETS_URI"
     if uri is not None:
         from airflow_provider_lakets.login.pasted import pasted_connection
 
-        return LakeTSHook("--uri", connection=pasted_connection(uri, "--uri"))
+        connection = pasted_connection(uri, where)
+        if connection.password and where == "--uri":
+            typer.secho(SEEN, err=True, fg=typer.colors.YELLOW)
+        return LakeTSHook(where, connection=connection)
     return LakeTSHook(conn_id, connection=stored_connection(conn_id))
 
 

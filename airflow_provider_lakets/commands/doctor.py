@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import time
+from datetime import datetime, timezone
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg  # noqa: TID253 - no DAG imports this module
@@ -14,8 +17,10 @@ from airflow_provider_lakets import __version__
 from airflow_provider_lakets.commands.feed import FeedCheck
 from airflow_provider_lakets.commands.findings import NAMED, Finding, named
 from airflow_provider_lakets.commands.rights import missing_rights
+from airflow_provider_lakets.commands.standing import CODES, Standing
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.login.tls import stays_here
+from airflow_provider_lakets.monitoring.asleep import is_asleep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,6 +29,11 @@ if TYPE_CHECKING:
 
 
 PATIENCE = 20.0  # a feed that works flushes about every 15 s
+SLOW_SECONDS = 3.0  # minting takes a fraction of a second
+SKEW_SECONDS = 5.0
+
+# Without these, the checks behind them make no sense.
+NEEDED = {"identity", "endpoint", "credential", "login", "TLS", "LakeTS"}
 
 
 class Checks:
@@ -47,13 +57,18 @@ class Checks:
         if self.by_password:
             return Finding("", "ok", str(self.hook.login.arguments()["host"]))
         endpoint = self.hook.login.endpoint
-        return Finding("", "ok", f"{endpoint.name}, host {endpoint.host}")
+        said = f"{endpoint.name}, host {endpoint.host}"
+        return Finding("", "ok", f"{said}; asleep: the login wakes it" if is_asleep(self.hook) else said)
 
     def credential(self) -> Finding:
         """Mint a credential, and forget it."""
         if self.by_password:
             return Finding("", "ok", "not needed with a native password")
+        started = time.monotonic()
         self.hook.login.mint()
+        if (took := time.monotonic() - started) > SLOW_SECONDS:
+            said = f"minted, but it took {took:.0f} s; each login mints its own, and waits as long"
+            return Finding("", "warn", said, "See the status of the workspace.")
         return Finding("", "ok", "minted; each login mints its own")
 
     def login(self) -> Finding:
@@ -88,6 +103,19 @@ class Checks:
             said = f"encrypted (sslmode {mode}); anybody could answer with a certificate of their own"
             return Finding("", "warn", said, advice)
         return Finding("", "fail", f"not encrypted (sslmode {mode})", advice)
+
+    def clock(self) -> Finding:
+        """Compare the database's clock with this machine's."""
+        before = datetime.now(timezone.utc)
+        at = self._row("SELECT clock_timestamp() AS at")["at"]
+        after = datetime.now(timezone.utc)
+        # The answer was given at some time between the two.
+        skew = min((at - before).total_seconds(), 0) + max((at - after).total_seconds(), 0)
+        if abs(skew) <= SKEW_SECONDS:
+            return Finding("", "ok", "the database and this machine agree")
+        said = f"the database is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine"
+        advice = "Policies go by the database's clock, schedules by Airflow's. Set this machine's by NTP."
+        return Finding("", "warn", said, advice)
 
     def lakets(self) -> Finding:
         """See which LakeTS is there."""
@@ -152,17 +180,19 @@ def examine(hook: LakeTSHook, *, patience: float = PATIENCE) -> Iterator[Finding
     :param hook: For the connection in question.
     :param patience: Seconds that a change feed which lags is given to move.
     """
-    checked = Checks(hook, patience)
+    checked, standing = Checks(hook, patience), Standing(hook)
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("identity", checked.identity),
         ("endpoint", checked.endpoint),
         ("credential", checked.credential),
         ("login", checked.login),
         ("TLS", checked.tls),
+        ("clock", checked.clock),
         ("LakeTS", checked.lakets),
         ("rights", checked.rights),
         ("feed", checked.feed),
         ("repairs", checked.repairs),
+        *((name, partial(standing.check, name)) for name in CODES),
     ]
     broken = False
     with contextlib.ExitStack() as stack:
@@ -170,8 +200,7 @@ def examine(hook: LakeTSHook, *, patience: float = PATIENCE) -> Iterator[Finding
             if name == "login" and not broken:
                 stack.enter_context(hook.session())
             found = Finding(name, "skip", "not checked") if broken else _checked(name, check)
-            # The feed is worth a look even when a right is missing.
-            broken = broken or (found.verdict == "fail" and name != "rights")
+            broken = broken or (found.verdict == "fail" and name in NEEDED)
             yield found
 
 

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from airflow_provider_lakets.commands.findings import Finding, named
+from airflow_provider_lakets.monitoring.troubles import feed_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,6 +30,10 @@ SELECT slot.slot_name, slot.active, slot.wal_status = 'lost' AS is_lost
 START = (
     "What does not stream is neither tiered nor dropped. Start a change data feed for schema lakets_cdf, and "
     "let the role read wal2delta.tables. SKIPPED: the replica identity is not FULL."
+)
+UNREADABLE = (
+    "What cannot be seen to stream is neither tiered nor dropped. GRANT USAGE ON SCHEMA wal2delta and GRANT "
+    "SELECT ON wal2delta.tables to the role of the jobs."
 )
 
 
@@ -75,6 +80,7 @@ class FeedCheck:
         self._advice.append(advice)
 
     def _not_streaming(self, tables: list[ChronoTable], feeds: dict[str, FeedStatus]) -> None:
+        readable = feed_state(self._hook) != "unreadable"
         for state in ("SKIPPED", "NONE"):
             rows: dict[bool, list[str]] = {True: [], False: []}
             for table in tables:
@@ -83,6 +89,8 @@ class FeedCheck:
             for has_rows, names in rows.items():
                 what = f"{state}, and rows do not arrive" if has_rows else f"{state}; no rows so far"
                 advice = START if has_rows else "An empty table streams from its first row on."
+                if state == "NONE" and not readable:
+                    what, advice = f"{state}: the role may not read wal2delta.tables", UNREADABLE
                 if names:
                     self._report(named("table", names), what, advice, [f"{name}: {what}" for name in names])
 

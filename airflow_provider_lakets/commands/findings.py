@@ -51,18 +51,18 @@ def named(kind: str, names: Sequence[str]) -> str:
     return f"{len(names)} {kind}s: {', '.join(names[:NAMED])}{more}"
 
 
-def show(findings: Iterable[Finding], *, as_json: bool = False) -> bool:
-    """Print findings, as text as they come, and return whether nothing failed."""
-    healthy = True
+def show(findings: Iterable[Finding], *, as_json: bool = False) -> set[str]:
+    """Print findings, as text as they come, and return the verdicts that there were."""
+    verdicts = set()
     printed = []
     for found in findings:
-        healthy = healthy and found.verdict != "fail"
+        verdicts.add(found.verdict)
         printed.append(asdict(found))
         if not as_json:
             _print(found)
     if as_json:
         typer.echo(json.dumps(printed, indent=2))
-    return healthy
+    return verdicts
 
 
 def _print(found: Finding) -> None:

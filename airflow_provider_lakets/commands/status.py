@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow_provider_lakets.hooks.results import FeedStatus, Rollup, Status
-    from airflow_provider_lakets.monitoring.attention import Attention
+    from airflow_provider_lakets.monitoring.finding import Attention
 
 # A pipe has no width of its own; names should not break there.
 PIPE_WIDTH = 200

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.monitoring import queries
+from airflow_provider_lakets.monitoring.troubles import Troubles, read_troubles
 
 if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
@@ -58,8 +59,15 @@ class Table:
     runs: list[Run] = field(default_factory=list)
     feed: str = "not synced"
     lag_bytes: int | None = None
+    committed_lsn: str | None = None
+    mirror_has_rows: bool = True
+    still_since: datetime | None = None
     lakebase_bytes: int | None = None
     why: str | None = None
+    shadow_table_name: str | None = None
+    chunk_seconds: float = 0.0
+    tier_seconds: float | None = None
+    drop_seconds: float | None = None
 
     def count(self, *states: str) -> int:
         """Return how many chunks are in one of some states."""
@@ -85,6 +93,7 @@ class Rollup:
     last_refreshed_at: datetime | None
     is_late: bool
     marks: int
+    is_refused: bool = False
 
 
 @dataclass
@@ -96,6 +105,7 @@ class Snapshot:
     tables: list[Table] = field(default_factory=list)
     rollups: list[Rollup] = field(default_factory=list)
     history: list[JobRun] = field(default_factory=list)
+    troubles: Troubles = field(default_factory=Troubles)
 
     def table(self, name: str) -> Table | None:
         """Return a table by name."""
@@ -106,11 +116,12 @@ class Snapshot:
         return next((one for one in self.rollups if one.name == name), None)
 
 
-def gather(hook: LakeTSHook) -> Snapshot:
+def gather(hook: LakeTSHook, before: Snapshot | None = None) -> Snapshot:
     """
     Read what there is.
 
     :param hook: For the connection, with short limits.
+    :param before: An earlier look, which tells whether a change feed moves.
     """
     with hook.session():
         version = hook.version()
@@ -122,7 +133,19 @@ def gather(hook: LakeTSHook) -> Snapshot:
             Rollup(**row) for row in hook.query(queries.ROLLUPS, doing="Reading the RollUps for the page")
         ]
         snapshot.history = history(hook)
+        snapshot.troubles = read_troubles(hook)
+    if before is not None:
+        _compare_feeds(snapshot, before)
     return snapshot
+
+
+def _compare_feeds(snapshot: Snapshot, before: Snapshot) -> None:
+    """Note since when each feed that is behind has not moved."""
+    earlier = {table.id: table for table in before.tables}
+    for table in snapshot.tables:
+        then = earlier.get(table.id)
+        if then and table.lag_bytes and then.lag_bytes and table.committed_lsn == then.committed_lsn:
+            table.still_since = then.still_since or before.at
 
 
 def _tables(hook: LakeTSHook) -> list[Table]:
@@ -132,11 +155,11 @@ def _tables(hook: LakeTSHook) -> list[Table]:
     for row in chunk_runs(hook, None):
         if table := tables.get(row.pop("table_id")):
             table.runs.append(Run(**row))
-    for row in hook.query(
-        queries.FEEDS_OLDER if older else queries.FEEDS, doing="Reading the change feed for the page"
-    ):
+    feeds = (queries.FEEDS_OLDER if older else queries.FEEDS).format(has_rows=queries.HAS_ROWS)
+    for row in hook.query(feeds, doing="Reading the change feed for the page"):
         if table := tables.get(row["id"]):
             table.feed, table.lag_bytes = row["status"], row["lag_bytes"]
+            table.committed_lsn, table.mirror_has_rows = row["committed_lsn"], row["has_rows"]
     for row in hook.query(queries.SPACE, doing="Reading sizes for the page"):
         if table := tables.get(row["id"]):
             table.lakebase_bytes = row["bytes"]

@@ -65,7 +65,10 @@ IS_CHANGED_OLDER = "coalesce(chunk.last_modified_at > chunk.tiered_at, false)"
 
 TABLES = """
 SELECT reg.id, reg.schema_name || '.' || reg.table_name AS name, reg.schema_name, reg.table_name,
-       reg.chunk_interval::text AS chunk_interval, reg.sync_enabled,
+       reg.chunk_interval::text AS chunk_interval, reg.sync_enabled, reg.shadow_table_name,
+       extract(epoch FROM reg.chunk_interval)::float8 AS chunk_seconds,
+       extract(epoch FROM pol.tier_after)::float8 AS tier_seconds,
+       extract(epoch FROM pol.drop_after)::float8 AS drop_seconds,
        now() - pol.tier_after AS tier_before, now() - pol.drop_after AS drop_before,
        pol.tier_after::text AS tier_after, pol.drop_after::text AS drop_after, pol.tiered_at, pol.retained_at
   FROM lakets._chronotable_registry AS reg
@@ -78,9 +81,13 @@ SELECT reg.id, reg.schema_name || '.' || reg.table_name AS name, reg.schema_name
  ORDER BY reg.schema_name, reg.table_name
 """
 
+# By the length of its file; true where there is no mirror, and what is written goes nowhere.
+HAS_ROWS = """coalesce(pg_catalog.pg_relation_size(pg_catalog.to_regclass(
+           pg_catalog.format('lakets_cdf.%I', reg.shadow_table_name))) > 0, true)"""
+
 FEEDS = """
 SELECT reg.id, lakets._cdf_status(reg.shadow_table_name) AS status,
-       lakets._cdf_committed_lsn(reg.shadow_table_name) AS committed_lsn,
+       lakets._cdf_committed_lsn(reg.shadow_table_name)::text AS committed_lsn, {has_rows} AS has_rows,
        greatest(last.lsn - lakets._cdf_committed_lsn(reg.shadow_table_name), 0)::bigint AS lag_bytes
   FROM lakets._chronotable_registry AS reg
   LEFT JOIN LATERAL (
@@ -92,7 +99,8 @@ SELECT reg.id, lakets._cdf_status(reg.shadow_table_name) AS status,
 """
 
 FEEDS_OLDER = """
-SELECT reg.id, NULL::bigint AS lag_bytes, lakets._cdf_committed_lsn(reg.shadow_table_name) AS committed_lsn,
+SELECT reg.id, NULL::bigint AS lag_bytes, lakets._cdf_committed_lsn(reg.shadow_table_name)::text
+       AS committed_lsn, {has_rows} AS has_rows,
        CASE WHEN lakets._cdf_committed_lsn(reg.shadow_table_name) IS NULL THEN 'NONE'
             ELSE 'STREAMING' END AS status
   FROM lakets._chronotable_registry AS reg
@@ -105,6 +113,7 @@ SELECT rol.name, rol.watermark, rol.last_refreshed_at, rol.bucket_interval::text
        extract(epoch FROM rol.bucket_interval)::float8 AS bucket_seconds,
        now() - coalesce(rol.last_refreshed_at, rol.created_at)
            > greatest(3 * rol.refresh_lag, interval '1 hour') AS is_late,
+       coalesce(to_jsonb(rol) -> 'definition' = 'null', false) AS is_refused,  -- 0.1.x has no definitions
        ARRAY(SELECT dep.name FROM lakets._rollup_registry AS dep
               WHERE dep.id = ANY (rol.depends_on) ORDER BY dep.name) AS depends_on,
        (SELECT count(*) FROM lakets._rollup_invalidation_log AS mark WHERE mark.rollup_id = rol.id) AS marks

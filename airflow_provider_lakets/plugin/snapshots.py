@@ -117,7 +117,7 @@ def _look(conn_id: str, before: Known, *, wake: bool) -> Known:
         asleep = is_asleep(hook)
         if asleep is not False and not wake and not (asleep is None and _is_surely_awake(before)):
             return replace(before, asleep=asleep, problem=None, looked_at=now)
-        return Known(gather(hook), None, False if asleep is not None else None, now)
+        return Known(gather(hook, before.snapshot), None, False if asleep is not None else None, now)
     except (LakeTSError, AirflowException) as err:
         return replace(before, asleep=False, problem=str(err), looked_at=now)
 

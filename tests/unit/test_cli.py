@@ -221,10 +221,15 @@ def test_the_doctor_finds_nothing_wrong(in_lab: Callable[..., Result], lab: Lab)
         "credential": "ok",
         "login": "warn",  # a superuser
         "TLS": "ok",
+        "clock": "ok",
         "LakeTS": "ok",
         "rights": "ok",
         "feed": "ok",
         "repairs": "ok",
+        "chunks": "ok",
+        "policies": "ok",
+        "RollUps": "ok",
+        "jobs": "ok",
     }
 
 

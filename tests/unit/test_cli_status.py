@@ -9,12 +9,15 @@ import pytest
 from rich.console import Console
 
 from airflow_provider_lakets.commands import status
+from airflow_provider_lakets.exceptions import LakebaseConnectionError
+from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typer.testing import Result
 
+    from airflow_provider_lakets.hooks.results import Status
     from tests.lab import Lab
 
 
@@ -37,7 +40,7 @@ def test_what_needs_attention_comes_first_with_its_next_step(in_lab: Callable[..
 
     start = lines.index("Needs attention:")
     assert lines[start + 1].startswith("fail public.metrics: the change feed is not streaming")
-    assert "`lakets doctor`" in " ".join(lines[start + 1 : start + 4])
+    assert "`lakets doctor`" in " ".join(" ".join(lines[start + 1 : start + 6]).split())
     assert start < next(number for number, line in enumerate(lines) if "ChronoTables" in line)
 
 
@@ -129,6 +132,35 @@ def test_watching_shows_it_again_and_again(
 
     assert pauses == [7, 7]
     assert done.stdout.count("public.metrics") >= 2
+    assert "Traceback" not in done.output
+
+
+def test_watching_goes_on_when_lakebase_goes_away_and_comes_back(
+    in_lab: Callable[..., Result], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.table()
+    rounds: list[float] = []
+
+    def between(seconds: float) -> None:
+        rounds.append(seconds)
+        if len(rounds) == 1:
+            monkeypatch.setattr(LakeTSHook, "status", is_gone)
+        elif len(rounds) == 2:
+            monkeypatch.setattr(LakeTSHook, "status", whole)
+        else:
+            raise KeyboardInterrupt
+
+    def is_gone(_: LakeTSHook) -> Status:
+        raise LakebaseConnectionError("Lakebase does not answer.")
+
+    whole = LakeTSHook.status
+    monkeypatch.setattr("airflow_provider_lakets.cli.time.sleep", between)
+
+    done = in_lab("status", "--watch", "7")
+
+    assert done.stdout.count("Lakebase does not answer.") == 1
+    assert done.stdout.count("Not seen since") == 1
+    assert done.stdout.count("ChronoTables") == 3
     assert "Traceback" not in done.output
 
 

@@ -1,0 +1,47 @@
+"""What the jobs did not get done, by the log that they keep in Lakebase."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_provider_lakets.monitoring.finding import Attention
+from airflow_provider_lakets.monitoring.words import ago
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_lakets.monitoring.data import Snapshot
+
+# A feed flushes within a minute, a lock is held for seconds: after so many runs somebody should
+# look.
+MANY_RUNS = 3
+
+
+def of_jobs(snapshot: Snapshot) -> Iterator[Attention]:
+    """Yield what failed when it was tried last, and what is left undone run after run."""
+    tables = {table.name for table in snapshot.tables}
+    refreshed = {rollup.name: rollup.last_refreshed_at for rollup in snapshot.rollups}
+    for streak in snapshot.troubles.streaks:
+        job, name = streak.job, streak.relation
+        kind = "rollup" if job == "refresh" else "table"
+        if name not in (refreshed if kind == "rollup" else tables):
+            continue
+        since = refreshed.get(name) if kind == "rollup" else None
+        if since is not None and since > streak.ended_at:
+            continue
+        when = f"last {ago(streak.started_at, snapshot.at)}"
+        detail = " ".join((streak.detail or "").split())
+        if streak.outcome == "failed":
+            said = f"job {job} failed, {when}: {detail or 'see its log'}"
+            advice = f"Mend what it says; `lakets run {job}` tries again."
+            yield Attention("fail", name, said, advice, kind, "job-failed")
+        elif streak.outcome == "contended" and streak.runs >= MANY_RUNS:
+            said = (
+                f"job {job} did not get a lock in {streak.runs} runs, {when}: {detail or 'another session'}"
+            )
+            advice = "End the session that holds it, or run the job later."
+            yield Attention("warn", name, said, advice, kind, "job-contended")
+        elif streak.outcome == "deferred" and job == "tier" and streak.runs >= MANY_RUNS:
+            said = f"chunks were not proved durable in {streak.runs} runs, {when}"
+            advice = "Run `lakets doctor`: it says what stops the feed."
+            yield Attention("warn", name, said, advice, kind, "chunks-unproved")

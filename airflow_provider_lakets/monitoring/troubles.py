@@ -1,0 +1,198 @@
+"""What may be wrong in one Lakebase, read with a few statements whatever the number of tables."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from airflow_provider_lakets.exceptions import LakeTSContendedError, LakeTSError, LakeTSPrivilegeError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from airflow_provider_lakets.hooks.lakets import LakeTSHook
+
+log = logging.getLogger(__name__)
+
+COUNTED_TABLES = 12
+COUNTED_ROWS = 1000
+
+# The newest outcome of each job and relation, and in how many runs on end it was that. A job that
+# finds nothing to do notes one line for all; what went wrong before is over then.
+STREAKS = """
+WITH run AS (
+    SELECT run.job, run.relation, run.outcome, run.started_at, run.detail, run.run_id,
+           run.started_at + run.seconds * interval '1 second' AS ended_at,
+           row_number() OVER newest_first AS place,
+           first_value(run.outcome) OVER newest_first AS newest
+      FROM lakets._job_run AS run WHERE run.relation IS NOT NULL
+    WINDOW newest_first AS (PARTITION BY run.job, run.relation ORDER BY run.run_id DESC)
+), streak AS (
+    SELECT run.job, run.relation, run.newest AS outcome, max(run.started_at) AS started_at,
+           max(run.ended_at) AS ended_at, max(run.run_id) AS run_id,
+           (array_agg(run.detail ORDER BY run.place))[1] AS detail,
+           coalesce(min(run.place) FILTER (WHERE run.outcome <> run.newest) - 1, count(*)) AS runs
+      FROM run GROUP BY run.job, run.relation, run.newest
+)
+SELECT streak.job, streak.relation, streak.outcome, streak.started_at, streak.ended_at, streak.detail,
+       streak.runs
+  FROM streak
+ WHERE streak.outcome IN ('failed', 'contended', 'deferred')
+   AND NOT EXISTS (SELECT FROM lakets._job_run AS idle
+                    WHERE idle.job = streak.job AND idle.relation IS NULL AND idle.run_id > streak.run_id)
+ ORDER BY streak.run_id DESC
+"""
+
+# The lock of this question is given back at once. It is not asked where it would have to wait.
+STRAYS = """
+SELECT reg.id, nsp.nspname AS schema_name, cls.relname AS table_name
+  FROM lakets._chronotable_registry AS reg
+  JOIN pg_catalog.pg_partitioned_table AS part
+    ON part.partrelid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', reg.schema_name, reg.table_name))
+  JOIN pg_catalog.pg_class AS cls ON cls.oid = part.partdefid
+  JOIN pg_catalog.pg_namespace AS nsp ON nsp.oid = cls.relnamespace
+ WHERE CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_locks AS lck
+                              WHERE lck.relation = part.partdefid AND lck.mode = 'AccessExclusiveLock')
+            THEN pg_catalog.pg_relation_size(part.partdefid) > 0 END
+ ORDER BY reg.id
+"""
+
+# An exclusive lock of one of our jobs is over in a moment; a transaction that is open for minutes
+# keeps the jobs from its chunks, whatever it does there.
+HOLDERS = """
+SELECT DISTINCT ON (reg.id) reg.id, lck.pid, act.application_name AS name,
+       extract(epoch FROM clock_timestamp() - act.xact_start)::float8 AS seconds
+  FROM pg_catalog.pg_locks AS lck
+  JOIN pg_catalog.pg_stat_activity AS act ON act.pid = lck.pid
+  LEFT JOIN pg_catalog.pg_inherits AS inh ON inh.inhrelid = lck.relation
+  JOIN lakets._chronotable_registry AS reg
+    ON pg_catalog.to_regclass(pg_catalog.format('%I.%I', reg.schema_name, reg.table_name))
+       = coalesce(inh.inhparent, lck.relation)
+ WHERE lck.locktype = 'relation' AND lck.granted AND lck.pid <> pg_backend_pid()
+   AND lck.database = (SELECT db.oid FROM pg_catalog.pg_database AS db WHERE db.datname = current_database())
+   AND act.xact_start < clock_timestamp()
+       - CASE lck.mode WHEN 'AccessExclusiveLock' THEN interval '10 s' ELSE interval '10 min' END
+ ORDER BY reg.id, act.xact_start
+"""
+
+PROBLEMS = """
+SELECT reg.id, lakets._identity_problem(reg) AS problem FROM lakets._chronotable_registry AS reg
+"""
+
+# By the catalog: a name is not looked up in a schema that the role may not use.
+FEED = """
+SELECT pg_catalog.has_schema_privilege(nsp.oid, 'USAGE')
+       AND pg_catalog.has_table_privilege(cls.oid, 'SELECT') AS readable
+  FROM pg_catalog.pg_class AS cls JOIN pg_catalog.pg_namespace AS nsp ON nsp.oid = cls.relnamespace
+ WHERE nsp.nspname = 'wal2delta' AND cls.relname = 'tables'
+"""
+
+
+@dataclass(frozen=True)
+class Streak:
+    """The newest outcome of a job for one table or RollUp, and how many runs on end had it."""
+
+    job: str
+    relation: str
+    outcome: str
+    started_at: datetime
+    ended_at: datetime
+    detail: str | None
+    runs: int
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A session whose transaction holds a lock on a table, since when if that may be seen."""
+
+    pid: int
+    name: str | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A row of ``lakets.pending_repairs``."""
+
+    object: str
+    problem: str
+    remedy: str
+
+
+@dataclass
+class Troubles:
+    """
+    What may be wrong, by the id of the ChronoTable where it is about one.
+
+    :param feed: Whether the state of the feed is ``readable``, ``unreadable`` or ``absent``.
+    :param strays: How many rows lie outside all chunks, in words.
+    :param problems: Why the registry and a table no longer match.
+    """
+
+    feed: str = "absent"
+    streaks: list[Streak] = field(default_factory=list)
+    strays: dict[int, str] = field(default_factory=dict)
+    holders: dict[int, Holder] = field(default_factory=dict)
+    problems: dict[int, str] = field(default_factory=dict)
+    repairs: list[Repair] = field(default_factory=list)
+
+
+def read_troubles(hook: LakeTSHook) -> Troubles:
+    """
+    Read what may be wrong.
+
+    :param hook: In a session.
+    """
+    found = Troubles(feed=feed_state(hook), strays=_strays(hook))
+    for row in hook.query(HOLDERS, doing="Looking who holds locks on ChronoTables"):
+        found.holders[row["id"]] = Holder(row["pid"], row["name"], row["seconds"])
+    if hook.supports("job_history"):
+        found.streaks = [Streak(**row) for row in hook.query(STREAKS, doing="Reading what the jobs left")]
+    if not hook.is_older():
+        rows = hook.query(PROBLEMS, doing="Comparing the ChronoTables with their registry")
+        found.problems = {row["id"]: row["problem"] for row in rows if row["problem"]}
+        found.repairs = _repairs(hook)
+    return found
+
+
+def feed_state(hook: LakeTSHook) -> str:
+    """Return whether the state of the feed is ``readable``, ``unreadable``, or ``absent``."""
+    rows = hook.query(FEED, doing="Looking for the state of the change feed")
+    if not rows:
+        return "absent"
+    return "readable" if rows[0]["readable"] else "unreadable"
+
+
+def _strays(hook: LakeTSHook) -> dict[int, str]:
+    """Count rows outside all chunks, up to a limit and for the first tables."""
+    from psycopg import sql
+
+    found = {}
+    for number, row in enumerate(hook.query(STRAYS, doing="Looking into the default partitions")):
+        if number >= COUNTED_TABLES:
+            found[row["id"]] = "some rows lie"
+            continue
+        query = sql.SQL("SELECT count(*) AS rows FROM (SELECT FROM {} LIMIT {}) AS first_rows").format(
+            sql.Identifier(row["schema_name"], row["table_name"]), sql.Literal(COUNTED_ROWS + 1)
+        )
+        try:
+            (count,) = hook.query(query, doing=f"Counting the rows of {row['table_name']}")
+        except (LakeTSPrivilegeError, LakeTSContendedError) as err:
+            log.info("Rows outside chunks cannot be counted: %s", err)
+            found[row["id"]] = "some rows may lie"
+            continue
+        rows = count["rows"]
+        if rows > COUNTED_ROWS:
+            found[row["id"]] = f"more than {COUNTED_ROWS} rows lie"
+        elif rows:
+            found[row["id"]] = f"{rows} rows lie" if rows > 1 else "1 row lies"
+    return found
+
+
+def _repairs(hook: LakeTSHook) -> list[Repair]:
+    try:
+        return [Repair(**row) for row in hook.pending_repairs()]
+    except LakeTSError as err:  # a table is locked, or there are so many that it takes too long
+        log.info("What is left to mend cannot be asked now: %s", err)
+        return []

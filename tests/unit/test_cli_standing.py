@@ -1,0 +1,134 @@
+"""`lakets doctor` on chunks, policies, RollUps, jobs and the clock; passwords among arguments."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from typer.testing import Result
+
+    from tests.lab import Lab
+
+
+@pytest.fixture
+def engine() -> str:
+    return "ours"
+
+
+def checks(done: Result) -> dict[str, dict[str, Any]]:
+    return {one["check"]: one for one in json.loads(done.stdout)}
+
+
+def uri(lab: Lab, password: str) -> str:
+    where = conninfo_to_dict(lab.conninfo)
+    host = quote(str(where["host"]), safe="")
+    return f"postgresql://{where['user']}:{password}@{host}/{where['dbname']}?sslmode=disable"
+
+
+def test_the_doctor_says_of_a_fleet_what_contradicts_itself_and_what_is_outside(
+    in_lab: Callable[..., Result], lab: Lab
+) -> None:
+    for name in ("a", "b"):
+        lab.table(name)
+        lab.conn.execute("SELECT lakets.add_tiering_policy(%s, '7 days')", [name])
+    lab.conn.execute("INSERT INTO a VALUES ('1999-01-01', 'x', 1)")
+
+    done = in_lab("doctor", "--wait", "0", "--json")
+
+    found = checks(done)
+    assert (found["policies"]["verdict"], found["chunks"]["verdict"]) == ("warn", "warn")
+    assert found["policies"]["said"].startswith("2 tables: public.a, public.b")
+    assert len(found["policies"]["details"]) == 2
+    assert "1 row lies outside all chunks" in found["chunks"]["said"]
+    assert done.exit_code == 0
+
+
+def test_strict_makes_a_warning_an_exit_code(in_lab: Callable[..., Result], lab: Lab) -> None:
+    lab.table()
+
+    assert in_lab("doctor", "--strict", "--json").exit_code == 3  # a superuser
+
+
+def test_a_job_that_failed_fails_the_doctor_and_the_later_checks_are_made(
+    in_lab: Callable[..., Result], lab: Lab
+) -> None:
+    lab.table(days=2)
+    lab.rollup("hourly")
+    lab.hook().partition()
+    lab.break_rollup("hourly")
+    lab.hook().refresh()
+    lab.conn.execute(
+        "UPDATE lakets._rollup_registry SET last_refreshed_at = now() - interval '2 days',"
+        " refresh_lag = '1 h'"
+    )
+
+    done = in_lab("doctor", "--json")
+
+    found = checks(done)
+    assert (found["RollUps"]["verdict"], found["jobs"]["verdict"]) == ("warn", "fail")
+    assert "job refresh failed" in found["jobs"]["said"]
+    assert done.exit_code == 1
+
+
+def test_a_clock_that_is_off_is_said(
+    in_lab: Callable[..., Result], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_lakets.commands import doctor
+
+    ask = doctor.Checks._row
+
+    def ahead(self: doctor.Checks, query: str) -> dict[str, Any]:
+        return ask(self, query.replace("clock_timestamp()", "clock_timestamp() + interval '1 minute'"))
+
+    monkeypatch.setattr(doctor.Checks, "_row", ahead)
+
+    found = checks(in_lab("doctor", "--json"))["clock"]
+
+    assert (found["verdict"], "s ahead of this machine" in found["said"]) == ("warn", True)
+
+
+def test_a_password_among_the_arguments_is_warned_of_and_not_shown(
+    lakets: Callable[..., Result], lab: Lab
+) -> None:
+    done = lakets("status", "--uri", uri(lab, "hunter2"))
+
+    assert done.exit_code == 0
+    assert "LAKETS_URI" in done.stderr
+    assert "hunter2" not in done.output
+
+
+def test_a_connection_string_in_the_environment_is_taken_without_a_word(
+    lakets: Callable[..., Result], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKETS_URI", uri(lab, "hunter2"))
+    monkeypatch.delenv("AIRFLOW_CONN_LAKEBASE_DEFAULT")
+
+    done = lakets("status")
+
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
+def test_a_connection_that_is_typed_wins_over_the_environment(
+    lakets: Callable[..., Result], lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKETS_URI", "postgresql://u@nowhere.invalid/db")
+
+    assert lakets("status", "--conn-id", "lakebase_default").exit_code == 0
+
+
+def test_the_string_of_the_environment_is_named_where_it_is_wrong(
+    lakets: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKETS_URI", "hunter2")
+
+    done = lakets("status")
+
+    assert (done.exit_code, done.stderr.startswith("LAKETS_URI ")) == (1, True)
+    assert "hunter2" not in done.output
