@@ -23,24 +23,14 @@ def defer_by_default(deferrable: bool | None) -> bool:
     """Return the choice, or else Airflow's ``[operators] default_deferrable``."""
     if deferrable is None:
         return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
-    return deferrable
+    if isinstance(deferrable, bool):
+        return deferrable
+    raise ValueError(f"deferrable must be True or False, not {deferrable!r}")
 
 
 def deadline(seconds: float) -> datetime:
     """Return the instant so many seconds from now."""
     return datetime.now(timezone.utc) + timedelta(seconds=seconds)
-
-
-def check_interval(poll_interval: float) -> float:
-    """Return an interval that does not keep the database busy."""
-    if poll_interval <= 0:
-        raise ValueError(f"poll_interval must be more than 0 seconds, not {poll_interval}")
-    return poll_interval
-
-
-def as_seconds(duration: timedelta | float) -> float:
-    """Take a number for seconds."""
-    return duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
 
 
 def this_try(context: Context) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import BaseOperator
 
 from airflow_provider_lakets.compat import HAS_RETRY_POLICY, fail
 from airflow_provider_lakets.exceptions import PERMANENT, LakeTSError, wrapped
 from airflow_provider_lakets.links import LakebaseProjectLink
-from airflow_provider_lakets.operators._arguments import as_name
+from airflow_provider_lakets.operators._arguments import LEFT_OUT, as_name, is_left_out, is_nothing, one_of
 from airflow_provider_lakets.retries import LakeTSRetryPolicy
 
 if TYPE_CHECKING:
@@ -40,24 +40,57 @@ class DBOSBaseOperator(BaseOperator):
         *,
         lakebase_conn_id: str = "lakebase_default",
         dbos_schema: str = "dbos",
-        application: str | None = None,
+        application: str | None = LEFT_OUT,
         serialization: Serialization = "portable",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._given: dict[str, tuple[type, ...]] = {}
         self.lakebase_conn_id = lakebase_conn_id
         self.dbos_schema = dbos_schema
-        self.application = application
-        self.serialization = serialization
+        self.application = self.given(application, "application")
+        self.serialization = one_of(serialization, "serialization", ("portable", "native"))
         self._page: str | None = None
         if HAS_RETRY_POLICY and self.retry_policy is None:
             self.retry_policy = LakeTSRetryPolicy()
+
+    def given(self, value: Any, name: str, empty: tuple[type, ...] = ()) -> Any:
+        """
+        Return an argument that may be left out, or None; whether it was is known from then on.
+
+        :param value: The argument.
+        :param name: What it is called.
+        :param empty: Kinds of which one without anything in it is meant.
+        """
+        if is_left_out(self, value):
+            return None
+        self._given[name] = empty
+        return value
+
+    def is_given(self, name: str) -> bool:
+        """Return whether the author gave an argument."""
+        return name in self._given
+
+    def name_or_none(self, name: str) -> str | None:
+        """Return an argument that is a name; None if it was left out."""
+        return as_name(getattr(self, name), name) if self.is_given(name) else None
+
+    def check_given(self) -> None:
+        """Fail for good where a template left nothing of an argument; it never means left out."""
+        for name, empty in self._given.items():
+            value = getattr(self, name)
+            if is_nothing(value) and (isinstance(value, str) or not isinstance(value, empty)):
+                fail(
+                    f"{name} was rendered to {value!r}, which is nothing. Correct the template, or the task "
+                    "that it reads; or leave the argument out."
+                )
 
     @contextlib.contextmanager
     def dbos(self) -> Iterator[DBOSHook]:
         """Yield a hook whose schema exists; an error that no retry can fix fails the task."""
         from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
 
+        self.check_given()
         try:
             hook = self.make_hook()
             try:
@@ -80,8 +113,8 @@ class DBOSBaseOperator(BaseOperator):
         return DBOSHook(
             as_name(self.lakebase_conn_id, "lakebase_conn_id"),
             dbos_schema=as_name(self.dbos_schema, "dbos_schema"),
-            application=None if self.application is None else as_name(self.application, "application"),
-            serialization=self.serialization,
+            application=self.name_or_none("application"),
+            serialization=cast("Serialization", self.serialization),
         )
 
     def project_page(self) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
@@ -12,23 +13,32 @@ from airflow_provider_lakets.dbos.workflows.start import Order, bring_up, enqueu
 from airflow_provider_lakets.deferral import (
     GRACE,
     ResumingOperator,
-    as_seconds,
-    check_interval,
     deadline,
     raise_if_failed,
     this_try,
 )
 from airflow_provider_lakets.exceptions import DBOSWorkflowError, wrapped
-from airflow_provider_lakets.operators._arguments import as_name, is_nothing
+from airflow_provider_lakets.operators._arguments import (
+    LEFT_OUT,
+    as_name,
+    count,
+    interval,
+    is_nothing,
+    one_of,
+    seconds,
+    switch,
+    text,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from airflow.sdk import Context
 
     from airflow_provider_lakets.dbos.hook import DBOSHook
 
 OnTerminal = Literal["attach", "resume", "rewind", "fork", "new"]
+ON_TERMINAL = ("attach", "resume", "rewind", "fork", "new")
 
 PROBLEMS_SHOWN = 20
 
@@ -100,20 +110,20 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         *,
         workflow_name: str,
         queue_name: str,
-        workflow_args: Sequence[Any] = (),
-        workflow_kwargs: Mapping[str, Any] | None = None,
-        items: Any = None,
+        workflow_args: Sequence[Any] | None = LEFT_OUT,
+        workflow_kwargs: Mapping[str, Any] | None = LEFT_OUT,
+        items: Any = LEFT_OUT,
         class_name: str | None = None,
         instance_name: str | None = None,
-        app_version: str | None = None,
+        app_version: str | None = LEFT_OUT,
         priority: int | None = None,
-        deduplication_id: str | None = None,
+        deduplication_id: str | None = LEFT_OUT,
         duplication_policy: Literal["reject", "return-existing"] = "reject",
-        partition_key: str | None = None,
+        partition_key: str | None = LEFT_OUT,
         delay: timedelta | float | None = None,
         workflow_timeout: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
-        workflow_id: str | None = None,
+        attributes: Mapping[str, Any] | None = LEFT_OUT,
+        workflow_id: str | None = LEFT_OUT,
         on_terminal: OnTerminal = "attach",
         from_step: int | None = None,
         wait: bool = True,
@@ -126,48 +136,47 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if on_terminal not in ("attach", "resume", "rewind", "fork", "new"):
-            raise ValueError(f"on_terminal is {on_terminal!r}. Give attach, resume, rewind, fork or new.")
+        self._given.update(workflow_name=(), queue_name=())
+        self.workflow_name = workflow_name
+        self.queue_name = queue_name
+        self.workflow_args = self.given(workflow_args, "workflow_args", (list, tuple))
+        self.workflow_kwargs = self.given(workflow_kwargs, "workflow_kwargs", (dict,))
+        self.items = self.given(items, "items", (Sequence,))  # of mapped tasks, too
+        self.app_version = self.given(app_version, "app_version")
+        self.deduplication_id = self.given(deduplication_id, "deduplication_id")
+        self.partition_key = self.given(partition_key, "partition_key")
+        self.attributes = self.given(attributes, "attributes", (dict,))
+        self.workflow_id = self.given(workflow_id, "workflow_id")
+        self.on_terminal = one_of(on_terminal, "on_terminal", ON_TERMINAL)
+        self._has_items = self.is_given("items")
         if from_step is not None and on_terminal not in ("rewind", "fork"):
             raise ValueError(f"from_step is for on_terminal rewind and fork; it is {on_terminal!r}.")
-        if from_step is not None and from_step < 1:
-            raise ValueError(f"from_step is {from_step}. Steps are counted from 1 on.")
-        if items is not None and (deduplication_id is not None or workflow_id is not None):
+        if self._has_items and (self.is_given("deduplication_id") or self.is_given("workflow_id")):
             raise ValueError(
                 "With items there are many workflows: take out deduplication_id and workflow_id."
             )
-        if items is not None and on_terminal in ("fork", "new"):
+        if self._has_items and on_terminal in ("fork", "new"):
             raise ValueError(f"With items on_terminal cannot be {on_terminal!r}: their ids are the tasks'.")
-        if items is not None and delay is not None:
+        if self._has_items and delay is not None:
             raise ValueError("With items there is no delay. Take it out, or have the workflow sleep.")
-        if priority is not None and not (isinstance(priority, int) and 1 <= priority < 2**31):
-            raise ValueError(f"priority is {priority!r}. Give a whole number from 1 on.")
-        self.workflow_name = workflow_name
-        self.queue_name = queue_name
-        self.workflow_args = workflow_args
-        self.workflow_kwargs = workflow_kwargs
-        self.items = items
-        self.class_name = class_name
-        self.instance_name = instance_name
-        self.app_version = app_version
-        self.priority = priority
-        self.deduplication_id = deduplication_id
-        self.duplication_policy = duplication_policy
-        self.partition_key = partition_key
-        self.delay = _seconds_or_none(delay, "delay")
-        self.workflow_timeout = _seconds_or_none(workflow_timeout, "workflow_timeout")
-        self.attributes = attributes
-        self.workflow_id = workflow_id
-        self.on_terminal = on_terminal
-        self.from_step = from_step
-        self.wait = wait
-        self.deferrable = deferrable
-        self.poll_interval = check_interval(poll_interval)
-        self.start_timeout = _seconds_or_none(start_timeout, "start_timeout")
-        self.end_timeout = _seconds(end_timeout, "end_timeout")
-        self.cancel_on_kill = cancel_on_kill
-        self.cancel_children = cancel_children
-        self._has_items = items is not None
+        self.class_name = None if class_name is None else text(class_name, "class_name")
+        self.instance_name = None if instance_name is None else text(instance_name, "instance_name")
+        self.priority = None if priority is None else count(priority, "priority", most=2**31 - 1)
+        self.duplication_policy = one_of(
+            duplication_policy, "duplication_policy", ("reject", "return-existing")
+        )
+        self.delay = None if delay is None else seconds(delay, "delay")
+        self.workflow_timeout = (
+            None if workflow_timeout is None else interval(workflow_timeout, "workflow_timeout")
+        )
+        self.from_step = None if from_step is None else count(from_step, "from_step")
+        self.wait = switch(wait, "wait")
+        self.deferrable = switch(deferrable, "deferrable")
+        self.poll_interval = interval(poll_interval, "poll_interval")
+        self.start_timeout = None if start_timeout is None else interval(start_timeout, "start_timeout")
+        self.end_timeout = interval(end_timeout, "end_timeout")
+        self.cancel_on_kill = switch(cancel_on_kill, "cancel_on_kill")
+        self.cancel_children = switch(cancel_children, "cancel_children")
         self._running: list[str] = []
 
     def execute(self, context: Context) -> Any:
@@ -194,19 +203,19 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
             context,
             workflow_name=as_name(self.workflow_name, "workflow_name"),
             queue_name=as_name(self.queue_name, "queue_name"),
-            args=self.workflow_args,
+            args=self.workflow_args or (),
             kwargs=self.workflow_kwargs,
             class_name=self.class_name,
             instance_name=self.instance_name,
-            app_version=_name_or_none(self.app_version, "app_version"),
+            app_version=self.name_or_none("app_version"),
             priority=self.priority,
-            deduplication_id=_name_or_none(self.deduplication_id, "deduplication_id"),
+            deduplication_id=self.name_or_none("deduplication_id"),
             duplication_policy=self.duplication_policy,
-            queue_partition_key=_name_or_none(self.partition_key, "partition_key"),
+            queue_partition_key=self.name_or_none("partition_key"),
             delay_seconds=self.delay,
             workflow_timeout=self.workflow_timeout,
             attributes=self.attributes,
-            workflow_id=_name_or_none(self.workflow_id, "workflow_id"),
+            workflow_id=self.name_or_none("workflow_id"),
         )
 
     def execute_complete(
@@ -320,19 +329,3 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         if self.on_terminal == "attach":
             fail(message)  # another try would find the same end
         raise DBOSWorkflowError(wrapped(message))
-
-
-def _name_or_none(value: object, name: str) -> str | None:
-    return None if value is None else as_name(value, name)
-
-
-def _seconds_or_none(duration: timedelta | float | None, name: str) -> float | None:
-    return None if duration is None else _seconds(duration, name)
-
-
-def _seconds(duration: timedelta | float, name: str) -> float:
-    """Return the length of a time that is to be waited; it cannot be nothing, as a delay can."""
-    seconds = as_seconds(duration)
-    if not (seconds >= 0 if name == "delay" else seconds > 0):
-        raise ValueError(f"{name} is {duration!r}. Give a length of time that can be waited.")
-    return seconds

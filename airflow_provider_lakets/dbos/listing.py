@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.compat import fail
 from airflow_provider_lakets.dbos.base import DBOSBaseOperator
-from airflow_provider_lakets.operators._arguments import as_name, is_nothing
+from airflow_provider_lakets.operators._arguments import LEFT_OUT, as_instant, as_names, count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,52 +66,40 @@ class DBOSListWorkflowsOperator(DBOSBaseOperator):
     def __init__(
         self,
         *,
-        status: str | Sequence[str] | None = None,
-        workflow_name: str | Sequence[str] | None = None,
-        queue_name: str | None = None,
-        created_after: str | datetime | None = None,
-        created_before: str | datetime | None = None,
-        completed_after: str | datetime | None = None,
-        completed_before: str | datetime | None = None,
-        attributes: Mapping[str, Any] | None = None,
-        failed_in_step: int | str | None = None,
+        status: str | Sequence[str] | None = LEFT_OUT,
+        workflow_name: str | Sequence[str] | None = LEFT_OUT,
+        queue_name: str | None = LEFT_OUT,
+        created_after: str | datetime | None = LEFT_OUT,
+        created_before: str | datetime | None = LEFT_OUT,
+        completed_after: str | datetime | None = LEFT_OUT,
+        completed_before: str | datetime | None = LEFT_OUT,
+        attributes: Mapping[str, Any] | None = LEFT_OUT,
+        failed_in_step: int | str | None = LEFT_OUT,
         limit: int = 1000,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if limit < 1:
-            raise ValueError(f"limit is {limit}. Give 1 or more.")
-        self.status = status
-        self.workflow_name = workflow_name
-        self.queue_name = queue_name
-        self.created_after = created_after
-        self.created_before = created_before
-        self.completed_after = completed_after
-        self.completed_before = completed_before
-        self.attributes = attributes
-        self.failed_in_step = failed_in_step
-        self.limit = limit
+        self.status = self.given(status, "status")
+        self.workflow_name = self.given(workflow_name, "workflow_name")
+        self.queue_name = self.given(queue_name, "queue_name")
+        self.created_after = self.given(created_after, "created_after")
+        self.created_before = self.given(created_before, "created_before")
+        self.completed_after = self.given(completed_after, "completed_after")
+        self.completed_before = self.given(completed_before, "completed_before")
+        self.attributes = self.given(attributes, "attributes")
+        self.failed_in_step = self.given(failed_in_step, "failed_in_step")
+        self.limit = count(limit, "limit")
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return them."""
         from airflow_provider_lakets.dbos.workflows.outcomes import ERROR, failed_steps
 
-        times = ("created_after", "created_before", "completed_after", "completed_before")
-        after, before, ended_after, ended_before = (_instant(getattr(self, name), name) for name in times)
+        self.check_given()
+        search = self._search()
         with self.dbos() as hook:
             with hook.doing("Listing DBOS workflows") as client:
                 found = client.list_workflows(
-                    status=self._statuses(),
-                    name=_texts(self.workflow_name, "workflow_name"),
-                    queue_name=None if self.queue_name is None else as_name(self.queue_name, "queue_name"),
-                    start_time=after,
-                    end_time=before,
-                    completed_after=ended_after,
-                    completed_before=ended_before,
-                    attributes=dict(self.attributes) if self.attributes else None,
-                    limit=self.limit + 1,
-                    load_input=False,
-                    load_output=False,
+                    **search, limit=self.limit + 1, load_input=False, load_output=False
                 )
             if len(found) > self.limit:
                 fail(f"More than {self.limit} DBOS workflows fit. Narrow the search, or raise limit.")
@@ -119,9 +107,22 @@ class DBOSListWorkflowsOperator(DBOSBaseOperator):
         listed = [_listed(one, steps.get(one.workflow_id)) for one in found]
         return [one for one in listed if self._fits(one)]
 
+    def _search(self) -> dict[str, Any]:
+        """Return what the workflows must be like, as the client of DBOS takes it."""
+        return {
+            "status": self._statuses(),
+            "name": self._names("workflow_name"),
+            "queue_name": self.name_or_none("queue_name"),
+            "start_time": self._instant("created_after"),
+            "end_time": self._instant("created_before"),
+            "completed_after": self._instant("completed_after"),
+            "completed_before": self._instant("completed_before"),
+            "attributes": self._attributes(),
+        }
+
     def _statuses(self) -> list[str] | None:
-        given = _texts(self.status, "status")
-        if self.failed_in_step is not None and given is None:
+        given = self._names("status")
+        if self.is_given("failed_in_step") and given is None:
             return ["ERROR"]
         for one in given or ():
             if one not in STATUSES:
@@ -129,36 +130,23 @@ class DBOSListWorkflowsOperator(DBOSBaseOperator):
         return given
 
     def _fits(self, workflow: Mapping[str, Any]) -> bool:
-        step = self.failed_in_step
-        if step is None:
-            return True
-        if is_nothing(step):
-            fail(f"failed_in_step was rendered to {step!r}, which names no step.")
-        return str(step) in (str(workflow["failed_step"]), workflow["failed_step_name"])
-
-
-def _texts(given: str | Sequence[str] | None, name: str) -> list[str] | None:
-    if given is None:
-        return None
-    texts = [given] if isinstance(given, str) else list(given)
-    if is_nothing(texts) or any(is_nothing(one) for one in texts):
-        fail(f"{name} was rendered to {given!r}, which is nothing. Leave it out for all.")
-    return texts
-
-
-def _instant(given: str | datetime | None, name: str) -> str | None:
-    """Return an instant as DBOS reads it, in UTC unless it says otherwise."""
-    if given is None:
-        return None
-    try:
-        moment = (
-            given
-            if isinstance(given, datetime)
-            else datetime.fromisoformat(given.strip().replace("Z", "+00:00"))
+        step = str(self.failed_in_step)
+        return not self.is_given("failed_in_step") or step in (
+            str(workflow["failed_step"]),
+            workflow["failed_step_name"],
         )
-    except ValueError:
-        fail(f"{name} is {given!r}. Give an instant such as 2025-06-01T03:00:00+00:00.")
-    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).isoformat()
+
+    def _names(self, name: str) -> list[str] | None:
+        return as_names(getattr(self, name), name) if self.is_given(name) else None
+
+    def _instant(self, name: str) -> str | None:
+        return as_instant(getattr(self, name), name).isoformat() if self.is_given(name) else None
+
+    def _attributes(self) -> dict[str, Any] | None:
+        if self.is_given("attributes") and not hasattr(self.attributes, "items"):
+            remedy = "Set render_template_as_native_obj in the DAG."
+            fail(f"attributes must be a dict, not {self.attributes!r}. {remedy}")
+        return dict(self.attributes) if self.is_given("attributes") else None
 
 
 def _listed(status: WorkflowStatus, step: Step | None) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.compat import fail
 from airflow_provider_lakets.dbos.base import DBOSBaseOperator
 from airflow_provider_lakets.dbos.listing import DBOSListWorkflowsOperator
-from airflow_provider_lakets.operators._arguments import as_name, is_nothing
+from airflow_provider_lakets.operators._arguments import LEFT_OUT, is_nothing, switch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +66,7 @@ class DBOSCancelOperator(DBOSControlOperator):
 
     def __init__(self, *, cancel_children: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.cancel_children = cancel_children
+        self.cancel_children = switch(cancel_children, "cancel_children")
 
     def act(self, hook: DBOSHook, found: Sequence[WorkflowStatus], context: Context) -> list[str]:
         """Cancel those that are active; return their ids."""
@@ -90,9 +91,9 @@ class DBOSResumeOperator(DBOSControlOperator):
 
     template_fields: Sequence[str] = (*DBOSControlOperator.template_fields, "queue_name")
 
-    def __init__(self, *, queue_name: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, queue_name: str | None = LEFT_OUT, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.queue_name = queue_name
+        self.queue_name = self.given(queue_name, "queue_name")
 
     def act(self, hook: DBOSHook, found: Sequence[WorkflowStatus], context: Context) -> list[str]:
         """Resume them; return the ids of those that were not active."""
@@ -100,7 +101,7 @@ class DBOSResumeOperator(DBOSControlOperator):
         from airflow_provider_lakets.dbos.workflows.outcomes import has_ended
 
         ended = [one for one in found if has_ended(one)]
-        queue = _queue(hook, self.queue_name, ended)
+        queue = _queue(hook, self.name_or_none("queue_name"), ended)
         # The ones to refuse come first: nothing is resumed then.
         for one in sorted(ended, key=lambda one: one.status in RESUMABLE):
             resume(hook, one, queue)
@@ -130,15 +131,15 @@ class DBOSForkOperator(DBOSControlOperator):
     def __init__(
         self,
         *,
-        start_step: int | str | None = None,
-        app_version: str | None = None,
-        queue_name: str | None = None,
+        start_step: int | str | None = LEFT_OUT,
+        app_version: str | None = LEFT_OUT,
+        queue_name: str | None = LEFT_OUT,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.start_step = start_step
-        self.app_version = app_version
-        self.queue_name = queue_name
+        self.start_step = self.given(start_step, "start_step")
+        self.app_version = self.given(app_version, "app_version")
+        self.queue_name = self.given(queue_name, "queue_name")
 
     def act(self, hook: DBOSHook, found: Sequence[WorkflowStatus], context: Context) -> list[str]:
         """Fork them; return the new ids."""
@@ -146,9 +147,9 @@ class DBOSForkOperator(DBOSControlOperator):
         from airflow_provider_lakets.dbos.workflows.ids import digest, task_id_of
         from airflow_provider_lakets.dbos.workflows.versions import check_version_runs
 
-        queue, version = _queue(hook, self.queue_name), self.app_version
+        queue, version = _queue(hook, self.name_or_none("queue_name")), self.name_or_none("app_version")
         if version is not None:
-            hook.check_version(as_name(version, "app_version"))
+            hook.check_version(version)
         else:
             for application in dict.fromkeys(one.application_name for one in found):
                 check_version_runs(hook, hook.application or application)
@@ -161,7 +162,7 @@ class DBOSForkOperator(DBOSControlOperator):
         return made
 
     def _step(self) -> int | None:
-        if self.start_step is None:
+        if not self.is_given("start_step"):
             return None
         text = str(self.start_step).strip()
         if not text.isascii() or not text.isdecimal() or int(text) < 1:
@@ -174,7 +175,7 @@ def _queue(
 ) -> str | None:
     """Return the queue, if one is asked for from which the workflows would be taken."""
     if queue_name is not None:
-        queue = hook.find_queue(as_name(queue_name, "queue_name"))
+        queue = hook.find_queue(queue_name)
         if queue.is_partitioned:
             for key in [one.queue_partition_key for one in keep_their_keys] or [None]:
                 queue.check_partition(key)
@@ -183,6 +184,9 @@ def _queue(
 
 def _ids(given: Any) -> list[str]:
     """Return the ids, in their order, each once."""
+    if isinstance(given, str) and given.strip()[:1] in ("[", "(", "{"):
+        # A list that a template made text of: taken for an id, a sensor would wait for it in vain.
+        given = _literal(given)
     entries = [given] if isinstance(given, (str, dict)) else given
     if is_nothing(given) or not hasattr(entries, "__iter__"):
         fail(f"workflow_id was rendered to {given!r}, which names no workflow.")
@@ -193,3 +197,10 @@ def _ids(given: Any) -> list[str]:
             fail(f"workflow_id must be an id or a list of ids; one of them is {one!r}.")
         ids.append(one)
     return list(dict.fromkeys(ids))
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        fail(f"workflow_id was rendered to {text!r}, which is no list of ids.")

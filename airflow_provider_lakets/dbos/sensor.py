@@ -13,12 +13,12 @@ from airflow_provider_lakets.dbos.operators import _ids
 from airflow_provider_lakets.deferral import (
     GRACE,
     ResumingOperator,
-    check_interval,
     deadline,
     raise_if_failed,
     this_try,
 )
 from airflow_provider_lakets.exceptions import wrapped
+from airflow_provider_lakets.operators._arguments import interval, switch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -43,10 +43,10 @@ class DBOSWorkflowSensor(ResumingOperator, DBOSBaseOperator, BaseSensorOperator)
     ) -> None:
         super().__init__(**kwargs)
         self.workflow_id = workflow_id
-        self.fail_on_error = fail_on_error
-        self.deferrable = deferrable
+        self.fail_on_error = switch(fail_on_error, "fail_on_error")
+        self.deferrable = switch(deferrable, "deferrable")
         if deferrable:
-            check_interval(self.poke_interval)
+            interval(self.poke_interval, "poll_interval")
 
     def execute(self, context: Context) -> Any:
         """Wait."""
@@ -74,6 +74,7 @@ class DBOSWorkflowSensor(ResumingOperator, DBOSBaseOperator, BaseSensorOperator)
         """Look once."""
         from airflow_provider_lakets.dbos.workflows.outcomes import explain, has_ended
 
+        self.check_given()
         ids = _ids(self.workflow_id)
         with self.dbos() as hook:
             found = hook.statuses(ids)

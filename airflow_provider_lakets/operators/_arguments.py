@@ -11,11 +11,15 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow_provider_lakets.compat import fail
+
+# What a template makes of nothing.
+NOTHING = ("", "None", "[]", "()", "{}")
 
 # Every table, every RollUp; of a range: none, so that the job does what is due.
 ALL = "*"
@@ -34,10 +38,20 @@ class _LeftOut:
 LEFT_OUT: Any = _LeftOut()
 
 
+def is_left_out(task: object, argument: object) -> bool:
+    """
+    Return whether the author of a task left an argument out, or gave None for it.
+
+    In a mapped task None is no such choice: it is what the task before made of it.
+    """
+    mapped = getattr(task, "_BaseOperator__from_mapped", False)
+    return argument is LEFT_OUT or (argument is None and not mapped)
+
+
 def is_nothing(value: object) -> bool:
     """Return whether a template or a mapping left nothing: None, empty text, an empty list."""
     if isinstance(value, str):
-        return value.strip() in ("", "None", "[]", "()")
+        return value.strip() in NOTHING
     return value is None or (isinstance(value, Iterable) and not any(True for _ in value))
 
 
@@ -182,3 +196,57 @@ def _remedy(name: str) -> str:
     if name in _OPTIONAL:
         return f"Correct the template, or give '{ALL}' {_OPTIONAL[name]}."
     return "Correct the template, or the task that it reads."
+
+
+# Settings, which no template changes: what cannot be meant is refused when the DAG is parsed.
+# An empty text for a switch would else be off without a word, and "False" on.
+
+
+def switch(value: object, name: str) -> bool:
+    """Return a switch."""
+    if isinstance(value, bool):
+        return value
+    raise ValueError(f"{name} must be True or False, not {value!r}")
+
+
+def count(value: object, name: str, *, least: int = 1, most: int | None = None) -> int:
+    """Return a whole number between bounds."""
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= (most or value):
+        return value
+    bounds = f"{least} or more" if most is None else f"a whole number from {least} to {most}"
+    raise ValueError(f"{name} must be {bounds}, not {value!r}")
+
+
+def seconds(value: object, name: str) -> float:
+    """Return a length of time in seconds; a number is one already."""
+    if isinstance(value, timedelta):
+        value = value.total_seconds()
+    if (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and value >= 0
+    ):
+        return float(value)
+    raise ValueError(f"{name} must be a timedelta, or seconds from 0 on, not {value!r}")
+
+
+def interval(value: object, name: str) -> float:
+    """Return a length of time that is more than nothing, in seconds."""
+    if found := seconds(value, name):
+        return found
+    raise ValueError(f"{name} must be more than 0 seconds, not {value!r}")
+
+
+def one_of(value: object, name: str, allowed: Collection[str]) -> str:
+    """Return one of a few words."""
+    if isinstance(value, str) and value in allowed:
+        return value
+    raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def text(value: object, name: str) -> str:
+    """Return a text that says something."""
+    if isinstance(value, str) and value.strip() not in NOTHING:
+        return value
+    raise ValueError(f"{name} must be a text, not {value!r}")

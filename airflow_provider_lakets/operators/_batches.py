@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 NAMED_TABLES = 3
 
 
-def check_count(name: str, value: int | None) -> None:
-    """Refuse, when the DAG is parsed, a bound that leaves no room for one."""
-    if value is not None and value < 1:
-        raise ValueError(f"{name} must be 1 or more, not {value}")
-
-
 def most_tasks(max_batches: int | None) -> int:
     """Return how many tasks may be mapped: as many as the author allows, and Airflow."""
     limit: int = conf.getint("core", "max_map_length")

@@ -9,13 +9,12 @@ from airflow_provider_lakets.compat import fail
 from airflow_provider_lakets.deferral import (
     GRACE,
     ResumingOperator,
-    as_seconds,
-    check_interval,
     deadline,
     defer_by_default,
     this_try,
 )
 from airflow_provider_lakets.exceptions import LakeTSPartialFailureError, wrapped
+from airflow_provider_lakets.operators._arguments import interval, seconds, switch
 from airflow_provider_lakets.operators.base import LakeTSJobOperator
 
 if TYPE_CHECKING:
@@ -47,9 +46,9 @@ class LakeTSWaitingOperator(ResumingOperator, LakeTSJobOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.deferrable = defer_by_default(deferrable)
-        self.poll_interval = check_interval(poll_interval)
-        self.wait_timeout = as_seconds(wait_timeout)
-        self.fail_when_deferred = fail_when_deferred
+        self.poll_interval = interval(poll_interval, "poll_interval")
+        self.wait_timeout = seconds(wait_timeout, "wait_timeout")
+        self.fail_when_deferred = switch(fail_when_deferred, "fail_when_deferred")
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Finish what was deferred."""

@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from airflow.providers.standard.operators.branch import BranchMixIn
 
 from airflow_provider_lakets.compat import AirflowSkipException, fail
-from airflow_provider_lakets.operators._arguments import as_interval, as_name, as_names, is_nothing
+from airflow_provider_lakets.operators._arguments import (
+    LEFT_OUT,
+    as_interval,
+    as_name,
+    as_names,
+    is_nothing,
+    one_of,
+    text,
+)
 from airflow_provider_lakets.operators.base import LakeTSBaseOperator
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from datetime import timedelta
 
     from airflow.sdk import Context
@@ -67,39 +75,37 @@ class LakeTSAlertOperator(LakeTSBaseOperator, BranchMixIn):
         self,
         *,
         name: str,
-        query: str | None = None,
+        query: str | None = LEFT_OUT,
         severity: str = "warning",
-        table: str | None = None,
-        group_by: str | None = None,
-        timeout: str | timedelta | None = None,
+        table: str | None = LEFT_OUT,
+        group_by: str | None = LEFT_OUT,
+        timeout: str | timedelta | None = LEFT_OUT,
         on_alert: OnAlert = "fail",
         if_alert: str | Sequence[str] = (),
         if_quiet: str | Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if on_alert not in ON_ALERT:
-            raise ValueError(f"on_alert must be one of {', '.join(ON_ALERT)}, not {on_alert!r}")
-        if (query is None) != (None not in (table, group_by, timeout)) or (
-            query is not None and (table, group_by, timeout) != (None, None, None)
-        ):
+        self._has_query = not self.is_left_out(query)
+        if [self.is_left_out(one) for one in (table, group_by, timeout)] != [self._has_query] * 3:
             raise ValueError("give either query, or table, group_by and timeout")
         if (on_alert == "branch") != bool(if_alert or if_quiet):
             raise ValueError("if_alert or if_quiet go with on_alert='branch', which needs one of them")
         self.name = name
-        self.query = query
+        self.query = query if self._has_query else None
         self.severity = severity
-        self.table = table
-        self.group_by = group_by
-        self.timeout = timeout
-        self.on_alert = on_alert
-        self.if_alert = [if_alert] if isinstance(if_alert, str) else [*if_alert]
-        self.if_quiet = [if_quiet] if isinstance(if_quiet, str) else [*if_quiet]
+        self.table = None if self._has_query else table
+        self.group_by = None if self._has_query else group_by
+        self.timeout = None if self._has_query else timeout
+        self.on_alert = one_of(on_alert, "on_alert", ON_ALERT)
+        self.if_alert = _task_ids(if_alert, "if_alert")
+        self.if_quiet = _task_ids(if_quiet, "if_quiet")
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return the alerts, unless they fail or skip the task."""
+        ask = self._question()
         with self.lakets(context) as hook:
-            found = self._check(hook)
+            found = ask(hook)
         alerts = [alert.as_dict() for alert in found]
         for alert in alerts:
             self.log.warning("%s: %s", alert["alert_name"], _in_words(alert))
@@ -113,20 +119,28 @@ class LakeTSAlertOperator(LakeTSBaseOperator, BranchMixIn):
             raise AirflowSkipException(f"Alert {self.name}: {len(alerts)} found.")
         return alerts
 
-    def _check(self, hook: LakeTSHook) -> Sequence[Alert | SilentSeries]:
+    def _question(self) -> Callable[[LakeTSHook], Sequence[Alert | SilentSeries]]:
+        """Return what to ask; what a template left empty is told before anybody logs in."""
         name = as_name(self.name, "name")
-        if self.query is not None:
-            if is_nothing(self.query):
-                fail(f"query was rendered to {self.query!r}, which finds nothing. Correct the template.")
-            return hook.alert_check(name, self.query, severity=as_name(self.severity, "severity"))
-        (table,) = hook.chronotables(as_names(self.table, "table"))
-        return hook.alert_deadman(
-            name,
-            table.table_name,
-            as_name(self.group_by, "group_by"),
-            as_interval(self.timeout, "timeout"),
-            schema_name=table.schema_name,
-        )
+        if self._has_query:
+            query, severity = self.query, as_name(self.severity, "severity")
+            if is_nothing(query) or not isinstance(query, str):
+                fail(f"query was rendered to {query!r}, which finds nothing. Correct the template.")
+            return lambda hook: hook.alert_check(name, query, severity=severity)
+        names, group_by = as_names(self.table, "table"), as_name(self.group_by, "group_by")
+        timeout = as_interval(self.timeout, "timeout")
+
+        def find_silent(hook: LakeTSHook) -> Sequence[SilentSeries]:
+            (table,) = hook.chronotables(names)
+            schema = table.schema_name
+            return hook.alert_deadman(name, table.table_name, group_by, timeout, schema_name=schema)
+
+        return find_silent
+
+
+def _task_ids(given: str | Sequence[str], name: str) -> list[str]:
+    ids = [given] if isinstance(given, str) else given
+    return [text(one, name) for one in ids] if isinstance(ids, (list, tuple)) else [text(ids, name)]
 
 
 def _in_words(alert: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 
 from airflow_provider_lakets.compat import answer_limit
-from airflow_provider_lakets.operators._arguments import as_batches, as_bool, flat
+from airflow_provider_lakets.operators._arguments import as_batches, as_bool, flat, text
 from airflow_provider_lakets.operators._batches import range_in_words, rows_in_words, size_in_words
 from airflow_provider_lakets.operators.base import LakeTSJobOperator, raise_problems
 
@@ -52,8 +52,10 @@ class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
         subject: str = "Drop chunks that are not proved durable in Unity Catalog?",
         **kwargs: Any,
     ) -> None:
+        if not isinstance(response_timeout, timedelta):
+            raise ValueError(f"response_timeout must be a timedelta, not {response_timeout!r}")  # noqa: TRY004 - as of any setting
         kwargs[answer_limit()] = response_timeout
-        super().__init__(subject=subject, defaults=[self.REJECT], **kwargs)
+        super().__init__(subject=text(subject, "subject"), defaults=[self.REJECT], **kwargs)
         # Else the form of the answer would ask for the params of the DAG once more.
         self.params = type(self.params)()
         self.tables = tables

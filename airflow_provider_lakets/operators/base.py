@@ -16,7 +16,7 @@ from airflow_provider_lakets.exceptions import (
     wrapped,
 )
 from airflow_provider_lakets.links import LakebaseProjectLink, LakeTSPageLink
-from airflow_provider_lakets.operators._arguments import ALL, LEFT_OUT, as_bool, as_name
+from airflow_provider_lakets.operators._arguments import ALL, as_bool, as_name, is_left_out
 from airflow_provider_lakets.retries import LakeTSRetryPolicy
 
 if TYPE_CHECKING:
@@ -83,13 +83,8 @@ class LakeTSBaseOperator(BaseOperator):
             self._seconds = time.monotonic() - started
 
     def is_left_out(self, argument: object) -> bool:
-        """
-        Return whether the author left an argument out, or gave None for it.
-
-        In a mapped task None is no such choice: it is what the task before made of it.
-        """
-        mapped = getattr(self, "_BaseOperator__from_mapped", False)
-        return argument is LEFT_OUT or (argument is None and not mapped)
+        """Return whether the author left an argument out, or gave None for it."""
+        return is_left_out(self, argument)
 
     def or_all(self, argument: Any) -> Any:
         """Return an argument, or what stands for all where the author left it out."""

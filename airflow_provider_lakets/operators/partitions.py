@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.operators._arguments import LEFT_OUT, as_names_or_all, as_range, check_range
+from airflow_provider_lakets.operators._arguments import (
+    LEFT_OUT,
+    as_names_or_all,
+    as_range,
+    check_range,
+    count,
+)
 from airflow_provider_lakets.operators.base import LakeTSJobOperator
 
 if TYPE_CHECKING:
@@ -51,12 +57,9 @@ class LakeTSPartitionOperator(LakeTSJobOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        for name, value in (("past_count", past_count), ("future_count", future_count)):
-            if value < 0:
-                raise ValueError(f"{name} must be 0 or more, not {value}")
         self.tables = self.or_all(tables)
-        self.past_count = past_count
-        self.future_count = future_count
+        self.past_count = count(past_count, "past_count", least=0)
+        self.future_count = count(future_count, "future_count", least=0)
         self.range_start = self.or_all(range_start)
         self.range_end = self.or_all(range_end)
         check_range(self.range_start, self.range_end)

@@ -14,6 +14,7 @@ from airflow_provider_lakets.operators._arguments import (
     as_name,
     as_range,
     check_range,
+    count,
 )
 from airflow_provider_lakets.operators.base import LakeTSJobOperator
 
@@ -72,10 +73,8 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if parallelism < 1:
-            raise ValueError(f"parallelism must be 1 or more, not {parallelism}")
         self.rollup = self.or_all(rollup)
-        self.parallelism = parallelism
+        self.parallelism = count(parallelism, "parallelism")
         self.force = force
         self.range_start = self.or_all(range_start)
         self.range_end = self.or_all(range_end)

@@ -62,10 +62,12 @@ class LakeTSSummaryOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the counts and the reasons, or fail with them."""
         if self.given is None:
-            fail("The task that finds what there is to do ended without a result: see there.")
+            fail("given was rendered to None: the task that finds what to do ended without a result.")
         given = flat(as_batches(self.given, "given"))
         if not given:
             raise AirflowSkipException("There was nothing to do.")
+        if isinstance(self.results, str):
+            fail(f"results was rendered to {self.results!r}, which is no list of results. Give tier.output.")
         results = _of_given(given, _dicts(self.results))
         named = {result["name"] for result in results}
         lost = [name for name in sorted({*given}) if not named & _written(name)]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.operators._arguments import LEFT_OUT, as_names_or_all
-from airflow_provider_lakets.operators._batches import batches, check_count, most_tasks
+from airflow_provider_lakets.operators._arguments import LEFT_OUT, as_names_or_all, count
+from airflow_provider_lakets.operators._batches import batches, most_tasks
 from airflow_provider_lakets.operators.base import LakeTSBaseOperator
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ class LakeTSTablesOperator(LakeTSBaseOperator):
         super().__init__(**kwargs)
         if policy not in (None, "tiering", "retention"):
             raise ValueError(f"policy must be 'tiering', 'retention' or None, not {policy!r}")
-        check_count("max_batches", max_batches)
-        self.max_batches = max_batches
+        self.max_batches = None if max_batches is None else count(max_batches, "max_batches")
         self.tables = self.or_all(tables)
         self.policy = policy
 

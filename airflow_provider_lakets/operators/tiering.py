@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_lakets.assets import tiered_alias
 from airflow_provider_lakets.deferral import raise_if_failed
 from airflow_provider_lakets.operators import _events
-from airflow_provider_lakets.operators._arguments import LEFT_OUT, as_names, as_names_or_all, names_in
-from airflow_provider_lakets.operators._batches import batches, check_count, label_of_chunks, most_tasks
+from airflow_provider_lakets.operators._arguments import (
+    LEFT_OUT,
+    as_names,
+    as_names_or_all,
+    count,
+    names_in,
+    switch,
+)
+from airflow_provider_lakets.operators._batches import batches, label_of_chunks, most_tasks
 from airflow_provider_lakets.operators._waiting import LakeTSWaitingOperator
 from airflow_provider_lakets.operators.base import LakeTSJobOperator
 
@@ -48,11 +55,9 @@ class LakeTSTierCandidatesOperator(LakeTSJobOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        check_count("batch_size", batch_size)
-        check_count("max_batches", max_batches)
         self.tables = self.or_all(tables)
-        self.batch_size = batch_size
-        self.max_batches = max_batches
+        self.batch_size = count(batch_size, "batch_size")
+        self.max_batches = None if max_batches is None else count(max_batches, "max_batches")
 
     def execute(self, context: Context) -> list[list[str]]:
         """Return the batches."""
@@ -106,7 +111,7 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
     ) -> None:
         super().__init__(fail_when_deferred=fail_when_deferred, **kwargs)
         self.chunks = chunks
-        self.partitioned = partitioned
+        self.partitioned = switch(partitioned, "partitioned")
         if partitioned:
             _events.check_partitioned(self)
         _events.declare_alias(self, tiered_alias)

@@ -11,13 +11,13 @@ from airflow_provider_lakets.compat import AirflowSensorTimeout, AirflowSkipExce
 from airflow_provider_lakets.deferral import (
     GRACE,
     ResumingOperator,
-    check_interval,
     deadline,
     defer_by_default,
     raise_if_failed,
     this_try,
 )
 from airflow_provider_lakets.exceptions import wrapped
+from airflow_provider_lakets.operators._arguments import interval
 from airflow_provider_lakets.operators.base import LakeTSBaseOperator
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class LakeTSBaseSensor(ResumingOperator, LakeTSBaseOperator, BaseSensorOperator)
         super().__init__(**kwargs)
         self.deferrable = defer_by_default(deferrable)
         if self.deferrable:
-            check_interval(self.poke_interval)
+            interval(self.poke_interval, "poll_interval")
 
     def trigger(self, **wait: Any) -> LakeTSWatchTrigger:
         """

@@ -9,65 +9,76 @@ import pytest
 from airflow.sdk import DAG
 
 from airflow_provider_lakets.exceptions import LakeTSArgumentError
-from airflow_provider_lakets.operators.approval import LakeTSForceApprovalOperator
-from airflow_provider_lakets.operators.install import LakeTSInstallOperator
 from airflow_provider_lakets.operators.partitions import LakeTSPartitionOperator
-from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
 from airflow_provider_lakets.operators.rollups import LakeTSRollupRefreshOperator
-from airflow_provider_lakets.operators.summary import LakeTSSummaryOperator
 from airflow_provider_lakets.operators.tables import LakeTSTablesOperator
-from airflow_provider_lakets.operators.tiering import LakeTSTierCandidatesOperator, LakeTSTierOperator
-from airflow_provider_lakets.sensors.durability import LakeTSDurabilitySensor
-from airflow_provider_lakets.sensors.rollups import LakeTSRollupFreshSensor
+from airflow_provider_lakets.operators.tiering import LakeTSTierCandidatesOperator
 from airflow_provider_lakets.triggers.durability import LakeTSDurabilityTrigger
 from airflow_provider_lakets.triggers.rollups import LakeTSRollupFreshTrigger
 from airflow_provider_lakets.triggers.tiering import LakeTSTierTrigger
+from tests.tasks import TASKS, arguments_of, public_tasks
 
-CHUNK = "public.metrics_20250101_000000"
-RANGE = {"range_start": "2025-01-01", "range_end": "2025-01-02"}
-
-# Every public operator and sensor, with all of its templated arguments but the connection.
-TASKS: dict[str, tuple[type[Any], dict[str, Any]]] = {
-    "install": (LakeTSInstallOperator, {}),
-    "partitions": (LakeTSPartitionOperator, {"tables": "a", "dry_run": False, **RANGE}),
-    "candidates": (LakeTSTierCandidatesOperator, {"tables": "a", "dry_run": False}),
-    "tier": (LakeTSTierOperator, {"chunks": CHUNK, "dry_run": False}),
-    "retention": (
-        LakeTSRetentionOperator,
-        {"table": "a", "schema": "b", "force": False, "dry_run": False},
-    ),
-    "rollups": (LakeTSRollupRefreshOperator, {"rollup": "a", "force": False, "dry_run": False, **RANGE}),
-    "tables": (LakeTSTablesOperator, {"tables": "a"}),
-    "approval": (LakeTSForceApprovalOperator, {"tables": ["a"], "force": True, "dry_run": False}),
-    "table": (LakeTSDurabilitySensor, {"table": "a"}),
-    "chunks": (LakeTSDurabilitySensor, {"chunks": [CHUNK]}),
-    "fresh": (LakeTSRollupFreshSensor, {"rollup": "a", "max_lag": "1 hour", "watermark": "2025-01-01"}),
-}
 EMPTY: list[object] = [None, "", "None", " \n", [], "[]"]
 
-# To map over nothing is to find nothing to do: what lists the work, lists none.
-MAY_BE_NO_LIST: dict[tuple[str, str], list[object]] = {("approval", "tables"): [[], "[]"]}
+# To map over nothing is to find nothing to do: what lists the work, lists none. A workflow may
+# have no arguments. And results that are not there are counted as lost, each by its name.
+MAY_BE_EMPTY: dict[tuple[str, str], list[object]] = {
+    ("approval", "tables"): [[], "[]"],
+    ("summary", "given"): [[], "[]"],
+    ("summary", "results"): [None, "None", [], "[]"],
+    ("workflow", "workflow_args"): [[], "[]"],
+    ("workflows", "workflow_args"): [[], "[]"],
+    ("workflows", "items"): [[], "[]"],
+}
 
-ARGUMENTS = [(name, field) for name, (_, given) in TASKS.items() for field in [*given, "lakebase_conn_id"]]
+ARGUMENTS = [
+    (name, field)
+    for name, (kind, given) in TASKS.items()
+    for field in [*given, "lakebase_conn_id"]
+    if field in kind.template_fields
+]
 CASES = [
     (name, field, value)
     for name, field in ARGUMENTS
     for value in EMPTY
-    if value not in MAY_BE_NO_LIST.get((name, field), ())
+    if value not in MAY_BE_EMPTY.get((name, field), ())
+]
+
+# Settings whose emptiness says something: for ever, or no task.
+MEANT: dict[tuple[str, str], list[object]] = {
+    ("DBOSEnqueueOperator", "start_timeout"): [None],
+    ("LakeTSAlertOperator", "if_alert"): [[]],
+    ("LakeTSAlertOperator", "if_quiet"): [[]],
+}
+SETTINGS = [
+    (kind, field, value)
+    for kind in public_tasks()
+    for field, default in arguments_of(kind).items()
+    if field not in kind.template_fields or field == "subject"
+    for value in EMPTY
+    if value not in MEANT.get((kind.__name__, field), ()) and not (value is None is default)
 ]
 
 
-# The approval writes its subject and body itself.
-WRITTEN_BY_THE_TASK = {"subject", "body"}
+@pytest.mark.parametrize("kind", public_tasks(), ids=lambda kind: kind.__name__)
+def test_every_templated_argument_is_tried(kind: type[Any]) -> None:
+    tried = {field for of, given in TASKS.values() if of is kind for field in given}
+    templated = {field for field in arguments_of(kind) if field in kind.template_fields}
+
+    assert tried | {"lakebase_conn_id", "subject"} >= templated
+    assert {*kind.template_fields} <= {*arguments_of(kind), "body"}
 
 
 @pytest.mark.parametrize(
-    "kind", dict.fromkeys(kind for kind, _ in TASKS.values()), ids=lambda kind: kind.__name__
+    ("kind", "field", "value"), SETTINGS, ids=lambda one: getattr(one, "__name__", repr(one))
 )
-def test_every_templated_argument_is_tried(kind: type[Any]) -> None:
-    tried = {field for of, given in TASKS.values() if of is kind for field in given}
+def test_a_setting_that_is_nothing_is_refused_when_the_dag_is_parsed(
+    kind: type[Any], field: str, value: object
+) -> None:
+    given = next(given for of, given in TASKS.values() if of is kind)
 
-    assert tried | {"lakebase_conn_id"} | WRITTEN_BY_THE_TASK == {*kind.template_fields} | WRITTEN_BY_THE_TASK
+    with pytest.raises(ValueError, match=field):
+        kind(task_id="x", **{**given, field: value})
 
 
 def rendered(name: str, field: str, value: object, *, native: bool, **how: Any) -> Any:
@@ -94,7 +105,7 @@ def test_an_argument_that_renders_to_nothing_fails_for_good(
 
 
 @pytest.mark.parametrize(
-    ("name", "field"), [one for one in ARGUMENTS if one[0] in ("table", "chunks", "fresh")]
+    ("name", "field"), [one for one in ARGUMENTS if one[0] in ("table", "chunks", "fresh", "ended")]
 )
 @pytest.mark.parametrize("value", EMPTY, ids=repr)
 def test_a_sensor_that_would_defer_fails_for_good_too(name: str, field: str, value: object) -> None:
@@ -104,31 +115,28 @@ def test_a_sensor_that_would_defer_fails_for_good_too(name: str, field: str, val
 @pytest.mark.parametrize("value", [["a", None], ["a", ""], ["a", " "], "['a', '']", ["None"]], ids=repr)
 @pytest.mark.parametrize(
     ("name", "field"),
-    [("chunks", "chunks"), ("tier", "chunks"), ("partitions", "tables"), ("retention", "table")],
+    [
+        ("list", "status"),
+        ("list", "workflow_name"),
+        ("cancel", "workflow_id"),
+        ("ended", "workflow_id"),
+        ("chunks", "chunks"),
+        ("tier", "chunks"),
+        ("partitions", "tables"),
+        ("retention", "table"),
+    ],
 )
 def test_a_list_with_an_empty_name_fails_for_good(name: str, field: str, value: object) -> None:
     assert fails_for_good(rendered(name, field, value, native=True), field)
 
 
 @pytest.mark.parametrize(
-    ("kind", "given", "field"),
-    [
-        (LakeTSPartitionOperator, {}, "tables"),
-        (LakeTSTierCandidatesOperator, {}, "tables"),
-        (LakeTSTablesOperator, {}, "tables"),
-        (LakeTSRollupRefreshOperator, {}, "rollup"),
-        (LakeTSRetentionOperator, {}, "table"),
-        (LakeTSTierOperator, {}, "chunks"),
-        (LakeTSDurabilitySensor, {}, "table"),
-        (LakeTSDurabilitySensor, {}, "chunks"),
-        (LakeTSRollupFreshSensor, {"rollup": "a", "watermark": "2025-01-01"}, "max_lag"),
-        (LakeTSRollupFreshSensor, {"rollup": "a", "max_lag": "1 hour"}, "watermark"),
-    ],
+    ("name", "field"), [one for one in ARGUMENTS if None not in MAY_BE_EMPTY.get(one, ())]
 )
-def test_none_that_a_mapping_brings_fails_for_good(
-    kind: type[Any], given: dict[str, Any], field: str
-) -> None:
-    task = kind(task_id="x", _airflow_from_mapped=True, **given, **{field: None})
+def test_none_that_a_mapping_brings_fails_for_good(name: str, field: str) -> None:
+    kind, given = TASKS[name]
+
+    task = kind(task_id="x", _airflow_from_mapped=True, **{**given, field: None})
 
     assert fails_for_good(task, field)
 
@@ -147,14 +155,6 @@ def test_what_the_author_leaves_out_or_sets_to_none_is_all(kind: type[Any], fiel
         task = kind(task_id="x", **given)
 
         assert {getattr(task, field) for field in fields} == {"*"}
-
-
-@pytest.mark.parametrize("value", [None, "", "None", " "], ids=repr)
-def test_a_summary_of_what_nobody_knows_fails_for_good(value: object) -> None:
-    with pytest.raises(Exception, match=r"left no list|ended without a result") as caught:
-        LakeTSSummaryOperator(task_id="x", given=value, results=[]).execute({"ti": None})  # type: ignore[typeddict-item]
-
-    assert type(caught.value).__name__ == "AirflowFailException"
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,8 @@ class Order:
 
 def _checked(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the attributes; refuse what JSON cannot hold, and the names that tasks use."""
+    if attributes is not None and not hasattr(attributes, "items"):
+        raise DBOSSettingError(f"attributes must be a dict that JSON can hold, not {attributes!r}.")
     try:
         found = dict(attributes or {})
         json.dumps(found)

@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
@@ -173,6 +174,22 @@ def test_large_results_and_copies_pass_whole(login: Callable[..., psycopg.Connec
 
     assert session.execute("SELECT count(*), sum(n) FROM big").fetchone() == (100_000, 4_999_950_000)
     assert received == sum(len(f"{number}\t{'x' * 100}\n") for number in range(100_000))
+
+
+def test_no_secret_is_in_the_list_of_processes_nor_in_a_log(
+    login: Callable[..., psycopg.Connection[Any]], mint: Callable[..., str], server: LocalServer
+) -> None:
+    state = server.state
+    minted = mint()
+    login(password=minted)
+    secrets = [minted, state.owner.client_secret, state.jobs.client_secret, state.admin_token]
+
+    process = psutil.Process(state.pid)
+    processes = [one.cmdline() for one in (process, *process.children(recursive=True))]
+    logs = {log.name: log.read_text() for log in server.folder.rglob("*.log")}
+
+    assert len(processes) >= 2  # the server and the feed
+    assert [secret for secret in secrets if secret in repr((processes, logs))] == []
 
 
 def test_nonsense_is_answered_and_harms_nobody(
