@@ -134,11 +134,18 @@ def test_on_kill_ends_the_statement_and_the_session(
     gone(busy)
 
 
-def test_on_kill_ends_all_refreshes_that_run_side_by_side(lake: Stage, lab: Lab) -> None:
+@pytest.fixture
+def changed(lake: Stage) -> None:
+    """Three RollUps, each with a change to take in; without one a refresh locks nothing."""
     lake.table()
     for name in ("one", "two", "three"):
         lake.rollup(name)
+    lake.run("UPDATE metrics SET value = value + 1")
     lake.set_lock_timeout("1min")
+
+
+@pytest.mark.usefixtures("changed")
+def test_on_kill_ends_all_refreshes_that_run_side_by_side(lab: Lab) -> None:
     operator = LakeTSRollupRefreshOperator(task_id="x", parallelism=3)
 
     def kill() -> None:
@@ -162,12 +169,8 @@ def test_a_timeout_leaves_no_session_behind(busy: Lab, task: Callable[[], LakeTS
     gone(busy)
 
 
-def test_a_timeout_ends_all_refreshes_that_run_side_by_side(lake: Stage, lab: Lab) -> None:
-    lake.table()
-    for name in ("one", "two", "three"):
-        lake.rollup(name)
-    lake.set_lock_timeout("1min")
-
+@pytest.mark.usefixtures("changed")
+def test_a_timeout_ends_all_refreshes_that_run_side_by_side(lab: Lab) -> None:
     with psycopg.connect(lab.conninfo) as other:
         other.execute("LOCK metrics IN ACCESS EXCLUSIVE MODE")
         with pytest.raises(BaseException, match="Timeout"), seconds(1):
