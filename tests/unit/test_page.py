@@ -319,3 +319,32 @@ def test_connections_are_found_in_plain_and_mapped_tasks() -> None:
     found = [connections.connections_of(task) for task in (plain, mapped, default, templated, {})]
 
     assert found == [{"one"}, {"two"}, {"lakebase_default"}, set(), set()]
+
+
+def test_more_tables_than_a_page_holds_are_shown_page_by_page(
+    page: TestClient, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "ROWS", 2)
+    for one in ("m1", "m2", "m3"):
+        lab.table(one)
+
+    first, second = look(page), look(page, page="2")
+
+    assert ("Page 1 of 2" in first, "page=2" in first) == (True, True)
+    assert ("Page 2 of 2" in second, "page=1" in second) == (True, True)
+    assert [one in first for one in ("public.m1", "public.m2", "public.m3")] == [True, True, False]
+    assert [one in second for one in ("public.m1", "public.m2", "public.m3")] == [False, False, True]
+
+
+def test_more_chunks_than_a_page_holds_are_shown_page_by_page(
+    page: TestClient, lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "CHUNKS", 2)
+    lab.table("metrics")
+
+    first = look(page, "/prefix/lakets/table", name="public.metrics")
+    second = look(page, "/prefix/lakets/table", name="public.metrics", page="2")
+
+    assert "Page 1 of " in first
+    assert "Page 2 of " in second
+    assert "page=3" in second
