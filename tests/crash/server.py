@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -69,7 +70,12 @@ class Server:
         pid_file = self.postgres.data_dir / "postmaster.pid"
         process = psutil.Process(int(pid_file.read_text().partition("\n")[0]))
         process.kill()
-        process.wait(PATIENCE_SECONDS)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        with contextlib.suppress(psutil.NoSuchProcess):
+            # In a container whose first process reaps no orphans it stays a zombie.
+            while process.status() != psutil.STATUS_ZOMBIE:
+                assert time.monotonic() < deadline, "the killed server is still there"
+                time.sleep(0.01)
 
     def restart(self) -> None:
         """Start the server that was killed, and return when it has recovered."""

