@@ -26,9 +26,8 @@ def of_table(table: Table, snapshot: Snapshot) -> Iterator[Attention]:
     yield from _of_feed(table, snapshot)
     yield from _of_chunks(table, snapshot)
     if holder := snapshot.troubles.holders.get(table.id):
-        for_long = "" if holder.seconds is None else f" for {duration(holder.seconds)}"
         name = f" ({holder.name})" if holder.name else ""
-        said = f"busy: session {holder.pid}{name} has a lock on it{for_long}"
+        said = f"busy: session {holder.pid}{name} has a lock on it for {duration(holder.seconds)}"
         advice = "Chunks can be made, tiered or dropped once that session ends its transaction."
         yield Attention("warn", table.name, said, advice, code="busy")
 

@@ -59,7 +59,8 @@ SELECT reg.id, nsp.nspname AS schema_name, cls.relname AS table_name
 """
 
 # An exclusive lock of one of our jobs is over in a moment; a transaction that is open for minutes
-# keeps the jobs from its chunks, whatever it does there.
+# keeps the jobs from its chunks, whatever it does there. A role that may not see since when other
+# roles' transactions are open sees none of them.
 HOLDERS = """
 SELECT DISTINCT ON (reg.id) reg.id, lck.pid, act.application_name AS name,
        extract(epoch FROM clock_timestamp() - act.xact_start)::float8 AS seconds
@@ -104,11 +105,11 @@ class Streak:
 
 @dataclass(frozen=True)
 class Holder:
-    """A session whose transaction holds a lock on a table, since when if that may be seen."""
+    """A session whose transaction holds a lock on a table, and for how long it has been open."""
 
     pid: int
     name: str | None
-    seconds: float | None
+    seconds: float
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import pytest
 from psycopg import sql
 
 from airflow_provider_lakets.dbos import poller
+from airflow_provider_lakets.dbos.hook import DBOSHook
 from tests.dags import conftest as dags
 from tests.lakes import new_lake
 from tests.superuser import superuser
@@ -232,3 +233,17 @@ def connection(lake: LocalServer, url: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 # Whole runs of DAGs, as in the tests of those.
 airflow, run = dags.airflow, dags.run
+
+
+@pytest.fixture
+def hook(connection: str) -> Iterator[DBOSHook]:
+    """Yield a hook on the system database."""
+    hook = DBOSHook(connection)
+    yield hook
+    hook.close()
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """Return the name of the work of a test."""
+    return str(request.node.name)

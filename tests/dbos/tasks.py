@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.sdk.exceptions import TaskDeferred
 
+from airflow_provider_lakets.dbos.enqueue import DBOSEnqueueOperator
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -89,6 +91,17 @@ class Attempt:
         event = fire(self.trigger)
         kwargs = {**(self.deferred.kwargs or {}), "event": event}
         return self.operator.resume_execution("execute_complete", kwargs, self.context)
+
+
+def task(name: str, **arguments: Any) -> Task:
+    """Return a task that starts the workflow ``job`` of the tests' program."""
+    usual = {
+        "workflow_name": "job",
+        "queue_name": "orders",
+        "workflow_kwargs": {"name": name},
+        "poll_interval": 0.05,
+    }
+    return Task(DBOSEnqueueOperator, **{**usual, **arguments})
 
 
 def fire(trigger: LakeTSBaseTrigger) -> dict[str, Any]:

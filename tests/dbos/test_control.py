@@ -11,7 +11,6 @@ from dbos import WorkflowSerializationFormat
 
 from airflow_provider_lakets.compat import AirflowSensorTimeout
 from airflow_provider_lakets.dbos import poller
-from airflow_provider_lakets.dbos.hook import DBOSHook
 from airflow_provider_lakets.dbos.operators import (
     DBOSCancelOperator,
     DBOSForkOperator,
@@ -25,23 +24,12 @@ from tests.dbos.conftest import wait_until
 from tests.dbos.tasks import Task, fails
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+    from airflow_provider_lakets.dbos.hook import DBOSHook
     from tests.dbos.conftest import Effects
 
 pytestmark = pytest.mark.usefixtures("app", "connection")
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.node.name)
-
-
-@pytest.fixture
-def hook(connection: str) -> Iterator[DBOSHook]:
-    hook = DBOSHook(connection)
-    yield hook
-    hook.close()
 
 
 @pytest.fixture

@@ -10,40 +10,15 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_provider_lakets.dbos.enqueue import DBOSEnqueueOperator
-from airflow_provider_lakets.dbos.hook import DBOSHook
 from airflow_provider_lakets.exceptions import DBOSWorkflowError
 from tests.dbos.conftest import wait_until
-from tests.dbos.tasks import Task, fails, fire
+from tests.dbos.tasks import Task, fails, fire, task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from airflow_provider_lakets.dbos.hook import DBOSHook
     from tests.dbos.conftest import App, Effects
 
 pytestmark = pytest.mark.usefixtures("app", "connection")
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    """Return the name of the work of a test."""
-    return str(request.node.name)
-
-
-@pytest.fixture
-def hook(connection: str) -> Iterator[DBOSHook]:
-    hook = DBOSHook(connection)
-    yield hook
-    hook.close()
-
-
-def task(name: str, **arguments: Any) -> Task:
-    usual = {
-        "workflow_name": "job",
-        "queue_name": "orders",
-        "workflow_kwargs": {"name": name},
-        "poll_interval": 0.05,
-    }
-    return Task(DBOSEnqueueOperator, **{**usual, **arguments})
 
 
 def workflows(hook: DBOSHook, task: Task) -> dict[str, str]:

@@ -52,11 +52,6 @@ def client(shop: App, url: str) -> Iterator[DBOSClient]:
 
 
 @pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.node.name)
-
-
-@pytest.fixture
 def start(client: DBOSClient) -> Callable[..., str]:
     """Return a function that enqueues a workflow and returns its id."""
 

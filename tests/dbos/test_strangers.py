@@ -13,7 +13,6 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from psycopg import sql
 
-from airflow_provider_lakets.dbos.enqueue import DBOSEnqueueOperator
 from airflow_provider_lakets.dbos.hook import DBOSHook
 from airflow_provider_lakets.dbos.operators import (
     DBOSCancelOperator,
@@ -21,7 +20,7 @@ from airflow_provider_lakets.dbos.operators import (
     DBOSResumeOperator,
 )
 from airflow_provider_lakets.exceptions import DBOSSettingError, DBOSWorkflowError
-from tests.dbos.tasks import Task, fails
+from tests.dbos.tasks import Task, fails, task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,28 +34,6 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "dbos.md"
 (RIGHTS,) = re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
 
 pytestmark = pytest.mark.usefixtures("app", "connection")
-
-
-@pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.node.name)
-
-
-@pytest.fixture
-def hook(connection: str) -> Iterator[DBOSHook]:
-    hook = DBOSHook(connection)
-    yield hook
-    hook.close()
-
-
-def task(name: str, **arguments: Any) -> Task:
-    usual = {
-        "workflow_name": "job",
-        "queue_name": "orders",
-        "workflow_kwargs": {"name": name},
-        "poll_interval": 0.05,
-    }
-    return Task(DBOSEnqueueOperator, **{**usual, **arguments})
 
 
 # Names

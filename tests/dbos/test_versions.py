@@ -29,11 +29,6 @@ NOBODY_RUNS_THE_NEW = (
 
 
 @pytest.fixture
-def name(request: pytest.FixtureRequest) -> str:
-    return str(request.node.name)
-
-
-@pytest.fixture
 def hook(connection: str, own_app: App) -> Iterator[DBOSHook]:
     hook = DBOSHook(connection, dbos_schema=own_app.schema)
     yield hook
