@@ -18,22 +18,33 @@ log = logging.getLogger(__name__)
 COUNTED_TABLES = 12
 COUNTED_ROWS = 1000
 
-# The newest outcome of each job and relation, and in how many runs on end it was that. A job that
-# finds nothing to do notes one line for all; what went wrong before is over then.
+# The newest outcome of each job and relation, and in how many runs on end it was that. A job notes
+# each batch of chunks by itself: lines of one runner that follow each other at once are of one run.
+# A job that finds nothing to do notes one line for all; what went wrong before is over then.
 STREAKS = """
-WITH run AS (
-    SELECT run.job, run.relation, run.outcome, run.started_at, run.detail, run.run_id,
-           run.started_at + run.seconds * interval '1 second' AS ended_at,
-           row_number() OVER newest_first AS place,
-           first_value(run.outcome) OVER newest_first AS newest
+WITH noted AS (
+    SELECT run.*, run.started_at + run.seconds * interval '1 second' AS ended_at
       FROM lakets._job_run AS run WHERE run.relation IS NOT NULL
-    WINDOW newest_first AS (PARTITION BY run.job, run.relation ORDER BY run.run_id DESC)
+), run AS (
+    SELECT noted.*,
+           noted.runner IS DISTINCT FROM lag(noted.runner) OVER oldest_first
+           OR noted.started_at > lag(noted.ended_at) OVER oldest_first + interval '1 min' AS begins,
+           row_number() OVER newest_first AS place, first_value(noted.outcome) OVER newest_first AS newest
+      FROM noted
+    WINDOW oldest_first AS (PARTITION BY noted.job, noted.relation ORDER BY noted.run_id),
+           newest_first AS (PARTITION BY noted.job, noted.relation ORDER BY noted.run_id DESC)
+), numbered AS (
+    SELECT run.*, count(*) FILTER (WHERE run.begins) OVER (of_one ORDER BY run.run_id) AS number,
+           min(run.place) FILTER (WHERE run.outcome <> run.newest) OVER of_one AS broken
+      FROM run
+    WINDOW of_one AS (PARTITION BY run.job, run.relation)
 ), streak AS (
-    SELECT run.job, run.relation, run.newest AS outcome, max(run.started_at) AS started_at,
-           max(run.ended_at) AS ended_at, max(run.run_id) AS run_id,
-           (array_agg(run.detail ORDER BY run.place))[1] AS detail,
-           coalesce(min(run.place) FILTER (WHERE run.outcome <> run.newest) - 1, count(*)) AS runs
-      FROM run GROUP BY run.job, run.relation, run.newest
+    SELECT numbered.job, numbered.relation, numbered.outcome, max(numbered.started_at) AS started_at,
+           max(numbered.ended_at) AS ended_at, max(numbered.run_id) AS run_id,
+           (array_agg(numbered.detail ORDER BY numbered.place))[1] AS detail,
+           count(DISTINCT numbered.number) AS runs
+      FROM numbered WHERE coalesce(numbered.place < numbered.broken, true)
+     GROUP BY numbered.job, numbered.relation, numbered.outcome
 )
 SELECT streak.job, streak.relation, streak.outcome, streak.started_at, streak.ended_at, streak.detail,
        streak.runs

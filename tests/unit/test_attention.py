@@ -180,9 +180,12 @@ def test_what_is_left_run_after_run_is_known_of_each_table_of_a_fleet(lab: Lab) 
     """The newest rows of the log are of other tables."""
     lab.table("quiet")
     lab.table("loud")
+    note = "SELECT lakets._note_job_run('partitions', now() - interval '1 h' * %s, 1, %s)"
+    for ago in (4, 3, 2, 1):
+        lab.conn.execute(
+            note, [ago, '[{"name": "public.quiet", "outcome": "contended", "detail": "locked"}]']
+        )
     note = "SELECT lakets._note_job_run('partitions', now(), 1, %s)"
-    for _ in range(4):
-        lab.conn.execute(note, ['[{"name": "public.quiet", "outcome": "contended", "detail": "locked"}]'])
     for _ in range(80):
         lab.conn.execute(note, ['[{"name": "public.loud", "outcome": "created", "counts": {"created": 1}}]'])
 
@@ -199,3 +202,35 @@ def test_what_failed_is_over_once_a_run_finds_nothing_to_do(lab: Lab) -> None:
     lab.conn.execute(note, ["[]"])
 
     assert found(lab) == {}
+
+
+def test_a_refresh_that_failed_is_over_once_somebody_refreshed_the_rollup(lab: Lab) -> None:
+    lab.table(days=2)
+    lab.rollup("hourly")
+    note = "SELECT lakets._note_job_run('refresh', now() - interval '1 min', 1, %s)"
+    lab.conn.execute("UPDATE lakets._rollup_registry SET last_refreshed_at = now() - interval '1 h'")
+    lab.conn.execute(note, ['[{"name": "hourly", "outcome": "failed", "detail": "no"}]'])
+    assert "job-failed" in found(lab)
+    lab.conn.execute("SELECT lakets.refresh_rollup('hourly', true)")  # past the jobs, which log
+
+    assert "job-failed" not in found(lab)
+
+
+def test_chunks_that_are_not_proved_are_said_at_the_third_run(lab: Lab) -> None:
+    """A run notes its batches by themselves; a DAG run calls itself the same in each of them."""
+    lab.table()
+
+    def runs(*batches: tuple[str, str]) -> bool:
+        lab.conn.execute("DELETE FROM lakets._job_run")
+        for runner, ago in batches:
+            lab.conn.execute(
+                "INSERT INTO lakets._job_run (job, relation, started_at, seconds, outcome, counts, runner)"
+                " VALUES ('tier', 'public.metrics', now() - %s::interval, 1, 'deferred', '{}', %s)",
+                [ago, runner],
+            )
+        return "chunks-unproved" in found(lab)
+
+    assert not runs(("one", "9 min"), ("one", "9 min"), ("one", "9 min"), ("two", "1 min"), ("two", "1 min"))
+    assert not runs(("cron", "2 days"), ("cron", "1 day"), ("cron", "1 day"), ("cron", "1 day"))
+    assert runs(("one", "9 min"), ("two", "9 min"), ("three", "9 min"))
+    assert runs(("cron", "3 days"), ("cron", "2 days"), ("cron", "1 day"))

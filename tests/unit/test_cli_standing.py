@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
     from typer.testing import Result
 
+    from tests.control_plane import ControlPlane
     from tests.lab import Lab
+
+PRIMARY = "projects/weather/branches/production/endpoints/primary"
 
 
 @pytest.fixture
@@ -92,6 +95,37 @@ def test_a_clock_that_is_off_is_said(
     found = checks(in_lab("doctor", "--json"))["clock"]
 
     assert (found["verdict"], "s ahead of this machine" in found["said"]) == ("warn", True)
+
+
+@pytest.fixture
+def by_oauth(principal: ControlPlane, define: Callable[..., None], lab: Lab) -> ControlPlane:
+    """Let lakebase_default log in by OAuth; return its workspace."""
+    define(extra={"project": "weather"})
+    return principal
+
+
+@pytest.mark.parametrize(("state", "asleep"), [("IDLE", True), ("SUSPENDED", True), ("ACTIVE", False)])
+def test_the_doctor_says_when_its_login_wakes_the_endpoint(
+    lakets: Callable[..., Result], by_oauth: ControlPlane, state: str, asleep: bool
+) -> None:
+    by_oauth.resources[PRIMARY]["status"]["current_state"] = state
+
+    found = checks(lakets("doctor", "--json"))["endpoint"]
+
+    assert (found["verdict"], "asleep: the login wakes it" in found["said"]) == ("ok", asleep)
+
+
+def test_minting_that_takes_long_is_warned_of(
+    lakets: Callable[..., Result], by_oauth: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow_provider_lakets.commands import doctor
+
+    assert checks(lakets("doctor", "--json"))["credential"]["verdict"] == "ok"
+    monkeypatch.setattr(doctor, "SLOW_SECONDS", 0.0)
+
+    found = checks(lakets("doctor", "--json"))["credential"]
+
+    assert (found["verdict"], "each login mints its own, and waits" in found["said"]) == ("warn", True)
 
 
 def test_a_password_among_the_arguments_is_warned_of_and_not_shown(
