@@ -96,6 +96,16 @@ def test_cancelled_and_resumed_it_goes_on_where_it_was(
     assert effects.of(name).count(1) == 1
 
 
+def test_a_list_of_ids_that_a_template_made_text_of_is_a_list(
+    effects: Effects, name: str, hook: DBOSHook, start: Callable[..., str]
+) -> None:
+    effects.shut(name, 1)
+    one, two = start(name), start(name)
+
+    assert Task(DBOSCancelOperator, workflow_id=f"['{one}', '{two}']").run() == [one, two]
+    effects.open(name, 1)
+
+
 def test_what_has_failed_cannot_be_resumed_and_nothing_else_is(
     effects: Effects, name: str, hook: DBOSHook, start: Callable[..., str]
 ) -> None:
@@ -119,6 +129,7 @@ def test_what_has_failed_cannot_be_resumed_and_nothing_else_is(
         ([], "names no workflow"),
         ([{"name": "x"}], "one of them is None"),
         (None, "names no workflow"),
+        ("['a', b]", "is no list of ids"),
     ],
 )
 def test_what_is_not_there_is_an_error(operator: type, given: Any, message: str) -> None:

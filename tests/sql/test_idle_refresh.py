@@ -79,3 +79,19 @@ def test_it_lets_go_of_changes_that_were_wanted_when_they_were_absorbed(idle: St
     idle.cascade()
 
     assert idle.value("SELECT count(*) FROM lakets._change_log") == 0
+
+
+def test_changes_in_a_younger_cluster_are_taken_in_whenever_the_first_refresh_comes(idle: Stage) -> None:
+    """The numbers of its transactions catch up with those that the restored RollUp has absorbed."""
+    idle.run(
+        "UPDATE lakets._rollup_registry"
+        "   SET cluster = 'another/1', absorbed = format('%s:%s:', new.xid, new.xid)::pg_snapshot"
+        "  FROM (SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 50) AS new (xid)"
+    )
+    idle.run("UPDATE metrics SET value = 7")
+    for _ in range(60):
+        idle.run("SELECT pg_current_xact_id()")
+
+    idle.cascade()
+
+    assert idle.difference("hourly") == idle.difference("daily") == []

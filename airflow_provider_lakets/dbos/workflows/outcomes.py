@@ -143,7 +143,7 @@ def _check_unpickled(hook: DBOSHook, results: Mapping[str, Any]) -> None:
                     client.retrieve_workflow(name).get_result()
             except LakeTSError:
                 raise
-            except Exception as err:
+            except Exception as err:  # of whatever kind the pickled class raises
                 why = f"{_NO_CLASS} ({type(err).__name__}: {said(err)})"
                 raise DBOSSettingError(f"The result of DBOS workflow {name} cannot be read: {why}.") from err
 
