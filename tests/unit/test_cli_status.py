@@ -84,6 +84,7 @@ def test_chunks_that_stay_unproved_run_after_run_are_said(in_lab: Callable[..., 
     lab.conn.execute("UPDATE metrics SET value = value + 1")
     for _ in range(3):
         lab.hook().tier(lab.old_chunks())
+        lab.conn.execute("UPDATE lakets._job_run SET started_at = started_at - interval '1 day'")
 
     said = [one["said"] for one in json.loads(in_lab("status", "--json").stdout)["attention"]]
 
