@@ -220,7 +220,8 @@ $$;
 
 -- The partition of a chunk; null if it was dropped or detached by hand. Found by name where oids
 -- are not known: 0.1.x recorded no relation_name, and its chunk_name is the schema followed by the
--- name of the partition.
+-- name of the partition. A partition has one parent (inhseqno), so its oid alone finds the row in
+-- the unique index; by the parent, the planner may read the rows of all chunks for each.
 CREATE OR REPLACE FUNCTION lakets._chunk_relation(
     p_table lakets._chronotable_registry,
     p_chunk lakets._chunk_metadata
@@ -232,7 +233,7 @@ BEGIN
     RETURN (
         SELECT inh.inhrelid::regclass
           FROM pg_inherits AS inh
-         WHERE inh.inhparent = p_table.relation AND inh.inhrelid = CASE
+         WHERE inh.inhparent = p_table.relation AND inh.inhseqno = 1 AND inh.inhrelid = CASE
                WHEN p_table.cluster IS NOT NULL AND p_chunk.relation IS NOT NULL THEN p_chunk.relation
                ELSE lakets._find_relation(p_table.schema_name, coalesce(
                         p_chunk.relation_name, substr(p_chunk.chunk_name, length(p_table.schema_name) + 2))) END);

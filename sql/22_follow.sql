@@ -15,7 +15,7 @@ END;
 $$;
 
 -- The chunks that are active in the registry but are no longer partitions. Uses an index, because
--- thousands of dropped chunks may be in the registry too.
+-- thousands of dropped chunks may be in the registry too, and EXCEPT, as _foreign_partitions does.
 CREATE OR REPLACE FUNCTION lakets._lost_chunks(
     p_table lakets._chronotable_registry
 ) RETURNS SETOF lakets._chunk_metadata
@@ -23,15 +23,21 @@ CREATE OR REPLACE FUNCTION lakets._lost_chunks(
     SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off
 AS $$
+DECLARE
+    v_lost oid[];
 BEGIN
     IF p_table.cluster IS NULL THEN
         RETURN;  -- oids mean nothing here yet
     END IF;
+    v_lost := ARRAY(
+        SELECT chunk.relation FROM lakets._chunk_metadata AS chunk
+         WHERE chunk.chronotable_id = p_table.id AND chunk.relation IS NOT NULL AND chunk.status <> 'dropped'
+        EXCEPT
+        SELECT inh.inhrelid FROM pg_inherits AS inh WHERE inh.inhparent = p_table.relation);
     RETURN QUERY
         SELECT chunk.*
           FROM lakets._chunk_metadata AS chunk
-         WHERE chunk.chronotable_id = p_table.id AND chunk.status <> 'dropped' AND chunk.relation IS NOT NULL
-           AND NOT EXISTS (SELECT FROM pg_inherits AS inh WHERE inh.inhrelid = chunk.relation AND inh.inhparent = p_table.relation);
+         WHERE chunk.chronotable_id = p_table.id AND chunk.relation = ANY (v_lost) AND chunk.status <> 'dropped';
 END;
 $$;
 
@@ -161,9 +167,9 @@ BEGIN
 END;
 $$;
 
--- The table has a new owner: give it the partitions and the shadow, as many as one transaction has
--- room to lock. Returns true if these were all. The trigger functions get their owner when they are
--- written.
+-- The table has a new owner: give it the shadow and the partitions, as many as one transaction has
+-- room to lock. Returns true if these were all. The shadow is first: the trigger functions get the
+-- new owner in the same transaction, and write to it.
 CREATE OR REPLACE FUNCTION lakets._follow_owner(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -171,16 +177,17 @@ CREATE OR REPLACE FUNCTION lakets._follow_owner(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_budget   integer := lakets._lock_budget();
+    v_budget   integer  := lakets._lock_budget();
+    v_shadow   regclass := lakets._shadow_relation(p_table.shadow_table_name);
     v_relation regclass;
 BEGIN
     FOR v_relation IN
         SELECT cls.oid
           FROM pg_class AS cls
          WHERE cls.relowner <> p_table.owner
-           AND (cls.oid = lakets._shadow_relation(p_table.shadow_table_name)
+           AND (cls.oid = v_shadow
                 OR cls.oid IN (SELECT inh.inhrelid FROM pg_inherits AS inh WHERE inh.inhparent = p_table.relation))
-         ORDER BY cls.oid
+         ORDER BY cls.oid IS DISTINCT FROM v_shadow, cls.oid
     LOOP
         IF v_budget < 0 THEN
             RETURN false;

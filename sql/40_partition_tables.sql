@@ -96,7 +96,7 @@ BEGIN
            WHEN cls.relreplident = 'i' THEN (
                SELECT 'USING INDEX ' || quote_ident(part.relname)
                  FROM pg_index AS idx
-                 JOIN pg_inherits AS inh ON inh.inhparent = idx.indexrelid
+                 JOIN pg_inherits AS inh ON inh.inhparent = idx.indexrelid AND inh.inhseqno = 1
                  JOIN pg_index AS own ON own.indexrelid = inh.inhrelid AND own.indrelid = p_partition AND NOT own.indisreplident
                  JOIN pg_class AS part ON part.oid = own.indexrelid
                 WHERE idx.indrelid = p_relation AND idx.indisreplident) END

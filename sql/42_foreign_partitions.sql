@@ -22,26 +22,30 @@ BEGIN
 END;
 $$;
 
--- The manual partitions of a table, with their ranges; none while its oids are not known. Uses an
--- index, as _lost_chunks does.
+-- The manual partitions of a table, with their ranges; none while its oids are not known. EXCEPT
+-- costs the same for each chunk, whatever the planner knows of the tables; NOT EXISTS may compare
+-- every partition with every chunk.
 CREATE OR REPLACE FUNCTION lakets._foreign_partitions(
     p_table lakets._chronotable_registry
 ) RETURNS TABLE (relation regclass, range tstzrange)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
-    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+    SET enable_seqscan = off
 AS $$
+DECLARE
+    v_default oid := lakets._default_partition(p_table.relation);
 BEGIN
     IF p_table.cluster IS NULL THEN
         RETURN;
     END IF;
     RETURN QUERY
-        SELECT inh.inhrelid::regclass, lakets._partition_range(inh.inhrelid)
-          FROM pg_inherits AS inh
-         WHERE inh.inhparent = p_table.relation AND inh.inhrelid IS DISTINCT FROM lakets._default_partition(p_table.relation)
-           AND NOT EXISTS (SELECT FROM lakets._chunk_metadata AS chunk
-                            WHERE chunk.chronotable_id = p_table.id AND chunk.relation = inh.inhrelid AND chunk.status <> 'dropped')
-         ORDER BY inh.inhrelid;
+        SELECT hand.relation::regclass, lakets._partition_range(hand.relation)
+          FROM (SELECT inh.inhrelid AS relation FROM pg_inherits AS inh
+                 WHERE inh.inhparent = p_table.relation AND inh.inhrelid IS DISTINCT FROM v_default
+                EXCEPT
+                SELECT chunk.relation FROM lakets._chunk_metadata AS chunk
+                 WHERE chunk.chronotable_id = p_table.id AND chunk.relation IS NOT NULL AND chunk.status <> 'dropped') AS hand
+         ORDER BY hand.relation;
 END;
 $$;
 

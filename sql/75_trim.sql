@@ -164,12 +164,11 @@ DECLARE
 BEGIN
     EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', v_parent);
     FOR v_partition IN
-        SELECT inh.inhrelid
-          FROM pg_inherits AS inh
-         WHERE inh.inhparent = v_parent
-           AND NOT EXISTS (SELECT FROM lakets._chunk_metadata AS chunk
-                            WHERE chunk.chronotable_id = p_table.id AND chunk.status <> 'dropped' AND chunk.relation = inh.inhrelid)
-         ORDER BY inh.inhrelid
+        SELECT inh.inhrelid FROM pg_inherits AS inh WHERE inh.inhparent = v_parent
+        EXCEPT
+        SELECT chunk.relation FROM lakets._chunk_metadata AS chunk
+         WHERE chunk.chronotable_id = p_table.id AND chunk.relation IS NOT NULL AND chunk.status <> 'dropped'
+         ORDER BY 1
     LOOP
         EXECUTE format('LOCK TABLE %s IN SHARE MODE', v_partition);
     END LOOP;

@@ -274,8 +274,9 @@ def test_a_table_with_rows_of_many_chunks_becomes_a_chronotable(tight: Stage, wa
     ]
 
 
-def test_a_new_owner_gets_the_chunks_job_by_job(tight: Stage) -> None:
-    tight.run("CREATE ROLE heir; GRANT USAGE, CREATE ON SCHEMA public, lakets TO heir")
+def test_a_new_owner_gets_the_chunks_job_by_job_and_writers_go_on(tight: Stage) -> None:
+    tight.run("SELECT lakets.enable_sync('metrics')")
+    tight.run("CREATE ROLE heir; GRANT USAGE, CREATE ON SCHEMA public, lakets, lakets_cdf TO heir")
     tight.run("ALTER TABLE metrics OWNER TO heir")
     others = (
         "SELECT count(*) FROM pg_inherits JOIN pg_class ON oid = inhrelid"
@@ -284,9 +285,11 @@ def test_a_new_owner_gets_the_chunks_job_by_job(tight: Stage) -> None:
     left = [tight.value(others)]
     while left[-1] and len(left) < MANY:
         tight.run("SELECT lakets._ensure_partitions(id) FROM lakets._chronotable_registry")
+        tight.run("UPDATE metrics SET value = value + 1 WHERE id = 5")
         left.append(tight.value(others))
 
     assert left[-1] == 0
+    assert tight.value(UNLIKE) == 0
     assert len(left) > 2
     assert left == sorted(left, reverse=True)
 
