@@ -30,7 +30,7 @@ from airflow_provider_lakets.local.api.requests import (
     texts,
     ttl,
 )
-from airflow_provider_lakets.local.api.workspace import CdfConfig
+from airflow_provider_lakets.local.api.workspace import CdfConfig, Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -218,12 +218,13 @@ class ControlPlane:
 
         @router.get("/projects/{p}/branches/{b}/{kind}")
         def list_children(p: str, b: str, kind: str, request: Request) -> Answer:
-            return _page(request, kind, _children(branch(p, b), kind).values())
+            children = _children(branch(p, b), kind).values()
+            return page_of(request, kind, [self._answer(child) for child in children])
 
         @router.get("/projects/{p}/branches/{b}/{kind}/{c}")
         def get_child(p: str, b: str, kind: str, c: str) -> Answer:
             parent = branch(p, b)
-            return _find(_children(parent, kind), f"{parent.name}/{kind}/{c}").answer()  # type: ignore[no-any-return]
+            return self._answer(_find(_children(parent, kind), f"{parent.name}/{kind}/{c}"))
 
         @router.post("/credentials")
         async def generate(request: Request, identity: str = Depends(self.identity)) -> Answer:
@@ -236,6 +237,13 @@ class ControlPlane:
             return {"token": token, "expire_time": _instant(expires)}
 
         return router
+
+    def _answer(self, child: Any) -> Answer:
+        """Return it as it stands; asking for an endpoint that sleeps does not wake it."""
+        answer: Answer = child.answer()
+        if isinstance(child, Endpoint) and FaultName.SUSPENDED in self.faults.active:
+            answer["status"]["current_state"] = "IDLE"
+        return answer
 
     async def _mint(self, identity: str, endpoint: str, ttl: int) -> tuple[str, int]:
         if fault := self.faults.strike(FaultName.MINT_SLOW):

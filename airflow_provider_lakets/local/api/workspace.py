@@ -84,7 +84,6 @@ class Endpoint:
     name: str
     kind: Literal["ENDPOINT_TYPE_READ_WRITE", "ENDPOINT_TYPE_READ_ONLY"]
     host: str
-    is_suspended: bool = False
 
     def answer(self) -> Answer:
         """Return it as the REST API does."""
@@ -94,7 +93,7 @@ class Endpoint:
             "status": {
                 "endpoint_id": _last(self.name),
                 "endpoint_type": self.kind,
-                "current_state": "IDLE" if self.is_suspended else "ACTIVE",
+                "current_state": "ACTIVE",
                 "hosts": {"host": self.host},
             },
         }

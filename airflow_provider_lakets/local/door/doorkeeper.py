@@ -62,11 +62,9 @@ class LakebaseDoorkeeper:
 
     async def knock(self, host: str) -> None:
         """Refuse while the endpoint sleeps; each try brings it nearer to being awake."""
-        endpoint = self._endpoint(host)
         if self._faults.strike(FaultName.SUSPENDED):
-            endpoint.is_suspended = FaultName.SUSPENDED in self._faults.active
-            raise RefusedError(STARTING, "the database system is starting up", f"{endpoint.name} was asleep.")
-        endpoint.is_suspended = False
+            name = self._endpoint(host).name
+            raise RefusedError(STARTING, "the database system is starting up", f"{name} was asleep.")
 
     async def admit(self, host: str, role: str, password: str) -> Path:
         """Check the password and return the socket of the endpoint's server."""

@@ -17,6 +17,7 @@ from airflow_provider_lakets.hooks.lakets import LakeTSHook
 from airflow_provider_lakets.local.api.faults import FaultName
 from airflow_provider_lakets.local.client import LocalServerError
 from airflow_provider_lakets.local.feed import control
+from airflow_provider_lakets.monitoring.asleep import is_asleep
 from tests.superuser import superuser
 
 if TYPE_CHECKING:
@@ -59,6 +60,17 @@ def test_a_suspended_endpoint_is_woken(hook: LakeTSHook, server: LocalServer) ->
 
     assert one(hook) == (1,)
     assert server.faults() == {}
+
+
+def test_the_workspace_says_that_an_endpoint_sleeps_until_a_login_has_woken_it(
+    hook: LakeTSHook, server: LocalServer
+) -> None:
+    awake = is_asleep(hook)
+    server.fault(FaultName.SUSPENDED, times=1)
+    asleep = is_asleep(hook), is_asleep(hook)
+    one(hook)
+
+    assert (awake, asleep, is_asleep(hook)) == (False, (True, True), False)
 
 
 def test_minting_that_is_throttled_is_asked_again(hook: LakeTSHook, server: LocalServer) -> None:
