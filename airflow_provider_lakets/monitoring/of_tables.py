@@ -68,8 +68,10 @@ def _of_chunks(table: Table, snapshot: Snapshot) -> Iterator[Attention]:
     if (deferred := table.count("deferred")) and not (table.sync_enabled and table.feed != "STREAMING"):
         lag = f"; the feed is {size(table.lag_bytes)} behind" if table.lag_bytes else ""
         many = f"{deferred} chunk{'s' * (deferred > 1)}"
-        said = f"{many} due and left by the last run: {table.why or 'nothing keeps them any more'}{lag}"
-        advice = "The next run takes them once that is over."
+        said = (
+            f"{many} due and left by the last run: {table.why or 'nothing stands in the way any more'}{lag}"
+        )
+        advice = "The next run takes what is proved by then." if table.why else "The next run takes them."
         yield Attention("warn", table.name, said, advice, code="chunks-left")
     if not table.count("planned"):
         said = "no chunk is made ahead; rows after the last chunk go to the default partition"

@@ -8,11 +8,14 @@ import pytest
 
 from airflow_provider_lakets.plugin import snapshots
 from airflow_provider_lakets.plugin.snapshots import Snapshots
+from tests.page_client import open_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.control_plane import ControlPlane
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 PRIMARY = "projects/weather/branches/production/endpoints/primary"
 
@@ -64,3 +67,15 @@ def test_what_was_known_before_it_fell_asleep_stays_with_its_time(endpoint: Cont
     assert (known.asleep, known.snapshot) == (True, before)
     assert more is None
     assert len(endpoint.minted) == logins
+
+
+def test_a_sleeping_endpoint_is_the_first_thing_said_with_its_next_step(endpoint: ControlPlane) -> None:
+    fall(endpoint, "IDLE")
+
+    with open_page("lakebase_default") as page:
+        text = page.get("/").text
+        main = text[text.index("<main") :]
+
+    assert main.index("The endpoint is asleep") < main.index("The page does not wake it by itself")
+    assert 'href="/?conn=lakebase_default&amp;look=now">Wake it and look</a>' in main
+    assert endpoint.minted == []
