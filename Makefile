@@ -18,7 +18,7 @@ LOWEST_PYTHON ?= $(shell .ci/find-python 3.10)
 # Bytecode makes every start of Airflow about twice as fast.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-dbos test-dbos-version test-python test-postgres test-lowest test-sdist e2e e2e-short compose-test lint format docs bench constraints \
+.PHONY: help demo test test-dbos test-dbos-version test-python test-postgres test-lowest test-sdist e2e e2e-short screenshots compose-test lint format docs bench constraints \
     constraints-lowest clean
 help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -93,6 +93,9 @@ AIRFLOW ?= 3.3 3.1
 SET ?= full
 e2e: $(STAMP) $(if $(filter 3.1,$(AIRFLOW)),$(LOWEST_STAMP))  ## run the system tests: real Airflows, newest and lowest
 	$(BIN)/python -m tests.e2e $(AIRFLOW) --set $(SET)
+
+screenshots: $(STAMP)  ## take the pictures of the documentation, of a real Airflow at work
+	$(BIN)/pytest tests/e2e/page/pictures.py
 
 e2e-short:  ## run the few of them that CI runs
 	@$(MAKE) --no-print-directory e2e AIRFLOW=3.3 SET=short

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from airflow_provider_lakets.monitoring.data import MEANINGS, STATES
+from airflow_provider_lakets.monitoring.data import STATES
 from airflow_provider_lakets.monitoring.words import day, name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from airflow_provider_lakets.monitoring.data import Run, Table
 
 SPANS = {"1d": 1, "7d": 7, "30d": 30, "90d": 90, "1y": 366, "5y": 1827, "all": None}
-NARROWEST = 0.5  # per cent of the row: narrower chunks of a run are drawn as one
+NARROWEST = 0.8  # per cent of the row: narrower chunks are drawn as one
+FEW = 40  # cells of a row among others that say what they are; so the page stays small
+GAP = 0.11  # per cent of the row, between two chunks of one state: about a pixel
 # Where chunks are drawn as one, the first of these that is among them gives the colour.
 URGENCY = ("deferred", "due", "changed", "hot", "tiered", "planned", "dropped")
 COVERED = 0.9  # of the tables, whose resident chunks the span that is chosen by itself shows
@@ -111,19 +113,24 @@ def axis_svg(axis: Axis) -> Markup:
     )
 
 
-def row_svg(table: Table, axis: Axis, *, height: int = 22) -> Markup:
+def row_svg(table: Table, axis: Axis, *, alone: bool = False) -> Markup:
     """
     Return the row of a table.
 
     :param table: The table.
     :param axis: The axis of all rows.
-    :param height: In pixels.
+    :param alone: Whether it is the only row: it is higher, and each of its cells says what it is.
     """
+    height = 44 if alone else 22
+    groups = _groups(table.runs, axis)
+    cells: dict[str, list[Markup]] = {}
+    for group in groups:
+        state, cell = _cell(group, axis, is_said=alone or len(groups) <= FEW)
+        if cell:
+            cells.setdefault(state, []).append(cell)
     drawn = [
-        Markup('<g class="s-{}" fill="url(#s-{})"><title>{}</title>{}</g>').format(state, state, title, cells)
-        for group in _groups(table.runs, axis)
-        for state, title, cells in [_drawn(group, axis, height)]
-        if cells
+        Markup('<g class="s-{}" fill="url(#s-{})">{}</g>').format(state, state, Markup("").join(found))
+        for state, found in cells.items()
     ]
     drawn += [
         Markup('<line class="{}" x1="{x}%" x2="{x}%" y1="0" y2="{}"><title>{}</title></line>').format(
@@ -148,20 +155,36 @@ def _groups(runs: Sequence[Run], axis: Axis) -> list[list[Run]]:
     return found
 
 
-def _drawn(group: Sequence[Run], axis: Axis, height: int) -> tuple[str, str, Markup]:
-    """Return the state that a group is drawn in, it in words, and its cells."""
-    if len(group) == 1:
-        return group[0].state, describe(group[0]), Markup("").join(_cells(group[0], axis, height))
+def _cell(group: Sequence[Run], axis: Axis, *, is_said: bool) -> tuple[str, Markup]:
+    """Return the state that a group is drawn in, and its cell; no cell outside the axis."""
     worst = min(group, key=lambda run: URGENCY.index(run.state))
-    start, end = group[0].range_start, group[-1].range_end
-    counts = [
-        f"{count} {state}"
-        for state in URGENCY
-        if (count := sum(run.chunks for run in group if run.state == state))
-    ]
-    whole = replace(worst, range_start=start, range_end=end, chunks=1)
-    words = f"{', '.join(counts)}: {day(start)} to {day(end)} UTC"
-    return worst.state, words, Markup("").join(_cells(whole, axis, height))
+    left, right = axis.at(group[0].range_start), axis.at(group[-1].range_end)
+    first, last = max(left, 0), min(right, 100)
+    if last <= first:
+        return worst.state, Markup("")
+    place = f"{first:.2f}", f"{max(last - first, 0.12):.2f}"
+    if is_said:
+        cell = Markup('<rect x="{}%" width="{}%"><title>{}</title></rect>').format(*place, describe(group))
+    else:
+        cell = Markup('<rect x="{}%" width="{}%"/>').format(*place)
+    if len(group) == 1 and group[0].chunks > 1:
+        cell += _gaps(left, right, group[0].chunks)
+    return worst.state, cell
+
+
+def _gaps(left: float, right: float, chunks: int) -> Markup:
+    """Return the gaps between chunks of a run: the dashes of a line in which a chunk is 1 long."""
+    one = (right - left) / chunks
+    if one < NARROWEST:
+        return Markup("")
+    before, after = max(0, int(-left / one)), max(0, int((right - 100) / one))  # outside the axis
+    return Markup(
+        '<line class="gaps" x1="{}%" x2="{}%" y1="50%" y2="50%" pathLength="{}"'
+        ' stroke-dasharray="{} {}" stroke-dashoffset="{}"/>'
+    ).format(
+        f"{left + before * one:.2f}", f"{right - after * one:.2f}", chunks - before - after,
+        f"{GAP / one:.3f}", f"{1 - GAP / one:.3f}", f"{GAP / one / 2:.3f}",
+    )  # fmt: skip
 
 
 def _horizons(table: Table, axis: Axis) -> list[tuple[str, datetime | None, str]]:
@@ -172,26 +195,13 @@ def _horizons(table: Table, axis: Axis) -> list[tuple[str, datetime | None, str]
     ]
 
 
-def _cells(run: Run, axis: Axis, height: int) -> Iterable[Markup]:
-    left, right = axis.at(run.range_start), axis.at(run.range_end)
-    if right <= 0 or left >= 100 or right <= left:
-        return
-    one = (right - left) / run.chunks
-    cells = run.chunks if one >= NARROWEST else 1
-    width = (right - left) / cells
-    for number in range(cells):
-        x = left + number * width
-        if x + width > 0 and x < 100:
-            first, last = max(x, 0), min(x + width, 100)
-            yield Markup('<rect x="{}%" width="{}%" y="2" height="{}"/>').format(
-                f"{first:.2f}", f"{max(last - first, 0.12):.2f}", height - 4
-            )
-
-
-def describe(run: Run) -> str:
-    """Return a run of chunks in words."""
-    many = f"{run.chunks} chunks" if run.chunks > 1 else f"chunk {name(run.first_name)}"
-    return f"{many}, {run.state} ({MEANINGS[run.state]}): {day(run.range_start)} to {day(run.range_end)} UTC"
+def describe(group: Sequence[Run]) -> str:
+    """Return adjoining runs of chunks in words."""
+    counts = {state: sum(run.chunks for run in group if run.state == state) for state in URGENCY}
+    said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    start, end = day(group[0].range_start), day(group[-1].range_end)
+    only = f", chunk {name(group[0].first_name)}" if sum(counts.values()) == 1 else ""
+    return f"{said}: {start} to {end} UTC{only}"
 
 
 def in_words(table: Table) -> str:

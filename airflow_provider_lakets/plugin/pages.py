@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 
 ROWS = 50  # tables a page
 CHUNKS = 100  # single chunks a page
-SHOWN = 12  # of what needs attention, before the rest is folded
 
 
 def href(asked: Asked, page: str, /, **query: Any) -> str:
@@ -69,7 +68,6 @@ def overview(asked: Asked, known: Known, given: Mapping[str, str]) -> dict[str, 
     return {
         **values,
         "attention": attention,
-        "shown": SHOWN,
         "tables": tables,
         "found": len(found),
         "q": given.get("q", ""),

@@ -42,6 +42,11 @@ class World:
     airflow: Airflow
     metadata: str
 
+    @property
+    def metadata_url(self) -> str:
+        """The metadata database, as Airflow's configuration names it."""
+        return _url(self.metadata)
+
 
 @pytest.fixture(scope="session")
 def world(request: pytest.FixtureRequest) -> Iterator[World]:

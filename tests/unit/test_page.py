@@ -261,6 +261,29 @@ def test_what_was_known_is_shown_with_the_reason_when_lakebase_is_down(
 
 
 @pytest.mark.parametrize("engine", ["ours"])
+def test_a_fleet_is_shown_page_by_page_and_each_is_small(page: TestClient, lab: Lab) -> None:
+    lab.conn.execute(
+        "INSERT INTO lakets._chronotable_registry (table_name, time_column)"
+        " SELECT 'sensors_' || n, 'at' FROM generate_series(1, 400) AS n"
+    )
+    lab.conn.execute(
+        "INSERT INTO lakets._chunk_metadata (chronotable_id, chunk_name, range_start, range_end, status)"
+        " SELECT reg.id, reg.table_name || '_' || n, now() - n * interval '1 hour',"
+        " now() - (n - 1) * interval '1 hour', CASE WHEN n % 2 = 0 THEN 'tiered' ELSE 'active' END"
+        " FROM lakets._chronotable_registry AS reg, generate_series(1, 100) AS n"
+    )
+
+    first = look(page)
+    last = look(page, page="8")
+
+    assert ("Page 1 of 8" in first, "Page 8 of 8" in last) == (True, True)
+    assert "conn=lakebase_default&amp;page=2" in first
+    assert len(first) < 350_000
+    assert "400 things need attention" in first
+    assert "300 more are not listed here" in first
+
+
+@pytest.mark.parametrize("engine", ["ours"])
 def test_rollups_are_drawn_each_to_the_right_of_what_it_reads(page: TestClient, lab: Lab) -> None:
     lab.table(days=2)
     lab.rollup("hourly")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from airflow_provider_lakets.monitoring.data import Run, Table
-from airflow_provider_lakets.plugin.chunk_map import NARROWEST, SPANS, choose_axis, row_svg
+from airflow_provider_lakets.plugin.chunk_map import NARROWEST, SPANS, Axis, choose_axis, row_svg
 from airflow_provider_lakets.plugin.html import marked
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
@@ -53,9 +54,22 @@ def test_chunks_that_are_too_narrow_to_be_told_apart_are_drawn_as_one() -> None:
     ]
     many = replace(table(oldest=1), runs=runs)
 
-    row = row_svg(many, choose_axis([many], NOW, "all"))
+    axis = choose_axis([many], NOW, "all")
+    among_others, alone = row_svg(many, axis), row_svg(many, axis, alone=True)
 
-    assert row.count("<rect") <= 100 / NARROWEST
-    assert 'class="s-due"' in row
-    assert "due, " in row
-    assert row.count("5000 tiered") == 1
+    assert among_others.count("<rect") == alone.count("<rect") <= 100 / NARROWEST
+    assert 'class="s-due"' in among_others
+    assert among_others.count("<title>") == 1  # the line of now
+    assert len(re.findall(r"<title>\d+ due, \d+ tiered: ", alone)) == alone.count("<rect")
+
+
+@pytest.mark.parametrize(("chunks", "gaps"), [(1, 0), (10, 10), (40, 31)], ids=["one", "all", "part outside"])
+def test_the_chunks_of_a_run_are_one_cell_with_gaps_as_far_as_they_are_shown(chunks: int, gaps: int) -> None:
+    axis = Axis(NOW - timedelta(days=31), NOW, NOW, "30d")
+    start = NOW - timedelta(days=chunks)
+    daily = replace(table(oldest=1), runs=[Run("tiered", start, NOW, chunks, None, "first")])
+
+    row = row_svg(daily, axis)
+
+    assert row.count("<rect") == 1
+    assert re.findall(r'pathLength="(\d+)"', row) == ([str(gaps)] if gaps else [])
