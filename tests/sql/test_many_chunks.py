@@ -108,4 +108,5 @@ def test_no_job_grows_by_the_square_of_the_chunks(unanalyzed: Stage) -> None:
 
     assert len(candidates) == MANY
     assert {name: many[name] / few[name] for name in ACTS if many[name] / few[name] > MOST} == {}
-    assert stage.statuses("many")[5] == "tiered"
+    tiered = stage.column("SELECT chunk_name FROM lakets._chunk_metadata WHERE status = 'tiered'")
+    assert set(tiered) == {stage.chunk(5, "few"), stage.chunk(5, "many")}

@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from tests.sql.calls import CALLS
+from tests.sql.world import PLAIN, World, fill, world_of
 from tests.stage import FEED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
     from tests.sandbox import Sandbox
 
 SETTING = """
@@ -100,3 +105,54 @@ def test_a_writer_of_one_column_writes_that_and_is_tracked(world: Sandbox) -> No
     assert world.mirror_difference("m") == []
     world.run("SELECT lakets.refresh_rollup('daily', true)")
     assert world.value("SELECT sum(total) FROM _rollup_daily") == 1 + 2 + 5 + 5
+
+
+@pytest.fixture(scope="module")
+def offered(postgres: EmbeddedPostgres, template: str) -> Iterator[World]:
+    """A database with something of everything; the guest may use the schemas, and no more."""
+    with world_of(postgres, template, "lakets_strangers") as made:
+        made.conn.execute(
+            "CREATE ROLE passer_by; CREATE ROLE guest; GRANT USAGE ON SCHEMA lakets, lakets_cdf TO guest"
+        )
+        yield made
+        made.conn.execute("DROP OWNED BY passer_by, guest; DROP ROLE passer_by, guest")
+
+
+# A call of each, with nothing as every argument; a new function is in the list by itself.
+EVERY_FUNCTION = """
+SELECT format('SELECT lakets.%I(%s)%s', fn.proname, string_agg('NULL::' || arg.type, ', '),
+              CASE fn.prokind WHEN 'w' THEN ' OVER ()' END)
+  FROM pg_proc AS fn
+  LEFT JOIN LATERAL (SELECT regexp_replace(format_type(one, NULL), '^any.*', 'int')
+                       FROM unnest(fn.proargtypes::oid[]) AS one) AS arg (type) ON true
+ WHERE fn.pronamespace = 'lakets'::regnamespace AND fn.prorettype <> 'trigger'::regtype
+ GROUP BY fn.oid"""
+
+
+def test_a_role_without_rights_can_call_no_function(offered: World) -> None:
+    calls = [call for (call,) in offered.conn.execute(EVERY_FUNCTION.encode())]
+    answered = []
+    with offered.conn.transaction(force_rollback=True):
+        offered.conn.execute("SET LOCAL ROLE passer_by")
+        for call in calls:
+            with contextlib.suppress(psycopg.errors.InsufficientPrivilege), offered.conn.transaction():
+                offered.conn.execute(call.encode())
+                answered.append(call)
+
+    assert len(calls) > 300
+    assert answered == []
+
+
+@pytest.mark.parametrize("role", ["passer_by", "guest"])
+def test_a_role_without_rights_on_tables_changes_nothing_by_any_function(offered: World, role: str) -> None:
+    with offered.conn.transaction(force_rollback=True):  # one now() for all
+        before = offered.state()
+        offered.apply(PLAIN)
+        for call in CALLS.values():
+            offered.conn.execute(f"SET LOCAL ROLE {role}".encode())
+            for statement in fill(call, offered.values).split(";"):
+                with contextlib.suppress(psycopg.Error), offered.conn.transaction():
+                    offered.conn.execute(statement.encode())
+        offered.conn.execute("RESET ROLE")
+
+        assert offered.state() == before
