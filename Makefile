@@ -15,6 +15,8 @@ DOCS := .venv-docs
 LOWEST := .venv-lowest
 LOWEST_STAMP := $(LOWEST)/.installed
 LOWEST_PYTHON ?= $(shell .ci/find-python 3.10)
+# One more than the cores that they are tuned for: some wait for a server to start or a lock to be given up.
+WORKERS ?= 3
 # Bytecode makes every start of Airflow about twice as fast.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -60,10 +62,10 @@ demo: $(DEMO_STAMP)  ## run the LakeTS lifecycle on a local Lakebase with real d
 	$(BIN)/lakets demo
 
 test: $(STAMP)  ## run the tests
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n $(WORKERS) -m "not slow"
 
 test-dbos: $(STAMP)  ## run all tests with DBOS programs, the slow ones too
-	$(BIN)/pytest -n 2 -m "slow or not slow" tests/dbos
+	$(BIN)/pytest -n $(WORKERS) -m "slow or not slow" tests/dbos
 
 DBOS ?= 2.8
 OLDER := .venv-dbos-$(DBOS)
@@ -73,20 +75,20 @@ test-dbos-version: $(STAMP)  ## run a program on another version of DBOS than th
 	LAKETS_TEST_DBOS=$(abspath $(OLDER))/bin/python $(BIN)/pytest -m slow tests/dbos/test_older_dbos.py
 
 test-python: $(TEST_STAMP)  ## run only the tests of hooks, operators and DAGs
-	$(BIN)/pytest -n 2 -m "not slow" tests/unit tests/dags
+	$(BIN)/pytest -n $(WORKERS) -m "not slow" tests/unit tests/dags
 
 POSTGRES ?= 17
 test-postgres: $(TEST_STAMP)  ## run the tests of the SQL engine on another Postgres: POSTGRES=17 or 18
-	LAKETS_TEST_POSTGRES=$(POSTGRES) $(BIN)/pytest -n 2 -m "not slow" tests/sql
+	LAKETS_TEST_POSTGRES=$(POSTGRES) $(BIN)/pytest -n $(WORKERS) -m "not slow" tests/sql
 
 test-lowest: $(LOWEST_STAMP)  ## run the tests of hooks, operators and DAGs on the lowest supported Airflow, packages and Python
-	$(LOWEST)/bin/pytest -n 2 -m "not slow" tests/unit tests/dags
+	$(LOWEST)/bin/pytest -n $(WORKERS) -m "not slow" tests/unit tests/dags
 
 test-sdist: $(TEST_STAMP)  ## the same from the unpacked source distribution, in a folder of its own
 	@rm -rf build/sdist && mkdir -p build/sdist
 	$(BIN)/python -m hatchling build --target sdist --directory build/sdist
 	tar --extract --file build/sdist/*.tar.gz --directory build/sdist --strip-components 1
-	cd build/sdist && PYTHONPATH=$$PWD $(abspath $(BIN))/python -m pytest -n 2 -m "not slow" tests/unit tests/dags
+	cd build/sdist && PYTHONPATH=$$PWD $(abspath $(BIN))/python -m pytest -n $(WORKERS) -m "not slow" tests/unit tests/dags
 
 # AIRFLOW=3.3 or AIRFLOW=3.1 for one of them; SET=quick leaves out what takes minutes, SET=short takes a few.
 AIRFLOW ?= 3.3 3.1

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
+from tests.copies import Copies
 from tests.scratch import use_memory
 
 if TYPE_CHECKING:
@@ -88,6 +89,15 @@ def database(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     yield postgres.ensure_database(name, template=template)
     postgres.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def copies(postgres: EmbeddedPostgres) -> Iterator[Copies]:
+    """Yield what the tests of a module begin with, kept for those that begin alike."""
+    with psycopg.connect(postgres.conninfo(), autocommit=True) as admin:
+        copies = Copies(admin)
+        yield copies
+        copies.close()
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from tests.copies import Copies
+
     Raises = Callable[..., Any]
 
     Position = Literal["start", "end"]
@@ -131,11 +133,55 @@ class Stage:
     Times are in January 2024, so every chunk is long past. Days are numbered: day 3 is January 3.
     """
 
-    def __init__(self, conninfo: str) -> None:
+    def __init__(self, conninfo: str, copies: Copies | None = None) -> None:
         self.conninfo = conninfo
-        self.conn = psycopg.connect(conninfo, autocommit=True)
-        self.conn.execute("SET client_min_messages = error")
+        self._copies = copies
+        # What was done to a fresh database, as long as no test did anything else to it.
+        self._acts: tuple[str, ...] | None = () if copies else None
         self._feeds: list[HandFeed] = []
+        self._connect()
+
+    def _connect(self) -> None:
+        self._conn = psycopg.connect(self.conninfo, autocommit=True)
+        self._conn.execute("SET client_min_messages = error")
+
+    @property
+    def conn(self) -> psycopg.Connection:
+        """The session. Whoever has it may do anything to the database."""
+        self._acts = None
+        return self._conn
+
+    def once(self, act: Callable[..., object], *arguments: Any, **named: Any) -> None:
+        """
+        Do what tests begin with: ``act(stage, ...)``, a function of a module or a class.
+
+        As long as nothing else is done to the database, a copy of one to which the same was done
+        before is as good. Not where somebody else is in it, or a slot keeps its WAL.
+        """
+        made, self._acts = self._acts, None
+        if self._copies is None or made is None or self._is_shared():
+            act(self, *arguments, **named)
+            return
+        acts = (*made, f"{act.__module__}.{act.__qualname__}{arguments}{sorted(named.items())}")
+        assert "<locals>" not in acts[-1], "what a local function does is not known by its name"
+        name = self._conn.info.dbname
+        self._conn.close()
+        there = self._copies.put(name, acts)
+        if not there:
+            self._connect()
+            act(self, *arguments, **named)
+            self._conn.close()
+            self._copies.keep(name, acts)
+        self._connect()
+        self._acts = acts
+
+    def _is_shared(self) -> bool:
+        found = self._conn.execute(
+            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend' UNION ALL"
+            " SELECT FROM pg_replication_slots WHERE database = current_database()"
+        )
+        return found.fetchone() is not None
 
     def run(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         cursor = self.conn.execute(query.encode(), parameters or None)
@@ -159,6 +205,22 @@ class Stage:
         rows: bool = True,
     ) -> int:
         """Create a ChronoTable with a chunk and a row at noon for each day; return its id."""
+        self.once(Stage.make_table, name, days=tuple(days), keyed=keyed, rows=rows)
+        row = self._conn.execute(
+            "SELECT id FROM lakets._chronotable_registry WHERE table_name = %s", [name]
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def make_table(
+        self,
+        name: str = "metrics",
+        *,
+        days: Sequence[int] = range(1, 5),
+        keyed: bool = True,
+        rows: bool = True,
+    ) -> None:
+        """Do what :meth:`table` does."""
         key = ", PRIMARY KEY (id, at)" if keyed else ""
         self.run(f'CREATE TABLE "{name}" (id integer, at timestamptz, value integer{key})')
         table_id = self.value("SELECT lakets.create_chronotable(%s, 'at', '1 day')", name)
@@ -171,18 +233,25 @@ class Stage:
             )
             if rows:
                 self.run(f'INSERT INTO "{name}" VALUES (%s, %s, %s)', day, self.at(day, 12), day)
-        return int(table_id)
 
     def synced(self, name: str = "metrics", **arguments: Any) -> HandFeed:
         """Create a mirrored, flushed ChronoTable with a tiered retention policy."""
-        self.table(name, **arguments)
-        feed = self.sync(name)
+        self.once(Stage.make_synced, name, **arguments)
+        return self.follow(name)
+
+    def make_synced(self, name: str = "metrics", **arguments: Any) -> None:
+        """Do what :meth:`synced` does, without a feed."""
+        self.make_table(name, **arguments)
+        self.run("SELECT lakets.enable_sync(%s)", name)
         self.run("SELECT lakets.add_tiered_retention_policy(%s, '1 day', '2 days')", name)
-        return feed
 
     def sync(self, name: str = "metrics", position: Position = "start") -> HandFeed:
         """Mirror a ChronoTable or RollUp, follow its shadow, and flush what it holds."""
         self.run("SELECT lakets.enable_sync(%s)", name)
+        return self.follow(name, position)
+
+    def follow(self, name: str = "metrics", position: Position = "start") -> HandFeed:
+        """Follow the shadow of a ChronoTable or RollUp, and flush what it holds."""
         shadow = self.value(
             "SELECT shadow_table_name FROM lakets._chronotable_registry WHERE table_name = %s UNION ALL"
             " SELECT shadow_table_name FROM lakets._rollup_registry WHERE name = %s",
@@ -286,13 +355,13 @@ class Stage:
     def close(self) -> None:
         for feed in self._feeds:
             feed.close()
-        self.conn.close()
+        self._conn.close()
 
 
 @pytest.fixture
-def stage(database: str) -> Iterator[Stage]:
+def stage(database: str, copies: Copies) -> Iterator[Stage]:
     """Yield the stage of a fresh database."""
-    stage = Stage(database)
+    stage = Stage(database, copies)
     yield stage
     stage.close()
 

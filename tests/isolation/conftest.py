@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from tests.stage import Stage
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
     from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
-    from tests.stage import Stage
 
     Rows = list[tuple[Any, ...]]
 
@@ -157,7 +158,7 @@ def sessions(database: str, stage: Stage) -> Iterator[Callable[[str], Session]]:
     Jobs are made to wait for a lock longer than they do: a busy machine takes its time from step to
     step.
     """
-    stage.set_lock_timeout(f"{PATIENCE_SECONDS}s")
+    stage.once(Stage.set_lock_timeout, f"{PATIENCE_SECONDS}s")
     with contextlib.ExitStack() as stack:
 
         def factory(name: str) -> Session:

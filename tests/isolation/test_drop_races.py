@@ -34,11 +34,16 @@ CREATE_ROLLUP = (
 @pytest.fixture
 def laden(stage: Stage) -> HandFeed:
     """Make a synced table with two RollUps, one above the other, that tiering has looked at."""
-    feed = stage.synced()
-    stage.rollup("hourly")
-    stage.rollup("daily", reads="hourly", every="1 day")
+    stage.once(make_laden)
+    feed = stage.follow()
     stage.run(CANDIDATES)
     return feed
+
+
+def make_laden(stage: Stage) -> None:
+    stage.make_synced()
+    stage.rollup("hourly")
+    stage.rollup("daily", reads="hourly", every="1 day")
 
 
 # drop/job: a refresh marks the RollUps above, tiering looks at the partition; both with rows in

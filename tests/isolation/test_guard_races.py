@@ -21,13 +21,17 @@ LEFT = "SELECT lakets._unguarded_partitions('metrics')::text[]"
 @pytest.fixture
 def open_chunks(stage: Stage) -> Stage:
     """A table with four chunks that can be written directly, as 0.1.3 leaves them, and a RollUp."""
+    stage.once(make_open)
+    return stage
+
+
+def make_open(stage: Stage) -> None:
     stage.table()
     stage.rollup("hourly")
     for chunk in stage.column(
         "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'metrics'::regclass"
     ):
         stage.run(f"DROP TRIGGER lakets_no_direct_write ON {chunk}")
-    return stage
 
 
 def direct(stage: Stage, day: int, value: int) -> str:

@@ -23,9 +23,13 @@ IN_ORDER = "INSERT INTO metrics SELECT n, '2024-01-01 13:00+00', {} FROM generat
 
 @pytest.fixture
 def cached(stage: Stage) -> Stage:
+    stage.once(make_cached)
+    return stage
+
+
+def make_cached(stage: Stage) -> None:
     stage.table(keyed=False, rows=False)
     stage.run(ENABLE)
-    return stage
 
 
 def cache(stage: Stage) -> dict[int, int]:

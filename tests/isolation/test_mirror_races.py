@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from tests.stage import Stage
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from tests.isolation.conftest import Session
-    from tests.stage import Stage
 
     Sessions = Callable[[str], Session]
 
@@ -32,18 +33,21 @@ def missed(stage: Stage) -> int:
 
 @pytest.fixture
 def keyed(stage: Stage) -> Stage:
-    stage.table()
-    stage.run("SELECT lakets.enable_sync('metrics')")
+    stage.once(Stage.make_synced)
     return stage
 
 
 @pytest.fixture
 def keyless(stage: Stage) -> Stage:
     """Yield a stage with a mirrored table that has no key and holds one row twice."""
+    stage.once(make_keyless)
+    return stage
+
+
+def make_keyless(stage: Stage) -> None:
     stage.table(keyed=False)
     stage.run("INSERT INTO metrics VALUES (7, '2024-01-01', 7), (7, '2024-01-01', 7)")
     stage.run("SELECT lakets.enable_sync('metrics')")
-    return stage
 
 
 # delete/delete of rows that look the same: each must take a copy of its own, without waiting.

@@ -299,7 +299,12 @@ def test_a_key_added_while_a_conversion_waits_is_seen(stage: Stage, sessions: Se
 @pytest.fixture
 def laden(stage: Stage) -> None:
     """Create a ChronoTable with everything: shadows, a policy, a RollUp and one above it."""
-    stage.synced()
+    stage.once(make_laden)
+    stage.follow()
+
+
+def make_laden(stage: Stage) -> None:
+    stage.make_synced()
     stage.rollup("hourly")
     stage.rollup("daily", reads="hourly", every="1 day")
     stage.run("SELECT lakets.enable_sync('hourly')")

@@ -52,9 +52,13 @@ HOLDS = {
 
 @pytest.fixture
 def feed(stage: Stage) -> HandFeed:
-    feed = stage.synced()
+    stage.once(make_work)
+    return stage.follow()
+
+
+def make_work(stage: Stage) -> None:
+    stage.make_synced()
     stage.rollup("hourly")
-    return feed
 
 
 @pytest.fixture

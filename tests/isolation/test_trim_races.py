@@ -23,16 +23,21 @@ RESIDENT = (30, "2024-01-03 01:00:00+00", 30)
 @pytest.fixture(params=[True, False], ids=["keyed", "keyless"])
 def feed(stage: Stage, request: pytest.FixtureRequest) -> HandFeed:
     """Drop the durable chunks of days 1 and 2, and keep days 3 and 4; all may be trimmed."""
-    feed = stage.synced(keyed=request.param)
+    stage.once(make_trimmed, keyed=request.param)
+    feed = stage.follow()
+    stage.run("INSERT INTO wal2delta.tables VALUES ('lakets_cdf._trim_log'::regclass, 'STREAMING', '0/0')")
+    assert stage.tier(1)
+    assert stage.value(RETAIN) == 2
+    return feed
+
+
+def make_trimmed(stage: Stage, *, keyed: bool) -> None:
+    stage.make_synced(keyed=keyed)
     stage.run("SELECT lakets.remove_retention_policy('metrics')")
     stage.run(
         "SELECT lakets.add_tiered_retention_policy("
         "'metrics', '1 day', now() - '2024-01-03 00:00+00'::timestamptz, p_trim_shadow => true)"
     )
-    stage.run("INSERT INTO wal2delta.tables VALUES ('lakets_cdf._trim_log'::regclass, 'STREAMING', '0/0')")
-    assert stage.tier(1)
-    assert stage.value(RETAIN) == 2
-    return feed
 
 
 @pytest.fixture

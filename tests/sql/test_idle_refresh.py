@@ -30,11 +30,15 @@ CHANGES = {
 
 @pytest.fixture
 def idle(stage: Stage) -> Stage:
+    stage.once(make_idle)
+    return stage
+
+
+def make_idle(stage: Stage) -> None:
     stage.table()
     stage.rollup("hourly")
     stage.rollup("daily", reads="hourly", every="1 day")
     stage.cascade()
-    return stage
 
 
 @pytest.mark.parametrize("change", CHANGES)

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from tests.stage import FEED
+from tests.stage import FEED, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.sandbox import Sandbox
-    from tests.stage import Stage
 
 
 # The feed has flushed all that every shadow ever gets.
@@ -215,6 +214,11 @@ JOBS = {
 @pytest.fixture
 def namesakes(stage: Stage) -> Stage:
     """Create a table metrics in two schemas, mirrored and rolled up, with work for all jobs."""
+    stage.once(make_namesakes)
+    return stage
+
+
+def make_namesakes(stage: Stage) -> None:
     stage.run("CREATE SCHEMA other")
     for schema in ("public", "other"):
         stage.run(f"CREATE TABLE {schema}.metrics (id integer, at timestamptz, value integer)")
@@ -232,7 +236,6 @@ def namesakes(stage: Stage) -> Stage:
         stage.run(f"INSERT INTO {schema}.metrics VALUES (3, '2024-01-03', 3)")
     stage.run(FEED)
     stage.run(STREAM)
-    return stage
 
 
 def all_about(stage: Stage, schema: str) -> list[Any]:
@@ -311,9 +314,7 @@ def test_a_cascade_from_a_referenced_table_reaches_the_shadow_and_the_rollup(sta
 @pytest.fixture
 def empty(stage: Stage) -> Stage:
     """Create a table without writes, with four old chunks and a feed that lacks its shadow."""
-    stage.table(rows=False)
-    stage.run("SELECT lakets.enable_sync('metrics')")
-    stage.run("SELECT lakets.add_tiered_retention_policy('metrics', '1 day', '2 days')")
+    stage.once(Stage.make_synced, rows=False)
     stage.run(FEED)
     return stage
 

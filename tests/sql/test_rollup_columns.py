@@ -17,6 +17,11 @@ SUMS = (
 
 @pytest.fixture
 def sums(stage: Stage) -> Stage:
+    stage.once(make_sums)
+    return stage
+
+
+def make_sums(stage: Stage) -> None:
     stage.run("CREATE TABLE metrics (at timestamptz, kind text, v integer, unused integer)")
     stage.run("SELECT lakets.create_chronotable('metrics', 'at', '1 day')")
     stage.run(
@@ -24,7 +29,6 @@ def sums(stage: Stage) -> Stage:
         " FROM generate_series(1, 20) AS n"
     )
     stage.rollup("q", query=SUMS)
-    return stage
 
 
 @pytest.mark.parametrize("new", ["numeric(10,2)", "bigint", "double precision"])

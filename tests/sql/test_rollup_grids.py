@@ -71,10 +71,14 @@ GRIDS = {
 @pytest.fixture
 def year(stage: Stage) -> Stage:
     """Make a ChronoTable with a chunk for each month of 2024."""
+    stage.once(make_year)
+    return stage
+
+
+def make_year(stage: Stage) -> None:
     stage.run("CREATE TABLE metrics (id integer, at timestamptz, value integer)")
     table_id = stage.value("SELECT lakets.create_chronotable('metrics', 'at', '1 month')")
     stage.run(f"SELECT lakets._ensure_partitions({table_id}, 1, 1, '2024-01-01', '2025-01-01')")
-    return stage
 
 
 def some_instant(dice: random.Random) -> str:

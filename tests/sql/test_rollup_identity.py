@@ -40,9 +40,13 @@ JOBS = {
 
 @pytest.fixture
 def kept(stage: Stage) -> Stage:
+    stage.once(make_kept)
+    return stage
+
+
+def make_kept(stage: Stage) -> None:
     stage.table()
     stage.rollup("hourly")
-    return stage
 
 
 def tables(stage: Stage) -> dict[str, list[Any]]:

@@ -17,11 +17,15 @@ HOURS = "SELECT lakets.time_bucket('1 hour', at) AS bucket, sum(value) AS total 
 
 @pytest.fixture
 def scene(stage: Stage) -> Stage:
+    stage.once(make_scene)
+    return stage
+
+
+def make_scene(stage: Stage) -> None:
     stage.table(days=(1, 2))
     stage.table("others", days=(1, 2))
     stage.run("CREATE TABLE plain AS SELECT now() AS at, 1 AS value")
     stage.rollup("hourly")
-    return stage
 
 
 @pytest.mark.parametrize(

@@ -116,14 +116,18 @@ def in_full(query: str) -> str:
 
 @pytest.fixture
 def hours(stage: Stage) -> Stage:
-    stage.table(keyed=False, rows=False)
+    stage.once(make_hours)
+    return stage
+
+
+def make_hours(stage: Stage) -> None:
+    stage.make_table(keyed=False, rows=False)
     stage.run("CREATE TABLE device (id integer, name text)")
     stage.run("INSERT INTO device VALUES (1, 'one'), (2, 'two'), (3, 'three')")
     stage.run(
         "INSERT INTO metrics SELECT n % 5, '2024-01-01'::timestamptz + n * interval '17 minutes', n"
         " FROM generate_series(1, 200) AS n"
     )
-    return stage
 
 
 def change(stage: Stage) -> None:

@@ -32,13 +32,17 @@ QUERIES = {
 
 @pytest.fixture
 def days(stage: Stage) -> Stage:
+    stage.once(make_days)
+    return stage
+
+
+def make_days(stage: Stage) -> None:
     stage.run("CREATE TABLE metrics (at timestamptz, day date, value integer)")
     stage.run("SELECT lakets.create_chronotable('metrics', 'at', '7 days')")
     stage.run(
         "INSERT INTO metrics SELECT t, t::date, extract(day FROM t) FROM"
         " generate_series('2024-02-25 20:30+00'::timestamptz, '2024-03-12', '11 hours') AS t"
     )
-    return stage
 
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())

@@ -18,11 +18,15 @@ SUMS = (
 @pytest.fixture
 def layered(stage: Stage) -> Stage:
     """Make hourly, daily and weekly RollUps, each on the one before."""
+    stage.once(make_layers)
+    return stage
+
+
+def make_layers(stage: Stage) -> None:
     stage.table(days=range(1, 15))
     stage.rollup("hourly")
     stage.rollup("daily", reads="hourly", every="1 day")
     stage.rollup("weekly", reads="daily", every="7 days")
-    return stage
 
 
 @pytest.fixture
@@ -316,10 +320,14 @@ def test_invalidating_the_lowest_climbs(layered: Stage) -> None:
 @pytest.fixture
 def broken(layered: Stage) -> Stage:
     """Let daily fail, and make hourly's sibling and something to do."""
-    layered.rollup("aside")
-    layered.run("ALTER TABLE _rollup_daily ADD CONSTRAINT small CHECK (total < 100)")
-    layered.run("UPDATE metrics SET value = 100 WHERE id = 5")
+    layered.once(break_daily)
     return layered
+
+
+def break_daily(stage: Stage) -> None:
+    stage.rollup("aside")
+    stage.run("ALTER TABLE _rollup_daily ADD CONSTRAINT small CHECK (total < 100)")
+    stage.run("UPDATE metrics SET value = 100 WHERE id = 5")
 
 
 def test_failing_rollup_takes_down_only_what_depends_on_it(broken: Stage) -> None:

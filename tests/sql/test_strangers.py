@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from tests.sandbox import Sandbox
 from tests.sql.calls import CALLS
 from tests.sql.world import PLAIN, World, fill, world_of
 from tests.stage import FEED
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
-    from tests.sandbox import Sandbox
 
 SETTING = """
 CREATE ROLE keeper; CREATE ROLE stranger; CREATE ROLE column_writer;
@@ -49,12 +49,20 @@ STATEMENTS = dict(
 )
 
 
+@pytest.fixture(scope="module")
+def made(sandbox: psycopg.Connection) -> Iterator[Sandbox]:
+    with sandbox.transaction(force_rollback=True):
+        db = Sandbox(sandbox)
+        db.run(SETTING)
+        db.run(FEED)
+        db.run("INSERT INTO wal2delta.tables SELECT 'lakets_cdf._shadow_m'::regclass, 'STREAMING', '0/1'")
+        yield db
+
+
 @pytest.fixture
-def world(db: Sandbox) -> Sandbox:
-    db.run(SETTING)
-    db.run(FEED)
-    db.run("INSERT INTO wal2delta.tables SELECT 'lakets_cdf._shadow_m'::regclass, 'STREAMING', '0/1'")
-    return db
+def world(made: Sandbox) -> Iterator[Sandbox]:
+    with made.undone():
+        yield made
 
 
 def portrait(db: Sandbox) -> dict[str, Any]:

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 @pytest.fixture
 def rollups(stage: Stage) -> Stage:
     """Make hourly and daily RollUps, and something to do for the next refresh."""
+    stage.once(make_rollups)
+    return stage
+
+
+def make_rollups(stage: Stage) -> None:
     stage.table()
     stage.rollup("hourly")
     stage.rollup("daily", reads="hourly", every="1 day")
     stage.run("INSERT INTO metrics VALUES (9, '2024-01-01 05:00+00', 9), (9, '2024-01-03 05:00+00', 9)")
-    return stage
 
 
 @pytest.fixture
