@@ -15,12 +15,13 @@ from airflow.exceptions import AirflowException  # type: ignore[attr-defined]
 
 from airflow_provider_lakets import __version__
 from airflow_provider_lakets.commands.feed import FeedCheck
-from airflow_provider_lakets.commands.findings import NAMED, Finding, named
+from airflow_provider_lakets.commands.findings import Finding
 from airflow_provider_lakets.commands.rights import missing_rights
 from airflow_provider_lakets.commands.standing import CODES, Standing
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.login.tls import stays_here
 from airflow_provider_lakets.monitoring.asleep import is_asleep
+from airflow_provider_lakets.monitoring.finding import NAMED, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from airflow_provider_lakets.commands.findings import Finding, named
+from airflow_provider_lakets.commands.findings import Finding
+from airflow_provider_lakets.monitoring.finding import named
 from airflow_provider_lakets.monitoring.troubles import feed_state
 
 if TYPE_CHECKING:

@@ -16,7 +16,6 @@ from airflow_provider_lakets.exceptions import WIDTH
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-NAMED = 5  # of a whole fleet
 STATEMENTS = 10
 INDENT = " " * 16
 COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
@@ -41,14 +40,6 @@ class Finding:
     advice: str = ""
     statements: Sequence[str] = ()
     details: Sequence[str] = ()
-
-
-def named(kind: str, names: Sequence[str]) -> str:
-    """Return ``table a``, or ``37 tables: a, b, c, d, e and 32 more``."""
-    if len(names) == 1:
-        return f"{kind} {names[0]}"
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"{len(names)} {kind}s: {', '.join(names[:NAMED])}{more}"
 
 
 def show(findings: Iterable[Finding], *, as_json: bool = False) -> set[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_provider_lakets.commands.findings import Finding, named
+from airflow_provider_lakets.commands.findings import Finding
 from airflow_provider_lakets.monitoring.attention import needs_attention
 from airflow_provider_lakets.monitoring.data import gather
-from airflow_provider_lakets.monitoring.finding import ORDER
+from airflow_provider_lakets.monitoring.finding import ORDER, grouped, in_words
 
 if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
@@ -26,7 +26,6 @@ FINE = {
     "RollUps": "none is late",
     "jobs": "none failed when it ran last",
 }
-KINDS = {"table": "table", "rollup": "RollUp"}
 
 
 class Standing:
@@ -40,24 +39,15 @@ class Standing:
         """Say what was found of one of the groups of ``CODES``."""
         if self._attention is None:
             self._attention = needs_attention(gather(self._hook))
-        groups: dict[str, list[Attention]] = {}
-        for one in self._attention:
-            if one.code in CODES[name]:
-                groups.setdefault(one.code, []).append(one)
+        groups = grouped(one for one in self._attention if one.code in CODES[name])
         if not groups:
             return Finding("", "ok", FINE[name])
-        found = [one for group in groups.values() for one in group]
+        found = [one for group in groups for one in group]
         worst = min((one.severity for one in found), key=ORDER.__getitem__)
         return Finding(
             "",
             "fail" if worst == "fail" else "warn",
-            "; ".join(_in_words(group) for group in groups.values()),
+            "; ".join(in_words(group) for group in groups),
             " ".join(dict.fromkeys(one.advice for one in found)),
             details=[f"{one.subject}: {one.said}" for one in found],
         )
-
-
-def _in_words(group: list[Attention]) -> str:
-    first = group[0]
-    who = named(KINDS[first.kind], [one.subject for one in group])
-    return f"{who}: {first.said}" if len(group) == 1 else f"{who}; the first of them: {first.said}"

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from airflow_provider_lakets.monitoring.finding import grouped, in_words
 from airflow_provider_lakets.monitoring.words import ago, name, size
 
 if TYPE_CHECKING:
@@ -57,21 +58,24 @@ def show(status: Status, attention: Sequence[Attention], *, as_json: bool) -> No
 
 
 def _show_attention(attention: Sequence[Attention], out: Console) -> None:
-    """Print each with its next step; of a whole fleet, the first ones."""
+    """Print each with its next step; what many tables have in common once."""
     if not attention:
         out.print("Nothing needs attention.")
         return
     out.print("Needs attention:")
     width = min(out.width, NARROW)
-    for one in attention[:MOST_SHOWN]:
+    groups = grouped(attention)
+    for group in groups[:MOST_SHOWN]:
+        one = group[0]
         # A table may have any name: no markup, and nothing that cannot be seen.
-        line = f"{one.severity:4} {name(one.subject)}: {name(one.said)}"
+        said = in_words(group) if len(group) > 1 else f"{one.subject}: {one.said}"
+        line = f"{one.severity:4} {name(said)}"
         for number, text in enumerate(textwrap.wrap(line, width, subsequent_indent=INDENT)):
             out.print(Text(text, style=COLOURS[one.severity] if not number else ""), soft_wrap=True)
         for text in textwrap.wrap(one.advice, width - len(INDENT)):
             out.print(Text(INDENT + text, style="dim"), soft_wrap=True)
-    if attention[MOST_SHOWN:]:
-        out.print(f"... and {len(attention) - MOST_SHOWN} more: lakets status --json")
+    if groups[MOST_SHOWN:] or len(groups) < len(attention):
+        out.print(f"All {len(attention)} one by one: lakets status --json")
 
 
 def _tables(status: Status, *, wide: bool) -> Table:

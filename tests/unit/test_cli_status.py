@@ -44,6 +44,24 @@ def test_what_needs_attention_comes_first_with_its_next_step(in_lab: Callable[..
     assert start < next(number for number, line in enumerate(lines) if "ChronoTables" in line)
 
 
+def test_what_many_tables_have_in_common_is_said_once_and_hides_nothing_else(
+    in_lab: Callable[..., Result], lab: Lab
+) -> None:
+    for number in range(13):
+        lab.synced(f"metrics_{number:02}", days=3)
+        lab.flush(f"metrics_{number:02}", status="SKIPPED")
+    lab.table("readings")
+    lab.conn.execute("INSERT INTO readings VALUES ('1990-01-01', 'a', 1)")
+
+    words = " ".join(in_lab("status").stdout.partition("ChronoTables")[0].split())
+
+    assert words.count("the change feed is not streaming") == 1
+    assert "fail 13 tables: public.metrics_00, public.metrics_01," in words
+    assert "and 8 more: the change feed is not streaming (SKIPPED)" in words
+    assert "public.readings: 1 row lies outside all chunks" in words
+    assert "lakets status --json" in words
+
+
 def test_nothing_needs_attention_where_all_is_well(in_lab: Callable[..., Result], lab: Lab) -> None:
     lab.table()
     lab.hook().partition()
