@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from datetime import datetime, timezone
 from typing import Any
@@ -44,6 +45,18 @@ def duration(seconds: float | None) -> str:
         if len(parts) == 2 or (parts and unit == "d" and count >= 10):
             break
     return " ".join(parts)
+
+
+def interval(text: str | None) -> str:
+    """Return an interval as Postgres writes it, its hours, minutes and seconds in their units."""
+    if not text:
+        return NOTHING
+
+    def in_units(found: re.Match[str]) -> str:
+        hours, minutes, seconds = found.groups()
+        return duration(int(hours) * 3600 + int(minutes) * 60 + float(seconds))
+
+    return re.sub(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)$", in_units, text)
 
 
 def ago(at: datetime | None, now: datetime | None = None) -> str:

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from airflow_provider_lakets.monitoring.words import ago, duration, instant, name, size
+from airflow_provider_lakets.monitoring.words import ago, duration, instant, interval, name, size
 
 FOLDER = Path(__file__).parent
 
@@ -34,7 +34,8 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(name=name, size=size, duration=duration, ago=ago, instant=instant, marked=marked)
+    for written in (name, size, duration, interval, ago, instant, marked):
+        found.filters[written.__name__] = written
     found.globals["query"] = lambda **given: urlencode({k: v for k, v in given.items() if v is not None})
     return found
 

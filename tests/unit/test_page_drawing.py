@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from airflow_provider_lakets.monitoring.data import Run, Table
+from airflow_provider_lakets.monitoring.words import NOTHING, interval
 from airflow_provider_lakets.plugin.chunk_map import NARROWEST, SPANS, Axis, choose_axis, row_svg
 from airflow_provider_lakets.plugin.html import marked
 
@@ -73,3 +74,19 @@ def test_the_chunks_of_a_run_are_one_cell_with_gaps_as_far_as_they_are_shown(chu
 
     assert row.count("<rect") == 1
     assert re.findall(r'pathLength="(\d+)"', row) == ([str(gaps)] if gaps else [])
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("01:00:00", "1 h"),
+        ("1 day 12:30:00", "1 day 12 h 30 min"),
+        ("00:00:00", "0 s"),
+        ("1 mon", "1 mon"),
+        ("100:00:00", "4 d 4 h"),
+        ("-00:15:00", "-15 min"),
+        (None, NOTHING),
+    ],
+)
+def test_an_interval_is_shown_in_units(written: str | None, shown: str) -> None:
+    assert interval(written) == shown

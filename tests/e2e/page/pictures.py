@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page
 
-    from tests.e2e.airflow import Airflow
+    from tests.e2e.airflow import Airflow, Run
     from tests.e2e.lake import Lake
     from tests.e2e.page.site import Site
 
@@ -46,7 +47,7 @@ def at_work(airflow: Airflow, lake: Lake) -> Airflow:
         airflow.succeed(dag_id)
     lake.fault(FaultName.FEED_PAUSED)
     lake.touch("payments")
-    lake.table("returns", days=12, tier="4 days")
+    lake.table("returns", days=12, tier="4 days", drop=None)
     airflow.trigger("lakets_tiering").wait()
     lake.admin.execute("ANALYZE")
     return airflow
@@ -63,28 +64,32 @@ def test_pictures(at_work: Airflow, lake: Lake, site: Site, visit: Visit) -> Non
         ("phone", conn, {"viewport": PHONE}),
     ):
         _take(visit(address, **{"viewport": WINDOW, **options}), name, whole=name != "phone")
-    tiering = at_work.runs("lakets_tiering")[-1]
+    lake.cloud.clear_faults()
     window = visit(viewport={"width": 1280, "height": 720})
-    window.goto(f"{site.root}/dags/lakets_tiering/runs/{tiering.run_id}")
+    window.goto(f"{site.root}/{_path(at_work.runs('lakets_tiering')[-1])}")
     window.get_by_text("summary").first.wait_for()
     window.wait_for_load_state("networkidle")
     _take(window, "grid", whole=False)
-
-
-def test_picture_of_the_log_of_a_failed_task(at_work: Airflow, lake: Lake, site: Site, visit: Visit) -> None:
-    lake.value("SELECT lakets.set_chunk_interval('weather', '3 days')")
-    lake.set_membership(granted=False)
-    try:
-        run = at_work.trigger("lakets_partition_manager")
-        run.wait()
-    finally:
-        lake.set_membership(granted=True)
-
-    window = visit(viewport={"width": 1280, "height": 720})
-    window.goto(f"{site.root}/dags/{run.dag_id}/runs/{run.run_id}/tasks/ensure_partitions")
+    window.goto(f"{site.root}/{_path(failed(at_work, lake))}/tasks/ensure_partitions")
     window.get_by_text("lacks a right").first.wait_for()
     window.wait_for_load_state("networkidle")
     _take(window, "log", whole=False)
+
+
+def failed(airflow: Airflow, lake: Lake) -> Run:
+    """Return a run of the partition manager whose role may not attach chunks."""
+    lake.value("SELECT lakets.set_chunk_interval('weather', '3 days')")
+    lake.set_membership(granted=False)
+    try:
+        run = airflow.trigger("lakets_partition_manager")
+        assert run.wait() == "failed", run.told()
+    finally:
+        lake.set_membership(granted=True)
+    return run
+
+
+def _path(run: Run) -> str:
+    return f"dags/{run.dag_id}/runs/{quote(run.run_id, safe='')}"
 
 
 def _take(page: Page, name: str, *, whole: bool) -> None:
