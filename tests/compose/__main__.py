@@ -48,6 +48,7 @@ def _try(stack: Stack) -> bool:
         ("connections work", checks.connections_work),
         ("the four jobs succeed", checks.jobs_succeed),
         ("cold data is in Delta", checks.cold_data_is_in_delta),
+        ("a DBOS program is driven", checks.dbos_is_driven),
         ("a killed Lakebase", checks.survives_its_lakebase),
         ("no secret is told", checks.tells_no_secret),
         ("down and up again", checks.comes_back),

@@ -45,7 +45,7 @@ def runs_without_rights(stack: Stack) -> str:
         found = stack.execute(service, "find", *folders, "-maxdepth", "0", "-not", "-perm", "700")
         hold(not found, f"others may look into {found}")
     for service, pattern in {
-        "scheduler": "/opt/lakets/*/*",
+        "scheduler": " ".join(f"{folder}/*" for folder in PRIVATE[:2]),
         "lakebase": "/var/lib/lakebase/*.[jk][se]*",
     }.items():
         modes = stack.execute(service, "sh", "-c", f"stat -c '%a %u' {pattern}").split("\n")[:-1]
@@ -107,6 +107,26 @@ def cold_data_is_in_delta(stack: Stack) -> str:
         hold(resident < loaded == inserted, said[-1])
     hold(len(said) == 3, f"the log of sample-data does not tell of two tables: {said}")
     return "; ".join(said)
+
+
+def dbos_is_driven(stack: Stack) -> str:
+    """With the profile, an order that is announced is charged once by the DBOS program."""
+    stack.compose("--profile", "dbos", "up", "--detach", "dbos-app")
+    try:
+        stack.wait_healthy(["dbos-app"], 180)
+        assets = stack.api("GET", "/api/v2/assets?name_pattern=dbos_orders")["assets"]
+        (asset,) = [one["id"] for one in assets if one["name"] == "dbos_orders"]
+        stack.api("POST", "/api/v2/assets/events", {"asset_id": asset, "extra": {"order": 7}})
+        runs = "/api/v2/dags/dbos_orders/dagRuns"
+        wait_until(lambda: stack.api("GET", runs)["total_entries"], RUN_SECONDS, "dbos_orders runs")
+        (started,) = stack.api("GET", runs)["dag_runs"]
+        state = wait_for_end(stack, f"{runs}/{quote(started['dag_run_id'], safe='')}")
+        hold(state == "success", f"the run is {state}")
+        charged = stack.sql("SELECT number, count(*) FROM shop.charge GROUP BY 1")
+        hold(charged == [["7", "1"]], f"charged: {charged}")
+    finally:
+        stack.compose("--profile", "dbos", "rm", "--stop", "--force", "dbos-app")
+    return "order 7 was announced, and charged once"
 
 
 def survives_its_lakebase(stack: Stack) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 SLOW = (
     "CREATE TABLE public.pace AS SELECT 0::float8 AS seconds",
+    """CREATE FUNCTION public.pause() RETURNS trigger LANGUAGE plpgsql AS
+       'BEGIN PERFORM pg_catalog.pg_sleep(pace.seconds) FROM public.pace; RETURN NULL; END'""",
     """SELECT lakets.create_rollup('paced', $$
        SELECT lakets.time_bucket('1 day', observed) AS bucket, count(*) AS readings FROM public.weather
-        WHERE (SELECT pg_sleep(pace.seconds)::text FROM public.pace) IS NOT NULL GROUP BY 1 $$,
-       '1 day', 'weather')""",
+        GROUP BY 1 $$, '1 day', 'weather')""",
     "SELECT lakets.set_refresh_lag('paced', interval '0')",
+    """CREATE TRIGGER pause BEFORE INSERT ON public._rollup_paced
+       FOR EACH STATEMENT EXECUTE FUNCTION public.pause()""",
     "UPDATE public.pace SET seconds = 300",
     """DELETE FROM public.weather
         WHERE observed > (SELECT max(observed) FROM public.weather) - interval '9 hours'""",
