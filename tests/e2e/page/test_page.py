@@ -116,9 +116,7 @@ def test_a_feed_that_stands_still_is_the_first_thing_said(visit: Visit) -> None:
 
 
 def test_a_lakebase_that_does_not_answer_is_said_without_the_password(visit: Visit) -> None:
-    page = visit(f"?conn={DOWN}")
-
-    page.get_by_role("link", name="Look now").click()
+    page = visit(f"?conn={DOWN}&look=now")
 
     assert "Lakebase cannot be read" in page.get_by_role("alert").inner_text()
     assert "very-5ecret" not in page.content()
