@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
     from tests.dags.conftest import Run
     from tests.dbos.conftest import Effects
-
-# They take half a minute: `make test-dbos` runs them.
-pytestmark = [pytest.mark.usefixtures("app", "connection"), pytest.mark.slow]
 
 SAMPLES = Path(__file__).parents[2] / "dags" / "dbos"
 
@@ -49,6 +47,8 @@ def answer(monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
     )
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("app", "connection")
 @pytest.mark.parametrize("chosen", ["Approve", "Reject"])
 def test_what_failed_in_a_step_at_night_is_forked_from_it_when_approved(
     samples: dict[str, Any],
@@ -80,6 +80,8 @@ def test_what_failed_in_a_step_at_night_is_forked_from_it_when_approved(
     assert effects.of(name) == ([1, 2, 2, 3] if chosen == "Approve" else [1, 2])
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("app", "connection")
 def test_a_task_of_a_dag_run_starts_its_workflow_once_and_returns_its_result(
     airflow: Path, run: Callable[..., Run], effects: Effects
 ) -> None:
@@ -108,3 +110,17 @@ def test_a_task_of_a_dag_run_starts_its_workflow_once_and_returns_its_result(
     assert {*done.states.values()} == {"success"}
     assert done.result("one") == {"name": "in-a-run", "sum": 30}
     assert [effects.of(one) for one in ("in-a-run", "map-0", "map-1")] == [[1, 2], [1, 2, 3], [1, 2, 3]]
+
+
+def test_a_workflow_gets_the_order_of_its_event_and_no_more(
+    samples: dict[str, Any],
+) -> None:
+    events = [SimpleNamespace(extra={"order": 7, "from_rest_api": True}), SimpleNamespace(extra={"order": 8})]
+
+    found = (
+        samples["dbos_orders"]
+        .get_task("orders")
+        .python_callable(triggering_asset_events={"dbos_orders": events[:1], "another": events[1:]})
+    )
+
+    assert found == [{"order": 7}, {"order": 8}]
