@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 AXE = "axe-core@4.14.1"
 AXE_SHA256 = "e6b0ce02b84d892e2e33e403485e7f3d6c29e2be6df65daf44d89ba564139745"
 CACHE = Path.home() / ".cache" / "lakets"
+# Newer versions keep it in a cookie.
+KEEPS_SESSION_IN_STORAGE = version("apache-airflow-core").startswith("3.1.")
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 

@@ -50,6 +50,9 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def visit(browser: Browser, site: Site) -> Iterator[Callable[..., Page]]:
     """Yield a function that opens an address below the page's, with options of the window."""
+    if chromium.KEEPS_SESSION_IN_STORAGE:
+        # Each page is refused first, and fetches itself again: test_session.py.
+        pytest.skip("Airflow 3.1 knows no session by a cookie")
     opened: list[BrowserContext] = []
 
     def open_page(address: str = "", *, user: str | None = "admin", **options: Any) -> Page:
