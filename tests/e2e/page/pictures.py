@@ -67,7 +67,7 @@ def test_pictures(at_work: Airflow, lake: Lake, site: Site, visit: Visit) -> Non
     lake.cloud.clear_faults()
     window = visit(viewport={"width": 1280, "height": 720})
     window.goto(f"{site.root}/{_path(at_work.runs('lakets_tiering')[-1])}")
-    window.get_by_text("summary").first.wait_for()
+    window.get_by_text("candidates").first.wait_for()
     window.wait_for_load_state("networkidle")
     _take(window, "grid", whole=False)
     window.goto(f"{site.root}/{_path(failed(at_work, lake))}/tasks/ensure_partitions")
@@ -96,5 +96,6 @@ def _take(page: Page, name: str, *, whole: bool) -> None:
     """Write a picture whose colours are a palette: it is as sharp, and a third as large."""
     picture: Any = Image.open(io.BytesIO(page.screenshot(full_page=whole)))
     path = IMAGES / f"{name}.png"
-    picture.convert("RGB").quantize(128).save(path, optimize=True)
+    palette = picture.convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE)
+    palette.save(path, optimize=True)
     assert path.stat().st_size < MOST_BYTES, f"{path} is larger than {MOST_BYTES:,} bytes"
