@@ -70,22 +70,6 @@ def test_pictures(at_work: Airflow, lake: Lake, site: Site, visit: Visit) -> Non
     window.get_by_text("candidates").first.wait_for()
     window.wait_for_load_state("networkidle")
     _take(window, "grid", whole=False)
-    window.goto(f"{site.root}/{_path(failed(at_work, lake))}/tasks/ensure_partitions")
-    window.get_by_text("lacks a right").first.wait_for()
-    window.wait_for_load_state("networkidle")
-    _take(window, "log", whole=False)
-
-
-def failed(airflow: Airflow, lake: Lake) -> Run:
-    """Return a run of the partition manager whose role may not attach chunks."""
-    lake.value("SELECT lakets.set_chunk_interval('weather', '3 days')")
-    lake.set_membership(granted=False)
-    try:
-        run = airflow.trigger("lakets_partition_manager")
-        assert run.wait() == "failed", run.told()
-    finally:
-        lake.set_membership(granted=True)
-    return run
 
 
 def _path(run: Run) -> str:
