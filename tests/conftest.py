@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import itertools
 import os
 import shutil
@@ -43,6 +44,19 @@ THROWAWAY = {
 _numbers = itertools.count()
 
 
+@contextlib.contextmanager
+def new_postgres(**settings: str) -> Iterator[EmbeddedPostgres]:
+    """Run a server of the version that is tested, with further settings."""
+    # A short path: a Unix socket's name is limited to 107 bytes.
+    with (
+        tempfile.TemporaryDirectory(prefix="lakets-", ignore_cleanup_errors=True) as folder,
+        EmbeddedPostgres(
+            Path(folder) / "pg", version=POSTGRES_VERSION, settings=THROWAWAY | settings
+        ) as server,
+    ):
+        yield server
+
+
 def pytest_report_header() -> str:
     return f"postgres: {POSTGRES_VERSION} (embedded; LAKETS_TEST_POSTGRES=16|17|18)"
 
@@ -56,11 +70,7 @@ def postgres_version() -> int:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[EmbeddedPostgres]:
     """Start one server for the whole session: a start costs more than most tests."""
-    # A short path: a Unix socket's name is limited to 107 bytes.
-    with (
-        tempfile.TemporaryDirectory(prefix="lakets-", ignore_cleanup_errors=True) as folder,
-        EmbeddedPostgres(Path(folder) / "pg", version=POSTGRES_VERSION, settings=THROWAWAY) as server,
-    ):
+    with new_postgres() as server:
         yield server
 
 
@@ -73,6 +83,17 @@ def template(postgres: EmbeddedPostgres) -> str:
     with psycopg.connect(postgres.ensure_database(name), autocommit=True) as conn:
         conn.execute(install_script())
     return name
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again without waiting."""
+    import tenacity
+
+    from airflow_provider_lakets.login import login_error, rest
+
+    monkeypatch.setitem(login_error.RETRY_POLICY, "wait", tenacity.wait_none())
+    monkeypatch.setattr(rest, "_backoff", tenacity.wait_none())
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -11,18 +9,18 @@ import pytest
 
 from airflow_provider_lakets.engine import install_script
 from airflow_provider_lakets.hooks.lakets import LakeTSHook
-from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
-from tests.conftest import POSTGRES_VERSION, THROWAWAY
+from tests.conftest import new_postgres
 from tests.lab import FEED, Lab
 from tests.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
     from tests.stage import Raises
 
 # Room to read about a hundred chunks, but not to drop them: that takes eight locks each.
-FEW_LOCKS = THROWAWAY | {
+FEW_LOCKS = {
     "max_locks_per_transaction": "10",
     "max_connections": "10",
     "max_prepared_transactions": "0",
@@ -38,10 +36,7 @@ MANY = 90
 @pytest.fixture(scope="module")
 def tight_server() -> Iterator[EmbeddedPostgres]:
     """A server with the smallest lock table, LakeTS, and a ChronoTable of many chunks."""
-    with (
-        tempfile.TemporaryDirectory(prefix="lakets-", ignore_cleanup_errors=True) as folder,
-        EmbeddedPostgres(Path(folder) / "pg", version=POSTGRES_VERSION, settings=FEW_LOCKS) as server,
-    ):
+    with new_postgres(**FEW_LOCKS) as server:
         with psycopg.connect(server.ensure_database("many_chunks"), autocommit=True) as conn:
             conn.execute(install_script())
             stage = Stage(conn.info.dsn)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import subprocess
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from airflow_provider_lakets.local.pg.binaries import bin_dir
-from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
-from tests.conftest import POSTGRES_VERSION, THROWAWAY
+from tests.conftest import POSTGRES_VERSION, new_postgres
 from tests.stage import FEED, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
 
 # So many transactions lie between the clusters: numbers that one has passed and the other has not.
 FAR = 25_000
@@ -51,10 +51,7 @@ def spend(conn: psycopg.Connection, transactions: int) -> None:
 @pytest.fixture(scope="module")
 def elsewhere() -> Iterator[EmbeddedPostgres]:
     """Another cluster."""
-    with (
-        tempfile.TemporaryDirectory(prefix="lakets-", ignore_cleanup_errors=True) as folder,
-        EmbeddedPostgres(Path(folder) / "pg", version=POSTGRES_VERSION, settings=THROWAWAY) as server,
-    ):
+    with new_postgres() as server:
         yield server
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from airflow_provider_lakets.engine import install_script
-from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
-from tests.conftest import POSTGRES_VERSION, THROWAWAY
+from tests.conftest import new_postgres
 from tests.lab import Lab
 from tests.older import LAKETS_01
 from tests.stage import Stage
@@ -19,9 +16,11 @@ from tests.stage import Stage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
+
 CHUNKS = 400
 # An install takes some 400 locks by itself.
-FEW_LOCKS = THROWAWAY | {
+FEW_LOCKS = {
     "max_locks_per_transaction": "10",
     "max_connections": "70",
     "max_prepared_transactions": "0",
@@ -60,10 +59,7 @@ GUARD = "SELECT lakets.guard_chunks('metrics')"
 @pytest.fixture(scope="module")
 def few_locks() -> Iterator[EmbeddedPostgres]:
     """A server with few locks, and LakeTS 0.1.3 with many chunks, a cache and a RollUp."""
-    with (
-        tempfile.TemporaryDirectory(prefix="lakets-", ignore_cleanup_errors=True) as folder,
-        EmbeddedPostgres(Path(folder) / "pg", version=POSTGRES_VERSION, settings=FEW_LOCKS) as server,
-    ):
+    with new_postgres(**FEW_LOCKS) as server:
         with psycopg.connect(server.ensure_database("many_01"), autocommit=True) as conn:
             conn.execute(LAKETS_01)
             conn.execute("SET timezone = 'UTC'")

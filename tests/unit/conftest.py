@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-import tenacity
 from psycopg import sql
 from typer.testing import CliRunner
 
 from airflow_provider_lakets.cli import app
-from airflow_provider_lakets.login import login_error, rest
 from tests.control_plane import ControlPlane
 
 if TYPE_CHECKING:
@@ -36,13 +34,6 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if re.match("DATABRICKS_|LAKETS_LAKEBASE|LAKETS_PG|PG|AIRFLOW_CONN_|AIRFLOW_CTX_|ARM_", name):
             monkeypatch.delenv(name)
     monkeypatch.setenv("DATABRICKS_CONFIG_FILE", os.devnull)
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Try again without waiting."""
-    monkeypatch.setitem(login_error.RETRY_POLICY, "wait", tenacity.wait_none())
-    monkeypatch.setattr(rest, "_backoff", tenacity.wait_none())
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-import tenacity
 from typer.testing import CliRunner
 
 from airflow_provider_lakets.cli import app
@@ -19,7 +18,7 @@ from airflow_provider_lakets.commands import doctor as of_doctor
 from airflow_provider_lakets.engine import install_script
 from airflow_provider_lakets.local.api.faults import FaultName
 from airflow_provider_lakets.local.feed import control
-from airflow_provider_lakets.login import login_error, rest
+from airflow_provider_lakets.login import rest
 from tests.local.server.conftest import wait_until
 from tests.page_client import open_page
 from tests.superuser import superuser
@@ -66,14 +65,16 @@ def lake(running_server: LocalServer) -> Iterator[LocalServer]:
 
 @pytest.fixture
 def met(
-    request: pytest.FixtureRequest, lake: LocalServer, server: LocalServer, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    lake: LocalServer,
+    server: LocalServer,
+    impatient: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> FaultName:
     """Let a fault be on for who comes over lakebase_default, and tries again at once."""
     for name, value in lake.airflow_env().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setitem(login_error.RETRY_POLICY, "wait", tenacity.wait_none())
     monkeypatch.setattr(rest, "LONGEST_WAIT", 0.0)
-    monkeypatch.setattr(rest, "_backoff", tenacity.wait_none())
     monkeypatch.setattr(of_doctor, "SLOW_SECONDS", 0.5)
     fault: FaultName = request.param
     with psycopg.connect(superuser(lake), autocommit=True) as admin:
@@ -148,7 +149,9 @@ def status() -> str:
 
 def _json(text: str, begin: str) -> Any:
     """Return what is JSON in an output: in a process of their own commands log nothing."""
-    return json.loads(text[re.search(rf"^\{begin}$", text, re.MULTILINE).start() :])  # type: ignore[union-attr]
+    found = re.search(rf"^\{begin}$", text, re.MULTILINE)
+    assert found, text
+    return json.loads(text[found.start() :])
 
 
 def _cell(text: str) -> str:
