@@ -32,6 +32,11 @@ PAGES = {
     "unknown": "table?name=nope",
 }
 each_page = pytest.mark.parametrize("address", PAGES.values(), ids=PAGES)
+# The colour of each state, and what is drawn over it.
+LOOKS = """Object.fromEntries([...document.querySelectorAll('pattern[id^=s-]')].map(one => [one.id.slice(2), [
+    getComputedStyle(one.querySelector('rect')).fill,
+    [...one.children].slice(1).map(mark => mark.outerHTML).join(),
+]]))"""
 WARM_SECONDS = 1.0
 MOST_BYTES = 1_000_000  # of HTML, whatever the number of tables
 
@@ -81,13 +86,14 @@ def test_an_empty_install_says_how_to_begin(visit: Visit) -> None:
 def test_each_state_is_drawn_in_a_colour_and_a_pattern_of_its_own(visit: Visit, state: str) -> None:
     conn = STALLED if state == "deferred" else STATES
     page = visit(f"?conn={conn}")
-    cell = page.locator(f".map g.s-{state} rect").first
+    cells = page.locator(f".map g.s-{state}").first
+    looks = page.evaluate(LOOKS)
 
-    assert cell.bounding_box() is not None
-    assert (
-        page.evaluate(f"getComputedStyle(document.querySelector('#s-{state} rect')).fill") != "rgb(0, 0, 0)"
-    )
-    assert f"url(#s-{state})" in page.locator(f".map g.s-{state}").first.get_attribute("fill")  # type: ignore[operator]
+    assert cells.locator("rect").first.bounding_box() is not None
+    assert cells.get_attribute("fill") == f"url(#s-{state})"
+    assert looks[state][0] != "rgb(0, 0, 0)"
+    for part in (0, 1):
+        assert [other for other, look in looks.items() if look[part] == looks[state][part]] == [state]
 
 
 @pytest.mark.parametrize(("conn", "chunks"), [(MANY, 5000), (FLEET, 40_000)])
