@@ -207,7 +207,11 @@ def test_what_does_not_end_goes_on_and_a_retry_waits_for_it(
     effects: Effects, name: str, deferrable: bool
 ) -> None:
     effects.shut(name, 1)
-    one = task(name, end_timeout=timedelta(seconds=0.5), start_timeout=None, deferrable=deferrable)
+    one = task(name, wait=False, deferrable=deferrable)
+    one.run()
+    effects.wait_for(name, 1)
+
+    one.arguments |= {"wait": True, "end_timeout": timedelta(seconds=0.5)}
     with fails(DBOSWorkflowError, "not ended in 0:00:00.5"):
         one.run()
     effects.open(name, 1)

@@ -20,6 +20,7 @@ from airflow_provider_lakets.dbos.operators import (
     DBOSResumeOperator,
 )
 from airflow_provider_lakets.exceptions import DBOSSettingError, DBOSWorkflowError
+from tests.dbos.conftest import wait_until
 from tests.dbos.tasks import Task, fails, task
 
 if TYPE_CHECKING:
@@ -51,12 +52,17 @@ pytestmark = pytest.mark.usefixtures("app", "connection")
     ids=["name", "class"],
 )
 def test_a_workflow_that_the_program_does_not_have_is_told_at_the_end_of_the_wait(
-    name: str, wrong: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture
+    name: str, wrong: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture, hook: DBOSHook
 ) -> None:
     task(name).run()
 
-    with caplog.at_level(logging.WARNING), fails(DBOSWorkflowError, f"is PENDING.*no step yet.*{words}"):
-        task(name, **wrong, end_timeout=1).run()
+    with caplog.at_level(logging.WARNING):
+        one = task(name, **wrong, wait=False)
+        workflow = one.run()
+        wait_until(lambda: hook.statuses([workflow])[workflow].status == "PENDING", "taken from its queue")
+        one.arguments |= {"wait": True, "end_timeout": 1}
+        with fails(DBOSWorkflowError, f"is PENDING.*no step yet.*{words}"):
+            one.run()
     assert f"No workflow '{wrong['workflow_name']}' has ended here lately" in caplog.text
 
 
