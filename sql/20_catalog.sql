@@ -42,8 +42,7 @@ BEGIN
 END;
 $$;
 
--- The metadata row of a chunk that still exists, locked until the transaction ends. Raises an error
--- if the chunk does not exist or was dropped.
+-- The metadata row of a chunk, locked until the transaction ends. Raises an error if there is none.
 CREATE OR REPLACE FUNCTION lakets._lock_chunk(
     p_chunk_name text
 ) RETURNS lakets._chunk_metadata
@@ -58,9 +57,6 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'Chunk % does not exist.', p_chunk_name
             USING HINT = 'lakets.show_chunks(table) lists the chunks.';
-    ELSIF v_chunk.status = 'dropped' THEN
-        RAISE EXCEPTION 'Chunk % is already dropped from Lakebase.', p_chunk_name
-            USING HINT = 'Its rows are in Unity Catalog if the table was synced; there is nothing left to do here.';
     END IF;
     RETURN v_chunk;
 END;

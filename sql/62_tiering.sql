@@ -44,7 +44,8 @@ END;
 $$;
 
 -- Flag a chunk tiered if every committed change to it is flushed. False means deferred: everything
--- that helps the proof was done, so call again after the feed's next flush.
+-- that helps the proof was done, so call again after the feed's next flush. True as well for a
+-- chunk that was dropped after it was proved durable: retention may come first.
 CREATE OR REPLACE FUNCTION lakets.tier_chunk(
     p_chunk_name text
 ) RETURNS boolean
@@ -67,6 +68,13 @@ BEGIN
     -- its mirror is in doubt, (4) for a fence only, the shadow.
     v_proven := lakets._prove(v_table);
     v_chunk := lakets._lock_chunk(p_chunk_name);
+    IF v_chunk.status = 'dropped' THEN
+        IF v_chunk.tiered_at IS NULL THEN
+            RAISE EXCEPTION 'Chunk % is already dropped from Lakebase, before it was proved durable.', p_chunk_name
+                USING HINT = 'There is nothing left to flag.';
+        END IF;
+        RETURN true;
+    END IF;
     IF lakets._cdf_committed_lsn(v_table.shadow_table_name) IS NOT NULL THEN
         PERFORM lakets._compare_chunk(v_table, v_chunk, true);
     END IF;
@@ -99,6 +107,10 @@ AS $$
 DECLARE
     v_chunk lakets._chunk_metadata := lakets._lock_chunk(p_chunk_name);
 BEGIN
+    IF v_chunk.status = 'dropped' THEN
+        RAISE EXCEPTION 'Chunk % is already dropped from Lakebase.', p_chunk_name
+            USING HINT = 'There is no flag left to remove; lakets.show_chunks(table) lists the chunks.';
+    END IF;
     UPDATE lakets._chunk_metadata AS chunk SET status = 'active', tiered_at = NULL WHERE chunk.id = v_chunk.id;
 END;
 $$;

@@ -46,7 +46,8 @@ $$;
 
 -- Drop the partitions of chunks (ids) and return how many there were; the caller holds the parent
 -- in ACCESS EXCLUSIVE mode. The registry rows stay, so that RollUps know which buckets must keep
--- their value. A partition on which other objects depend stays, with a warning.
+-- their value; tiered_at says which chunks were proved durable, whoever drops them. A partition on
+-- which other objects depend stays, with a warning.
 CREATE OR REPLACE FUNCTION lakets._drop_partitions(
     p_table  lakets._chronotable_registry,
     p_chunks bigint[]
@@ -55,13 +56,15 @@ CREATE OR REPLACE FUNCTION lakets._drop_partitions(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_names   text;
-    v_chunk   bigint;
-    v_dropped integer;
+    v_unproved bigint[] := ARRAY(SELECT found.chunk_id FROM lakets._durability_gaps(p_table, p_chunks, lakets._proof_now(p_table)) AS found);
+    v_names    text;
+    v_chunk    bigint;
+    v_dropped  integer;
 BEGIN
     WITH gone AS (
         UPDATE lakets._chunk_metadata AS chunk
            SET status = 'dropped',
+               tiered_at = CASE WHEN chunk.id <> ALL (v_unproved) THEN coalesce(chunk.tiered_at, now()) END,
                row_count = coalesce(part.row_count, chunk.row_count),
                size_bytes = coalesce(pg_total_relation_size(part.relation), chunk.size_bytes)
           FROM (SELECT old.id, cls.oid::regclass AS relation, nullif(cls.reltuples, -1)::bigint AS row_count

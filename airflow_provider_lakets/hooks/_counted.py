@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lakets import older
 from airflow_provider_lakets.exceptions import LakeTSArgumentError
 
 if TYPE_CHECKING:
@@ -47,13 +48,14 @@ SELECT sum(chunk.size_bytes)::bigint AS bytes, min(chunk.range_start) AS range_s
   FROM lakets._chunk_metadata AS chunk WHERE chunk.chunk_name = ANY (%(chunks)s)
 """
 
+# What the chunk was before is read first: OFFSET keeps the order of the join.
 TIER = """
-SELECT ran.tiered, coalesce(chunk.was_tiered, false) AS was_tiered, chunk.status
-  FROM (SELECT %(chunk)s::text AS name,
-               (SELECT one.status FROM lakets._chunk_metadata AS one
-                 WHERE one.chunk_name = %(chunk)s) AS status,
-               (SELECT one.status = 'tiered' AND one.tiered_at < coalesce(%(since)s, 'infinity'::timestamptz)
-                  FROM lakets._chunk_metadata AS one WHERE one.chunk_name = %(chunk)s) AS was_tiered
+SELECT ran.tiered, chunk.status,
+       coalesce(chunk.status <> 'active' AND chunk.tiered_at < coalesce(%(since)s, 'infinity'::timestamptz),
+                false) AS was_tiered
+  FROM (SELECT wanted.name, one.status, one.tiered_at
+          FROM (SELECT %(chunk)s::text AS name) AS wanted
+          LEFT JOIN lakets._chunk_metadata AS one ON one.chunk_name = wanted.name
         OFFSET 0) AS chunk
  CROSS JOIN LATERAL lakets.tier_chunk(p_chunk_name => chunk.name) AS ran (tiered)
 """
@@ -98,6 +100,8 @@ def tier(hook: LakeTSContract, chunk: str, since: datetime | None = None) -> tup
     """
     Flag a chunk that is proved durable; return whether it is tiered now, and whether it was before.
 
+    A chunk that retention proved durable and dropped since it was listed counts as tiered.
+
     :param chunk: Its name.
     :param since: What was flagged from this instant on does not count as before.
     """
@@ -107,10 +111,15 @@ def tier(hook: LakeTSContract, chunk: str, since: datetime | None = None) -> tup
         # It says false of what is not active, whatever the reason.
         if row["status"] is None:
             raise LakeTSArgumentError(f"Chunk {chunk!r} does not exist.")
-        if row["status"] == "dropped":
+        if row["status"] == "dropped" and not _was_flushed(hook, chunk):
             raise LakeTSArgumentError(f"Chunk {chunk!r} is already dropped from Lakebase.")
-        return row["status"] == "tiered", bool(row["was_tiered"])
+        return row["status"] != "active", bool(row["was_tiered"])
     return bool(row["tiered"]), bool(row["was_tiered"])
+
+
+def _was_flushed(hook: LakeTSContract, chunk: str) -> bool:
+    rows = hook.query(older.CHUNKS, {"chunks": [chunk]}, doing=f"Looking up chunk {chunk}")
+    return any(row["caught_up"] for row in rows)
 
 
 def tiered_by_table(hook: LakeTSContract, chunks: Collection[str]) -> list[dict[str, Any]]:

@@ -119,7 +119,8 @@ def _function(signature: str) -> Question:
 
 EXPLAINED = """
 SELECT wanted.chunk_name, chunk.chronotable_id,
-       lakets.explain_durability(p_chunk_name => wanted.chunk_name) AS gap
+       lakets.explain_durability(p_chunk_name => wanted.chunk_name) AS gap,
+       coalesce(chunk.status = 'dropped', false) AS is_dropped
   FROM unnest(%(chunks)s::text[]) AS wanted (chunk_name)
   LEFT JOIN lakets._chunk_metadata AS chunk ON chunk.chunk_name = wanted.chunk_name
 """
@@ -139,6 +140,12 @@ def durable(chunks: Sequence[str], *, may_flag: bool = False) -> Watch:
     if found["there"]:
         rows = yield Question(EXPLAINED, {"chunks": [*chunks]}, doing)
         waiting = {row["chunk_name"]: row["gap"] for row in rows if row["gap"]}
+        lost = [row["chunk_name"] for row in rows if row["gap"] and row["is_dropped"]]
+        if lost:
+            raise LakeTSArgumentError(
+                f"Chunk {lost[0]} was dropped from Lakebase before it was proved durable in Unity Catalog:"
+                " there is nothing to wait for. Leave it out."
+            )
         # One chunk of each table is enough: a proof holds for the whole table.
         one_each = {row["chronotable_id"]: row["chunk_name"] for row in rows if row["gap"]}
         yield from _nudge(one_each.values())

@@ -188,8 +188,8 @@ def test_chunks_that_are_refused_fail_at_once_after_the_others_are_done(
     dag: DAG, run: RunDag, lab: Lab
 ) -> None:
     lab.synced(days=8)
-    lab.flush()
     lab.conn.execute("SELECT lakets.execute_retention('metrics', p_force => true)")
+    lab.flush()
     dropped, *_, good = lab.old_chunks()
     with dag:
         LakeTSTierOperator(task_id="tier", chunks=[dropped, "public.no_20250101_000000", good])

@@ -202,12 +202,62 @@ def test_unknown_chunk_is_named(stage: Stage, feed: HandFeed, raises: Raises, ca
         stage.run(f"SELECT {call}", "public.nowhere")
 
 
-@pytest.mark.parametrize("call", ["lakets.tier_chunk(%s)", "lakets.untier_chunk(%s)"])
-def test_dropped_chunk_says_so(stage: Stage, feed: HandFeed, raises: Raises, call: str) -> None:
-    stage.run("SELECT lakets.execute_retention('metrics', p_force => true)")
+RETAIN = "SELECT lakets.execute_retention('metrics')"
+FORCE = "SELECT lakets.execute_retention('metrics', p_force => true)"
+DROP = "SELECT lakets.drop_chunks('metrics', '1 day'::interval)"
+
+
+@pytest.mark.parametrize("drop", [RETAIN, FORCE, DROP], ids=["retention", "force", "drop_chunks"])
+def test_chunk_dropped_after_its_proof_counts_as_tiered(stage: Stage, feed: HandFeed, drop: str) -> None:
+    stage.run(drop)
+
+    assert stage.tier(1)
+    assert explain(stage, 1) is None
+    assert stage.statuses()[1] == "dropped"
+
+
+@pytest.mark.parametrize("drop", [FORCE, DROP], ids=["force", "drop_chunks"])
+def test_chunk_dropped_before_its_proof_is_not_durable(
+    stage: Stage, feed: HandFeed, raises: Raises, drop: str
+) -> None:
+    stage.column(CANDIDATES)  # from here on it is known what the feed has flushed
+    stage.run("INSERT INTO metrics VALUES (9, %s, 9)", stage.at(1, 13))
+    stage.run(drop)
+    feed.flush()
+
+    with raises("P0001", match="already dropped from Lakebase, before it was proved durable"):
+        stage.tier(1)
+    assert explain(stage, 1) == "it was dropped from Lakebase before it was proved durable"
+    assert stage.tier(2)
+
+
+def test_chunk_flagged_and_then_changed_is_not_durable_when_it_is_dropped(
+    stage: Stage, feed: HandFeed
+) -> None:
+    assert stage.tier(1)
+    stage.run("UPDATE metrics SET value = 0 WHERE at < %s", stage.at(2))
+
+    stage.run(FORCE)
+
+    assert explain(stage, 1) is not None
+    assert explain(stage, 2) is None
+
+
+def test_chunk_dropped_before_the_table_was_synced_is_not_durable(stage: Stage) -> None:
+    stage.table()
+    stage.run(f"{DROP[:-1]}, p_max_chunks => 1)")
+
+    stage.sync()
+
+    assert explain(stage, 1) is not None
+    assert explain(stage, 2) is None
+
+
+def test_flag_of_a_dropped_chunk_cannot_be_removed(stage: Stage, feed: HandFeed, raises: Raises) -> None:
+    stage.run(RETAIN)
 
     with raises("P0001", match="already dropped"):
-        stage.run(f"SELECT {call}", stage.chunk(1))
+        stage.run("SELECT lakets.untier_chunk(%s)", stage.chunk(1))
 
 
 @pytest.mark.parametrize("table", ["nowhere", "plain"])

@@ -243,13 +243,26 @@ def test_tier_goes_on_after_a_chunk_that_is_refused(lab: Lab) -> None:
 
 def test_tier_tells_a_chunk_that_is_already_dropped(lab: Lab) -> None:
     lab.synced(days=8)
-    lab.flush()
     lab.conn.execute("SELECT lakets.execute_retention('metrics', p_force => true)")
 
     (result,) = lab.hook().tier([lab.old_chunks()[0]])
 
     assert (result.outcome, result.retryable) == ("failed", False)
     assert "already dropped" in str(result.detail)
+
+
+def test_tier_has_nothing_to_do_where_retention_was_faster(lab: Lab) -> None:
+    lab.synced(days=8)
+    lab.flush()
+    hook = lab.hook()
+    listed = [candidate.chunk_name for candidate in hook.tier_candidates()]
+    dropped = hook.retain("metrics").dropped
+
+    results = hook.tier(listed)
+
+    assert dropped
+    assert set(dropped) <= set(listed)
+    assert {result.outcome for result in results} == {"tiered"}
 
 
 def test_retain_drops_what_is_tiered_and_says_what(lab: Lab) -> None:

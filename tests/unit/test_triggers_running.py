@@ -196,6 +196,17 @@ def test_fires_when_the_chunks_are_durable_though_the_table_is_written(lake: Sta
     assert event == REACHED
 
 
+def test_a_chunk_dropped_without_proof_is_not_waited_for(lake: Stage) -> None:
+    lake.synced()
+    write(lake, COLD)
+    lake.run("SELECT lakets.execute_retention('metrics', p_force => true)")
+
+    event = fire(LakeTSDurabilityTrigger(chunks=[lake.chunk(OTHER), lake.chunk(COLD)], deadline=in_an_hour()))
+
+    assert (event["status"], event["retryable"]) == ("failed", False)
+    assert f"{lake.chunk(COLD)} was dropped from Lakebase before it was proved" in event["message"]
+
+
 @old_engine
 @pytest.mark.parametrize("by", ["table", "chunks"])
 def test_with_lakets_01_the_feed_of_the_table_decides(lab: Lab, pauses: Pauses, by: str) -> None:
