@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 import struct
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -215,10 +215,16 @@ class Gateway:
                 await client.ended.wait()
         except RefusedError as err:
             client.send(_fatal(err.sqlstate, str(err), err.hint))
-        except (OSError, struct.error, UnicodeDecodeError, asyncio.TimeoutError) as err:
+        except asyncio.TimeoutError:
+            client.send(_fatal("57014", f"The login took longer than {_LOGIN_SECONDS:g} seconds."))
+        except (ConnectionError, ssl.SSLError, struct.error, UnicodeDecodeError) as err:
             log.debug("A login came to nothing: %s", type(err).__name__)
-        except Exception:  # of a transport that is gone, or a server that did not start: ends this login only
+        except Exception as err:  # a transport is gone, or a server did not start: ends this login only
             log.warning("A login failed", exc_info=True)
+            reason = str(err).partition("\n")[0] or type(err).__name__
+            client.send(
+                _fatal("58000", f"The local Lakebase cannot open this session: {reason}", "See server.log.")
+            )
         finally:
             self._sessions.discard(client)
             client.transport.close()

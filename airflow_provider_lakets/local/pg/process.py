@@ -268,6 +268,7 @@ def forget_dead_users(data_dir: Path) -> list[int]:
 def _write_users(data_dir: Path, pids: Iterable[int]) -> None:
     fresh = data_dir / f"{_USERS}.new"
     fresh.write_text(json.dumps(sorted(pids)))
+    Account().give(fresh)  # the server sends it along to a standby
     fresh.replace(data_dir / _USERS)
 
 

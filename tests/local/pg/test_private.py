@@ -106,6 +106,22 @@ def test_the_server_asks_who_connects_even_where_the_socket_can_be_reached(
             psycopg.connect(server.conninfo())
 
 
+def test_a_standby_is_made_wherever_the_folder_is(closed: Path, postgres_version: int) -> None:
+    # The server of root has no right to read root's files here, as it has where a folder is closed.
+    for folder in (closed, closed.parent):
+        folder.chmod(0o755)
+    before = os.umask(0o077)
+    try:
+        with (
+            EmbeddedPostgres(closed / "pg", version=postgres_version) as primary,
+            EmbeddedPostgres(closed / "standby", version=postgres_version, follows=primary) as standby,
+            psycopg.connect(standby.conninfo()) as conn,
+        ):
+            assert conn.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
+    finally:
+        os.umask(before)
+
+
 @contextlib.contextmanager
 def as_nobody() -> Iterator[None]:
     """Be another user for the block."""

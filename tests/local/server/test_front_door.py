@@ -95,6 +95,21 @@ def test_a_role_without_a_password_has_no_native_login(
         login(user="postgres", password="guessed")
 
 
+def test_a_server_that_does_not_start_says_why(
+    login: Callable[..., psycopg.Connection[Any]],
+    mint: Callable[..., str],
+    server: LocalServer,
+    request: pytest.FixtureRequest,
+) -> None:
+    in_the_way = server.folder / "branches" / "projects-other-branches-production"
+    in_the_way.parent.mkdir(exist_ok=True)
+    in_the_way.touch()
+    request.addfinalizer(in_the_way.unlink)
+
+    with pytest.raises(psycopg.OperationalError, match=r"cannot open this session.*projects-other"):
+        login(host="127.0.0.4", password=mint("projects/other/branches/production/endpoints/primary"))
+
+
 @pytest.mark.parametrize(
     ("options", "before"),
     [
