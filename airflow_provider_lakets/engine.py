@@ -52,7 +52,7 @@ def _guarded(migration: Path) -> str:
         "BEGIN",
         f"    INSERT INTO lakets.migration (name) VALUES ('{name}') ON CONFLICT DO NOTHING;",  # noqa: S608 - a file's name
         "    IF FOUND THEN",
-        f"        EXECUTE {_literal(migration.read_text())};",
+        f"        EXECUTE {_literal(migration.read_text(encoding='utf-8'))};",
         "    END IF;",
         "END",
         "$migration$;",
@@ -75,9 +75,9 @@ def install_script() -> str:
         "SET LOCAL client_min_messages = warning;",
         f"SET LOCAL lakets.version = '{airflow_provider_lakets.__version__}';",
         "SELECT pg_advisory_xact_lock(hashtext('lakets'), 0);",
-        f"-- {schema.name}\n{schema.read_text()}",
+        f"-- {schema.name}\n{schema.read_text(encoding='utf-8')}",
         *(_guarded(path) for path in migrations()),
-        *(f"-- {path.name}\n{path.read_text()}" for path in functions),
+        *(f"-- {path.name}\n{path.read_text(encoding='utf-8')}" for path in functions),
         "COMMIT;",
         "",
     ]

@@ -25,6 +25,11 @@ pytest_plugins = ["tests.lab", "tests.pauses", "tests.stage"]
 
 use_memory()
 
+# What a user's shell says of other servers, and of the way there, is not for the tests.
+for name in [*os.environ]:
+    if name.startswith(("AIRFLOW_", "DATABRICKS_", "PG")) or name.lower().endswith("_proxy"):
+        del os.environ[name]
+
 # Airflow reads this when it is first imported: a home of its own for each test process, never the
 # user's.
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="lakets-airflow-")

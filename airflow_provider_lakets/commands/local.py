@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -88,7 +89,9 @@ def up(
                     f"Stop it first: `{server.command('down')}`."
                 )
         if env:
-            for name, text in server.env().items():
+            from airflow_provider_lakets.local.environment import past_proxies
+
+            for name, text in {**server.env(), **past_proxies(os.environ)}.items():
                 typer.echo(f"export {name}={shlex.quote(text)}")
             return
         typer.echo(f"A Lakebase runs in {server.folder}: {state.url}, Postgres on port {state.port}.")

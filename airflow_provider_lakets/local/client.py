@@ -210,7 +210,7 @@ class LocalServer:
         """
         state = self.state
         who = principal or state.owner
-        with httpx.Client(base_url=state.url, timeout=60) as api:
+        with httpx.Client(base_url=state.url, timeout=60, trust_env=False) as api:
             grant = {"grant_type": "client_credentials", "scope": "all-apis"}
             token = api.post("/oidc/v1/token", auth=(who.client_id, who.client_secret), data=grant)
             bearer = f"Bearer {token.raise_for_status().json()['access_token']}"
@@ -262,6 +262,7 @@ class LocalServer:
             json=body,
             headers={"x-lakets-admin": state.admin_token},
             timeout=60,
+            trust_env=False,  # proxies are not for what is on this machine
             verify=client_context(self.folder),
         )
         if answer.is_error:

@@ -35,6 +35,7 @@ from airflow_provider_lakets.local.door.authority import certificate, server_con
 from airflow_provider_lakets.local.door.credentials import Issuer
 from airflow_provider_lakets.local.door.doorkeeper import LakebaseDoorkeeper
 from airflow_provider_lakets.local.door.gateway import Gateway
+from airflow_provider_lakets.local.environment import forget_other_postgres
 from airflow_provider_lakets.local.feed.feed import DEFAULT_INTERVAL
 from airflow_provider_lakets.local.lakebase import LocalLakebase
 from airflow_provider_lakets.local.pg.account import Account
@@ -103,7 +104,7 @@ async def serve(options: argparse.Namespace) -> None:
 
 async def _have_it_alone(folder: Path, stack: contextlib.AsyncExitStack) -> None:
     """Be the only server of a folder until the end; one that is about to stop is waited for."""
-    lock = stack.enter_context((folder / "server.lock").open("a"))
+    lock = stack.enter_context((folder / "server.lock").open("a", encoding="utf-8"))
     deadline = asyncio.get_running_loop().time() + _PREDECESSOR_SECONDS
     while not try_lock(lock):
         if State.load(folder).pid or asyncio.get_running_loop().time() > deadline:
@@ -226,6 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--attached", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    forget_other_postgres()
     os.umask(0o077)  # what is in the folder is nobody else's
     Account().make_private(options.folder)
     uvloop.install()

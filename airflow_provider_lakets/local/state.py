@@ -46,7 +46,7 @@ class State:
         """Return what the folder holds, or a new state."""
         path = folder / STATE_FILE
         try:
-            kept = json.loads(path.read_text())
+            kept = json.loads(path.read_text(encoding="utf-8"))
             for who in ("owner", "jobs"):
                 kept[who] = Principal(**kept[who])
             return cls(**kept)
@@ -87,6 +87,6 @@ class State:
     def _save(self, folder: Path) -> None:
         path = folder / STATE_FILE
         fresh = path.with_suffix(".new")
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
+        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
             json.dump(asdict(self), out, indent=2)
         fresh.replace(path)

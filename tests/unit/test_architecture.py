@@ -33,7 +33,7 @@ FLOORS = [
     ["get_provider_info"],
 ]
 LOCAL_FLOORS = [
-    ["processes"],
+    ["environment", "processes"],
     ["pg"],
     ["feed"],
     ["api"],
@@ -153,6 +153,21 @@ def test_few_files_stand_side_by_side(folder: Path) -> None:
     files = [path for path in folder.iterdir() if path.is_file() and path.name != "__init__.py"]
 
     assert len(files) <= MOST_FILES
+
+
+def is_of_text(call: ast.Call) -> bool:
+    """Return whether a call reads or writes a text, and decodes or encodes it."""
+    if getattr(call.func, "attr", "") in ("read_text", "write_text"):
+        return True
+    return any(keyword.arg == "text" and ast.unparse(keyword.value) == "True" for keyword in call.keywords)
+
+
+@pytest.mark.parametrize("path", MODULES.values(), ids=str)
+def test_texts_are_read_and_written_as_utf_8_whatever_the_locale(path: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
+    named = [(call, {keyword.arg for keyword in call.keywords}) for call in calls if is_of_text(call)]
+
+    assert [call.lineno for call, keywords in named if "encoding" not in keywords] == []
 
 
 @pytest.mark.parametrize("module", engine.modules(), ids=lambda module: module.name)

@@ -24,6 +24,7 @@ from airflow_provider_lakets.local.demo.audit import audit
 from airflow_provider_lakets.local.demo.lifecycle import YEAR, Lifecycle, Scale
 from airflow_provider_lakets.local.demo.progress import Steps
 from airflow_provider_lakets.local.demo.signals import stoppable
+from airflow_provider_lakets.local.environment import forget_other_postgres
 from airflow_provider_lakets.local.lakebase import LocalLakebase
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class _Demo:
             "in a local Lakebase: real Postgres, change feed, Delta tables and Airflow.\n"
         )
         dags = sample_dags()
+        forget_other_postgres()
         with contextlib.ExitStack() as stack:
             try:
                 return self._run(stack, dags, keep=keep)

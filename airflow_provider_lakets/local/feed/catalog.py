@@ -204,7 +204,7 @@ class Catalog:
 
     def install(self) -> None:
         """Make ``wal2delta.tables`` and what the feed keeps for itself."""
-        script = (Path(__file__).parent / "wal2delta.sql").read_text()
+        script = (Path(__file__).parent / "wal2delta.sql").read_text(encoding="utf-8")
         with self._conn.transaction():
             self._conn.execute(f"SELECT pg_advisory_xact_lock({_INSTALL_LOCK})")
             self._conn.execute(script)

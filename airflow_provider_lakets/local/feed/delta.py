@@ -124,7 +124,7 @@ class History:
             log_folder / f"{version:020}.json" for version in range(before + 1, self._table.version() + 1)
         ]
         for commit in commits:
-            actions = [json.loads(line) for line in commit.read_text().split("\n") if line]
+            actions = [json.loads(line) for line in commit.read_text(encoding="utf-8").split("\n") if line]
             for file in [self.path / action["add"]["path"] for action in actions if "add" in action]:
                 with contextlib.suppress(FileNotFoundError):  # somebody has compacted the table since
                     _fsync(file)

@@ -187,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.umask(0o077)  # every row is in the files that it writes
     with contextlib.ExitStack() as stack:
         if options.lock:
-            lock = stack.enter_context(options.lock.open("a+"))
+            lock = stack.enter_context(options.lock.open("a+", encoding="utf-8"))
             if not try_lock(lock):
                 log.error("Another feed holds %s", options.lock)
                 return 1

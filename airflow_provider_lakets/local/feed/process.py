@@ -58,7 +58,7 @@ class FeedProcess:
         """Read the lock file while a process holds it: the content of a dead process is ignored."""
         if not self._lock_file.exists():
             return {}
-        with self._lock_file.open() as lock:
+        with self._lock_file.open(encoding="utf-8") as lock:
             if not try_lock(lock, shared=True):
                 return dict(json.loads(lock.read() or "{}"))
         return {}
@@ -116,7 +116,7 @@ class FeedProcess:
             raise FeedStartError(self._with_log(f"The feed ended with code {self._process.returncode}"))
 
     def _with_log(self, message: str) -> str:
-        text = self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
+        text = self.log_file.read_text(encoding="utf-8", errors="replace") if self.log_file.exists() else ""
         lines = text.splitlines()[-_LOG_TAIL_LINES:]
         return "\n".join([f"{message}; the end of {self.log_file}:", *lines])
 

@@ -113,7 +113,7 @@ def _of_server() -> pwd.struct_passwd:
             _NAME,
         ]
         try:
-            subprocess.run(make, check=True, capture_output=True, text=True)
+            subprocess.run(make, check=True, capture_output=True, encoding="utf-8")
         except (OSError, subprocess.CalledProcessError) as err:
             raise AccountError(
                 f"Postgres does not run as root, and the account {_NAME} for it could not be made: "

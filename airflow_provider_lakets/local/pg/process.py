@@ -141,7 +141,7 @@ class Server:
 
     def _check_version(self, version: int) -> None:
         kept = self.data_dir / "PG_VERSION"
-        if kept.exists() and (found := kept.read_text().strip()) != str(version):
+        if kept.exists() and (found := kept.read_text(encoding="utf-8").strip()) != str(version):
             raise ServerError(
                 f"Version mismatch: Postgres {version} was asked for, but {self.data_dir} was made by "
                 f"{found}. Ask for that version, or for another folder."
@@ -154,15 +154,15 @@ class Server:
         self._account.make_private(fresh)
         if follows is None:
             self._call("initdb", *_INITDB, data_dir=fresh)
-            (fresh / "pg_hba.conf").write_text(_HBA)
+            (fresh / "pg_hba.conf").write_text(_HBA, encoding="utf-8")
             names = {pwd.getpwuid(os.geteuid()).pw_name, self._account.user.pw_name}
-            (fresh / "pg_ident.conf").write_text("".join(map(_mapped, sorted(names))))
+            (fresh / "pg_ident.conf").write_text("".join(map(_mapped, sorted(names))), encoding="utf-8")
         else:
             places = (f"--pgdata={fresh}", f"--dbname={follows}")
             self._call("pg_basebackup", *_BASEBACKUP, *places, data_dir=fresh)
             for name in (_USERS, f"{SOCKET}.lock"):  # they are the other server's
                 (fresh / name).unlink(missing_ok=True)
-        with (fresh / "postgresql.conf").open("a") as conf:
+        with (fresh / "postgresql.conf").open("a", encoding="utf-8") as conf:
             conf.write(settings)
         if self.data_dir.exists():
             self.data_dir.rmdir()  # an empty folder that somebody made for it
@@ -175,12 +175,13 @@ class Server:
         conf.write_text(
             "listen_addresses = ''\n"
             f"unix_socket_directories = '{self.socket_dir}'\n"
-            "unix_socket_permissions = 0700\n"
+            "unix_socket_permissions = 0700\n",
+            encoding="utf-8",
         )
         self._account.give(conf)
         main = self.data_dir / "postgresql.conf"
-        if f"include '{_CONF}'" not in main.read_text():
-            with main.open("a") as out:
+        if f"include '{_CONF}'" not in main.read_text(encoding="utf-8"):
+            with main.open("a", encoding="utf-8") as out:
                 out.write(f"include '{_CONF}'\n")
         # By its command line the server is known where nobody may see in which folder it runs.
         options = f"-D {shlex.quote(str(self.data_dir))}"
@@ -208,7 +209,7 @@ class Server:
                 check=False,
             )
         if done.returncode:
-            tail = log_file.read_text(errors="replace").splitlines()[-_LOG_TAIL_LINES:]
+            tail = log_file.read_text(encoding="utf-8", errors="replace").splitlines()[-_LOG_TAIL_LINES:]
             raise ServerError("\n".join([f"{program} failed for {data_dir}; the end of {log_file}:", *tail]))
 
 
@@ -248,7 +249,7 @@ def clean_up(data_dir: Path) -> None:
         with contextlib.suppress(FileNotFoundError, IndexError):
             # Postgres respects the lock of whoever it could send a signal to, be it a zombie or a
             # stranger.
-            socket_dir = pid_file.read_text().splitlines()[4]
+            socket_dir = pid_file.read_text(encoding="utf-8").splitlines()[4]
             Path(socket_dir, f"{SOCKET}.lock").unlink()
         pid_file.unlink(missing_ok=True)
         (data_dir / _USERS).unlink(missing_ok=True)  # nobody uses what does not run
@@ -260,14 +261,14 @@ def forget_dead_users(data_dir: Path) -> list[int]:
     users = data_dir / _USERS
     if not users.exists():
         return []
-    alive = [pid for pid in json.loads(users.read_text() or "[]") if is_alive(pid)]
+    alive = [pid for pid in json.loads(users.read_text(encoding="utf-8") or "[]") if is_alive(pid)]
     _write_users(data_dir, alive)
     return alive
 
 
 def _write_users(data_dir: Path, pids: Iterable[int]) -> None:
     fresh = data_dir / f"{_USERS}.new"
-    fresh.write_text(json.dumps(sorted(pids)))
+    fresh.write_text(json.dumps(sorted(pids)), encoding="utf-8")
     Account().give(fresh)  # the server sends it along to a standby
     fresh.replace(data_dir / _USERS)
 
@@ -286,7 +287,7 @@ def _wait_until_settled(data_dir: Path) -> None:
 def _running(data_dir: Path) -> int:
     """Return the id of the server that runs in a folder, or 0."""
     try:
-        head = (data_dir / "postmaster.pid").read_text().partition("\n")[0]
+        head = (data_dir / "postmaster.pid").read_text(encoding="utf-8").partition("\n")[0]
     except FileNotFoundError:
         return 0
     pid = int(head) if head.isdigit() else 0
@@ -295,7 +296,7 @@ def _running(data_dir: Path) -> int:
 
 def _status(data_dir: Path) -> str:
     with contextlib.suppress(FileNotFoundError):
-        lines = (data_dir / "postmaster.pid").read_text().splitlines()
+        lines = (data_dir / "postmaster.pid").read_text(encoding="utf-8").splitlines()
         return lines[7].strip() if len(lines) > 7 else ""
     return ""
 

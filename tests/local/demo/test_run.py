@@ -26,6 +26,18 @@ if TYPE_CHECKING:
 SAMPLES = Path(__file__).parents[3] / "dags"
 
 
+ELSEWHERE = {
+    "HTTP_PROXY": "http://127.0.0.1:9",
+    "http_proxy": "http://127.0.0.1:9",
+    "PGSERVICE": "nowhere",
+    "PGOPTIONS": "-c DateStyle=SQL,DMY",
+    "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+    "DATABRICKS_HOST": "https://nowhere.invalid",
+    "LC_ALL": "C",
+    "PYTHONUTF8": "0",
+}
+
+
 @pytest.fixture
 def temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Be the place of the demo's folder, so that what is left can be seen."""
@@ -55,7 +67,16 @@ def processes_of(folder: Path) -> list[str]:
     return found
 
 
-def test_ends_with_ok_and_leaves_nothing_behind(temp: Path) -> None:
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have an environment that leads to other servers, and a locale that knows no UTF-8."""
+    for name, value in ELSEWHERE.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_ends_with_ok_wherever_the_environment_leads_and_leaves_nothing_behind(
+    temp: Path, elsewhere: None
+) -> None:
     console = told()
 
     code = run_demo(SMALL, console=console)

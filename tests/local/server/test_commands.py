@@ -125,7 +125,12 @@ def test_a_folder_that_nobody_lets_us_into_is_one_clear_error(tmp_path: Path) ->
     assert done.exit_code == 1
 
 
-def test_ports_are_those_asked_for(tmp_path: Path, postgres_version: int) -> None:
+def test_ports_are_those_asked_for_and_the_environment_leads_nowhere_else(
+    tmp_path: Path, postgres_version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "intranet")
+    monkeypatch.setenv("PGSERVICE", "nowhere")
     folder = tmp_path / "lake"
     port, api_port = free_port(), free_port()
     options = ("--folder", folder, "--postgres-version", str(postgres_version))
@@ -133,11 +138,14 @@ def test_ports_are_those_asked_for(tmp_path: Path, postgres_version: int) -> Non
         started = as_a_process("up", *options, "--port", str(port), "--api-port", str(api_port))
         again = as_a_process("up", *options, "--port", str(port))
         other = as_a_process("up", *options, "--port", str(free_port()))
+        shown = as_a_process("up", *options, "--env")
+        fault = as_a_process("fault", "--clear", "--folder", folder)
         state = LocalServer(folder).state
     finally:
         as_a_process("down", "--folder", folder)
 
-    assert started.returncode == again.returncode == 0
+    assert started.returncode == again.returncode == fault.returncode == 0
+    assert "export no_proxy=intranet,127.0.0.1" in shown.stdout.splitlines()
     assert (state.port, state.api_port) == (port, api_port)
     assert other.returncode == 1
     assert f"on port {port} instead of --port" in other.stderr

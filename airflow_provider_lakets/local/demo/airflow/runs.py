@@ -187,7 +187,7 @@ def _are_done(tasks: list[dict[str, Any]]) -> bool:
 def _last_error(path: Path) -> str:
     """Return the exception of a task's log, and where the rest is."""
     try:
-        entries = [json.loads(line) for line in path.read_text().splitlines()]
+        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):
         return f"see {path.parent}"
     for entry in reversed(entries):

@@ -20,6 +20,7 @@ import psutil
 
 import airflow_provider_lakets
 from airflow_provider_lakets.local.demo.errors import DemoError
+from airflow_provider_lakets.local.environment import past_proxies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,7 +81,6 @@ class AirflowServer:
     def _environment(self, dags: Path) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)}
         kept.pop("PYTHONDONTWRITEBYTECODE", None)  # bytecode makes every start twice as fast
-        loopback = ",".join(filter(None, [kept.get("NO_PROXY") or kept.get("no_proxy"), "127.0.0.1"]))
         section = {
             ("CORE", "DAGS_FOLDER"): str(dags),
             ("CORE", "LOAD_EXAMPLES"): "False",
@@ -110,8 +110,8 @@ class AirflowServer:
             **kept,
             **{f"AIRFLOW__{part}__{name}": value for (part, name), value in section.items()},
             "AIRFLOW_HOME": str(self.home),
-            "NO_PROXY": loopback,
-            "no_proxy": loopback,
+            **past_proxies(kept),
+            "PYTHONUTF8": "1",  # Airflow reads its files as the locale says
             "PYTHONWARNINGS": "ignore",
         }
 
@@ -125,7 +125,7 @@ class AirflowServer:
         """Begin to start, in the background; see :meth:`wait_started`."""
         self.home.mkdir(parents=True, exist_ok=True)
         self._passwords.touch(mode=0o600)
-        self._passwords.write_text(json.dumps({USER: self.password}))
+        self._passwords.write_text(json.dumps({USER: self.password}), encoding="utf-8")
         # All processes are in its group; when we die, even killed, its input ends and it ends the
         # group.
         self._guard = subprocess.Popen(
@@ -166,7 +166,7 @@ class AirflowServer:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             timeout=timeout,
         )
         if ran.returncode != 0:
@@ -234,7 +234,11 @@ class AirflowServer:
 
     def _broken(self, name: str) -> DemoError:
         path = self.home / f"{name}.log"
-        last = path.read_text(errors="replace").strip().splitlines()[-5:] if path.exists() else []
+        last = (
+            path.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
+            if path.exists()
+            else []
+        )
         return DemoError("\n".join([f"airflow {name} ended early; the end of {path}:", *last]))
 
 
