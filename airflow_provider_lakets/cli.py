@@ -10,6 +10,7 @@ import typer
 
 from airflow_provider_lakets.commands import local, run
 from airflow_provider_lakets.commands.connection import AsJson, ConnId, Uri, explain_errors, open_hook, stop
+from airflow_provider_lakets.monitoring.words import name as visible
 
 app = typer.Typer(
     help="The LakeTS time-series lifecycle on Databricks Lakebase Postgres.",
@@ -52,7 +53,7 @@ def install(
         done = open_hook(conn_id, uri).install()
     typer.echo(f"LakeTS {done.after} is installed (before: {done.before or 'none'}).")
     for note in done.notes:
-        typer.echo(f"- {note}")
+        typer.echo(f"- {visible(note)}")
 
 
 @app.command(epilog="Example: lakets status --watch 10")
@@ -122,10 +123,12 @@ def doctor(
 def metrics(conn_id: ConnId = "lakebase_default", uri: Uri = None) -> None:
     """Print the gauges of LakeTS in the text format of Prometheus."""
     with explain_errors():
-        found = open_hook(conn_id, uri).lakets_metrics()
+        from airflow_provider_lakets.commands.metrics import exposition, of_attention
+        from airflow_provider_lakets.monitoring.attention import needs_attention
+        from airflow_provider_lakets.monitoring.data import gather
 
-    from airflow_provider_lakets.commands.metrics import exposition
-
+        with open_hook(conn_id, uri).session() as hook:
+            found = [*hook.lakets_metrics(), *of_attention(needs_attention(gather(hook)))]
     typer.echo(exposition(found), nl=False)
 
 
@@ -139,14 +142,14 @@ def explain(
     """Say why a chunk or a RollUp is as it is, and what comes next."""
     with explain_errors():
         from airflow_provider_lakets.commands.explain import explain as ask
+        from airflow_provider_lakets.commands.explain import in_lines
 
         found = ask(open_hook(conn_id, uri), name)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
-    width = max(map(len, found))
-    for heading, sentence in found.items():
-        typer.echo(f"{heading:<{width}}  {sentence}")
+    for line in in_lines(found):
+        typer.echo(line)
 
 
 @app.command(epilog="Example: lakets demo --keep")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from airflow_provider_lakets.monitoring.words import name
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -88,5 +90,7 @@ def explain_errors() -> Iterator[None]:
 
 def stop(message: str) -> NoReturn:
     """End with a message on standard error and exit code 1."""
-    typer.secho(message, err=True, fg=typer.colors.RED)
+    # It may quote a name of somebody else's.
+    visible = "\n".join(map(name, message.split("\n")))
+    typer.secho(visible, err=True, fg=typer.colors.RED)
     sys.exit(1)

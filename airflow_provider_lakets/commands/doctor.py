@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 import time
 from datetime import datetime, timezone
 from functools import partial
@@ -13,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg  # noqa: TID253 - no DAG imports this module
 from airflow.exceptions import AirflowException  # type: ignore[attr-defined]
 
-from airflow_provider_lakets import __version__
 from airflow_provider_lakets.commands.feed import FeedCheck
 from airflow_provider_lakets.commands.findings import Finding
 from airflow_provider_lakets.commands.rights import missing_rights
-from airflow_provider_lakets.commands.standing import CODES, Standing
-from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.commands.standing import CODES, VERDICTS, Standing
+from airflow_provider_lakets.exceptions import LakeTSContendedError, LakeTSError
 from airflow_provider_lakets.login.tls import stays_here
 from airflow_provider_lakets.monitoring.asleep import is_asleep
-from airflow_provider_lakets.monitoring.finding import NAMED, named
+from airflow_provider_lakets.monitoring.attention import of_engine
+from airflow_provider_lakets.monitoring.finding import NAMED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,9 +39,8 @@ NEEDED = {"identity", "endpoint", "credential", "login", "TLS", "LakeTS"}
 class Checks:
     """What the checks look at; each leaves to the next what it found."""
 
-    def __init__(self, hook: LakeTSHook, patience: float) -> None:
+    def __init__(self, hook: LakeTSHook) -> None:
         self.hook = hook
-        self.patience = patience
         self.by_password = False
 
     def identity(self) -> Finding:
@@ -123,9 +121,8 @@ class Checks:
         version = self.hook.version()
         if version is None:
             return Finding("", "fail", "LakeTS is not in this database", "Run `lakets install`.")
-        if _numbers(version) < _numbers(__version__):
-            advice = "It works; `lakets install` adds what this provider's engine can do beyond it."
-            return Finding("", "warn", f"version {version}; this provider brings {__version__}", advice)
+        for one in of_engine(version):
+            return Finding("", VERDICTS[one.severity], one.said, one.advice)
         return Finding("", "ok", f"version {version}")
 
     def rights(self) -> Finding:
@@ -137,37 +134,6 @@ class Checks:
         more = f"; and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
         grants = [*dict.fromkeys(f"{right.grant};" for right in missing)]
         return Finding("", "fail", "; ".join(lacks[:NAMED]) + more, statements=grants, details=lacks)
-
-    def feed(self) -> Finding:
-        """See whether the change feed brings what is written to Unity Catalog."""
-        return FeedCheck(self.hook, patience=self.patience).examine()
-
-    def repairs(self) -> Finding:
-        """See what is left to mend, for instance after an upgrade."""
-        if self.hook.is_older():
-            return Finding("", "ok", "not looked for in LakeTS 0.1.x")
-        found = self.hook.pending_repairs()
-        if not found:
-            return Finding("", "ok", "none is needed")
-        alike: dict[str, list[dict[str, Any]]] = {}
-        for row in found:
-            alike.setdefault(re.sub(r"\d+", "#", row["problem"]), []).append(row)
-        said = "; ".join(
-            f"{named('object', [row['object'] for row in rows])}: {rows[0]['problem']}"
-            if len(rows) > 1
-            else f"{rows[0]['object']}: {rows[0]['problem']}"
-            for rows in alike.values()
-        )
-        remedies = [str(row["remedy"]).partition("; or ") for row in found]
-        advice = "; or ".join(dict.fromkeys(["", *(other for _, _, other in remedies if other)]))
-        return Finding(
-            "",
-            "warn",
-            said,
-            advice.removeprefix("; "),
-            [f"{first};" if other else first for first, other, _ in remedies],
-            [f"{row['object']}: {row['problem']}" for row in found],
-        )
 
     def _row(self, query: str) -> dict[str, Any]:
         (row,) = self.hook.query(query, doing="Examining the session")
@@ -181,7 +147,7 @@ def examine(hook: LakeTSHook, *, patience: float = PATIENCE) -> Iterator[Finding
     :param hook: For the connection in question.
     :param patience: Seconds that a change feed which lags is given to move.
     """
-    checked, standing = Checks(hook, patience), Standing(hook)
+    checked, standing = Checks(hook), Standing(hook)
     checks: list[tuple[str, Callable[[], Finding]]] = [
         ("identity", checked.identity),
         ("endpoint", checked.endpoint),
@@ -191,9 +157,9 @@ def examine(hook: LakeTSHook, *, patience: float = PATIENCE) -> Iterator[Finding
         ("clock", checked.clock),
         ("LakeTS", checked.lakets),
         ("rights", checked.rights),
-        ("feed", checked.feed),
-        ("repairs", checked.repairs),
-        *((name, partial(standing.check, name)) for name in CODES),
+        ("feed", FeedCheck(hook, standing, patience=patience).examine),
+        ("repairs", standing.repairs),
+        *((name, partial(standing.check, name)) for name in CODES if name != "repairs"),
     ]
     broken = False
     with contextlib.ExitStack() as stack:
@@ -209,10 +175,6 @@ def _checked(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         found = check()
     except (LakeTSError, AirflowException, psycopg.Error) as err:
-        return Finding(name, "fail", str(err))
+        # A lock that is held too long is found by the check of the chunks.
+        return Finding(name, "warn" if isinstance(err, LakeTSContendedError) else "fail", str(err))
     return dataclasses.replace(found, check=name)
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """Return the numbers of a version, for comparison."""
-    return tuple(int(part) for part in version.split(".") if part.isdigit())

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lakets.commands.status import console
 from airflow_provider_lakets.exceptions import LakeTSArgumentError
+from airflow_provider_lakets.monitoring.words import name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
     from airflow_provider_lakets.hooks.results import Rollup
+
+MIN_ROOM = 30
 
 CHUNK = """
 SELECT tab.schema_name, tab.table_name, chunk.status, chunk.range_start, chunk.range_end,
@@ -93,3 +100,14 @@ def _chunk(hook: LakeTSHook, name: str, chunk: dict[str, Any]) -> dict[str, Any]
 
 def _instant(at: Any) -> str | None:
     return at.isoformat(sep=" ", timespec="seconds") if at else None
+
+
+def in_lines(said: dict[str, Any]) -> Iterator[str]:
+    """Yield what was said as lines that fit the terminal, the headings beside it."""
+    width = max(map(len, said))
+    room = max(MIN_ROOM, console().width - width - 2)
+    for heading, sentence in said.items():
+        # A name stays whole, however long it is.
+        lines = textwrap.wrap(name(sentence), room, break_long_words=False, break_on_hyphens=False)
+        for number, line in enumerate(lines or [""]):
+            yield f"{'' if number else heading:<{width}}  {line}"

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from airflow_provider_lakets.commands.status import console
 from airflow_provider_lakets.exceptions import WIDTH
+from airflow_provider_lakets.monitoring.words import name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -58,8 +59,9 @@ def show(findings: Iterable[Finding], *, as_json: bool = False) -> set[str]:
 
 def _print(found: Finding) -> None:
     out = console()
-    # A table or a host may have any name: no markup, and no line longer than a terminal is wide.
-    first, *rest = _lines(found.said) or [""]
+    # A table or a host may have any name: no markup, nothing that cannot be seen. No line is longer
+    # than a terminal is wide.
+    first, *rest = _lines(found.said, out.width) or [""]
     line = Text(f"{found.verdict:4} ", style=COLOURS[found.verdict])
     out.print(line.append(f"{found.check:10} {first}", style="default"), soft_wrap=True)
     for text in rest:
@@ -68,9 +70,10 @@ def _print(found: Finding) -> None:
     if len(found.statements) > STATEMENTS:
         statements.append(f"-- and {len(found.statements) - STATEMENTS} more: lakets doctor --json")
     # Statements stay whole: a quoted name may hold spaces.
-    for text in [*_lines(found.advice), *statements]:
+    for text in [*_lines(found.advice, out.width), *map(name, statements)]:
         out.print(Text(INDENT + text, style="dim"), soft_wrap=True)
 
 
-def _lines(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH - len(INDENT), break_long_words=False, break_on_hyphens=False)
+def _lines(text: str, width: int) -> list[str]:
+    longest = min(width, WIDTH) - len(INDENT)
+    return textwrap.wrap(name(text), longest, break_long_words=False, break_on_hyphens=False)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from airflow_provider_lakets.hooks.results import Metric
+from airflow_provider_lakets.monitoring.finding import SEVERITIES
 
-    from airflow_provider_lakets.hooks.results import Metric
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from airflow_provider_lakets.monitoring.finding import Attention
 
 # What each name means; a name of a newer LakeTS has none.
 HELP = {
@@ -30,10 +34,19 @@ HELP = {
     "lakets_rollup_invalidation_log_depth": "Buckets of a RollUp that are marked to be computed again.",
     "lakets_job_last_run_timestamp_seconds": "When a job began last.",
     "lakets_job_last_run_seconds": "How long the last run of a job took.",
+    "lakets_attention": "What needs attention, by kind and severity, as `lakets status` says it.",
     "lakets_job_problems_1d": "How often within a day a job went wrong with a table or a RollUp.",
 }
 
+ATTENTION = "lakets_attention"
 ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+def of_attention(attention: Iterable[Attention]) -> Iterator[Metric]:
+    """Yield how often there is each kind of thing that needs attention, none included."""
+    counts = Counter(one.code for one in attention)
+    for code, severity in SEVERITIES.items():
+        yield Metric(ATTENTION, counts[code], {"code": code, "severity": severity})
 
 
 def exposition(metrics: Iterable[Metric]) -> str:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from airflow_provider_lakets.commands.connection import AsJson, ConnId, Uri, explain_errors, open_hook, stop
+from airflow_provider_lakets.monitoring.words import name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -199,7 +200,7 @@ def _line(one: JobResult) -> str:
         counts.append(f"{plain['rows']} rows written")
     reasons = sorted({kept["reason"] for kept in plain.get("deferred") or []})
     more = "; ".join(filter(None, [", ".join(counts), one.detail, *reasons]))
-    return f"{one.name}: {one.outcome}" + (f" ({more})" if more else "")
+    return name(f"{one.name}: {one.outcome}" + (f" ({more})" if more else ""))
 
 
 def _summary(results: list[JobResult]) -> str:

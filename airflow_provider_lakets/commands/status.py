@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from airflow_provider_lakets.monitoring.finding import grouped, in_words
+from airflow_provider_lakets.monitoring.finding import grouped, in_words, next_step
 from airflow_provider_lakets.monitoring.words import ago, name, size
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def _show_attention(attention: Sequence[Attention], out: Console) -> None:
         line = f"{one.severity:4} {name(said)}"
         for number, text in enumerate(textwrap.wrap(line, width, subsequent_indent=INDENT)):
             out.print(Text(text, style=COLOURS[one.severity] if not number else ""), soft_wrap=True)
-        for text in textwrap.wrap(one.advice, width - len(INDENT)):
+        for text in textwrap.wrap(name(next_step(group)), width - len(INDENT)):
             out.print(Text(INDENT + text, style="dim"), soft_wrap=True)
     if groups[MOST_SHOWN:] or len(groups) < len(attention):
         out.print(f"All {len(attention)} one by one: lakets status --json")

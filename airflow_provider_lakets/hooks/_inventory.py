@@ -13,7 +13,7 @@ from airflow_provider_lakets.exceptions import (
     LakeTSPrivilegeError,
 )
 from airflow_provider_lakets.hooks._contract import LakeTSContract
-from airflow_provider_lakets.hooks.functions.rows import record
+from airflow_provider_lakets.hooks.functions.rows import natural, record
 from airflow_provider_lakets.hooks.results import (
     ChronoTable,
     FeedStatus,
@@ -35,7 +35,6 @@ SELECT tab.id, tab.schema_name, tab.table_name, tab.time_column, tab.chunk_inter
               WHERE pol.chronotable_id = tab.id AND pol.enabled ORDER BY pol.policy_type) AS policies
   FROM lakets._chronotable_registry AS tab
  WHERE %(names)s::text[] IS NULL OR tab.schema_name || '.' || tab.table_name = ANY (%(names)s)
- ORDER BY tab.schema_name, tab.table_name
 """
 
 # CREATE OR REPLACE FUNCTION and ALTER TABLE are for owners and their members.
@@ -56,7 +55,6 @@ SELECT rol.name, rol.bucket_interval, rol.refresh_lag, rol.watermark, rol.last_r
               WHERE dep.id = ANY (rol.depends_on) ORDER BY dep.name) AS depends_on
   FROM lakets._rollup_registry AS rol
   LEFT JOIN lakets._chronotable_registry AS tab ON tab.id = rol.source_chronotable_id
- ORDER BY rol.name
 """
 
 #: The tables that an install over LakeTS 0.1.x has left something to do on, chunk by chunk.
@@ -83,14 +81,14 @@ class LakeTSInventory(LakeTSContract):
         self, names: Iterable[str] | None = None, *, policy: str | None = None
     ) -> list[ChronoTable]:
         """
-        List the ChronoTables.
+        List the ChronoTables, those that are named in their order, all by name.
 
         :param names: Only these, as ``schema.table``, or ``table`` for one in schema public.
         :param policy: Only those with such a policy: ``tiering`` or ``retention``; tiered retention
             is both.
         """
         if names is None:
-            tables = self._tables(None)
+            tables = sorted(self._tables(None), key=lambda table: natural(table.name))
         else:
             names = list(names)
             known = {table.name: table for table in self._tables([*names, *map("public.{}".format, names)])}
@@ -111,7 +109,8 @@ class LakeTSInventory(LakeTSContract):
 
     def rollups(self) -> list[Rollup]:
         """List the RollUps with the names of those that each one reads."""
-        return [record(Rollup, row) for row in self.query(ROLLUPS, doing="Listing the RollUps")]
+        rows = self.query(ROLLUPS, doing="Listing the RollUps")
+        return sorted((record(Rollup, row) for row in rows), key=lambda rollup: natural(rollup.name))
 
     def _known_rollups(self, name: str | None) -> list[Rollup]:
         """List the RollUps; a name that is given must be among them."""

@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.hooks.functions.rows import natural
 from airflow_provider_lakets.monitoring import queries
 from airflow_provider_lakets.monitoring.troubles import Troubles, read_troubles
 
@@ -129,9 +130,8 @@ def gather(hook: LakeTSHook, before: Snapshot | None = None) -> Snapshot:
         if version is None:
             return snapshot
         snapshot.tables = _tables(hook)
-        snapshot.rollups = [
-            Rollup(**row) for row in hook.query(queries.ROLLUPS, doing="Reading the RollUps for the page")
-        ]
+        rows = hook.query(queries.ROLLUPS, doing="Reading the RollUps for the page")
+        snapshot.rollups = sorted((Rollup(**row) for row in rows), key=lambda rollup: natural(rollup.name))
         snapshot.history = history(hook)
         snapshot.troubles = read_troubles(hook)
     if before is not None:
@@ -151,7 +151,7 @@ def _compare_feeds(snapshot: Snapshot, before: Snapshot) -> None:
 def _tables(hook: LakeTSHook) -> list[Table]:
     older = hook.is_older()
     rows = hook.query(queries.TABLES, doing="Reading the ChronoTables for the page")
-    tables = {row["id"]: Table(**row) for row in rows}
+    tables = {row["id"]: Table(**row) for row in sorted(rows, key=lambda row: natural(row["name"]))}
     for row in chunk_runs(hook, None):
         if table := tables.get(row.pop("table_id")):
             table.runs.append(Run(**row))

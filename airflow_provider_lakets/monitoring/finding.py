@@ -1,15 +1,51 @@
-"""One thing that needs attention, and many of one kind in a sentence."""
+"""One thing that needs attention, how bad it is, and many of one kind in a sentence."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from airflow_provider_lakets.hooks.functions.rows import natural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 ORDER = {"fail": 0, "warn": 1, "info": 2}
-KINDS = {"table": "table", "rollup": "RollUp"}
+# How bad each kind of thing is. Page, `status`, `doctor` and `metrics` ask nobody else.
+SEVERITIES = {
+    "feed-not-streaming": "fail",
+    "table-changed": "fail",
+    "job-failed": "fail",
+    "rollup-refused": "fail",
+    "feed-stands-still": "warn",
+    "slot-lost": "warn",
+    "slot-unread": "warn",
+    "job-contended": "warn",
+    "chunks-unproved": "warn",
+    "chunks-left": "warn",
+    "no-chunks-ahead": "warn",
+    "rows-outside-chunks": "warn",
+    "busy": "warn",
+    "tiering-without-feed": "warn",
+    "retention-before-tiering": "warn",
+    "chunk-longer-than-policy": "warn",
+    "rollup-late": "warn",
+    "repair": "warn",
+    "engine-older": "warn",
+    "feed-starting": "info",
+    "repairs-unknown": "info",
+}
+# Codes that stand for troubles of several kinds, such as the failures of different jobs.
+VARIOUS = {"feed-not-streaming", "job-failed", "job-contended", "repair"}
+KINDS = {
+    "table": "table",
+    "rollup": "RollUp",
+    "function": "function",
+    "engine": "engine",
+    "slot": "replication slot",
+}
+PAGES = ("table", "rollup")  # what has a page of its own
 NAMED = 5  # of a whole fleet
 
 
@@ -18,38 +54,64 @@ class Attention:
     """
     One thing: how bad it is, what it is about, what was found, and what to do.
 
-    :param code: What kind of thing, for programs.
-    :param kind: What the subject is: ``table`` or ``rollup``.
+    :param code: What kind of thing, one of :data:`SEVERITIES`.
+    :param kind: What the subject is, one of :data:`KINDS`.
+    :param remedy: The statement that mends it, where the engine names one.
     """
 
-    severity: str
+    severity: str = field(init=False)
     subject: str
     said: str
     advice: str
+    code: str
     kind: str = "table"
-    code: str = ""
+    remedy: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "severity", SEVERITIES[self.code])
 
 
 def named(kind: str, names: Sequence[str]) -> str:
     """Return ``table a``, or ``37 tables: a, b, c, d, e and 32 more``."""
+    names = [*dict.fromkeys(names)]
     if len(names) == 1:
         return f"{kind} {names[0]}"
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return f"{len(names)} {kind}s: {', '.join(names[:NAMED])}{more}"
 
 
+def worst(attention: Iterable[Attention]) -> str | None:
+    """Return the severity of the worst; None if there is nothing."""
+    return min((one.severity for one in attention), key=ORDER.__getitem__, default=None)
+
+
 def grouped(attention: Iterable[Attention]) -> list[list[Attention]]:
-    """Return what is of one kind and equally bad together, in the order of the first of each."""
+    """Return what is alike together, in the order of the first of each, its subjects by name."""
     groups: dict[tuple[str, str, str], list[Attention]] = {}
     for one in attention:
-        groups.setdefault((one.severity, one.code, one.kind), []).append(one)
-    return list(groups.values())
+        groups.setdefault((one.code, one.kind, _shape(one)), []).append(one)
+    return [sorted(group, key=lambda one: natural(one.subject)) for group in groups.values()]
+
+
+def _shape(one: Attention) -> str:
+    """Return what tells the troubles of one code apart: how the words begin, without numbers."""
+    if one.code not in VARIOUS:
+        return ""
+    return re.sub(r"lakets_cdf\.\S+|\d+", "#", re.split("[:,]", one.said, maxsplit=1)[0])
 
 
 def in_words(group: Sequence[Attention]) -> str:
     """Return whom it is about and what was found; of several that differ, what of the first."""
-    first = group[0]
-    who = named(KINDS[first.kind], [one.subject for one in group])
-    if all(one.said == first.said for one in group):
-        return f"{who}: {first.said}"
-    return f"{who}; the first of them: {first.said}"
+    return named(KINDS[group[0].kind], [one.subject for one in group]) + found_of(group)
+
+
+def found_of(group: Sequence[Attention]) -> str:
+    """Return what was found of a group, as it follows its names."""
+    first = group[0].said
+    return f": {first}" if all(one.said == first for one in group) else f"; the first of them: {first}"
+
+
+def next_step(group: Sequence[Attention]) -> str:
+    """Return what to do about a group; of steps that differ, the first."""
+    first = group[0].advice
+    return first if all(one.advice == first for one in group) else f"For the first of them: {first}"

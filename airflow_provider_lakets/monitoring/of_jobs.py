@@ -34,14 +34,14 @@ def of_jobs(snapshot: Snapshot) -> Iterator[Attention]:
         if streak.outcome == "failed":
             said = f"job {job} failed, {when}: {detail or 'see its log'}"
             advice = f"Mend what it says; `lakets run {job}` tries again."
-            yield Attention("fail", name, said, advice, kind, "job-failed")
+            yield Attention(name, said, advice, "job-failed", kind)
         elif streak.outcome == "contended" and streak.runs >= MANY_RUNS:
             said = (
                 f"job {job} did not get a lock in {streak.runs} runs, {when}: {detail or 'another session'}"
             )
             advice = "End the session that holds it, or run the job later."
-            yield Attention("warn", name, said, advice, kind, "job-contended")
+            yield Attention(name, said, advice, "job-contended", kind)
         elif streak.outcome == "deferred" and job == "tier" and streak.runs >= MANY_RUNS:
             said = f"chunks were not proved durable in {streak.runs} runs, {when}"
             advice = "Run `lakets doctor`: it says what stops the feed."
-            yield Attention("warn", name, said, advice, kind, "chunks-unproved")
+            yield Attention(name, said, advice, "chunks-unproved", kind)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.monitoring.data import Snapshot, Table
 
 STILL_SECONDS = 60  # a feed that works flushes about every 15 s
+NOT_STREAMING = "feed-not-streaming"
 DOCTOR = "`lakets doctor` says more."
 
 
@@ -21,7 +22,7 @@ def of_table(table: Table, snapshot: Snapshot) -> Iterator[Attention]:
     problem = snapshot.troubles.problems.get(table.id)
     if problem:
         said = f"the jobs leave it alone: {problem}"
-        yield Attention("fail", table.name, said, "Mend what it says.", code="table-changed")
+        yield Attention(table.name, said, "Mend what it says.", "table-changed")
         return
     yield from _of_feed(table, snapshot)
     yield from _of_chunks(table, snapshot)
@@ -29,7 +30,7 @@ def of_table(table: Table, snapshot: Snapshot) -> Iterator[Attention]:
         name = f" ({holder.name})" if holder.name else ""
         said = f"busy: session {holder.pid}{name} has a lock on it for {duration(holder.seconds)}"
         advice = "Chunks can be made, tiered or dropped once that session ends its transaction."
-        yield Attention("warn", table.name, said, advice, code="busy")
+        yield Attention(table.name, said, advice, "busy")
 
 
 def _of_feed(table: Table, snapshot: Snapshot) -> Iterator[Attention]:
@@ -38,30 +39,32 @@ def _of_feed(table: Table, snapshot: Snapshot) -> Iterator[Attention]:
     if table.feed != "STREAMING":
         why = _why_not_streaming(table, snapshot)
         if why is not None:
-            severity, reason, advice = why
+            code, reason, advice = why
             said = f"the change feed is not streaming ({table.feed}): {reason}"
-            yield Attention(severity, table.name, said, advice, code="feed-not-streaming")
+            yield Attention(table.name, said, advice, code)
     elif table.still_since and (still := (snapshot.at - table.still_since).total_seconds()) >= STILL_SECONDS:
         said = f"the change feed is {size(table.lag_bytes)} behind, and has not moved for {duration(still)}"
         advice = f"Until it moves, nothing new is tiered or dropped. {DOCTOR}"
-        yield Attention("warn", table.name, said, advice, code="feed-stands-still")
+        yield Attention(table.name, said, advice, "feed-stands-still")
 
 
 def _why_not_streaming(table: Table, snapshot: Snapshot) -> tuple[str, str, str] | None:
-    """Return severity, reason and advice; None for an empty table, which needs none."""
+    """Return code, reason and advice; None for an empty table, which needs none."""
     if table.feed == "SKIPPED":
-        advice = f'Run ALTER TABLE lakets_cdf."{table.shadow_table_name}" REPLICA IDENTITY FULL. {DOCTOR}'
-        return "fail", "the replica identity of its mirror is not FULL, so nothing is proved durable", advice
+        mirror = (table.shadow_table_name or "").replace('"', '""')
+        advice = f'Run ALTER TABLE lakets_cdf."{mirror}" REPLICA IDENTITY FULL. {DOCTOR}'
+        reason = "the replica identity of its mirror is not FULL, so nothing is proved durable"
+        return NOT_STREAMING, reason, advice
     if table.feed in ("PENDING", "SNAPSHOTTING"):
-        return "info", "the feed reads its first rows", f"Wait until it is done. {DOCTOR}"
+        return "feed-starting", "the feed reads its first rows", f"Wait until it is done. {DOCTOR}"
     if snapshot.troubles.feed == "unreadable":
         advice = "Let the role of the jobs read it: GRANT USAGE ON SCHEMA wal2delta and GRANT SELECT ON "
         advice += f"wal2delta.tables. {DOCTOR}"
-        return "fail", "the role may not read wal2delta.tables, so nothing is proved durable", advice
+        return NOT_STREAMING, "the role may not read wal2delta.tables, so nothing is proved durable", advice
     if not table.mirror_has_rows:
         return None
     advice = f"Start a change data feed for schema lakets_cdf. {DOCTOR}"
-    return "fail", "no feed reads its mirror, so nothing is proved durable", advice
+    return NOT_STREAMING, "no feed reads its mirror, so nothing is proved durable", advice
 
 
 def _of_chunks(table: Table, snapshot: Snapshot) -> Iterator[Attention]:
@@ -72,15 +75,15 @@ def _of_chunks(table: Table, snapshot: Snapshot) -> Iterator[Attention]:
             f"{many} due and left by the last run: {table.why or 'nothing stands in the way any more'}{lag}"
         )
         advice = "The next run takes what is proved by then." if table.why else "The next run takes them."
-        yield Attention("warn", table.name, said, advice, code="chunks-left")
+        yield Attention(table.name, said, advice, "chunks-left")
     if not table.count("planned"):
         said = "no chunk is made ahead; rows after the last chunk go to the default partition"
         advice = "Run the partition manager, or `lakets run partitions`."
-        yield Attention("warn", table.name, said, advice, code="no-chunks-ahead")
+        yield Attention(table.name, said, advice, "no-chunks-ahead")
     if rows := snapshot.troubles.strays.get(table.id):
         said = f"{rows} outside all chunks: they are neither tiered nor dropped"
         advice = (
             "They are too early, too late or of a dropped range. The partition manager makes chunks for "
             "those that are near; move or delete the others in the default partition."
         )
-        yield Attention("warn", table.name, said, advice, code="rows-outside-chunks")
+        yield Attention(table.name, said, advice, "rows-outside-chunks")

@@ -78,12 +78,16 @@ SELECT reg.id, reg.schema_name || '.' || reg.table_name AS name, reg.schema_name
               max(one.last_run_at) FILTER (WHERE one.policy_type <> 'retention') AS tiered_at,
               max(one.last_run_at) FILTER (WHERE one.policy_type <> 'tiering') AS retained_at
          FROM lakets._policy_registry AS one WHERE one.chronotable_id = reg.id AND one.enabled) AS pol ON true
- ORDER BY reg.schema_name, reg.table_name
 """
 
-# By the length of its file; true where there is no mirror, and what is written goes nowhere.
-HAS_ROWS = """coalesce(pg_catalog.pg_relation_size(pg_catalog.to_regclass(
-           pg_catalog.format('lakets_cdf.%I', reg.shadow_table_name))) > 0, true)"""
+# By the length of its file; true where there is no mirror, and what is written goes nowhere. One
+# that is locked is not asked, which would have to wait.
+HAS_ROWS = """(SELECT coalesce(
+           CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_locks AS lck
+                                  WHERE lck.relation = mirror.oid AND lck.mode = 'AccessExclusiveLock')
+                THEN pg_catalog.pg_relation_size(mirror.oid) > 0 END, true)
+      FROM pg_catalog.to_regclass(pg_catalog.format('lakets_cdf.%I', reg.shadow_table_name))
+           AS mirror (oid))"""
 
 FEEDS = """
 SELECT reg.id, lakets._cdf_status(reg.shadow_table_name) AS status,
@@ -119,7 +123,6 @@ SELECT rol.name, rol.watermark, rol.last_refreshed_at, rol.bucket_interval::text
        (SELECT count(*) FROM lakets._rollup_invalidation_log AS mark WHERE mark.rollup_id = rol.id) AS marks
   FROM lakets._rollup_registry AS rol
   LEFT JOIN lakets._chronotable_registry AS tab ON tab.id = rol.source_chronotable_id
- ORDER BY rol.name
 """
 
 # Tables, indexes and TOAST by what ANALYZE and VACUUM have seen: no file is asked for its length.

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_provider_lakets.exceptions import LakeTSContendedError, LakeTSError, LakeTSPrivilegeError
+from airflow_provider_lakets.monitoring.of_slots import SLOTS, Slot
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -140,6 +141,7 @@ class Troubles:
     :param feed: Whether the state of the feed is ``readable``, ``unreadable`` or ``absent``.
     :param strays: How many rows lie outside all chunks, in words.
     :param problems: Why the registry and a table no longer match.
+    :param repairs_unknown: Why what is left to mend could not be asked.
     """
 
     feed: str = "absent"
@@ -147,7 +149,9 @@ class Troubles:
     strays: dict[int, str] = field(default_factory=dict)
     holders: dict[int, Holder] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
+    slots: list[Slot] = field(default_factory=list)
     repairs: list[Repair] = field(default_factory=list)
+    repairs_unknown: str | None = None
 
 
 def read_troubles(hook: LakeTSHook) -> Troubles:
@@ -157,6 +161,7 @@ def read_troubles(hook: LakeTSHook) -> Troubles:
     :param hook: In a session.
     """
     found = Troubles(feed=feed_state(hook), strays=_strays(hook))
+    found.slots = [Slot(**row) for row in hook.query(SLOTS, doing="Looking at the replication slots")]
     for row in hook.query(HOLDERS, doing="Looking who holds locks on ChronoTables"):
         found.holders[row["id"]] = Holder(row["pid"], row["name"], row["seconds"])
     if hook.supports("job_history"):
@@ -164,7 +169,10 @@ def read_troubles(hook: LakeTSHook) -> Troubles:
     if not hook.is_older():
         rows = hook.query(PROBLEMS, doing="Comparing the ChronoTables with their registry")
         found.problems = {row["id"]: row["problem"] for row in rows if row["problem"]}
-        found.repairs = _repairs(hook)
+        try:
+            found.repairs = [Repair(**row) for row in hook.pending_repairs()]
+        except LakeTSError as err:  # a table is locked, or there are so many that it takes too long
+            found.repairs_unknown = str(err)
     return found
 
 
@@ -200,11 +208,3 @@ def _strays(hook: LakeTSHook) -> dict[int, str]:
         elif rows:
             found[row["id"]] = f"{rows} rows lie" if rows > 1 else "1 row lies"
     return found
-
-
-def _repairs(hook: LakeTSHook) -> list[Repair]:
-    try:
-        return [Repair(**row) for row in hook.pending_repairs()]
-    except LakeTSError as err:  # a table is locked, or there are so many that it takes too long
-        log.info("What is left to mend cannot be asked now: %s", err)
-        return []

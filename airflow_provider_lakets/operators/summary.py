@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from airflow_provider_lakets.compat import AirflowSkipException, fail
+from airflow_provider_lakets.hooks.functions.rows import natural
 from airflow_provider_lakets.hooks.results import table_of
 from airflow_provider_lakets.operators import _events
 from airflow_provider_lakets.operators._arguments import as_batches, flat
@@ -172,7 +173,7 @@ def _lines_of_tables(results: Iterable[Mapping[str, Any]], events: Iterable[Mapp
         if result.get("range_start"):
             facts[table] = result
     lines = []
-    for table, ends in sorted(counts.items())[:TABLES_SHOWN]:
+    for table, ends in sorted(counts.items(), key=lambda item: natural(item[0]))[:TABLES_SHOWN]:
         line = f"{table}: {', '.join(f'{count} {outcome}' for outcome, count in ends.items())}"
         if fact := facts.get(table):
             start, end = (datetime.fromisoformat(fact[name]) for name in ("range_start", "range_end"))

@@ -10,14 +10,17 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from airflow_provider_lakets.monitoring.finding import KINDS, NAMED, PAGES, found_of, next_step
 from airflow_provider_lakets.monitoring.words import ago, duration, instant, interval, name, size
 
+# How the page calls a severity.
+MARKS = {"fail": "Broken", "warn": "Look", "info": "Note"}
 FOLDER = Path(__file__).parent
 
 
 def marked(text: str) -> Markup:
     """Return a text with what stands between backticks as code."""
-    parts = text.split("`")
+    parts = name(text).split("`")
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
         for number, part in enumerate(parts)
@@ -34,8 +37,12 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for written in (name, size, duration, interval, ago, instant, marked):
+    for written in (name, size, duration, interval, ago, instant, marked, found_of, next_step):
         found.filters[written.__name__] = written
+    found.globals["kinds"] = KINDS
+    found.globals["marks"] = MARKS
+    found.globals["paged"] = PAGES
+    found.globals["named"] = NAMED
     found.globals["query"] = lambda **given: urlencode({k: v for k, v in given.items() if v is not None})
     return found
 

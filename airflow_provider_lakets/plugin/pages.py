@@ -8,8 +8,10 @@ from urllib.parse import urlencode
 
 from fastapi import HTTPException
 
+from airflow_provider_lakets.hooks.functions.rows import natural
 from airflow_provider_lakets.monitoring import data
 from airflow_provider_lakets.monitoring.attention import needs_attention
+from airflow_provider_lakets.monitoring.finding import grouped
 from airflow_provider_lakets.plugin import chunk_map, rollup_graph
 from airflow_provider_lakets.plugin.runs import last_runs
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_provider_lakets.monitoring.data import Snapshot, Table
+    from airflow_provider_lakets.monitoring.finding import Attention
     from airflow_provider_lakets.plugin.asked import Asked
     from airflow_provider_lakets.plugin.runs import DagRun
     from airflow_provider_lakets.plugin.snapshots import Known, Snapshots
@@ -60,14 +63,17 @@ def overview(asked: Asked, known: Known, given: Mapping[str, str]) -> dict[str, 
     attention = needs_attention(snapshot)
     worst = {one.subject: number for number, one in reversed([*enumerate(attention)])}
     found = [one for one in snapshot.tables if given.get("q", "").casefold() in one.name.casefold()]
-    found.sort(key=lambda one: (worst.get(one.name, len(attention)), one.name))
+    found.sort(key=lambda one: (worst.get(one.name, len(attention)), natural(one.name)))
     page = min(_number(given.get("page"), 1), max(1, -(-len(found) // ROWS)))
     tables = found[(page - 1) * ROWS : page * ROWS]
     hrefs = {f"table:{one.name}": href(asked, "table", name=one.name) for one in snapshot.tables}
     hrefs |= {f"rollup:{one.name}": href(asked, "rollup", name=one.name) for one in snapshot.rollups}
+    # The worst of each comes first, and stays.
+    severities = {one.subject: one.severity for one in reversed(attention) if one.kind == "rollup"}
     return {
         **values,
         "attention": attention,
+        "groups": grouped(attention),
         "tables": tables,
         "found": len(found),
         "q": given.get("q", ""),
@@ -75,8 +81,7 @@ def overview(asked: Asked, known: Known, given: Mapping[str, str]) -> dict[str, 
         "pages": max(1, -(-len(found) // ROWS)),
         "space": _space(snapshot),
         "rollups": rollup_graph.in_order(snapshot.rollups),
-        "kind_of": rollup_graph.kind_of,
-        "graph": rollup_graph.graph_svg(snapshot.rollups, hrefs, snapshot.at),
+        "graph": rollup_graph.graph_svg(snapshot.rollups, hrefs, snapshot.at, severities),
         **_map(tables, snapshot, given),
     }
 
@@ -127,7 +132,7 @@ def table(asked: Asked, snapshots: Snapshots, name: str, given: Mapping[str, str
         "history": history or [],
         "page": page,
         "pages": max(1, -(-count // CHUNKS)),
-        "attention": [one for one in needs_attention(known.snapshot) if one.subject == name],
+        "groups": _about("table", name, known.snapshot),
         "readers": [one for one in known.snapshot.rollups if one.source == name],
         **_map([found], known.snapshot, given),
     }
@@ -145,10 +150,9 @@ def rollup(asked: Asked, snapshots: Snapshots, name: str) -> dict[str, Any]:
     return {
         **values,
         "rollup": found,
-        "kind": rollup_graph.kind_of(found),
         "history": history or [],
         "readers": [one for one in known.snapshot.rollups if name in one.depends_on],
-        "attention": [one for one in needs_attention(known.snapshot) if one.subject == name],
+        "groups": _about("rollup", name, known.snapshot),
     }
 
 
@@ -157,6 +161,11 @@ def _known(asked: Asked, snapshots: Snapshots, name: str) -> tuple[Known, dict[s
         raise HTTPException(404, "No DAG that you may read uses a Lakebase connection.")
     known = snapshots.look(asked.conn, wake=asked.wake)
     return known, {**_common(asked, known, f"LakeTS · {name}"), "name": name}
+
+
+def _about(kind: str, name: str, snapshot: Snapshot) -> list[list[Attention]]:
+    """Return what needs attention of one table or RollUp, one by one."""
+    return [[one] for one in needs_attention(snapshot) if (one.kind, one.subject) == (kind, name)]
 
 
 def _number(text: str | None, least: int) -> int:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
+from airflow_provider_lakets.hooks.functions.rows import natural
 from airflow_provider_lakets.monitoring.words import ago, duration, name
+from airflow_provider_lakets.plugin.html import MARKS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,7 +55,7 @@ def levels(rollups: Sequence[Rollup]) -> dict[str, int]:
 def in_order(rollups: Sequence[Rollup]) -> list[Rollup]:
     """Return the RollUps in the order of a refresh: each after those that it reads."""
     order = levels(rollups)
-    return sorted(rollups, key=lambda one: (order[one.name], one.name))
+    return sorted(rollups, key=lambda one: (order[one.name], natural(one.name)))
 
 
 def short(text: str) -> str:
@@ -62,7 +64,9 @@ def short(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
 
 
-def graph_svg(rollups: Sequence[Rollup], hrefs: Mapping[str, str], now: datetime) -> Markup | None:
+def graph_svg(
+    rollups: Sequence[Rollup], hrefs: Mapping[str, str], now: datetime, severities: Mapping[str, str]
+) -> Markup | None:
     """
     Return the graph; None where there are none, or too many.
 
@@ -70,8 +74,9 @@ def graph_svg(rollups: Sequence[Rollup], hrefs: Mapping[str, str], now: datetime
     :param hrefs: The address of each table's and RollUp's page, by ``table:<name>`` and
         ``rollup:<name>``.
     :param now: The time of the look.
+    :param severities: How bad it is with each RollUp that needs attention.
     """
-    boxes = _boxes(rollups, hrefs, now)
+    boxes = _boxes(rollups, hrefs, now, severities)
     if not rollups or len(boxes) > MOST:
         return None
     edges = [
@@ -92,7 +97,9 @@ def _reads(one: Rollup) -> list[str]:
     return [*([f"table:{one.source}"] if one.source else []), *(f"rollup:{dep}" for dep in one.depends_on)]
 
 
-def _boxes(rollups: Sequence[Rollup], hrefs: Mapping[str, str], now: datetime) -> dict[str, Box]:
+def _boxes(
+    rollups: Sequence[Rollup], hrefs: Mapping[str, str], now: datetime, severities: Mapping[str, str]
+) -> dict[str, Box]:
     order = levels(rollups)
     filled: dict[int, int] = {}
     boxes: dict[str, Box] = {}
@@ -103,16 +110,19 @@ def _boxes(rollups: Sequence[Rollup], hrefs: Mapping[str, str], now: datetime) -
         x, y = 1 + column * (WIDTH + GAP_X), 1 + row * (HEIGHT + GAP_Y)
         boxes[key] = Box(short(label), name(label), lines, kind, hrefs.get(key, ""), x, y)
 
-    for source in sorted({one.source for one in rollups if one.source}):
+    for source in sorted({one.source for one in rollups if one.source}, key=natural):
         add(f"table:{source}", source, ("ChronoTable",), "source", 0)
     for one in in_order(rollups):
-        add(f"rollup:{one.name}", one.name, lines_of(one, now), kind_of(one), order[one.name])
+        kind = kind_of(one, severities.get(one.name))
+        add(f"rollup:{one.name}", one.name, lines_of(one, now), kind, order[one.name])
     return boxes
 
 
-def kind_of(one: Rollup) -> str:
-    """Return how a RollUp is doing, in one word."""
-    return "late" if one.is_late else "dirty" if one.marks else "fresh"
+def kind_of(one: Rollup, severity: str | None) -> str:
+    """Return how a RollUp is doing, in one word: how bad it is, or whether it is up to date."""
+    if severity in ("fail", "warn"):
+        return severity
+    return "dirty" if one.marks else "fresh"
 
 
 def lines_of(one: Rollup, now: datetime) -> tuple[str, ...]:
@@ -139,6 +149,10 @@ def _node(box: Box) -> Markup:
         Markup('<text x="{}" y="{}" class="sub">{}</text>').format(box.x + 12, box.y + 36 + 14 * number, line)
         for number, line in enumerate(box.lines)
     )
+    if box.kind in MARKS:
+        lines += Markup('<text x="{}" y="{}" class="mark {}">{}</text>').format(
+            box.x + WIDTH - 10, box.y + 36, box.kind, MARKS[box.kind]
+        )
     return Markup(
         '<a href="{}"><title>{}: {}</title><rect class="box {}" x="{}" y="{}" width="{}" height="{}" rx="6"/>'
         '<text x="{}" y="{}">{}</text>{}</a>'

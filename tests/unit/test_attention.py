@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -9,9 +11,10 @@ import pytest
 
 from airflow_provider_lakets.monitoring.attention import needs_attention
 from airflow_provider_lakets.monitoring.data import gather
+from airflow_provider_lakets.monitoring.finding import SEVERITIES, Attention, grouped, in_words
+from airflow_provider_lakets.monitoring.of_slots import Slot, of_slots
 
 if TYPE_CHECKING:
-    from airflow_provider_lakets.monitoring.finding import Attention
     from tests.lab import Lab
 
 
@@ -119,6 +122,47 @@ def test_a_refused_rollup_is_said_once(lab: Lab) -> None:
     about = [one.code for one in needs_attention(gather(lab.hook())) if one.subject == "hourly"]
 
     assert about == ["rollup-refused"]
+
+
+def test_the_documents_list_each_code_with_its_severity() -> None:
+    document = (Path(__file__).parents[2] / "docs/monitoring.md").read_text()
+
+    rows = re.findall(r"^\| `([a-z-]+)` \| (fail|warn|info) \|", document, re.MULTILINE)
+
+    assert dict(rows) == SEVERITIES
+
+
+def test_a_mirror_that_is_locked_holds_up_no_look(lab: Lab) -> None:
+    lab.synced(days=1)
+    with psycopg.connect(lab.conninfo) as other:
+        other.execute("LOCK TABLE lakets_cdf._shadow_metrics IN ACCESS EXCLUSIVE MODE")
+
+        assert "feed-not-streaming" in found(lab)
+
+
+def test_the_slot_that_a_feed_left_is_named_only_while_the_feed_stands_still() -> None:
+    slots = [Slot("left", is_active=False, is_lost=False), Slot("lost", is_active=False, is_lost=True)]
+
+    moving, still = ([*of_slots(slots, stands_still=stands_still)] for stands_still in (False, True))
+
+    assert [one.code for one in moving] == ["slot-lost"]
+    assert [(one.subject, one.code) for one in still] == [("left", "slot-unread"), ("lost", "slot-lost")]
+
+
+def test_what_differs_in_kind_is_not_said_to_be_alike() -> None:
+    said = [
+        "job tier failed, last 3 min ago: no",
+        "job retain failed, last 4 min ago: no",
+        "job tier failed, last 2 h ago: it is full",
+    ]
+
+    groups = grouped(Attention(f"public.t_{n}", one, "Mend it.", "job-failed") for n, one in enumerate(said))
+
+    assert [[one.subject for one in group] for group in groups] == [
+        ["public.t_0", "public.t_2"],
+        ["public.t_1"],
+    ]
+    assert in_words(groups[0]) == f"2 tables: public.t_0, public.t_2; the first of them: {said[0]}"
 
 
 def test_a_session_that_holds_a_table_for_long_is_named(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

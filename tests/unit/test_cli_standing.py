@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+
+from airflow_provider_lakets.commands.standing import CODES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +55,58 @@ def test_the_doctor_says_of_a_fleet_what_contradicts_itself_and_what_is_outside(
     assert len(found["policies"]["details"]) == 2
     assert "1 row lies outside all chunks" in found["chunks"]["said"]
     assert done.exit_code == 0
+
+
+def broken(lab: Lab) -> None:
+    """Let there be failures and warnings of many kinds, and tables that need nothing."""
+    for name in ("skipped", "silent"):
+        lab.synced(name, days=3)
+    lab.flush("skipped", status="SKIPPED")
+    for name in ("empty", "empty_skipped"):
+        lab.table(name)
+        lab.conn.execute("SELECT lakets.enable_sync(%s)", [name])
+    lab.flush("empty_skipped", status="SKIPPED")
+    lab.table("metrics", days=2)
+    lab.rollup("refused")
+    lab.conn.execute("UPDATE lakets._rollup_registry SET definition = NULL")
+    lab.conn.execute("INSERT INTO metrics VALUES ('1999-01-01', 'x', 1)")
+    lab.conn.execute("INSERT INTO lakets._version (version, installed_at) VALUES ('0.1.9', now() + '1 day')")
+
+
+def starting(lab: Lab) -> None:
+    """Let nothing be wrong: the feed of a table has begun, and one has no row yet."""
+    lab.synced("metrics", days=1, tier="9 days", drop="12 days")
+    lab.flush("metrics", status="SNAPSHOTTING")
+    lab.table("empty")
+    lab.conn.execute("SELECT lakets.enable_sync('empty')")
+
+
+CHECKS = {code: check for check, codes in CODES.items() for code in codes}
+CHECKS |= {"engine-older": "LakeTS", "feed-not-streaming": "feed", "feed-starting": "feed"}
+
+
+@pytest.mark.parametrize(("cause", "severities"), [(broken, {"fail", "warn"}), (starting, {"info"})])
+def test_status_doctor_and_metrics_rate_each_thing_alike(
+    in_lab: Callable[..., Result], lab: Lab, cause: Callable[[Lab], None], severities: set[str]
+) -> None:
+    cause(lab)
+
+    doctor = in_lab("doctor", "--wait", "0", "--json")
+    attention = json.loads(in_lab("status", "--json").stdout)["attention"]
+    metrics = in_lab("metrics").stdout
+
+    assert {one["severity"] for one in attention} == severities
+    by_check: dict[str, set[str]] = {check: {"ok"} for check in CHECKS.values()}
+    for one in attention:
+        by_check[CHECKS[one["code"]]].add("ok" if one["severity"] == "info" else one["severity"])
+    verdicts = {check: found["verdict"] for check, found in checks(doctor).items() if check in by_check}
+    assert verdicts == {
+        check: min(found, key=["fail", "warn", "ok"].index) for check, found in by_check.items()
+    }
+    assert doctor.exit_code == ("fail" in severities)
+    counts = re.findall(r'lakets_attention{code="(.*)",severity="(.*)"} ([1-9]\d*)', metrics)
+    seen = Counter((one["code"], one["severity"]) for one in attention)
+    assert {(code, severity): int(count) for code, severity, count in counts} == seen
 
 
 def test_strict_makes_a_warning_an_exit_code(in_lab: Callable[..., Result], lab: Lab) -> None:

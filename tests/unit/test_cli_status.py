@@ -125,13 +125,45 @@ def test_nothing_is_wider_than_80_columns_and_each_name_is_whole(
         assert name in done.stdout
 
 
-def test_a_name_cannot_paint_the_terminal(in_lab: Callable[..., Result], lab: Lab) -> None:
-    lab.table("a\x1b[31m[red]")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["doctor", "--wait", "0"],
+        ["run", "partitions", "--dry-run"],
+        ["explain", "public.a\x1b[31m\u202e[red]_19990101_000000"],
+    ],
+    ids=lambda command: command[0] + command[1][:4] if len(command) > 1 else command[0],
+)
+def test_a_name_cannot_paint_the_terminal(
+    in_lab: Callable[..., Result], lab: Lab, command: list[str]
+) -> None:
+    lab.synced("a\x1b[31m\u202e[red]", days=4)
+    lab.conn.execute("DELETE FROM lakets._chunk_metadata WHERE range_start > now()")
 
-    done = in_lab("status")
+    done = in_lab(*command)
 
-    assert "\x1b" not in done.stdout
-    assert "[red]" in done.stdout
+    assert not {"\x1b", "\u202e"} & {*done.output}
+    assert "[red]" in done.output
+
+
+def test_names_are_listed_as_people_count(in_lab: Callable[..., Result], lab: Lab) -> None:
+    for number in (10, 2, 1):
+        lab.synced(f"sensors_{number}", days=4)
+        lab.rollup(f"of_{number}", reads=f"sensors_{number}")
+
+    found = json.loads(in_lab("status", "--json").stdout)
+    partitions = json.loads(in_lab("run", "partitions", "--dry-run", "--json").stdout)
+    for number in (10, 2, 1):
+        lab.flush(f"sensors_{number}")
+    candidates = [one.chunk_name.rsplit("_", 2)[0] for one in lab.hook().tier_candidates()]
+
+    wanted = ["public.sensors_1", "public.sensors_2", "public.sensors_10"]
+    assert [f"public.{one['table_name']}" for one in found["tables"]] == wanted
+    assert [one["name"] for one in found["rollups"]] == ["of_1", "of_2", "of_10"]
+    assert [one["subject"] for one in found["attention"]] == wanted
+    assert [one["name"] for one in partitions] == wanted
+    assert [*dict.fromkeys(candidates)] == wanted
 
 
 def test_watching_shows_it_again_and_again(

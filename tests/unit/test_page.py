@@ -280,7 +280,35 @@ def test_a_fleet_is_shown_page_by_page_and_each_is_small(page: TestClient, lab: 
     assert "conn=lakebase_default&amp;page=2" in first
     assert len(first) < 350_000
     assert "400 things need attention" in first
-    assert "300 more are not listed here" in first
+    assert "400 tables: " in first
+    assert "and 395 more" in first
+    names = [f"name=public.sensors_{number}" for number in (1, 2, 10, 399, 400)]
+    attention = first[: first.index('id="space"')]
+    assert [attention.index(f'{one}"') for one in names] == sorted(
+        attention.index(f'{one}"') for one in names
+    )
+
+
+@pytest.mark.parametrize("engine", ["ours"])
+def test_what_is_alike_is_said_once_and_each_name_leads_to_its_page(page: TestClient, lab: Lab) -> None:
+    lab.conn.execute(
+        "INSERT INTO lakets._chronotable_registry (table_name, time_column)"
+        " SELECT 'sensors_' || n, 'at' FROM generate_series(1, 11) AS n"
+    )
+    lab.table("other")
+    lab.conn.execute("INSERT INTO other VALUES ('1999-01-01', 'a', 1)")
+
+    text = look(page)
+    attention = text[: text.index('id="space"')]
+
+    assert "12 things need attention" in attention
+    assert attention.count("the jobs leave it alone") == 11  # once for all, and for each that differs
+    assert "11 tables: " in attention
+    assert "and 6 more; the first of them: the jobs leave it alone" in attention
+    assert "All 11 by name" in attention
+    for number in range(1, 12):
+        assert f'name=public.sensors_{number}"' in attention
+    assert "1 row lies outside all chunks" in attention
 
 
 @pytest.mark.parametrize("engine", ["ours"])

@@ -1,8 +1,9 @@
-"""Rows of LakeTS as records, and arguments that are left to their defaults."""
+"""Rows of LakeTS as records, names in order, and arguments that are left to their defaults."""
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +19,12 @@ def record(kind: type[R], row: Row) -> R:
     """Make a record of a row, by name; columns that the record does not know are left out."""
     values = {field.name: row[field.name] for field in dataclasses.fields(kind) if field.name in row}
     return kind(**{name: _plain(value) for name, value in values.items()})
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """Return the key that sorts names as people count: ``sensors_2`` before ``sensors_10``."""
+    parts = re.split("([0-9]+)", name.casefold())
+    return [int(part) if number % 2 else part for number, part in enumerate(parts)], name
 
 
 def _plain(value: Any) -> Any:
