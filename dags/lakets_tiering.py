@@ -1,9 +1,9 @@
 """
-Flag chunks older than their table's tiering policy that are proved durable in Unity Catalog.
+Flag chunks that are older than their tiering policy and proved durable in Unity Catalog.
 
-Nothing is dropped. What the change feed has not flushed yet is deferred to the next run. Daily at
-02:00 UTC, an hour before retention. A manual run may be for some tables only, or a dry run, which
-changes nothing.
+Nothing is dropped. Chunks that the change feed has not flushed yet are deferred to the next run.
+Runs daily at 02:00 UTC, an hour before retention. A manual run can be limited to some tables, or be
+a dry run, which changes nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ with DAG(
         "retries": 3,
         "retry_delay": timedelta(minutes=1),
         "retry_exponential_backoff": True,
-        "pool": "default_pool",  # or one of your own, to bound the load on Lakebase
+        "pool": "default_pool",  # use a dedicated pool to limit the load on Lakebase
     },
 ):
     candidates = LakeTSTierCandidatesOperator(
@@ -41,14 +41,14 @@ with DAG(
         dry_run=form.DRY_RUN,
     )
 
-    # One mapped task a batch, named after its chunks; skipped when no chunk is due.
+    # One mapped task per batch, named after its chunks. Skipped when no chunk is due.
     tier = LakeTSTierOperator.partial(
         task_id="tier",
-        retry_exponential_backoff=False,  # in a mapped task it ends the scheduler of Airflow 3.1.0
+        retry_exponential_backoff=False,  # in a mapped task it crashes the scheduler of Airflow 3.1.0
         dry_run=form.DRY_RUN,
         max_active_tis_per_dagrun=4,
         map_index_template="{{ task.label }}",
     ).expand(chunks=candidates.output)
 
-    # How many were flagged, deferred and why; fails when anything failed.
+    # Counts what was flagged and deferred, with the reasons. Fails when anything failed.
     LakeTSSummaryOperator(task_id="summary", given=candidates.output, results=tier.output)
