@@ -37,7 +37,7 @@ class Account:
 
     def __init__(self) -> None:
         self._is_root = os.geteuid() == 0
-        self.user = _of_server() if self._is_root else pwd.getpwuid(os.geteuid())
+        self.user = _of_server() if self._is_root else _own()
 
     def give(self, path: Path) -> None:
         """Make a file or folder the server's, and nobody else's."""
@@ -97,6 +97,16 @@ class Account:
             if not found.st_mode & bit:
                 return False
         return True
+
+
+def _own() -> pwd.struct_passwd:
+    try:
+        return pwd.getpwuid(os.geteuid())
+    except KeyError:
+        raise AccountError(
+            f"Postgres runs only as an account with a name, and user id {os.geteuid()} has none in "
+            "/etc/passwd. Start the local Lakebase as another user; in a container, as one of its image."
+        ) from None
 
 
 def _of_server() -> pwd.struct_passwd:

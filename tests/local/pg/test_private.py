@@ -106,6 +106,13 @@ def test_the_server_asks_who_connects_even_where_the_socket_can_be_reached(
             psycopg.connect(server.conninfo())
 
 
+def test_a_user_id_without_a_name_is_one_clear_error(closed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1_234_567)
+
+    with pytest.raises(AccountError, match="user id 1234567 has none"):
+        EmbeddedPostgres(closed / "pg").start()
+
+
 def test_a_standby_is_made_wherever_the_folder_is(closed: Path, postgres_version: int) -> None:
     # The server of root has no right to read root's files here, as it has where a folder is closed.
     for folder in (closed, closed.parent):
