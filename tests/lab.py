@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -28,6 +29,13 @@ CREATE TABLE IF NOT EXISTS wal2delta.tables (
 """
 
 _numbers = itertools.count()
+
+
+def as_uri(conninfo: str, password: str = "not-asked-for") -> str:
+    """Return a connection string as a user types it."""
+    where = conninfo_to_dict(conninfo)
+    host = quote(str(where["host"]), safe="")
+    return f"postgresql://{where['user']}:{password}@{host}/{where['dbname']}?sslmode=disable"
 
 
 class Lab:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from airflow_provider_lakets.cli import app
 from tests.control_plane import ControlPlane
+from tests.lab import as_uri
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,4 +123,13 @@ def lakets(bare_environment: None, monkeypatch: pytest.MonkeyPatch) -> Callable[
 def in_lab(lakets: Callable[..., Result], lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Run a command against a database with LakeTS."""
     monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection())
+    return lakets
+
+
+@pytest.fixture
+def empty(
+    lakets: Callable[..., Result], empty_database: str, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    """Run a command against a database without LakeTS."""
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", as_uri(empty_database))
     return lakets
