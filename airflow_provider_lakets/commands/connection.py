@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from airflow_provider_lakets.commands.metadata import make_no_airflow
 from airflow_provider_lakets.monitoring.words import name
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def explain_errors() -> Iterator[None]:
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "CRITICAL")
     # As Airflow's own command does it, to be let at the connections in the metadata database.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    make_no_airflow()
     from airflow.exceptions import AirflowException  # type: ignore[attr-defined]
 
     from airflow_provider_lakets.exceptions import LakeTSError

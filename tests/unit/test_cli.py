@@ -88,6 +88,15 @@ def test_status_without_lakets_says_what_to_do(empty: Callable[..., Result]) -> 
     assert "Traceback" not in done.output
 
 
+def test_a_machine_without_airflow_is_left_without_it(tmp_path: Path) -> None:
+    home = tmp_path / "airflow"
+
+    done = run("-m", "airflow_provider_lakets", "status", home=home, TMPDIR=str(tmp_path))
+
+    assert (done.returncode, "'lakebase_default' is not defined" in done.stderr) == (1, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_program_of_the_jobs_does_not_start_without_what_it_needs(empty: Callable[..., Result]) -> None:
     needs = "There is no LakeTS" if find_spec("dbos") else "pip install 'airflow-provider-lakets[dbos]'"
 
