@@ -7,9 +7,10 @@ CREATE OR REPLACE FUNCTION lakets._refuse_direct_write() RETURNS trigger
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    -- Guards of older versions call this also when the whole table is truncated.
     IF TG_OP = 'TRUNCATE'
        AND pg_partition_root(TG_RELID)::oid::text = ANY (string_to_array(current_setting('lakets.truncating', true), ' ')) THEN
-        RETURN NULL;  -- as part of its table
+        RETURN NULL;
     END IF;
     RAISE EXCEPTION '%.% is a chunk of a ChronoTable and cannot be written directly.', TG_TABLE_SCHEMA, TG_TABLE_NAME
         USING HINT = 'Write to the ChronoTable itself, so that RollUps and the change feed see the change.';
@@ -46,25 +47,60 @@ BEGIN
 END;
 $$;
 
--- The partitions of a table that can be written directly, or where triggers of LakeTS 0.1.x still
--- fire, oldest first. Uses an index, as _lost_chunks does.
-CREATE OR REPLACE FUNCTION lakets._unguarded_partitions(
-    p_relation regclass
-) RETURNS regclass[]
+-- How each of some partitions is guarded: whether every statement that names it is refused, and
+-- whether by the triggers that this version makes. A partition where triggers of LakeTS 0.1.x still
+-- fire is not guarded. Uses an index, as _lost_chunks does.
+CREATE OR REPLACE FUNCTION lakets._guards(
+    p_partitions regclass[]
+) RETURNS TABLE (partition regclass, is_guarded boolean, is_current boolean)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off
 AS $$
 DECLARE
     v_functions oid[] := lakets._older_trigger_functions();
+    v_events constant smallint := 4 + 8 + 16 + 32;  -- INSERT, DELETE, UPDATE and TRUNCATE in tgtype
+BEGIN
+    RETURN QUERY
+        SELECT part, coalesce(guard.events & v_events = v_events, false)
+                     AND NOT (v_functions <> '{}' AND EXISTS (
+                         SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = part AND trg.tgfoid = ANY (v_functions) AND trg.tgenabled <> 'D')),
+               guard.triggers = 2
+          FROM unnest(p_partitions) AS part
+         CROSS JOIN LATERAL (
+               SELECT count(*) AS triggers, bit_or(trg.tgtype) AS events FROM pg_trigger AS trg
+                WHERE trg.tgrelid = part AND trg.tgname = ANY ('{lakets_no_direct_write,lakets_no_direct_truncate}')) AS guard;
+END;
+$$;
+
+-- The partitions of a table that can be written directly, oldest first.
+CREATE OR REPLACE FUNCTION lakets._unguarded_partitions(
+    p_relation regclass
+) RETURNS regclass[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
 BEGIN
     RETURN ARRAY(
-        SELECT inh.inhrelid::regclass FROM pg_inherits AS inh
-         WHERE inh.inhparent = p_relation
-           AND (NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = inh.inhrelid AND trg.tgname = 'lakets_no_direct_write')
-                OR v_functions <> '{}' AND EXISTS (
-                   SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = inh.inhrelid AND trg.tgfoid = ANY (v_functions) AND trg.tgenabled <> 'D'))
-         ORDER BY inh.inhrelid);
+        SELECT guard.partition
+          FROM lakets._guards(ARRAY(SELECT inh.inhrelid::regclass FROM pg_inherits AS inh WHERE inh.inhparent = p_relation)) AS guard
+         WHERE NOT guard.is_guarded ORDER BY guard.partition);
+END;
+$$;
+
+-- The partitions of a table with the guard of an older version, which makes TRUNCATE of thousands
+-- of chunks slow, oldest first.
+CREATE OR REPLACE FUNCTION lakets._older_guards(
+    p_relation regclass
+) RETURNS regclass[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT guard.partition
+          FROM lakets._guards(ARRAY(SELECT inh.inhrelid::regclass FROM pg_inherits AS inh WHERE inh.inhparent = p_relation)) AS guard
+         WHERE guard.is_guarded AND NOT guard.is_current ORDER BY guard.partition);
 END;
 $$;
 
@@ -76,12 +112,16 @@ CREATE OR REPLACE FUNCTION lakets._is_guarded(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_partition AND trg.tgname = 'lakets_no_direct_write')
-       AND NOT EXISTS (SELECT FROM lakets._older_triggers(ARRAY[p_partition]) AS old WHERE old.is_enabled);
+    RETURN (SELECT guard.is_guarded FROM lakets._guards(ARRAY[p_partition]) AS guard);
 END;
 $$;
 
 -- Guard one partition.
+--
+-- TRUNCATE of the whole table visits every chunk. It would compile a function for each of them, and
+-- keep a plan for it, which Postgres looks at for each file that it replaces: the time would grow
+-- with the square of the number of chunks. So TRUNCATE has a trigger of its own, whose condition is
+-- true unless the table is being truncated, and is evaluated without a plan.
 CREATE OR REPLACE FUNCTION lakets._guard_partition(
     p_partition regclass
 ) RETURNS void
@@ -89,16 +129,24 @@ CREATE OR REPLACE FUNCTION lakets._guard_partition(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_trigger record;
+    v_functions oid[] := lakets._older_trigger_functions();
+    v_trigger   record;
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_partition AND trg.tgname = 'lakets_no_direct_write') THEN
-        EXECUTE format('CREATE TRIGGER lakets_no_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s '
-                       'FOR EACH STATEMENT EXECUTE FUNCTION lakets._refuse_direct_write()', p_partition);
-        EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER lakets_no_direct_write', p_partition);
+    IF (SELECT count(*) < 2 FROM pg_trigger AS trg
+         WHERE trg.tgrelid = p_partition AND trg.tgname = ANY ('{lakets_no_direct_write,lakets_no_direct_truncate}')) THEN
+        EXECUTE format(
+            $sql$CREATE OR REPLACE TRIGGER lakets_no_direct_write BEFORE INSERT OR UPDATE OR DELETE ON %1$s
+                FOR EACH STATEMENT EXECUTE FUNCTION lakets._refuse_direct_write();
+            CREATE OR REPLACE TRIGGER lakets_no_direct_truncate BEFORE TRUNCATE ON %1$s FOR EACH STATEMENT
+                WHEN ((pg_partition_root(%1$L::regclass)::oid::text = ANY (string_to_array(current_setting('lakets.truncating', true), ' '))) IS NOT TRUE)
+                EXECUTE FUNCTION lakets._refuse_direct_write();
+            ALTER TABLE %1$s ENABLE ALWAYS TRIGGER lakets_no_direct_write, ENABLE ALWAYS TRIGGER lakets_no_direct_truncate$sql$, p_partition);
     END IF;
-    FOR v_trigger IN SELECT old.name FROM lakets._older_triggers(ARRAY[p_partition]) AS old WHERE old.is_enabled LOOP
-        EXECUTE format('ALTER TABLE %s DISABLE TRIGGER %I', p_partition, v_trigger.name);
-    END LOOP;
+    IF v_functions <> '{}' THEN
+        FOR v_trigger IN SELECT old.name FROM lakets._older_triggers(ARRAY[p_partition]) AS old WHERE old.is_enabled LOOP
+            EXECUTE format('ALTER TABLE %s DISABLE TRIGGER %I', p_partition, v_trigger.name);
+        END LOOP;
+    END IF;
 END;
 $$;
 

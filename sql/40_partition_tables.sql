@@ -107,6 +107,21 @@ BEGIN
 END;
 $$;
 
+-- The same for new chunks. Where the table has the default identity, so have they.
+CREATE OR REPLACE FUNCTION lakets._match_identities(
+    p_relation regclass,
+    p_chunks   regclass[]
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF (SELECT cls.relreplident <> 'd' FROM pg_class AS cls WHERE cls.oid = p_relation) THEN
+        PERFORM lakets._match_identity(p_relation, chunk) FROM unnest(p_chunks) AS chunk;
+    END IF;
+END;
+$$;
+
 -- The partition that holds rows outside every chunk (too early, too late, infinite, without a
 -- time), so that no row is refused. _ensure_partitions moves them into a chunk once it exists. New
 -- chunks get its storage parameters.

@@ -44,10 +44,10 @@ BEGIN
         v_chunks := v_chunks || lakets._create_partition_table(v_relation, p_table.schema_name,
             lakets._free_relation_name(p_table.schema_name, p_table.table_name, lakets._chunk_suffix(lower(v_range))),
             v_options, CASE WHEN p_in_place THEN lakets._partition_bounds(v_range, v_type) END);
-        IF p_in_place THEN
-            PERFORM lakets._match_identity(v_relation, v_chunks[cardinality(v_chunks)]);
-        END IF;
     END LOOP;
+    IF p_in_place THEN
+        PERFORM lakets._match_identities(v_relation, v_chunks);
+    END IF;
     RETURN v_chunks;
 END;
 $$;
@@ -72,8 +72,8 @@ BEGIN
         PERFORM lakets._move_strays(v_default, v_new.chunk, format('%1$I >= %2$s AND %1$I < %3$s', p_table.time_column,
             lakets._time_literal(lower(v_new.range), v_type), lakets._time_literal(upper(v_new.range), v_type)));
         EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s %s', v_relation, v_new.chunk, lakets._partition_bounds(v_new.range, v_type));
-        PERFORM lakets._match_identity(v_relation, v_new.chunk);
     END LOOP;
+    PERFORM lakets._match_identities(v_relation, p_chunks);
 END;
 $$;
 

@@ -96,9 +96,10 @@ END;
 $$;
 
 -- Guard the chunks of a table that can still be written directly, as after an install over LakeTS
--- 0.1.x, at most p_max_chunks in this transaction; returns how many. Call it until it returns 0. A
--- chunk that is being written is skipped until it is the last; then this waits at most 2 s for its
--- writers and fails as contended (55P03).
+-- 0.1.x, then those that have the guard of an older version, at most p_max_chunks in this
+-- transaction; returns how many. Call it until it returns 0. A chunk that is being written is
+-- skipped until it is the last; then this waits at most 2 s for its writers and fails as contended
+-- (55P03).
 CREATE OR REPLACE FUNCTION lakets.guard_chunks(
     p_table_name  text,
     p_schema_name text    DEFAULT 'public',
@@ -112,6 +113,7 @@ DECLARE
     v_table     lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
     v_relation  regclass := v_table.relation;
     v_unguarded regclass[];
+    v_due       regclass[];
     v_guarded   regclass[];
 BEGIN
     PERFORM lakets._check_max_chunks(p_max_chunks);
@@ -120,20 +122,21 @@ BEGIN
     -- where all are guarded, (2) parent, (3) partitions, without waiting.
     PERFORM lakets._lock_maintenance(v_relation);
     v_unguarded := lakets._unguarded_partitions(v_relation);
-    IF v_unguarded = '{}' THEN
+    v_due := v_unguarded || lakets._older_guards(v_relation);
+    IF v_due = '{}' THEN
         IF EXISTS (SELECT FROM lakets._older_triggers(ARRAY[v_relation])) THEN
             EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', v_relation);
             PERFORM lakets._drop_older_triggers(v_relation);
         END IF;
         RETURN 0;
     END IF;
-    v_guarded := lakets._guard_unused(v_unguarded, least(p_max_chunks, greatest(lakets._lock_budget() / 8, 1)));
+    v_guarded := lakets._guard_unused(v_due, least(p_max_chunks, greatest(lakets._lock_budget() / 8, 1)));
     IF v_guarded = '{}' THEN
-        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_unguarded[1]);  -- the only one: nobody waits in a circle
-        PERFORM lakets._guard_partition(v_unguarded[1]);
-        v_guarded := v_unguarded[1:1];
+        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_due[1]);  -- the only one: nobody waits in a circle
+        PERFORM lakets._guard_partition(v_due[1]);
+        v_guarded := v_due[1:1];
     END IF;
-    PERFORM lakets._log_guarded(v_table, v_guarded);
+    PERFORM lakets._log_guarded(v_table, ARRAY(SELECT one FROM unnest(v_guarded) AS one WHERE one = ANY (v_unguarded)));
     RETURN cardinality(v_guarded);
 END;
 $$;
@@ -164,11 +167,14 @@ CREATE OR REPLACE FUNCTION lakets._unguarded_chunks(
 AS $$
 BEGIN
     RETURN ARRAY(
-        SELECT chunk.id
-          FROM lakets._chunk_metadata AS chunk
-         CROSS JOIN LATERAL (SELECT lakets._chunk_relation(p_table, chunk)) AS rel (oid)
-         WHERE chunk.id = ANY (p_chunks) AND rel.oid IS NOT NULL AND NOT lakets._is_guarded(rel.oid)
-         ORDER BY chunk.range_start);
+        WITH part AS MATERIALIZED (
+            SELECT chunk.id, chunk.range_start, lakets._chunk_relation(p_table, chunk) AS relation
+              FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (p_chunks)
+        )
+        SELECT part.id
+          FROM part JOIN lakets._guards(ARRAY(SELECT one.relation FROM part AS one WHERE one.relation IS NOT NULL)) AS guard
+                 ON guard.partition = part.relation
+         WHERE NOT guard.is_guarded ORDER BY part.range_start);
 END;
 $$;
 

@@ -24,13 +24,16 @@ BEGIN
          ORDER BY tab.id;
     RETURN QUERY
         SELECT format('ChronoTable %s.%s', tab.schema_name, tab.table_name),
-               format('%s of %s chunks can still be written directly, and are not dropped until they are guarded',
-                      cardinality(part.unguarded), (SELECT count(*) FROM pg_inherits AS inh WHERE inh.inhparent = rel.oid)),
+               format(kind.problem, kind.chunks, (SELECT count(*) FROM pg_inherits AS inh WHERE inh.inhparent = rel.oid)),
                format('SELECT lakets.guard_chunks(%L, %L); until it returns 0, or run `lakets install`', tab.table_name, tab.schema_name)
           FROM lakets._chronotable_registry AS tab
          CROSS JOIN LATERAL (SELECT to_regclass(format('%I.%I', tab.schema_name, tab.table_name))) AS rel (oid)
-         CROSS JOIN LATERAL (SELECT lakets._unguarded_partitions(rel.oid)) AS part (unguarded)
-         WHERE part.unguarded <> '{}' ORDER BY tab.id;
+         CROSS JOIN LATERAL (
+               VALUES ('%s of %s chunks can still be written directly, and are not dropped until they are guarded',
+                       cardinality(lakets._unguarded_partitions(rel.oid))),
+                      ('%s of %s chunks have the guard of an older version, so TRUNCATE of the table is slow',
+                       cardinality(lakets._older_guards(rel.oid)))) AS kind (problem, chunks)
+         WHERE kind.chunks > 0 ORDER BY tab.id, kind.problem;
     RETURN QUERY
         SELECT format('RollUp %s', reg.name), format('its mirror %s may lack changes', gap.shadow),
                format('SELECT lakets.enable_sync(%L); or let its next refresh do it', reg.name)

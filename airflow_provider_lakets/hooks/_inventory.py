@@ -57,17 +57,19 @@ SELECT rol.name, rol.bucket_interval, rol.refresh_lag, rol.watermark, rol.last_r
   LEFT JOIN lakets._chronotable_registry AS tab ON tab.id = rol.source_chronotable_id
 """
 
-#: The tables that an install over LakeTS 0.1.x has left something to do on, chunk by chunk.
-UNGUARDED = """
-SELECT tab.schema_name, tab.table_name, cardinality(part.unguarded) AS chunks
+#: The tables that an install over an older version has left something to do on, chunk by chunk.
+TO_GUARD = """
+SELECT tab.schema_name, tab.table_name, part.chunks
   FROM lakets._chronotable_registry AS tab
  CROSS JOIN LATERAL (
        SELECT cls.oid
          FROM pg_catalog.pg_class AS cls
          JOIN pg_catalog.pg_namespace AS nsp ON nsp.oid = cls.relnamespace
         WHERE nsp.nspname = tab.schema_name AND cls.relname = tab.table_name) AS rel
- CROSS JOIN LATERAL (SELECT lakets._unguarded_partitions(rel.oid)) AS part (unguarded)
- WHERE part.unguarded <> '{}' OR EXISTS (SELECT FROM lakets._older_triggers(ARRAY[rel.oid::regclass]))
+ CROSS JOIN LATERAL (
+       SELECT cardinality(lakets._unguarded_partitions(rel.oid) || lakets._older_guards(rel.oid))
+       ) AS part (chunks)
+ WHERE part.chunks > 0 OR EXISTS (SELECT FROM lakets._older_triggers(ARRAY[rel.oid::regclass]))
  ORDER BY tab.id
 """
 
@@ -213,9 +215,9 @@ class LakeTSInventory(LakeTSContract):
         return InstallResult(before, after, notes)
 
     def _guard_all_chunks(self) -> list[str]:
-        """Guard chunks that can be written directly, in batches; return what is left as text."""
+        """Guard chunks as this version does, in batches; return what is left as text."""
         left = []
-        for table in self.query(UNGUARDED, doing="Looking up the chunks to guard"):
+        for table in self.query(TO_GUARD, doing="Looking up the chunks to guard"):
             schema_name, table_name, chunks = table["schema_name"], table["table_name"], table["chunks"]
             name = f"{schema_name}.{table_name}"
             try:
@@ -225,9 +227,9 @@ class LakeTSInventory(LakeTSContract):
             except LakeTSContendedError as err:
                 if chunks > 0:
                     left.append(
-                        f"ChronoTable {name}: {chunks} chunks can still be written directly, since somebody "
-                        f"is writing them ({err}). Run `lakets install` again; the tiering and retention "
-                        "jobs also guard each chunk before they take it."
+                        f"ChronoTable {name}: {chunks} chunks are not guarded as this version does it, since "
+                        f"somebody is writing them ({err}). Run `lakets install` again; the tiering and "
+                        "retention jobs also guard what can be written directly before they take it."
                     )
         return left
 

@@ -151,3 +151,61 @@ def test_tiering_guards_the_chunk_that_it_compares(stage: Stage) -> None:
     assert stage.value("SELECT value FROM lakets_cdf._shadow_metrics WHERE id = 2") == 20
     with pytest.raises(Exception, match="cannot be written directly"):
         stage.run(direct(stage, 2, 21))
+
+
+@pytest.fixture
+def older(open_chunks: Stage) -> Stage:
+    """The same table, whose chunks have the guard of an older version: one trigger for all."""
+    for chunk in open_chunks.column(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'metrics'::regclass"
+    ):
+        open_chunks.run(
+            f"DROP TRIGGER lakets_no_direct_truncate ON {chunk};"
+            " CREATE TRIGGER lakets_no_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON"
+            f" {chunk} FOR EACH STATEMENT EXECUTE FUNCTION lakets._refuse_direct_write();"
+            f" ALTER TABLE {chunk} ENABLE ALWAYS TRIGGER lakets_no_direct_write"
+        )
+    return open_chunks
+
+
+OLDER = "SELECT lakets._older_guards('metrics')::text[]"
+
+
+# renew/writer of the table: the other chunks are done, the writer goes on, and its chunk follows.
+def test_older_guards_are_renewed_around_a_writer_of_the_table(older: Stage, sessions: Sessions) -> None:
+    writer, keeper = sessions("writer"), sessions("keeper")
+    writer.begin()
+    writer.run("INSERT INTO metrics VALUES (30, '2024-01-03 12:00', 30)")
+
+    assert keeper.value(GUARD) > 3
+    assert older.value(OLDER) == [older.chunk(3).removeprefix("public.")]
+    keeper.start(GUARD)
+    keeper.wait_blocked_by(writer)
+    writer.run("INSERT INTO metrics VALUES (31, '2024-01-03 12:00', 31)")
+    writer.commit()
+    assert keeper.finish() == [(1,)]
+
+    older.refresh("hourly")
+    assert older.difference("hourly") == []
+
+
+# renew/truncate of the table: while guards are half renewed, either kind lets TRUNCATE of the table
+# pass, and refuses that of a chunk.
+def test_a_truncate_passes_guards_of_both_versions(older: Stage, sessions: Sessions) -> None:
+    writer, keeper, stranger = sessions("writer"), sessions("keeper"), sessions("stranger")
+    assert keeper.value("SELECT lakets.guard_chunks('metrics', p_max_chunks => 2)") == 2
+    writer.begin()
+    writer.run("TRUNCATE metrics")
+
+    keeper.start(GUARD)
+    keeper.wait_blocked_by(writer)
+    stranger.start(f"TRUNCATE {older.chunk(1)}")
+    stranger.wait_blocked_by(writer)
+    writer.commit()
+
+    assert keeper.finish() == [(1,)]
+    with pytest.raises(Exception, match="cannot be written directly"):
+        stranger.finish()
+    assert older.value("SELECT count(*) FROM metrics") == 0
+    older.refresh("hourly")
+    assert older.difference("hourly") == []

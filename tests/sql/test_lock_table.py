@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
     from tests.stage import Raises
 
-# Room to read about a hundred chunks, but not to drop them: that takes eight locks each.
+# Room to read about a hundred chunks, but not to drop them: that takes nine locks each.
 FEW_LOCKS = {
     "max_locks_per_transaction": "10",
     "max_connections": "10",

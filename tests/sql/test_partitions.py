@@ -296,31 +296,6 @@ def test_chunks_that_start_in_one_second_are_told_apart(db: Sandbox) -> None:
     assert (made, len(set(names))) == (3, 4)
 
 
-@pytest.mark.parametrize(
-    "statement",
-    ["INSERT INTO {} (ts) VALUES (now())", "UPDATE {} SET value = 1", "DELETE FROM {}", "TRUNCATE {}"],
-)
-@pytest.mark.parametrize("which", ["chunk", "default"])
-def test_a_chunk_cannot_be_written_directly(db: Sandbox, which: str, statement: str) -> None:
-    db.chronotable()
-    chunk = db.value("SELECT chunk_name FROM lakets.show_chunks('metrics') LIMIT 1")
-
-    with db.refused("P0001", "is a chunk of a ChronoTable"):
-        db.run(statement.format("metrics_default" if which == "default" else chunk))
-
-
-def test_emptying_one_table_does_not_open_the_chunks_of_another(db: Sandbox) -> None:
-    db.chronotable()
-    db.chronotable(name="other")
-    db.run("INSERT INTO other (ts) VALUES (now())")
-
-    with db.refused("P0001", "other_default is a chunk"):
-        db.run("TRUNCATE metrics, other_default")
-    db.run("TRUNCATE metrics, other")
-
-    assert db.value("SELECT count(*) FROM other") == 0
-
-
 def test_chunks_have_the_keys_and_indexes_of_their_table(db: Sandbox) -> None:
     table_id = db.chronotable("id int, ts timestamptz, value int CHECK (value > 0), PRIMARY KEY (id, ts)")
     db.run("CREATE INDEX ON metrics (value)")

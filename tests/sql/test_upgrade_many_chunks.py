@@ -109,6 +109,24 @@ def test_the_hook_installs_and_guards_every_chunk(older: Stage, monkeypatch: pyt
             older.run(f"DELETE FROM {chunk}")
 
 
+def test_the_hook_renews_guards_of_an_older_version(older: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    through_airflow(older, monkeypatch)
+    chunks = older.column(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'metrics'::regclass"
+    )
+    for chunk in (chunks[0], chunks[CHUNKS // 2], chunks[-1]):
+        older.run(
+            f"DROP TRIGGER lakets_no_direct_truncate ON {chunk};"
+            " CREATE OR REPLACE TRIGGER lakets_no_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE"
+            f" ON {chunk} FOR EACH STATEMENT EXECUTE FUNCTION lakets._refuse_direct_write()"
+        )
+    assert older.value("SELECT cardinality(lakets._older_guards('metrics'))") == 3
+
+    through_airflow(older, monkeypatch)
+
+    assert older.value("SELECT cardinality(lakets._older_guards('metrics'))") == 0
+
+
 def test_what_was_interrupted_is_ended_by_another_install(
     installed: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

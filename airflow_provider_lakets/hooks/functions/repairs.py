@@ -59,7 +59,10 @@ class LakeTSRepairs(LakeTSCalls):
 
     def guard_chunks(self, table_name: str, *, schema_name: str = "public", max_chunks: int = 100) -> int:
         """
-        Guard chunks that can still be written directly, as after an install over LakeTS 0.1.x.
+        Guard chunks as this version does it.
+
+        These are chunks that can still be written directly, as after an install over LakeTS 0.1.x,
+        and those that have the guard of an older version.
 
         :param table_name: The ChronoTable.
         :param schema_name: Its schema.
