@@ -18,13 +18,14 @@ import pytest
 from rich.console import Console
 
 from airflow_provider_lakets.local.demo import run_demo
+from airflow_provider_lakets.local.demo.airflow.runs import AirflowClient
+from airflow_provider_lakets.local.demo.airflow.server import sample_dags
+from airflow_provider_lakets.local.demo.errors import DemoError
+from airflow_provider_lakets.local.demo.signals import stoppable
 from tests.demo import SMALL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-SAMPLES = Path(__file__).parents[3] / "dags"
-
 
 ELSEWHERE = {
     "HTTP_PROXY": "http://127.0.0.1:9",
@@ -74,9 +75,38 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_ends_with_ok_wherever_the_environment_leads_and_leaves_nothing_behind(
-    temp: Path, elsewhere: None
+class FailingFirst(AirflowClient):
+    """Runs a DAG that fails before those of the demo, and keeps the error."""
+
+    error: DemoError | None = None
+
+    def wait_ready(self) -> None:
+        super().wait_ready()
+        try:
+            self.run("failing")
+        except DemoError as err:
+            FailingFirst.error = err
+
+
+def with_a_failing_dag(folder: Path) -> Path:
+    """Copy the sample DAGs, and put one beside them that has a connection nobody defined."""
+    shutil.copytree(sample_dags(), folder)
+    install = (folder / "lakets_install.py").read_text()
+    failing = install.replace("lakets_install", "failing").replace(
+        'LakeTSInstallOperator(task_id="install")',
+        'LakeTSInstallOperator(task_id="install", lakebase_conn_id="x")',
+    )
+    (folder / "failing.py").write_text(failing)
+    return folder
+
+
+def test_ends_with_ok_wherever_the_environment_leads_and_tells_the_cause_of_a_dag_that_fails(
+    temp: Path, elsewhere: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # One demo for both: a whole Airflow is the dearest thing that a test can start.
+    dags = with_a_failing_dag(temp / "dags")
+    monkeypatch.setattr("airflow_provider_lakets.local.demo.run.sample_dags", lambda: dags)
+    monkeypatch.setattr("airflow_provider_lakets.local.demo.run.AirflowClient", FailingFirst)
     console = told()
 
     code = run_demo(SMALL, console=console)
@@ -86,30 +116,43 @@ def test_ends_with_ok_wherever_the_environment_leads_and_leaves_nothing_behind(
     assert max(len(line) for line in lines) <= 80
     assert list(temp.glob("lakets-*")) == []
     assert processes_of(temp) == []
+    what, _, cause = str(FailingFirst.error).partition("\nTask install: ")
+    assert what == "DAG failing failed."
+    assert "'x'" in cause
 
 
-def test_failure_of_a_dag_is_told_at_once_with_its_cause(temp: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dags = temp / "dags"
-    shutil.copytree(SAMPLES, dags)
-    install = dags / "lakets_install.py"
-    broken = install.read_text().replace(
-        'LakeTSInstallOperator(task_id="install")',
-        'LakeTSInstallOperator(task_id="install", lakebase_conn_id="x")',
-    )
-    install.write_text(broken)
-    monkeypatch.setattr("airflow_provider_lakets.local.demo.run.sample_dags", lambda: dags)
+def test_what_fails_is_told_in_a_sentence_and_its_log_is_kept(
+    temp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **named: object) -> None:
+        assert processes_of(temp) != []
+        raise DemoError("DAG lakets_install failed.\nTask install: no such thing.")
+
+    monkeypatch.setattr("airflow_provider_lakets.local.demo.run.AirflowServer", fail)
     console = told()
 
     code = run_demo(SMALL, console=console)
 
     (left,) = temp.glob("lakets-demo-*")
     assert code == 1
-    assert "demo: DAG lakets_install failed.\nTask install: " in text(console)
-    assert "'x'" in text(console).partition("Task install: ")[2]
+    assert "demo: DAG lakets_install failed.\nTask install: no such thing.\n" in text(console)
     assert "Traceback" not in text(console)
     assert "Traceback" in (left / "demo.log").read_text()
     assert str(left) in text(console)
     assert processes_of(temp) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda one: one.name)
+def test_the_first_signal_interrupts_and_none_after_it(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+
+    with stoppable(), pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(number)
+    with stoppable() as stop:
+        stop.ignore()
+        signal.raise_signal(number)
+
+    assert signal.getsignal(number) == before
 
 
 @pytest.fixture
@@ -134,11 +177,8 @@ def starting(temp: Path) -> Iterator[subprocess.Popen[str]]:
         yield demo
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_interrupted_it_stops_everything_it_started(
-    temp: Path, starting: subprocess.Popen[str], number: signal.Signals
-) -> None:
-    starting.send_signal(number)
+def test_interrupted_it_stops_everything_it_started(temp: Path, starting: subprocess.Popen[str]) -> None:
+    starting.terminate()
 
     told, _ = starting.communicate()
     assert (starting.returncode, told.splitlines()[-1]) == (1, "demo: interrupted")
