@@ -18,7 +18,7 @@ import psycopg
 
 from airflow_provider_lakets.exceptions import LakeTSError
 from airflow_provider_lakets.local.door.authority import client_context
-from airflow_provider_lakets.local.feed.feed import DEFAULT_INTERVAL
+from airflow_provider_lakets.local.feed.control import DEFAULT_INTERVAL
 from airflow_provider_lakets.local.pg.account import Account
 from airflow_provider_lakets.local.pg.binaries import bin_dir
 from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE

@@ -8,15 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
-import pyarrow as pa
-import pyarrow.compute as pc
-from deltalake import DeltaTable
 from psycopg import sql
 
 from airflow_provider_lakets.local.feed import control
 from airflow_provider_lakets.local.feed.catalog import SCHEMA
-from airflow_provider_lakets.local.feed.delta import history_path, present_rows
-from airflow_provider_lakets.local.feed.feed import DEFAULT_INTERVAL
+from airflow_provider_lakets.local.feed.control import DEFAULT_INTERVAL
 from airflow_provider_lakets.local.feed.process import FeedProcess
 from airflow_provider_lakets.local.pg.account import Account
 from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE, EmbeddedPostgres
@@ -24,6 +20,8 @@ from airflow_provider_lakets.local.pg.postgres import DEFAULT_DATABASE, Embedded
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
+
+    import pyarrow as pa
 
 _COLUMNS = """
 SELECT a.attname, (s.starts_at - '0/0')::bigint
@@ -149,7 +147,7 @@ class LocalLakebase:
                 ):
                     conn.execute(sql.SQL(f"GRANT {grant} TO {{}}").format(sql.Identifier(schema), role))
 
-    # What is in Delta
+    # What is in Delta. The imports are here because the process that serves a Lakebase needs none.
 
     @property
     def delta_dir(self) -> Path:
@@ -158,10 +156,15 @@ class LocalLakebase:
 
     def delta_path(self, shadow: str) -> Path:
         """Return where the history of a shadow lives."""
+        from airflow_provider_lakets.local.feed.delta import history_path
+
         return history_path(self.delta_dir, shadow)
 
     def history(self, shadow: str) -> pa.Table:
         """Return the whole history of a shadow; a table without columns when there is none yet."""
+        import pyarrow as pa
+        from deltalake import DeltaTable
+
         path = self.delta_path(shadow)
         if not DeltaTable.is_deltatable(str(path)):
             return pa.table({})
@@ -174,6 +177,10 @@ class LocalLakebase:
         A shadow that was dropped and made anew, or skipped for a while, began again with the rows
         it had: the history is played from there.
         """
+        import pyarrow.compute as pc
+
+        from airflow_provider_lakets.local.feed.delta import present_rows
+
         history = self.history(shadow)
         with psycopg.connect(self.conninfo(), autocommit=True) as conn:
             name = sql.Identifier(SCHEMA, shadow).as_string(conn)

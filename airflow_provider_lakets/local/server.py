@@ -36,7 +36,7 @@ from airflow_provider_lakets.local.door.credentials import Issuer
 from airflow_provider_lakets.local.door.doorkeeper import LakebaseDoorkeeper
 from airflow_provider_lakets.local.door.gateway import Gateway
 from airflow_provider_lakets.local.environment import forget_other_postgres
-from airflow_provider_lakets.local.feed.feed import DEFAULT_INTERVAL
+from airflow_provider_lakets.local.feed.control import DEFAULT_INTERVAL
 from airflow_provider_lakets.local.lakebase import LocalLakebase
 from airflow_provider_lakets.local.pg.account import Account
 from airflow_provider_lakets.local.processes import at_end_of_input, try_lock

@@ -13,7 +13,6 @@ from psycopg import sql
 
 from airflow_provider_lakets.local.feed.pgoutput import Column
 from airflow_provider_lakets.local.feed.replication import TEXT_SETTINGS
-from airflow_provider_lakets.local.feed.values import FIRST_USER_OID
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +25,9 @@ PUBLICATION = "wal2delta"
 CHANNEL = "wal2delta_local"
 
 PENDING, SNAPSHOTTING, STREAMING, SKIPPED = "PENDING", "SNAPSHOTTING", "STREAMING", "SKIPPED"
+
+# Types below it are Postgres' own: never domains that matter here.
+_FIRST_USER_OID = 16384
 
 # Held for each round: whoever gets it knows that no round is running.
 ROUND_LOCK = "hashtext('wal2delta_local'), 0"
@@ -324,7 +326,7 @@ class Catalog:
     def base_type(self, column: Column) -> tuple[int, int]:
         """Return the type a column is stored as: a domain's own, or the column's."""
         kind = (column.type_oid, column.typmod)
-        if column.type_oid < FIRST_USER_OID:
+        if column.type_oid < _FIRST_USER_OID:
             return kind
         if kind not in self._domains:
             oid, typmod = self._row(_DOMAIN_BASE, oid=column.type_oid, typmod=column.typmod)

@@ -13,6 +13,7 @@ from airflow_provider_lakets.local.feed.catalog import CHANNEL, ROUND_LOCK, SCHE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+DEFAULT_INTERVAL = 15.0  # seconds between two rounds, as in Lakebase
 _POLL_SECONDS = 0.05
 _NUDGE_SECONDS = 1.0
 

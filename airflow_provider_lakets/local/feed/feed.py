@@ -49,6 +49,7 @@ from tenacity import (
     wait_exponential,
 )
 
+from airflow_provider_lakets.local.feed.control import DEFAULT_INTERVAL
 from airflow_provider_lakets.local.feed.follower import DeliveryError, Flushed, Follower
 from airflow_provider_lakets.local.feed.replication import SlotInUseError
 from airflow_provider_lakets.local.processes import at_end_of_input, try_lock
@@ -61,7 +62,6 @@ __all__ = ["DeliveryError", "Feed", "Flushed"]
 
 log = logging.getLogger(__name__)
 
-DEFAULT_INTERVAL = 15.0
 BATCH_ROWS = 200_000
 _STOP_CHECK_SECONDS = 0.5
 

@@ -48,7 +48,6 @@ _BY_OID = {
 }
 NUMERIC_OID = 1700
 _MAX_PRECISION = 38
-FIRST_USER_OID = 16384  # types below it are Postgres' own: never domains that matter here
 
 _DATE_ENDS = ("0001-01-01", "9999-12-31")
 _TIMESTAMP_ENDS = ("0001-01-01 00:00:00", "9999-12-31 23:59:59.999999")

@@ -220,3 +220,11 @@ def test_nonsense_is_answered_and_harms_nobody(
         assert answer[:1] in (b"E", b"")
 
     assert login().execute("SELECT 1").fetchone() == (1,)
+
+
+def test_the_process_that_serves_loads_no_arrow(server: LocalServer) -> None:
+    # It took a third of the start. What reads and writes Delta is another process.
+    loaded = [mapped.path for mapped in psutil.Process(server.state.pid).memory_maps()]
+
+    assert any("pydantic" in path for path in loaded)
+    assert [path for path in loaded if "arrow" in path or "deltalake" in path] == []
