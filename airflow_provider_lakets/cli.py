@@ -50,7 +50,10 @@ def install(
         typer.echo(install_script(), nl=False)
         return
     with explain_errors():
-        done = open_hook(conn_id, uri).install()
+        from airflow_provider_lakets.commands.progress import progress
+
+        with progress("Installing LakeTS") as report:
+            done = open_hook(conn_id, uri).install(on_progress=report)
     typer.echo(f"LakeTS {done.after} is installed (before: {done.before or 'none'}).")
     for note in done.notes:
         typer.echo(f"- {visible(note)}")

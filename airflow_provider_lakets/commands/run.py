@@ -9,21 +9,21 @@ from itertools import islice
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from airflow_provider_lakets.commands.connection import AsJson, ConnId, Uri, explain_errors, open_hook, stop
+from airflow_provider_lakets.commands.progress import progress
 from airflow_provider_lakets.monitoring.words import name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from airflow_provider_lakets.commands.progress import Report
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
     from airflow_provider_lakets.hooks.results import JobResult
 
     # Yields, for each part of the work, the whole number of things and what became of those of the
-    # part.
-    Parts = Callable[[LakeTSHook], Iterator[tuple[int, Sequence[JobResult]]]]
+    # part. A part that is long in itself says meanwhile how far it is.
+    Parts = Callable[[LakeTSHook, Report], Iterator[tuple[int, Sequence[JobResult]]]]
 
 # As many tables or chunks in one call as a mapped task of the sample DAGs has.
 BATCH = 20
@@ -83,7 +83,7 @@ def partitions(
 ) -> None:
     """Create the chunks that writers will need."""
 
-    def parts(hook: LakeTSHook) -> Iterator[tuple[int, Sequence[JobResult]]]:
+    def parts(hook: LakeTSHook, _: Report) -> Iterator[tuple[int, Sequence[JobResult]]]:
         names = [one.name for one in hook.chronotables(table)]
         for batch in _batches(names):
             yield len(names), hook.plan_partitions(batch) if dry_run else hook.partition(batch)
@@ -101,7 +101,7 @@ def tier(
 ) -> None:
     """Flag the cold chunks that are proved durable in Unity Catalog; drops nothing."""
 
-    def parts(hook: LakeTSHook) -> Iterator[tuple[int, Sequence[JobResult]]]:
+    def parts(hook: LakeTSHook, _: Report) -> Iterator[tuple[int, Sequence[JobResult]]]:
         look = hook.plan_candidates if dry_run else hook.tier_candidates
         names = [one.chunk_name for one in look(table)]
         for batch in _batches(names):
@@ -125,7 +125,7 @@ def retain(
     if force and not table:
         raise typer.BadParameter("--force needs --table: it drops what may be nowhere else.")
 
-    def parts(hook: LakeTSHook) -> Iterator[tuple[int, Sequence[JobResult]]]:
+    def parts(hook: LakeTSHook, _: Report) -> Iterator[tuple[int, Sequence[JobResult]]]:
         names = [one.name for one in hook.chronotables(table, policy="retention")]
         for batch in _batches(names):
             if dry_run:
@@ -149,11 +149,11 @@ def refresh(
 ) -> None:
     """Aggregate the buckets that changed, each RollUp after those that it reads."""
 
-    def parts(hook: LakeTSHook) -> Iterator[tuple[int, Sequence[JobResult]]]:
+    def parts(hook: LakeTSHook, report: Report) -> Iterator[tuple[int, Sequence[JobResult]]]:
         if dry_run:
             yield 0, hook.plan_refresh(rollup)
         else:
-            yield 0, hook.refresh(rollup, parallelism=parallelism)
+            yield 0, hook.refresh(rollup, parallelism=parallelism, on_progress=report)
 
     _run(parts, conn_id, uri, as_json=as_json)
 
@@ -167,16 +167,11 @@ def _batches(names: Iterable[str]) -> Iterator[list[str]]:
 def _run(parts: Parts, conn_id: str, uri: str | None, *, as_json: bool) -> None:
     """Do the work, show its progress on a terminal, print the results, and set the exit code."""
     results: list[JobResult] = []
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with (
-        explain_errors(),
-        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
-        (hook := open_hook(conn_id, uri)).session(),
-    ):
-        shown = progress.add_task("Logging in")
-        for total, done in parts(hook):
+    with explain_errors(), progress("Logging in") as report, (hook := open_hook(conn_id, uri)).session():
+        report(0, 0, "Working")
+        for total, done in parts(hook, report):
             results += done
-            progress.update(shown, description=f"{len(results)} of {total or len(results)} done")
+            report(len(results), total or len(results))
     if as_json:
         typer.echo(json.dumps([one.as_dict() for one in results], indent=2))
     else:

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from airflow_provider_lakets.monitoring.finding import grouped, in_words, next_step
@@ -79,7 +79,7 @@ def _show_attention(attention: Sequence[Attention], out: Console) -> None:
 
 
 def _tables(status: Status, *, wide: bool) -> Table:
-    table = Table("ChronoTable", title="ChronoTables", title_justify="left")
+    table = Table(_names("ChronoTable"), title="ChronoTables", title_justify="left")
     for column in ("chunk", "policies") if wide else ():
         table.add_column(column)
     for count in ("active", "tiered", "dropped", "due"):
@@ -107,9 +107,9 @@ def _tables(status: Status, *, wide: bool) -> Table:
 
 
 def _rollups(rollups: list[Rollup], *, wide: bool) -> Table:
-    columns = ("bucket", "refresh lag") if wide else ()
-    table = Table("RollUp", "reads", *columns, "watermark (UTC)", "refreshed", title="RollUps")
-    table.title_justify = "left"
+    table = Table(_names("RollUp"), _names("reads"), title="RollUps", title_justify="left")
+    for column in (*(("bucket", "refresh lag") if wide else ()), "watermark (UTC)", "refreshed"):
+        table.add_column(column)
     for one in rollups:
         table.add_row(
             name(one.name),
@@ -119,6 +119,11 @@ def _rollups(rollups: list[Rollup], *, wide: bool) -> Table:
             ago(one.last_refreshed_at),
         )
     return table
+
+
+def _names(header: str) -> Column:
+    """Return a column whose names are whole, on several lines where they are long."""
+    return Column(header, overflow="fold")
 
 
 def _feed(feed: FeedStatus) -> str:

@@ -43,6 +43,7 @@ def run_cascade(
     *,
     parallelism: int,
     stop: Callable[[], None],
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> list[RefreshResult]:
     """
     Refresh each RollUp after all that it reads and return what happened, in the order it happened.
@@ -54,6 +55,7 @@ def run_cascade(
     :param refresh: Refreshes one.
     :param parallelism: How many to refresh at a time.
     :param stop: Ends the refreshes that run, when this thread is interrupted.
+    :param on_progress: Is called with how many are done, and how many there are.
     """
     sorter = _ordered(rollups)
     results: dict[str, RefreshResult] = {}
@@ -78,6 +80,8 @@ def run_cascade(
                     results[name], go_on = future.result()
                     broken_by = broken_by if go_on else name
                     sorter.done(name)
+                if on_progress is not None:
+                    on_progress(len(results), len(rollups))
     except BaseException:
         # The task timed out or is being killed: do not sit through the refreshes that still run.
         stop()

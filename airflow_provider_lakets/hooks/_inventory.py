@@ -24,7 +24,7 @@ from airflow_provider_lakets.hooks.results import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import psycopg
 
@@ -171,13 +171,16 @@ class LakeTSInventory(LakeTSContract):
         except LakeTSContendedError:
             return None
 
-    def install(self) -> InstallResult:
+    def install(self, *, on_progress: Callable[[int, int, str], None] | None = None) -> InstallResult:
         """
         Install or upgrade LakeTS in one transaction; a second installer waits for the first.
 
         Over LakeTS 0.1.x, chunks that did not fit into that transaction are guarded in batches
         afterwards. Where this is interrupted, another install goes on with it. A role that does not
         own LakeTS cannot replace it; the same version it leaves as it is.
+
+        :param on_progress: Is called after each batch with how many chunks are guarded, how many
+            there are to guard, and what is being done.
         """
         from airflow_provider_lakets.engine import install_script
 
@@ -208,22 +211,28 @@ class LakeTSInventory(LakeTSContract):
             after = self.version()
             if after is None:
                 raise LakeTSError("The install ran, but recorded no version in lakets._version.")
-            notes = [note for note in notes if "lakets.guard_chunks" not in note] + self._guard_all_chunks()
+            notes = [note for note in notes if "lakets.guard_chunks" not in note]
+            notes += self._guard_all_chunks(on_progress)
         self.log.info("LakeTS is at version %s now; before: %s", after, before)
         for text in notes:
             self.log.info("%s", text)
         return InstallResult(before, after, notes)
 
-    def _guard_all_chunks(self) -> list[str]:
+    def _guard_all_chunks(self, on_progress: Callable[[int, int, str], None] | None) -> list[str]:
         """Guard chunks as this version does, in batches; return what is left as text."""
-        left = []
-        for table in self.query(TO_GUARD, doing="Looking up the chunks to guard"):
+        left, done = [], 0
+        tables = self.query(TO_GUARD, doing="Looking up the chunks to guard")
+        total = sum(table["chunks"] for table in tables)
+        for table in tables:
             schema_name, table_name, chunks = table["schema_name"], table["table_name"], table["chunks"]
             name = f"{schema_name}.{table_name}"
             try:
                 while guarded := self.guard_chunks(table_name, schema_name=schema_name):
                     chunks -= guarded
+                    done += guarded
                     self.log.info("Guarded %d chunks of %s, %d to go", guarded, name, chunks)
+                    if on_progress is not None:
+                        on_progress(min(done, total), total, f"Guarding the chunks of {name}")
             except LakeTSContendedError as err:
                 if chunks > 0:
                     left.append(

@@ -35,7 +35,7 @@ from airflow_provider_lakets.hooks.results import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from datetime import datetime
 
     from airflow_provider_lakets.hooks.results import ChronoTable
@@ -230,6 +230,7 @@ class LakeTSHook(LakeTSPlanning):
         start: datetime | None = None,
         end: datetime | None = None,
         since: datetime | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
     ) -> list[RefreshResult]:
         """
         Refresh RollUps, each after those it reads and in a transaction of its own.
@@ -241,6 +242,7 @@ class LakeTSHook(LakeTSPlanning):
         :param end: ... up to this one; buckets whose source is dropped keep their value.
         :param since: What was refreshed from this instant on counts as changed, even if not by this
             call.
+        :param on_progress: Is called with how many are done, and how many there are.
         """
         if parallelism < 1:
             raise ValueError(f"parallelism must be 1 or more, not {parallelism}")
@@ -252,7 +254,9 @@ class LakeTSHook(LakeTSPlanning):
             if start is not None and end is not None:
                 refresh = partial(self._refresh_range, start=start, end=end, force=force)
             rollups = with_dependencies(self._known_rollups(rollup), rollup)
-            results = run_cascade(rollups, refresh, parallelism=parallelism, stop=self.cancel)
+            results = run_cascade(
+                rollups, refresh, parallelism=parallelism, stop=self.cancel, on_progress=on_progress
+            )
             done += results
         earlier = {name for name, one in rollups.items() if _is_since(one.last_refreshed_at, since)}
         return [

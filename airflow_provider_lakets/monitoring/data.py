@@ -74,6 +74,11 @@ class Table:
         """Return how many chunks are in one of some states."""
         return sum(run.chunks for run in self.runs if run.state in states)
 
+    def state_at(self, start: datetime, otherwise: str) -> str:
+        """Return the state of the chunk that begins then; it may have been made since."""
+        states = (run.state for run in self.runs if run.range_start <= start < run.range_end)
+        return next(states, otherwise)
+
     def bytes_of(self, *states: str) -> int | None:
         """Return what the chunks in some states take or took, as far as that was noted."""
         known = [run.bytes for run in self.runs if run.state in states and run.bytes is not None]

@@ -111,6 +111,11 @@ def found_of(group: Sequence[Attention]) -> str:
     return f": {first}" if all(one.said == first for one in group) else f"; the first of them: {first}"
 
 
+def all_alike(group: Sequence[Attention]) -> bool:
+    """Return whether words and next step are the same for all of a group, but for the names."""
+    return len({(one.said.replace(one.subject, ""), one.advice) for one in group}) == 1
+
+
 def next_step(group: Sequence[Attention]) -> str:
     """Return what to do about a group; of steps that differ, the first."""
     first = group[0].advice

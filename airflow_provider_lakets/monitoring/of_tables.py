@@ -81,9 +81,9 @@ def _of_chunks(table: Table, snapshot: Snapshot) -> Iterator[Attention]:
         advice = "Run the partition manager, or `lakets run partitions`."
         yield Attention(table.name, said, advice, "no-chunks-ahead")
     if rows := snapshot.troubles.strays.get(table.id):
-        said = f"{rows} outside all chunks: they are neither tiered nor dropped"
+        said = f"{rows} outside all chunks, where nothing is tiered or dropped"
         advice = (
-            "They are too early, too late or of a dropped range. The partition manager makes chunks for "
+            "Such rows are too early, too late or of a dropped range. The partition manager makes chunks for "
             "those that are near; move or delete the others in the default partition."
         )
         yield Attention(table.name, said, advice, "rows-outside-chunks")

@@ -101,15 +101,16 @@ def _refused(request: Request, error: Exception) -> Response:
     err = cast("StarletteHTTPException", error)  # it is registered for these
     otherwise = "Not found" if err.status_code == 404 else "Refused"
     title, text = _SAID.get(err.status_code, (otherwise, str(err.detail)))
-    return HTMLResponse(_message(request, title, text), err.status_code, headers=err.headers)
+    return HTMLResponse(_message(request, title, text, err.status_code), err.status_code, headers=err.headers)
 
 
 def _failed(request: Request, err: Exception) -> Response:
     log.error("The LakeTS page failed", exc_info=err)
     text = "The page could not be made. The log of Airflow's API server says why."
-    return HTMLResponse(_message(request, "Something went wrong", text), 500)
+    return HTMLResponse(_message(request, "Something went wrong", text, 500), 500)
 
 
-def _message(request: Request, title: str, text: str) -> str:
+def _message(request: Request, title: str, text: str, status: int) -> str:
     base = str(request.scope.get("root_path", "")).rstrip("/")
-    return render("message.html", title=title, text=text, base=base, airflow=base.rpartition("/")[0] + "/")
+    airflow = base.rpartition("/")[0] + "/"
+    return render("message.html", title=title, text=text, status=status, base=base, airflow=airflow)

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from airflow_provider_lakets.monitoring.finding import KINDS, NAMED, PAGES, found_of, next_step
+from airflow_provider_lakets.monitoring.finding import KINDS, NAMED, PAGES, all_alike, found_of, next_step
 from airflow_provider_lakets.monitoring.words import ago, duration, instant, interval, name, size
 
 # How the page calls a severity.
@@ -37,7 +37,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for written in (name, size, duration, interval, ago, instant, marked, found_of, next_step):
+    for written in (name, size, duration, interval, ago, instant, marked, found_of, next_step, all_alike):
         found.filters[written.__name__] = written
     found.globals["kinds"] = KINDS
     found.globals["marks"] = MARKS

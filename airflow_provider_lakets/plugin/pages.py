@@ -130,6 +130,7 @@ def table(asked: Asked, snapshots: Snapshots, name: str, given: Mapping[str, str
         "table": found,
         "chunks": chunks,
         "history": history or [],
+        "state_of": found.state_at,
         "page": page,
         "pages": max(1, -(-count // CHUNKS)),
         "groups": _about("table", name, known.snapshot),

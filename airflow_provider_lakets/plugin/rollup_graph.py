@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 224, 58
 GAP_X, GAP_Y = 56, 14
 LONGEST = 26  # characters of a name that fit in a box
+MARKED = 8  # characters less where a mark is beside it
 MOST = 60  # boxes; a picture of more says less than the list
 
 
@@ -58,10 +59,11 @@ def in_order(rollups: Sequence[Rollup]) -> list[Rollup]:
     return sorted(rollups, key=lambda one: (order[one.name], natural(one.name)))
 
 
-def short(text: str) -> str:
+def short(text: str, kind: str) -> str:
     """Return a name that fits in a box."""
     text = name(text)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+    room = LONGEST - MARKED if kind in MARKS else LONGEST
+    return text if len(text) <= room else f"{text[: room - 1]}…"
 
 
 def graph_svg(
@@ -108,7 +110,7 @@ def _boxes(
         row = filled.get(column, 0)
         filled[column] = row + 1
         x, y = 1 + column * (WIDTH + GAP_X), 1 + row * (HEIGHT + GAP_Y)
-        boxes[key] = Box(short(label), name(label), lines, kind, hrefs.get(key, ""), x, y)
+        boxes[key] = Box(short(label, kind), name(label), lines, kind, hrefs.get(key, ""), x, y)
 
     for source in sorted({one.source for one in rollups if one.source}, key=natural):
         add(f"table:{source}", source, ("ChronoTable",), "source", 0)
@@ -151,7 +153,7 @@ def _node(box: Box) -> Markup:
     )
     if box.kind in MARKS:
         lines += Markup('<text x="{}" y="{}" class="mark {}">{}</text>').format(
-            box.x + WIDTH - 10, box.y + 36, box.kind, MARKS[box.kind]
+            box.x + WIDTH - 12, box.y + 20, box.kind, MARKS[box.kind]
         )
     return Markup(
         '<a href="{}"><title>{}: {}</title><rect class="box {}" x="{}" y="{}" width="{}" height="{}" rx="6"/>'

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from typer.testing import CliRunner
 
+from airflow_provider_lakets.cli import app
 from airflow_provider_lakets.engine import install_script
 from tests.conftest import new_postgres
 from tests.lab import Lab
@@ -93,6 +96,23 @@ def through_airflow(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     notes = lab.hook().install().notes
     lab.conn.close()
     return list(notes)
+
+
+def test_the_command_says_how_far_it_is(older: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab(older.conninfo, "0.1")
+    lab.conn.close()
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection())
+
+    done = CliRunner().invoke(app, ["install"])
+
+    lines = re.findall(r"^Guarding the chunks of public.metrics: (\d+) of (\d+)$", done.stderr, re.MULTILINE)
+    counts = [int(count) for count, _ in lines]
+    assert len(counts) > 3
+    assert counts == sorted(counts)
+    assert {total for _, total in lines} == {
+        str(older.value("SELECT count(*) FROM pg_inherits WHERE inhparent = 'metrics'::regclass"))
+    }
+    assert "is installed (before: 0.1.3)" in done.stdout
 
 
 def test_the_hook_installs_and_guards_every_chunk(older: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

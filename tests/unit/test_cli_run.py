@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from typing import TYPE_CHECKING
 
 import pytest
+from rich.console import Console
+
+from airflow_provider_lakets.commands import progress, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +48,51 @@ def test_a_night_of_jobs(in_lab: Callable[..., Result], world: Lab) -> None:
     assert "hourly: refreshed" in refreshed.stdout
     assert re.search(r"^[3-9] tiered$", tiered.stdout, re.MULTILINE)
     assert re.search(r"^public.metrics: dropped \(\d chunks? dropped", dropped.stdout)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """Give standard error a terminal of 80 columns; return what is painted on it."""
+    painted = io.StringIO()
+    monkeypatch.setattr(progress, "console", lambda: Console(file=painted, force_terminal=True, width=80))
+    return painted
+
+
+@pytest.mark.parametrize(
+    ("job", "count"), [("partitions", "3 of 3"), ("refresh", "2 of 2")], ids=["in batches", "in one call"]
+)
+def test_on_a_terminal_a_bar_shows_how_far_a_job_is(
+    in_lab: Callable[..., Result],
+    world: Lab,
+    terminal: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+    job: str,
+    count: str,
+) -> None:
+    monkeypatch.setattr(run, "BATCH", 1)
+    for name in ("b", "c"):
+        world.table(name)
+    world.rollup("daily", reads="hourly")
+
+    done = in_lab("run", job)
+
+    assert count in terminal.getvalue()
+    assert "\N{BOX DRAWINGS HEAVY HORIZONTAL}" in terminal.getvalue()  # the bar
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "\N{BOX DRAWINGS HEAVY HORIZONTAL}" not in done.stdout
+
+
+def test_elsewhere_a_line_says_how_far_a_job_is(
+    in_lab: Callable[..., Result], world: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "BATCH", 1)
+    for name in ("b", "c"):
+        world.table(name)
+
+    done = in_lab("run", "partitions", "--json")
+
+    assert done.stderr.splitlines() == ["Progress: 1 of 3", "Progress: 2 of 3"]
+    assert len(json.loads(done.stdout)) == 3
 
 
 def test_a_dry_run_changes_nothing(in_lab: Callable[..., Result], world: Lab) -> None:

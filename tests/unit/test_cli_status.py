@@ -117,12 +117,19 @@ def test_nothing_is_wider_than_80_columns_and_each_name_is_whole(
     lab.flush(status="SKIPPED")
     lab.table("readings")
     lab.rollup("hourly")
+    long = ["n" * 60 + end for end in ("one", "two")]
+    for name in long:
+        lab.table(name)
 
     done = in_lab("status")
 
     assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
     for name in ("public.metrics", "public.readings", "hourly", "UTC"):
         assert name in done.stdout
+    rows = [line for line in done.stdout.splitlines() if line.startswith("│")]
+    first_column = "".join(row[2:].partition("│")[0].strip() for row in rows)
+    for name in long:
+        assert f"public.{name}" in first_column
 
 
 @pytest.mark.parametrize(

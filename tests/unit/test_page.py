@@ -302,7 +302,7 @@ def test_what_is_alike_is_said_once_and_each_name_leads_to_its_page(page: TestCl
     attention = text[: text.index('id="space"')]
 
     assert "12 things need attention" in attention
-    assert attention.count("the jobs leave it alone") == 11  # once for all, and for each that differs
+    assert attention.count("the jobs leave it alone") == 1
     assert "11 tables: " in attention
     assert "and 6 more; the first of them: the jobs leave it alone" in attention
     assert "All 11 by name" in attention

@@ -120,7 +120,7 @@ def page() -> str:
     main = text[text.index("<main") :]
     for first in (r'<section class="notice.*?</section>', r'<ul class="attention">.*?</li>', r"<h1.*?</h1>"):
         if found := re.search(first, main, re.DOTALL):
-            said = re.sub("</h2>|</span>(?=<span>)", ":", found.group().partition("<p>Below")[0])
+            said = re.sub("</h2>|</span>(?=<span>)", ":", found.group().partition('<p class="next">')[0])
             return html.unescape(re.sub("<[^>]*>", " ", said))
     raise AssertionError(f"The page says nothing: {text}")
 
