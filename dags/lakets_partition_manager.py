@@ -4,6 +4,19 @@ Make the chunks that writers will need, for every ChronoTable.
 One before the current one and three after it; every 6 hours, UTC. A backfill makes the chunks of
 its data intervals, a manual run those of a range or of some tables. A dry run reports which chunks
 it would make.
+
+A manual run takes:
+
+- `tables`: only these, as `schema.table`; empty for all.
+- `start`, `end`: a range of time; empty for what is due now.
+- `dry_run`: report what would happen, and change nothing.
+
+Outcomes of a table:
+
+- `created`: with the names of the chunks.
+- `unchanged`: nothing was due.
+- `contended`: another session holds a lock; the next try takes it.
+- `failed`: the reason is in the result of the task.
 """
 
 from __future__ import annotations

@@ -5,6 +5,21 @@ What is not proved durable there, or not yet in its RollUps, stays, and the task
 03:00 UTC, an hour after tiering. A manual run may be for some tables only, or a dry run, which
 changes nothing. With `force` it drops what is not proved durable as well, once somebody has
 approved that.
+
+A manual run takes:
+
+- `tables`: only these, as `schema.table`; empty for all.
+- `force`: also drop what is not proved durable, once somebody has approved it.
+- `dry_run`: report what would happen, and change nothing.
+
+Outcomes of a table:
+
+- `dropped`: chunks are gone from Lakebase.
+- `deferred`: chunks are kept, and why.
+- `trimmed`: rows of the mirror were removed.
+- `unchanged`: nothing was due.
+- `contended`: another session holds a lock; the next try takes it.
+- `failed`: the reason is in the result of the task.
 """
 
 from __future__ import annotations

@@ -4,6 +4,20 @@ Refresh every RollUp, each after those it reads; every 15 minutes, UTC.
 Only what changed is aggregated again. A backfill aggregates all buckets of its data intervals
 again, a manual run those of a range; buckets whose source is dropped keep their value. A dry run
 reports which RollUps would be refreshed, in which order, and changes nothing.
+
+A manual run takes:
+
+- `rollup`: only this one, with all that it reads; empty for all.
+- `start`, `end`: a range of time; empty for what is due now.
+- `dry_run`: report what would happen, and change nothing.
+
+Outcomes of a RollUp:
+
+- `refreshed`: with the number of rows written.
+- `unchanged`: nothing changed, or its refresh_lag has not passed.
+- `skipped`: a RollUp that it reads was not refreshed.
+- `contended`: another session holds a lock; the next try takes it.
+- `failed`: the reason is in the result of the task.
 """
 
 from __future__ import annotations

@@ -4,6 +4,18 @@ Flag chunks that are older than their tiering policy and proved durable in Unity
 Nothing is dropped. Chunks that the change feed has not flushed yet are deferred to the next run.
 Runs daily at 02:00 UTC, an hour before retention. A manual run can be limited to some tables, or be
 a dry run, which changes nothing.
+
+A manual run takes:
+
+- `tables`: only these, as `schema.table`; empty for all.
+- `dry_run`: report what would happen, and change nothing.
+
+Outcomes of a chunk:
+
+- `tiered`: every row of the chunk is in Unity Catalog.
+- `deferred`: not proved yet, and why; the next run looks again.
+- `contended`: another session holds a lock; the next try takes it.
+- `failed`: the reason is in the result of the task.
 """
 
 from __future__ import annotations

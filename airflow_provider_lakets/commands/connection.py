@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated, NoReturn
+from urllib.parse import urlsplit
 
 import typer
 
@@ -41,7 +42,8 @@ Uri = Annotated[
     str | None,
     typer.Option(
         help="Connection string postgresql://<role>@<host>/<database>, instead of a connection. "
-        "Without a password: OAuth. One with a password belongs into LAKETS_URI: others can read arguments.",
+        "Without a password: OAuth. <role>:@<host>, with a colon, asks for the password. One with a password "
+        "belongs into LAKETS_URI: others can read arguments.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
@@ -67,6 +69,9 @@ def open_hook(conn_id: str, uri: str | None) -> LakeTSHook:
         connection = pasted_connection(uri, where)
         if connection.password and where == "--uri":
             typer.secho(SEEN, err=True, fg=typer.colors.YELLOW)
+        elif urlsplit(uri).password == "":  # there is a colon for it
+            asked = f"Password of {name(connection.login)}"
+            connection.password = typer.prompt(asked, hide_input=True, err=True)
         return LakeTSHook(where, connection=connection)
     return LakeTSHook(conn_id, connection=stored_connection(conn_id))
 

@@ -70,13 +70,14 @@ class Snapshots:
             entry = self._entries.setdefault(conn_id, _Entry())
         if entry.is_fresh(wake=wake):
             return entry.known
+        tries = entry.tries
         # While one looks, others wait; if they have waited for long, what was known before must do.
         if not entry.looking.acquire(timeout=0 if entry.known.snapshot else WAIT_SECONDS):
             return entry.known
         try:
-            if not entry.is_fresh(wake=wake):
-                entry.known = _look(conn_id, entry.known, wake=wake)
-                entry.until = time.monotonic() + FRESH_SECONDS
+            # Whoever waited for a look that went as far as to log in has the answer to it.
+            if entry.tries == tries and not entry.is_fresh(wake=wake):
+                entry.learn(_look(conn_id, entry.known, wake=wake))
         finally:
             entry.looking.release()
         return entry.known
@@ -104,6 +105,12 @@ class _Entry:
         self.looking = threading.Lock()
         self.known = Known()
         self.until = 0.0
+        self.tries = 0  # how many looks logged in, or failed
+
+    def learn(self, known: Known) -> None:
+        self.tries += known.problem is not None or known.snapshot is not self.known.snapshot
+        self.known = known
+        self.until = time.monotonic() + FRESH_SECONDS
 
     def is_fresh(self, *, wake: bool) -> bool:
         asked_in_vain = wake and (self.known.snapshot is None or self.known.asleep is not False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import itertools
+import re
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -12,6 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_lakets.operators.partitions import LakeTSPartitionOperator
+from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
+from airflow_provider_lakets.operators.rollups import LakeTSRollupRefreshOperator
+from airflow_provider_lakets.operators.tiering import LakeTSTierOperator
 from tests.dags.conftest import SAMPLES
 
 if TYPE_CHECKING:
@@ -90,6 +95,28 @@ def test_is_tagged_documented_and_retried_with_backoff(samples: dict[str, Any], 
     assert all(task.retries >= 3 for task in dag.tasks)
     # Airflow 3.1.0's scheduler ends with an AttributeError when a mapped task backs off.
     assert all(bool(task.retry_exponential_backoff) is not task.is_mapped for task in dag.tasks)
+
+
+OPERATORS = {
+    "lakets_partition_manager": LakeTSPartitionOperator,
+    "lakets_tiering": LakeTSTierOperator,
+    "lakets_retention": LakeTSRetentionOperator,
+    "lakets_rollup_refresh": LakeTSRollupRefreshOperator,
+}
+
+
+@pytest.mark.parametrize("dag_id", OPERATORS)
+def test_the_docs_of_a_dag_say_what_a_run_may_be_asked_and_how_it_may_end(
+    samples: dict[str, Any], dag_id: str
+) -> None:
+    dag = samples[dag_id]
+    (possible,) = re.findall(r"``outcome``\s+\(([^)]*)\)", str(OPERATORS[dag_id].__doc__))
+
+    asked, ends = str(dag.doc_md).partition("A manual run takes:\n")[2].split("Outcomes of ")
+
+    fields = [line.partition(":")[0] for line in asked.splitlines()]
+    assert set(re.findall("`([a-z_]+)`", " ".join(fields))) == {*dag.params}
+    assert set(re.findall("^- `([a-z]+)`: ", ends, re.MULTILINE)) == set(re.findall("[a-z]+", possible))
 
 
 def test_install_makes_lakets(

@@ -46,3 +46,21 @@ def test_the_jobs_and_what_looks_at_them_have_an_example() -> None:
     jobs = {f"run {job}" for job in ("partitions", "tier", "retain", "refresh")}
 
     assert {*EXAMPLES} >= {*jobs, "install", "status", "doctor", "metrics", "explain", "demo"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("lakets ", {"run", "status", "doctor"}),
+        ("lakets run ", {"tier", "retain"}),
+        ("lakets status --", {"--watch"}),
+    ],
+    ids=["commands", "jobs", "options"],
+)
+def test_the_shell_completes_what_is_typed(typed: str, offered: set[str]) -> None:
+    words = typed.split(" ")
+    asked = {"_LAKETS_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(words) - 1)}
+
+    done = CliRunner().invoke(app, [], env=asked, prog_name="lakets")
+
+    assert offered <= {*done.stdout.split()}

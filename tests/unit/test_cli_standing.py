@@ -10,7 +10,9 @@ from urllib.parse import quote
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
+from typer.testing import CliRunner
 
+from airflow_provider_lakets.cli import app
 from airflow_provider_lakets.commands.standing import CODES
 
 if TYPE_CHECKING:
@@ -192,6 +194,17 @@ def test_a_password_among_the_arguments_is_warned_of_and_not_shown(
     assert done.exit_code == 0
     assert "LAKETS_URI" in done.stderr
     assert "hunter2" not in done.output
+
+
+def test_a_password_is_asked_for_where_the_string_has_a_colon_and_none(
+    in_lab: Callable[..., Result], lab: Lab
+) -> None:
+    asked = CliRunner().invoke(app, ["doctor", "--uri", uri(lab, ""), "--json"], input="hunter2\n")
+
+    assert asked.stderr.startswith("Password of ")
+    assert "native Postgres password" in checks(asked)["identity"]["said"]
+    assert checks(asked)["login"]["verdict"] == "warn"  # it is in, as a superuser
+    assert "hunter2" not in asked.output
 
 
 def test_a_connection_string_in_the_environment_is_taken_without_a_word(

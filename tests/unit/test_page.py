@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import warnings
@@ -323,6 +324,34 @@ def test_rollups_are_drawn_each_to_the_right_of_what_it_reads(page: TestClient, 
     assert text.count('class="edge"') == 2
     assert text.index(">hourly</text>") < text.index(">daily</text>")
     assert "name=hourly" in detail
+
+
+@pytest.mark.parametrize("engine", ["ours"])
+def test_what_the_jobs_did_and_the_space_they_gave_back_is_shown(page: TestClient, lab: Lab) -> None:
+    lab.synced(days=8)
+    lab.rollup("hourly")
+    lab.flush()
+    hook = lab.hook()
+    for _ in range(2):
+        hook.tier(lab.old_chunks())
+        lab.flush()
+    hook.retain("public.metrics")
+    lab.conn.execute("INSERT INTO metrics VALUES (now(), 'b', 1)")
+    hook.refresh()
+
+    overview = look(page)
+    table = look(page, "/prefix/lakets/table", name="public.metrics")
+    rollup = look(page, "/prefix/lakets/rollup", name="hourly")
+
+    assert re.search(r"<strong>\d+ KiB</strong><span>given back to Lakebase", overview)
+    for text, jobs in (
+        (overview, {"tier", "retain", "refresh"}),
+        (table, {"tier", "retain"}),
+        (rollup, {"refresh"}),
+    ):
+        history = text[text.index("What the jobs did") :]
+        assert set(re.findall(r"<tr><td>(\w+)</td>", history)) == jobs
+    assert {"dropped", "tiered", "hot", "planned"} <= set(re.findall(r"<td>([a-z]+)</td>", table))
 
 
 @pytest.mark.parametrize("engine", ["ours"])

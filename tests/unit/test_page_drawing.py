@@ -8,10 +8,11 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from airflow_provider_lakets.monitoring.data import Run, Table
+from airflow_provider_lakets.monitoring.data import Rollup, Run, Table
 from airflow_provider_lakets.monitoring.words import NOTHING, interval
 from airflow_provider_lakets.plugin.chunk_map import NARROWEST, SPANS, Axis, choose_axis, row_svg
 from airflow_provider_lakets.plugin.html import marked
+from airflow_provider_lakets.plugin.rollup_graph import graph_svg
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
 
@@ -90,3 +91,49 @@ def test_the_chunks_of_a_run_are_one_cell_with_gaps_as_far_as_they_are_shown(chu
 )
 def test_an_interval_is_shown_in_units(written: str | None, shown: str) -> None:
     assert interval(written) == shown
+
+
+def test_the_ages_of_the_policies_and_now_are_lines_with_words() -> None:
+    one = replace(
+        table(oldest=40, drop=20),
+        tier_before=NOW - timedelta(days=9),
+        tier_after="9 days",
+        drop_after="20 days",
+    )
+
+    row = row_svg(one, choose_axis([one], NOW))
+
+    lines = re.findall(r'<line class="(tier|drop|now)" .*?<title>(.*?)</title>', row)
+    assert lines == [
+        ("drop", "dropped when older than 20 days"),
+        ("tier", "tiered when older than 9 days"),
+        ("now", "now"),
+    ]
+
+
+def rollup(name: str, *, marks: int = 0, reads: str | None = None) -> Rollup:
+    return Rollup(
+        name=name,
+        source=None if reads else "public.t",
+        depends_on=[reads] if reads else [],
+        bucket_interval="01:00:00",
+        bucket_seconds=3600,
+        refresh_lag="00:10:00",
+        watermark=NOW - timedelta(hours=3),
+        last_refreshed_at=NOW - timedelta(minutes=5),
+        is_late=False,
+        marks=marks,
+    )
+
+
+def test_a_rollup_is_drawn_with_how_far_it_is_and_how_bad_that_is() -> None:
+    rollups = [rollup("broken"), rollup("late"), rollup("dirty", marks=12), rollup("fresh", reads="dirty")]
+
+    graph = graph_svg(rollups, {}, NOW, {"broken": "fail", "late": "warn"})
+
+    assert graph is not None
+    boxes = re.findall(r'class="box (\w+)".*?</a>', graph)
+    assert boxes == ["source", "fail", "dirty", "warn", "fresh"]
+    assert re.findall(r'class="mark \w+">(\w+)<', graph) == ["Broken", "Look"]
+    assert graph.count("up to 3 h before now") == 4 * 2  # in the box, and as its title
+    assert "refreshed 5 min ago · 12 dirty" in graph
