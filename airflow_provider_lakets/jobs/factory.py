@@ -38,6 +38,13 @@ _WHAT = {
     "rollup_refresh": "Refresh the RollUps, each after those it reads; a backfill, all of its intervals.",
 }
 
+_OUTCOMES = {
+    "partition_manager": "`created`, `unchanged`",
+    "tiering": "`tiered`, `deferred` (not proved yet, and why)",
+    "retention": "`dropped`, `deferred` (kept, and why), `trimmed`, `unchanged`",
+    "rollup_refresh": "`refreshed`, `unchanged`, `skipped` (one that it reads was not refreshed)",
+}
+
 _RANGED = ("partition_manager", "rollup_refresh")
 
 # What a manual run can be asked for.
@@ -163,4 +170,9 @@ def _from_params(job: str) -> dict[str, str]:
 
 def _doc(job: str, lakebase_conn_id: str | None, tables: Sequence[str] | None) -> str:
     which = ", ".join(f"`{table}`" for table in tables) if tables else "all"
-    return f"{_WHAT[job]}\n\nConnection: `{lakebase_conn_id or 'lakebase_default'}`. ChronoTables: {which}."
+    conn = lakebase_conn_id or "lakebase_default"
+    return (
+        f"{_WHAT[job]}\n\nConnection: `{conn}`. ChronoTables: {which}.\n\n"
+        f"A manual run takes:\n\n{form.described(*_FIELDS[job])}\n\n"
+        f"Outcomes: {_OUTCOMES[job]}, `contended` (another session holds a lock), `failed`."
+    )

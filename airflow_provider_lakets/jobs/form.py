@@ -83,3 +83,8 @@ def params(*names: str, tables: Sequence[str] = (), rollup: str | None = None) -
         raise ValueError(f"there is no field {unknown[0]!r}; there are {', '.join(_FIELDS)}")
     defaults: dict[str, Any] = {"tables": list(tables), "rollup": rollup, "force": False, "dry_run": False}
     return {name: Param(defaults.get(name), **_FIELDS[name]) for name in names}
+
+
+def described(*names: str) -> str:
+    """Return what the fields are for, as a list in Markdown."""
+    return "\n".join(f"- `{name}`: {_FIELDS[name]['description']}" for name in names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,10 @@ import pytest
 from airflow.sdk import DAG, TaskGroup, TriggerRule
 
 from airflow_provider_lakets.jobs import JOBS, lakets_dags, lakets_task_group
+from airflow_provider_lakets.operators.partitions import LakeTSPartitionOperator
+from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
+from airflow_provider_lakets.operators.rollups import LakeTSRollupRefreshOperator
+from airflow_provider_lakets.operators.tiering import LakeTSTierOperator
 from tests.dags.conftest import dagbag_module
 
 if TYPE_CHECKING:
@@ -71,6 +76,27 @@ def test_every_task_has_the_connection_and_the_pool_of_its_project(projects: dic
 def test_tables_of_the_project_are_the_default_of_its_params(projects: dict[str, Any]) -> None:
     assert projects["weather_tiering"].params["tables"] == ["public.weather"]
     assert projects["flights_tiering"].params["tables"] == []
+
+
+OPERATORS = {
+    "partition_manager": LakeTSPartitionOperator,
+    "tiering": LakeTSTierOperator,
+    "retention": LakeTSRetentionOperator,
+    "rollup_refresh": LakeTSRollupRefreshOperator,
+}
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_the_docs_of_a_dag_say_what_a_run_may_be_asked_and_how_it_may_end(
+    projects: dict[str, Any], job: str
+) -> None:
+    dag = projects[f"weather_{job}"]
+    (possible,) = re.findall(r"``outcome``\s+\(([^)]*)\)", str(OPERATORS[job].__doc__))
+
+    asked, _, ends = str(dag.doc_md).partition("Outcomes: ")
+
+    assert set(re.findall("^- `([a-z_]+)`: ", asked, re.MULTILINE)) == {*dag.params}
+    assert set(re.findall("`([a-z]+)`", ends)) == set(re.findall("[a-z]+", possible))
 
 
 def test_a_schedule_may_be_another_or_none(projects: dict[str, Any]) -> None:
