@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -58,6 +59,15 @@ def test_the_doctor_finds_nothing_wrong(in_lab: Callable[..., Result], lab: Lab)
         "RollUps": "ok",
         "jobs": "ok",
     }
+
+
+def test_the_documents_name_the_checks_that_only_the_doctor_makes(in_lab: Callable[..., Result]) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
+    (listed,) = re.findall(r"only the doctor checks \(([^)]*)\)", text)
+
+    made = [*verdicts(in_lab("doctor"))]
+
+    assert re.split(r",\s+", listed) == made[: made.index("feed")]
 
 
 def test_the_doctor_misses_lakets_and_leaves_out_what_needs_it(empty: Callable[..., Result]) -> None:

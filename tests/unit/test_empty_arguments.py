@@ -65,7 +65,7 @@ def test_every_templated_argument_is_tried(kind: type[Any]) -> None:
     tried = {field for of, given in TASKS.values() if of is kind for field in given}
     templated = {field for field in arguments_of(kind) if field in kind.template_fields}
 
-    assert tried | {"lakebase_conn_id", "subject"} >= templated
+    assert tried | {"lakebase_conn_id", "subject"} >= templated, "add it to TASKS in tests/tasks.py"
     assert {*kind.template_fields} <= {*arguments_of(kind), "body"}
 
 
@@ -91,6 +91,12 @@ def rendered(name: str, field: str, value: object, *, native: bool, **how: Any) 
 
 
 def fails_for_good(task: Any, field: str) -> bool:
+    """
+    Return whether the task fails without a retry, and for this argument.
+
+    Where another error comes first, the argument was taken although it is empty: read it with
+    `operators/_arguments.py` before the login, and give it the default LEFT_OUT.
+    """
     with pytest.raises(Exception, match=rf"{field} (was rendered to|must be)") as caught:
         task.execute({"ti": None, "outlet_events": {}})
     return type(caught.value).__name__ == "AirflowFailException"

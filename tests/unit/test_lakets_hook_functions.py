@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_lakets.hooks import results
 from airflow_provider_lakets.hooks.lakets import LakeTSHook
 from airflow_provider_lakets.triggers.watch import caught_up, look
 
@@ -65,6 +67,38 @@ def test_each_public_function_has_a_method_with_its_parameters(lab: Lab) -> None
             differ[name] = f"the method takes no {sorted(missing)}"
 
     assert differ == {}
+
+
+# Columns that the record names otherwise, or joins.
+OTHER_COLUMNS = {
+    "chunk_health": {f"{state}_chunks": state for state in ("total", "active", "tiered", "dropped")},
+    "show_tiering_status": {"schema_name": "table", "table_name": "table"},
+}
+
+RESULTS = """
+SELECT proc.proname, array_agg(arg.name::text ORDER BY arg.place) AS columns
+  FROM pg_proc AS proc
+ CROSS JOIN LATERAL unnest(proc.proargnames, proc.proargmodes) WITH ORDINALITY AS arg (name, mode, place)
+ WHERE proc.pronamespace = 'lakets'::regnamespace AND proc.proname NOT LIKE '\\_%' AND arg.mode = 't'
+ GROUP BY 1
+"""
+
+
+@pytest.mark.parametrize("engine", ["ours"])
+def test_each_record_has_the_columns_of_its_function(lab: Lab) -> None:
+    differ, compared = {}, 0
+    for name, columns in lab.conn.execute(RESULTS).fetchall():
+        returned = getattr(LakeTSHook, name, object).__annotations__.get("return", "")
+        record = getattr(results, returned.removeprefix("list[").removesuffix("]"), None)
+        if record is not None:
+            compared += 1
+            fields = {field.name for field in dataclasses.fields(record)}
+            wanted = {OTHER_COLUMNS.get(name, {}).get(column, column) for column in columns}
+            if fields != wanted:
+                differ[name] = f"{record.__name__} and the columns differ in {sorted(fields ^ wanted)}"
+
+    assert differ == {}
+    assert compared >= 8
 
 
 @pytest.mark.parametrize("name", ["other.metrics", "metrics", "public.metrics"])
