@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
 
 EMPTY, STATES, STALLED, MANY, FLEET = "page_empty", "page_states", "page_stalled", "page_many", "page_fleet"
+LONG_NAME = "n" * 63  # as long as Postgres takes one
 DATABASES = [EMPTY, STATES, STALLED, MANY, FLEET]
 
 # The page reads the registries alone, so the chunks of a fleet need no partitions: hourly ones, of
@@ -71,6 +72,7 @@ def every_state(lab: Lab) -> None:
     lab.conn.execute("SELECT lakets.execute_retention('readings')")
     lab.conn.execute("INSERT INTO readings VALUES (now() - interval '9 days', 'late', 1)")
     lab.flush("orders")
+    lab.table(LONG_NAME)
     lab.rollup("hourly", reads="readings")
     lab.rollup("daily", reads="hourly")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.e2e.page.browser import PHONE, barriers, first_paint, has_horizontal_scroll
-from tests.e2e.page.seeds import EMPTY, FLEET, MANY, STALLED, STATES
+from tests.e2e.page.seeds import EMPTY, FLEET, LONG_NAME, MANY, STALLED, STATES
 from tests.e2e.page.site import ASLEEP, DOWN, NATIVE, put_to_sleep
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ OVERVIEW = f"?conn={STATES}"
 PAGES = {
     "overview": OVERVIEW,
     "table": f"table?conn={STATES}&name=public.readings",
+    "long name": f"table?conn={STATES}&name=public.{LONG_NAME}",
     "rollup": f"rollup?conn={STATES}&name=hourly",
     "stalled": f"?conn={STALLED}",
     "empty": f"?conn={EMPTY}",
