@@ -108,7 +108,7 @@ def test_the_command_says_how_far_it_is(older: Stage, monkeypatch: pytest.Monkey
     lines = re.findall(r"^Guarding the chunks of public.metrics: (\d+) of (\d+)$", done.stderr, re.MULTILINE)
     counts = [int(count) for count, _ in lines]
     assert len(counts) > 3
-    assert counts == sorted(counts)
+    assert counts == sorted(set(counts))
     assert {total for _, total in lines} == {
         str(older.value("SELECT count(*) FROM pg_inherits WHERE inhparent = 'metrics'::regclass"))
     }

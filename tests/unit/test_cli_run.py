@@ -82,17 +82,19 @@ def test_on_a_terminal_a_bar_shows_how_far_a_job_is(
     assert "\N{BOX DRAWINGS HEAVY HORIZONTAL}" not in done.stdout
 
 
+@pytest.mark.parametrize(("job", "count"), [("partitions", 3), ("refresh", 2)])
 def test_elsewhere_a_line_says_how_far_a_job_is(
-    in_lab: Callable[..., Result], world: Lab, monkeypatch: pytest.MonkeyPatch
+    in_lab: Callable[..., Result], world: Lab, monkeypatch: pytest.MonkeyPatch, job: str, count: int
 ) -> None:
     monkeypatch.setattr(run, "BATCH", 1)
     for name in ("b", "c"):
         world.table(name)
+    world.rollup("daily", reads="hourly")
 
-    done = in_lab("run", "partitions", "--json")
+    done = in_lab("run", job, "--json")
 
-    assert done.stderr.splitlines() == ["Progress: 1 of 3", "Progress: 2 of 3"]
-    assert len(json.loads(done.stdout)) == 3
+    assert done.stderr.splitlines() == [f"Progress: {number} of {count}" for number in range(1, count)]
+    assert len(json.loads(done.stdout)) == count
 
 
 def test_a_dry_run_changes_nothing(in_lab: Callable[..., Result], world: Lab) -> None:
