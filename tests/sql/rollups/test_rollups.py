@@ -1,10 +1,12 @@
-"""RollUps as their users see them: made, refreshed, layered, failing, dropped."""
+"""RollUps as their users see them: made, refreshed, viewed, dropped."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.sql.rollups.scene import drop_days
 
 if TYPE_CHECKING:
     from tests.stage import Raises, Stage
@@ -13,28 +15,6 @@ SUMS = (
     "SELECT lakets.time_bucket('1 hour', at) AS bucket, sum(value)::bigint AS total, count(*)::bigint AS n"
     " FROM public.metrics GROUP BY 1"
 )
-
-
-@pytest.fixture
-def layered(stage: Stage) -> Stage:
-    """Make hourly, daily and weekly RollUps, each on the one before."""
-    stage.once(make_layers)
-    return stage
-
-
-def make_layers(stage: Stage) -> None:
-    stage.table(days=range(1, 15))
-    stage.rollup("hourly")
-    stage.rollup("daily", reads="hourly", every="1 day")
-    stage.rollup("weekly", reads="daily", every="7 days")
-
-
-@pytest.fixture
-def warnings(stage: Stage) -> list[str]:
-    said: list[str] = []
-    stage.conn.add_notice_handler(lambda notice: said.append(str(notice.message_primary)))
-    stage.run("SET client_min_messages = warning")
-    return said
 
 
 # Refresh
@@ -178,13 +158,6 @@ def test_changes_stamped_by_another_cluster_are_absorbed_once(layered: Stage) ->
 # Buckets whose source is dropped
 
 
-def drop_days(stage: Stage, last: int) -> None:
-    """Drop the chunks up to a day, as an administrator can."""
-    stage.run("UPDATE lakets._chunk_metadata SET status = 'tiered' WHERE range_start > %s", stage.at(last))
-    stage.run("SELECT lakets.drop_chunks('metrics', '1 day')")
-    stage.run("UPDATE lakets._chunk_metadata SET status = 'active' WHERE status = 'tiered'")
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -239,223 +212,6 @@ def test_bucket_of_which_one_chunk_is_dropped_keeps_its_value_as_a_whole(stage: 
         second: before[second] * 10,
         third: before[third] * 10,
     }
-
-
-# RollUps on RollUps
-
-
-def test_change_climbs_through_three_levels_in_one_cascade(layered: Stage) -> None:
-    layered.run("UPDATE metrics SET value = 1000 WHERE id = 5")
-
-    done = layered.cascade("daily")
-
-    assert done == {"hourly": True, "daily": True, "weekly": True}
-    assert [layered.difference(name) for name in ("hourly", "daily", "weekly")] == [[], [], []]
-
-
-def test_cascade_of_one_rollup_leaves_others_alone(layered: Stage) -> None:
-    layered.rollup("aside")
-
-    assert layered.cascade("weekly") == {"hourly": True, "daily": True, "weekly": True}
-
-
-def test_diamond_is_right_after_one_cascade(layered: Stage) -> None:
-    layered.rollup(
-        "busiest",
-        every="1 day",
-        query="SELECT lakets.time_bucket('1 day', bucket) AS bucket, max(total) AS top"
-        " FROM _rollup_hourly GROUP BY 1",
-    )
-    layered.rollup(
-        "both",
-        every="1 day",
-        query="SELECT d.bucket, d.total, b.top FROM _rollup_daily d JOIN _rollup_busiest b USING (bucket)",
-    )
-    layered.run("INSERT INTO metrics VALUES (99, '2024-01-03 05:00+00', 50), (99, '2024-01-19 05:00+00', 50)")
-    layered.run("DELETE FROM metrics WHERE id = 4")
-
-    layered.cascade()
-
-    assert layered.difference("both") == []
-    assert layered.column("SELECT refresh_order FROM lakets.show_rollup_dag() ORDER BY rollup_name") == [
-        3,
-        2,
-        2,
-        1,
-        3,
-    ]
-
-
-def test_rollup_of_a_table_and_a_rollup_follows_both(layered: Stage) -> None:
-    layered.rollup(
-        "share",
-        every="1 hour",
-        query="SELECT lakets.time_bucket('1 hour', m.at) AS bucket, m.id, sum(value) AS v, max(h.total) AS t"
-        " FROM metrics m JOIN _rollup_hourly h"
-        " ON h.bucket = lakets.time_bucket('1 hour', m.at) GROUP BY 1, 2",
-    )
-    layered.run("INSERT INTO metrics VALUES (99, '2024-01-03 12:00+00', 50)")
-
-    layered.cascade()
-
-    assert layered.difference("share") == []
-    assert layered.run(
-        "SELECT source_table, depends_on_names FROM lakets.show_rollups()"
-        " JOIN lakets.show_rollup_dag() ON rollup_name = name WHERE name = 'share'"
-    ) == [("public.metrics", ["hourly"])]
-
-
-def test_invalidating_the_lowest_climbs(layered: Stage) -> None:
-    layered.run("UPDATE _rollup_hourly SET total = -1")
-    layered.run("SELECT lakets.invalidate_rollup_range('hourly', '2024-01-01', '2024-01-15')")
-
-    layered.cascade()
-
-    assert [layered.difference(name) for name in ("hourly", "daily", "weekly")] == [[], [], []]
-
-
-# Failure
-
-
-@pytest.fixture
-def broken(layered: Stage) -> Stage:
-    """Let daily fail, and make hourly's sibling and something to do."""
-    layered.once(break_daily)
-    return layered
-
-
-def break_daily(stage: Stage) -> None:
-    stage.rollup("aside")
-    stage.run("ALTER TABLE _rollup_daily ADD CONSTRAINT small CHECK (total < 100)")
-    stage.run("UPDATE metrics SET value = 100 WHERE id = 5")
-
-
-def test_failing_rollup_takes_down_only_what_depends_on_it(broken: Stage) -> None:
-    done = broken.cascade()
-
-    assert done == {"aside": True, "hourly": True, "daily": False, "weekly": False}
-    assert (broken.difference("hourly"), broken.difference("aside")) == ([], [])
-
-
-def test_failing_rollup_and_what_is_skipped_for_it_are_told(broken: Stage, warnings: list[str]) -> None:
-    broken.cascade()
-
-    assert len(warnings) == 2
-    assert warnings[0].startswith("RollUp daily failed: ")
-    assert "small" in warnings[0]
-    assert warnings[1] == "RollUp weekly is skipped: it depends on one that failed."
-
-
-def test_failed_rollup_keeps_its_rows_and_makes_up_for_it_later(broken: Stage) -> None:
-    before = broken.totals("daily")
-    broken.cascade()
-    after = broken.totals("daily")
-    broken.run("ALTER TABLE _rollup_daily DROP CONSTRAINT small")
-
-    broken.cascade()
-
-    assert after == before
-    assert [broken.difference(name) for name in ("daily", "weekly")] == [[], []]
-
-
-def test_refresh_of_one_failing_rollup_raises(broken: Stage, raises: Raises) -> None:
-    broken.refresh("hourly")
-
-    with raises("23514"):
-        broken.refresh("daily")
-
-
-def test_circle_is_refused_and_named(layered: Stage, raises: Raises) -> None:
-    layered.run(
-        "UPDATE lakets._rollup_registry AS d SET depends_on = ARRAY[w.id]"
-        " FROM lakets._rollup_registry AS w WHERE w.name = 'weekly' AND d.name = 'daily'"
-    )
-
-    with raises("P0001", match="daily, weekly"):
-        layered.cascade()
-
-
-# Marked by hand
-
-
-@pytest.mark.parametrize(
-    ("first", "last", "count"),
-    [
-        ("2024-01-05 00:00+00", "2024-01-05 03:00+00", 3),
-        ("2024-01-05 00:30+00", "2024-01-05 03:30+00", 4),
-        ("2024-01-05 00:30+00", "2024-01-05 00:31+00", 1),
-        ("2024-01-03 22:00+00", "2024-01-04 02:00+00", 2),
-        ("2024-01-01 00:00+00", "2024-01-03 00:00+00", 0),
-    ],
-    ids=["whole buckets", "parts of buckets", "one bucket", "past a drop", "all dropped"],
-)
-def test_invalidating_marks_the_buckets_of_a_range(layered: Stage, first: str, last: str, count: int) -> None:
-    drop_days(layered, 3)
-
-    assert layered.value("SELECT lakets.invalidate_rollup_range('hourly', %s, %s)", first, last) == count
-    assert layered.value("SELECT count(*) FROM lakets._rollup_invalidation_log") == count
-
-
-MARKS = "SELECT array_agg(bucket_start ORDER BY bucket_start) FROM lakets._rollup_invalidation_log"
-
-
-@pytest.mark.parametrize("name", ["hourly", "daily", "weekly"])
-def test_a_range_without_end_marks_what_there_is(layered: Stage, name: str) -> None:
-    everything = "SELECT lakets.invalidate_rollup_range(%s, '1900-01-01', '2100-01-01')"
-
-    count = layered.value(everything, name)
-
-    assert count == {"hourly": 14 * 24, "daily": 14, "weekly": 3}[name]
-    assert layered.value("SELECT count(*) FROM lakets._rollup_invalidation_log") == count
-
-
-def test_the_same_range_again_marks_nothing_more(layered: Stage) -> None:
-    call = "SELECT lakets.invalidate_rollup_range('hourly', %s, %s)"
-    first = layered.value(call, "2024-01-05", "2024-01-07")
-    marks = layered.value(MARKS)
-
-    again = layered.value(call, "2024-01-05", "2024-01-07")
-    part = layered.value(call, "2024-01-06", "2024-01-06 12:00")
-
-    assert (first, again, part) == (48, 48, 12)
-    assert layered.value(MARKS) == marks
-
-
-def test_a_range_beyond_all_chunks_reaches_rows_outside_them(stage: Stage) -> None:
-    stage.table(days=[1])
-    stage.rollup("hourly")
-    stage.run("SELECT lakets.disable_rollup_invalidation('hourly')")
-    stage.run("INSERT INTO metrics VALUES (7, '1999-05-05 05:05+00', 7)")
-    stage.run("SELECT lakets.invalidate_rollup_range('hourly', '1900-01-01', '2000-01-01')")
-
-    stage.refresh("hourly")
-
-    assert stage.difference("hourly") == []
-
-
-def test_buckets_whose_rows_are_gone_from_an_empty_chunk_are_marked(stage: Stage) -> None:
-    stage.table(days=range(1, 4))
-    stage.rollup("hourly")
-    stage.run("SELECT lakets.disable_rollup_invalidation('hourly'); TRUNCATE metrics")
-
-    stage.run("SELECT lakets.invalidate_rollup_range('hourly', '1900-01-01', '2100-01-01')")
-    stage.refresh("hourly")
-
-    assert stage.totals("hourly") == {}
-
-
-def test_without_tracking_only_what_is_new_is_taken_in(layered: Stage) -> None:
-    layered.run("SELECT lakets.disable_rollup_invalidation('hourly')")
-    layered.run("INSERT INTO metrics VALUES (99, '2024-01-03 05:00+00', 50), (99, '2024-01-20 05:00+00', 60)")
-    layered.refresh("hourly")
-    without = layered.totals("hourly")
-    layered.run("SELECT lakets.enable_rollup_invalidation('hourly')")
-
-    layered.refresh("hourly")
-
-    assert "3 5" not in without
-    assert without["20 5"] == 60
-    assert layered.difference("hourly") == []
 
 
 # The view

@@ -1,0 +1,19 @@
+"""What the tests of RollUps begin with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.sql.rollups.scene import make_layers
+
+if TYPE_CHECKING:
+    from tests.stage import Stage
+
+
+@pytest.fixture
+def layered(stage: Stage) -> Stage:
+    """Make hourly, daily and weekly RollUps, each on the one before."""
+    stage.once(make_layers)
+    return stage
