@@ -2,9 +2,8 @@
 Assets to schedule DAGs on: a refreshed RollUp, or a ChronoTable with newly tiered chunks.
 
 An asset is named after the Airflow connection, ``lakets://<connection>/rollup/<name>`` and
-``lakets://<connection>/tiered/<schema>/<table>``: that is what DAG authors know, it holds no
-secret, and it stays the same when the project, its endpoint or its host becomes another, in another
-environment say.
+``lakets://<connection>/tiered/<schema>/<table>``. DAG authors know the connection, it is not
+secret, and it stays the same if the project, the endpoint or the host differs between environments.
 """
 
 from __future__ import annotations
@@ -24,36 +23,33 @@ log = logging.getLogger(__name__)
 SCHEME = "lakets"
 DEFAULT_CONN_ID = "lakebase_default"
 
-# Names of the asset aliases of lakebase_default; those of another connection have its id behind
-# them.
+# Names of the asset aliases of lakebase_default; for other connections the id is appended.
 ROLLUPS = "lakets-rollups"
 TIERED = "lakets-tiered"
 
-# How many names follow each kind.
+# The number of names after each kind.
 _KINDS = {"rollup": 1, "tiered": 2}
 _FORMS = "lakets://<connection>/rollup/<name> or lakets://<connection>/tiered/<schema>/<table>"
 
 
 def rollup_asset(name: str, *, lakebase_conn_id: str = DEFAULT_CONN_ID, **options: Any) -> Asset:
     """
-    Return the asset of a RollUp; it has an event whenever a refresh changed it.
+    Return the asset of a RollUp; it has an event whenever a refresh changes the RollUp.
 
     :param name: The RollUp.
-    :param lakebase_conn_id: The connection of type ``lakebase`` by which it is refreshed.
-    :param options: What else :class:`airflow.sdk.Asset` takes; the same wherever the asset is
-        named.
+    :param lakebase_conn_id: The connection of type ``lakebase`` that the jobs use.
+    :param options: Other arguments of :class:`airflow.sdk.Asset`; use the same ones everywhere.
     """
     return _asset(lakebase_conn_id, ["rollup", name], options)
 
 
 def tiered_asset(table: str, *, lakebase_conn_id: str = DEFAULT_CONN_ID, **options: Any) -> Asset:
     """
-    Return the asset of a ChronoTable's tiered chunks; it has an event whenever there are new ones.
+    Return the asset of a ChronoTable's tiered chunks; it has an event whenever chunks are tiered.
 
     :param table: The ChronoTable as ``schema.table``, or ``table`` for one in schema public.
-    :param lakebase_conn_id: The connection of type ``lakebase`` by which it is tiered.
-    :param options: What else :class:`airflow.sdk.Asset` takes; the same wherever the asset is
-        named.
+    :param lakebase_conn_id: The connection of type ``lakebase`` that the jobs use.
+    :param options: Other arguments of :class:`airflow.sdk.Asset`; use the same ones everywhere.
     """
     schema, _, name = table.rpartition(".")
     return _asset(lakebase_conn_id, ["tiered", schema or "public", name], options)
@@ -63,7 +59,7 @@ def rollup_alias(lakebase_conn_id: str = DEFAULT_CONN_ID) -> AssetAlias:
     """
     Return the alias of all RollUps of a connection. It has an event when one of them changes.
 
-    :param lakebase_conn_id: The connection of type ``lakebase`` by which they are refreshed.
+    :param lakebase_conn_id: The connection of type ``lakebase`` that the jobs use.
     """
     return _alias(ROLLUPS, lakebase_conn_id)
 
@@ -72,7 +68,7 @@ def tiered_alias(lakebase_conn_id: str = DEFAULT_CONN_ID) -> AssetAlias:
     """
     Return the alias of all ChronoTables of a connection. It has an event when chunks are tiered.
 
-    :param lakebase_conn_id: The connection of type ``lakebase`` by which they are tiered.
+    :param lakebase_conn_id: The connection of type ``lakebase`` that the jobs use.
     """
     return _alias(TIERED, lakebase_conn_id)
 
@@ -82,7 +78,7 @@ def create_asset(*, rollup: str | None = None, table: str | None = None, **optio
     Return the asset of a RollUp or of a table's tiered chunks, for Airflow's hook lineage.
 
     :param rollup: The RollUp.
-    :param table: Or the ChronoTable.
+    :param table: The ChronoTable, instead of a RollUp.
     :param options: As for :func:`rollup_asset`.
     """
     if (rollup is None) == (table is None):
@@ -92,9 +88,9 @@ def create_asset(*, rollup: str | None = None, table: str | None = None, **optio
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
     """
-    Return a ``lakets://`` URI in the one way of writing it; anything else about it is an error.
+    Normalise a ``lakets://`` URI; a URI that names no LakeTS asset is an error.
 
-    :param uri: What Airflow has taken apart, and the user name and password out of.
+    :param uri: The split URI, from which Airflow has removed the user name and password.
     """
     kind, *names = [unquote(part) for part in uri.path.split("/")[1:]] or [""]
     if not uri.netloc or _KINDS.get(kind) != len(names) or not all(names):
@@ -105,10 +101,10 @@ def sanitize_uri(uri: SplitResult) -> SplitResult:
 
 def convert_asset_to_openlineage(asset: Asset, lineage_context: Any) -> Dataset | None:
     """
-    Return the Postgres table behind an asset, under the name that OpenLineage has for it.
+    Return the Postgres table of an asset as an OpenLineage dataset.
 
     :param asset: The asset.
-    :param lineage_context: The hook that met with it, if it was one of ours.
+    :param lineage_context: The hook that recorded the asset; used if it is a LakebaseHook.
     """
     from airflow_provider_lakets.hooks.lakebase import LakebaseHook
     from airflow_provider_lakets.lineage import dataset, rollup_table
@@ -129,7 +125,7 @@ def _asset(conn_id: str, names: list[str], options: dict[str, Any]) -> Asset:
     from airflow.sdk import Asset
 
     if "name" in options or "uri" in options:
-        raise ValueError("an asset of LakeTS has its URI for its name: under another it has no events")
+        raise ValueError("the name of a LakeTS asset is its URI; under another name it has no events")
     path = "/".join(quote(part, safe="") for part in (conn_id, *names))
     return Asset(uri=f"{SCHEME}://{path}", **{"group": _group(conn_id), **options})
 

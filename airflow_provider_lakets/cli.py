@@ -43,7 +43,7 @@ def install(
     conn_id: ConnId = "lakebase_default",
     uri: Uri = None,
 ) -> None:
-    """Install LakeTS into a database, or bring it up to date; safe to repeat."""
+    """Install or upgrade LakeTS in a database; safe to repeat."""
     if print_only:
         from airflow_provider_lakets.engine import install_script
 
@@ -65,10 +65,10 @@ def status(
     uri: Uri = None,
     as_json: AsJson = False,
     watch: Annotated[
-        float | None, typer.Option(min=1, help="Show it again every so many seconds, until Ctrl-C.")
+        float | None, typer.Option(min=1, help="Repeat every so many seconds, until Ctrl-C.")
     ] = None,
 ) -> None:
-    """Show what needs attention, ChronoTables, chunks, the change feed and RollUps."""
+    """Show problems that need attention, ChronoTables, chunks, the change feed and RollUps."""
     if as_json and watch:
         raise typer.BadParameter("--json and --watch do not go together.")
     with explain_errors():
@@ -107,13 +107,11 @@ def doctor(
     uri: Uri = None,
     as_json: AsJson = False,
     wait: Annotated[
-        float, typer.Option(min=0, max=3600, help="Seconds that a change feed which lags is given to move.")
+        float, typer.Option(min=0, max=3600, help="Seconds to wait for a lagging change feed to advance.")
     ] = 20.0,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 3 where something is to be warned of.")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 if there is a warning.")] = False,
 ) -> None:
-    """Check everything between here and a working LakeTS: exit code 0, or 1 if a check failed."""
+    """Check everything from the login to the last job runs: exit code 0, or 1 if a check failed."""
     with explain_errors():
         from airflow_provider_lakets.commands.doctor import examine
         from airflow_provider_lakets.commands.findings import show
@@ -142,7 +140,7 @@ def explain(
     uri: Uri = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say why a chunk or a RollUp is as it is, and what comes next."""
+    """Explain the state of a chunk or a RollUp, and what happens next."""
     with explain_errors():
         from airflow_provider_lakets.commands.explain import explain as ask
         from airflow_provider_lakets.commands.explain import in_lines

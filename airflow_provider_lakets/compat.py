@@ -1,4 +1,4 @@
-"""What differs between Airflow 3.1 and 3.3, in one place."""
+"""Differences between Airflow 3.1 and 3.3, in one place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ try:
     from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
 
     HAS_RETRY_POLICY = True
-except ImportError:  # Airflow before 3.3 asks no task for one
+except ImportError:  # Airflow before 3.3 has no retry policies
     RetryDecision = RetryPolicy = object  # type: ignore[assignment,misc,unused-ignore]
     HAS_RETRY_POLICY = False
 
@@ -56,12 +56,12 @@ __all__ = [
 
 
 def fail(message: str) -> NoReturn:
-    """Fail the task without retry; the message is all that Airflow shows, on short lines."""
-    raise AirflowFailException(wrapped(message)) from None
+    """Fail the task without retries; Airflow shows only the message, on short lines."""
+    raise wrapped(AirflowFailException, message) from None
 
 
 def answer_limit() -> str:
-    """Return the argument that limits the wait for a human: 3.1 has only the task's own limit."""
+    """Return the argument that limits the wait for a response; 3.1 has only the task's timeout."""
     from airflow.providers.standard.operators.hitl import HITLOperator
 
     name = "response_timeout"
@@ -70,9 +70,9 @@ def answer_limit() -> str:
 
 def add_partitions(event: Any, partitions: Sequence[str]) -> None:
     """
-    Give an asset event its partition keys; Airflow 3.1 has none.
+    Add partition keys to an asset event; Airflow 3.1 has none.
 
-    :param event: What the task's outlet is recorded by.
+    :param event: The accessor of the task's outlet.
     :param partitions: The keys.
     """
     if partitions and hasattr(event, "add_partitions"):
@@ -80,13 +80,13 @@ def add_partitions(event: Any, partitions: Sequence[str]) -> None:
 
 
 def are_stats_on() -> bool:
-    """Tell whether Airflow sends metrics, to whatever."""
+    """Return whether Airflow sends metrics."""
     kinds = ("statsd_on", "otel_on", "statsd_datadog_enabled")
     return any(conf.getboolean("metrics", kind, fallback=False) for kind in kinds)
 
 
 def stats() -> Any:
-    """Return the object that sends Airflow's own metrics: it is set up where a task runs."""
+    """Return the object that sends Airflow's metrics; it is configured where a task runs."""
     for name in ("airflow.sdk.observability.stats", "airflow.observability.stats", "airflow.stats"):
         with contextlib.suppress(ModuleNotFoundError):
             return importlib.import_module(name).Stats
@@ -95,15 +95,15 @@ def stats() -> Any:
 
 def stored_connection(conn_id: str) -> Any:
     """
-    Return the connection that a hook cannot find outside a task; None if the hook can find it.
+    Return a connection that a hook cannot find outside a task, or None if the hook can find it.
 
-    :param conn_id: Its id.
+    :param conn_id: The id of the connection.
     """
     import airflow
 
     if not airflow.__version__.startswith("3.1."):
         return None
-    # There, hooks look into the metadata database in tasks only. What is wrong, the hook tells
+    # In that version, hooks read the metadata database only in tasks. The hook reports errors
     # better.
     with contextlib.suppress(Exception):
         from airflow.models import Connection

@@ -1,4 +1,4 @@
-"""What the operators and sensors that wait in the triggerer share."""
+"""Shared code of operators and sensors that wait in the triggerer."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from airflow.sdk import BaseOperator, Context
 else:
-    BaseOperator = object  # whose methods the class below finds in those that stand beside it
+    BaseOperator = object  # the mixin below is always combined with a real operator
 
-# A trigger gives up by itself. The timeout that Airflow adds is for when no triggerer runs.
+# A trigger gives up by itself. Airflow's own timeout applies if no triggerer runs.
 GRACE = timedelta(minutes=5)
 
 
 def defer_by_default(deferrable: bool | None) -> bool:
-    """Return the choice, or else Airflow's ``[operators] default_deferrable``."""
+    """Return the given value, or Airflow's ``[operators] default_deferrable``."""
     if deferrable is None:
         return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
     if isinstance(deferrable, bool):
@@ -29,12 +29,12 @@ def defer_by_default(deferrable: bool | None) -> bool:
 
 
 def deadline(seconds: float) -> datetime:
-    """Return the instant so many seconds from now."""
+    """Return the time in so many seconds."""
     return datetime.now(timezone.utc) + timedelta(seconds=seconds)
 
 
 def this_try(context: Context) -> dict[str, Any]:
-    """Return the mark to defer with, which :func:`is_of_this_try` reads."""
+    """Return the mark of this try, which :func:`is_of_this_try` reads."""
     return {"in_try": context["ti"].try_number}
 
 
@@ -52,24 +52,25 @@ def is_of_this_try(arguments: dict[str, Any], context: Context) -> bool:
 class ResumingOperator(BaseOperator):
     """Mixin for operators and sensors that defer with :func:`this_try`: only that try resumes."""
 
-    # Of the operator; what it was deferred with is lost when no triggerer answers.
+    # An attribute of the operator, because the arguments of the deferral are lost if no triggerer
+    # answers.
     execute_complete: Callable[..., Any]
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume after a wait, also one that no triggerer answered; start again in a new try."""
+        """Resume after a wait, even without an answer of a triggerer; in a new try, start again."""
         arguments = dict(next_kwargs or {})
         if not is_of_this_try(arguments, context):
             return self.execute(context)
         try:
             return super().resume_execution(next_method, arguments, context)
-        except TaskDeferralTimeout:  # for a sensor Airflow raises a timeout of its own
+        except TaskDeferralTimeout:  # for a sensor Airflow raises a different timeout
             self.log.warning("The triggerer did not answer in time; is one running?")
             return self.execute_complete(context, {"status": "timed_out"})
 
 
 def raise_if_failed(event: Mapping[str, Any]) -> None:
-    """Fail the task if the trigger reported an error, without retry where none helps."""
+    """Fail the task if the trigger reported an error; without retries if none would help."""
     if event["status"] == "failed":
         if not event["retryable"]:
             fail(event["message"])
-        raise LakeTSError(wrapped(event["message"]))
+        raise wrapped(LakeTSError, event["message"])

@@ -30,13 +30,13 @@ class PsycopgHook(PostgresHook):
     """
     Use psycopg 3 as :class:`PostgresHook` uses psycopg 2 if SQLAlchemy is older than 2.0.
 
-    Airflow 3.1 pins SQLAlchemy 1.4.54. Sessions of Lakebase are psycopg 3 all the same; only
-    SQLAlchemy's own engine is not to be had there.
+    Airflow 3.1 pins SQLAlchemy 1.4.54. Lakebase sessions still use psycopg 3; only SQLAlchemy
+    engines are not available there.
     """
 
     def copy_expert(self, sql: str, filename: str) -> None:
         """
-        Copy between a table and a local file; a file that is missing is made and taken as empty.
+        Copy between a table and a local file; a missing file is created and treated as empty.
 
         :param sql: ``COPY ... FROM STDIN`` or ``COPY ... TO STDOUT``.
         :param filename: The file to read or to write.
@@ -60,18 +60,18 @@ class PsycopgHook(PostgresHook):
         self, *args: Any, executemany: bool = False, fast_executemany: bool = False, **kwargs: Any
     ) -> None:
         """
-        Insert rows; both ``executemany`` and ``fast_executemany`` send many at once.
+        Insert rows; both ``executemany`` and ``fast_executemany`` send many rows at once.
 
         :param args: As for :meth:`PostgresHook.insert_rows`.
         :param executemany: Send the rows of one transaction together.
-        :param fast_executemany: The same: with psycopg 3 that is the fast way.
+        :param fast_executemany: The same as ``executemany``, which is fast in psycopg 3.
         :param kwargs: As for :meth:`PostgresHook.insert_rows`.
         """
         many = executemany or fast_executemany
         super().insert_rows(*args, executemany=many, **kwargs)  # type: ignore[no-untyped-call]  # there unannotated
 
     def get_db_log_messages(self, conn: psycopg.Connection[Any]) -> None:
-        """Do nothing: each message was logged when it came (``enable_log_db_messages``)."""
+        """Do nothing: each message was logged on arrival (``enable_log_db_messages``)."""
 
     def _get_cursor(self, raw_cursor: str) -> Any:
         try:
@@ -84,5 +84,5 @@ class PsycopgHook(PostgresHook):
 
     @staticmethod
     def _serialize_cell(cell: object, conn: Any | None = None) -> Any:
-        # As PostgresHook does with psycopg 3. With psycopg 2 it leaves lists alone, as arrays.
+        # Like PostgresHook with psycopg 3. With psycopg 2 it passes lists unchanged, as arrays.
         return Json(cell) if isinstance(cell, (dict, list)) else cell

@@ -1,4 +1,4 @@
-"""The SQL engine as files: their directory, their order, and the whole install as one script."""
+"""The files of the SQL engine: their directory, their order, and the install as one script."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ _PACKAGE = Path(airflow_provider_lakets.__file__).parent
 
 def sql_dir() -> Path:
     """
-    Return the folder of the SQL modules: in the installed package, or beside it in a checkout.
+    Return the folder of the SQL modules: in the installed package, or next to it in a checkout.
 
-    :raises FileNotFoundError: if neither is there, which means a broken install.
+    :raises FileNotFoundError: if neither exists, which means a broken install.
     """
     if (inside := _PACKAGE / "sql").is_dir():
         return inside
-    # Beside an installed package lie other packages, and one of them may be called sql.
+    # An installed package is next to other packages, one of which may be called sql.
     beside = _PACKAGE.parent / "sql"
     if (_PACKAGE.parent / "pyproject.toml").is_file() and beside.is_dir():
         return beside
     raise FileNotFoundError(
-        f"The LakeTS SQL modules are missing: {inside} is not there, and {beside} is not that of a checkout. "
+        f"The LakeTS SQL modules are missing: {inside} does not exist, and {beside} is not in a checkout. "
         "Reinstall airflow-provider-lakets."
     )
 
 
 def migrations() -> list[Path]:
-    """Return the files that change tables; each runs once per database, in this order."""
+    """Return the migration files, which run once per database, in this order."""
     return sorted((sql_dir() / "migrations").glob("*.sql"))
 
 
 def modules() -> list[Path]:
-    """Return the files that define functions; all are replaced at every install, in this order."""
+    """Return the files that define functions; every install replaces all, in this order."""
     return sorted(sql_dir().glob("*.sql"))
 
 
@@ -70,7 +70,7 @@ def install_script() -> str:
     schema, *functions = modules()
     parts = [
         f"-- LakeTS for Lakebase Postgres, version {airflow_provider_lakets.__version__}",
-        "-- Safe to run again; all of it happens or none of it.",
+        "-- Safe to run again; runs as one transaction.",
         "BEGIN;",
         "SET LOCAL client_min_messages = warning;",
         f"SET LOCAL lakets.version = '{airflow_provider_lakets.__version__}';",

@@ -1,20 +1,23 @@
-"""What can go wrong, one class for each thing a caller can act on."""
+"""Exceptions: one class for each kind of error that a caller can handle differently."""
 
 from __future__ import annotations
 
 import re
 import textwrap
+from typing import TypeVar
 
-# Airflow's log view shows about so many characters without scrolling.
+E = TypeVar("E", bound=BaseException)
+
+# Airflow's log view shows about this many characters without scrolling.
 WIDTH = 96
 
 
 class LakeTSError(Exception):
-    """Anything this provider raises of its own accord derives from this."""
+    """Base of all errors that this provider raises."""
 
 
 class LakebaseSettingError(LakeTSError, ValueError):
-    """A connection, its extra or the environment says what cannot be, or contradicts itself."""
+    """A setting of a connection, its extra or the environment is invalid or contradicts another."""
 
 
 class LakebaseResolutionError(LakeTSError):
@@ -26,7 +29,7 @@ class LakebaseCredentialError(LakeTSError):
 
 
 class LakebaseConnectionError(LakeTSError):
-    """The workspace or the database did not answer, or cut the session; a later try may succeed."""
+    """The workspace or the database did not answer, or the session was lost; a retry may help."""
 
 
 class LakeTSNotInstalledError(LakeTSError):
@@ -34,19 +37,19 @@ class LakeTSNotInstalledError(LakeTSError):
 
 
 class LakeTSPrivilegeError(LakeTSError):
-    """The Postgres role lacks a right that the job needs."""
+    """The Postgres role lacks a required right."""
 
 
 class LakeTSArgumentError(LakeTSError):
-    """LakeTS refused an argument: an unknown table, RollUp or chunk, a chunk already dropped."""
+    """LakeTS refused an argument, for example an unknown table, RollUp or chunk."""
 
 
 class LakeTSContendedError(LakeTSError):
-    """A lock was not granted in time; nothing was changed and the call can be repeated."""
+    """A lock was not granted in time; nothing was changed, and the call can be repeated."""
 
 
 class LakeTSPartialFailureError(LakeTSError):
-    """Some of the work failed; all that could be done was done, and the message lists the rest."""
+    """Some of the work failed; the rest is done, and the message lists the failures."""
 
 
 class DBOSSettingError(LakeTSError, ValueError):
@@ -57,7 +60,7 @@ class DBOSWorkflowError(LakeTSError):
     """A DBOS workflow ended without success, or did not start or end in time."""
 
 
-# No retry cures these.
+# Errors that a retry cannot fix.
 PERMANENT = (
     DBOSSettingError,
     LakebaseCredentialError,
@@ -69,14 +72,21 @@ PERMANENT = (
 )
 
 
-def wrapped(message: str) -> str:
-    """Return a message with a line for each sentence, and no line longer than a log view shows."""
-    return "\n".join(
+def wrapped(kind: type[E], message: str) -> E:
+    """
+    Return an error whose message has one sentence per line, and no line too long for the log view.
+
+    :param kind: The class of the error. Airflow shows its name before the first line.
+    :param message: The message.
+    """
+    room = " " * len(f"{kind.__name__}: ")
+    lines = [
         piece
-        for line in message.splitlines()
+        for line in f"{room}{message}".splitlines()
         for sentence in ([line] if len(line) <= WIDTH else re.split(r"(?<=[.;?!]) (?=\S)", line))
         for piece in textwrap.wrap(
             sentence, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
         )
         or [""]
-    )
+    ]
+    return kind("\n".join(lines).lstrip())

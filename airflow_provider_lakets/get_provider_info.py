@@ -19,37 +19,37 @@ _CONNECTION_FIELDS = {
     "connection_string": _text(
         "Connection string",
         "As copied from the Lakebase console: postgresql://<role>@<host>/<database>?sslmode=require, without "
-        "a password. It needs no other field; what contradicts another field is refused.",
-        format="password",  # somebody may paste one with a password
+        "a password. It needs no other field. Contradictions with other fields are refused.",
+        format="password",  # somebody may paste a string with a password
     ),
     "project": _text(
         "Lakebase project",
         "Project id. Its default branch and that branch's read-write endpoint are looked up. Leave empty "
-        "when an endpoint or an instance is given.",
+        "if an endpoint or an instance is given.",
     ),
-    "branch": _text("Branch", "Branch id. Empty: the project's default branch."),
+    "branch": _text("Branch", "Branch id. Default: the project's default branch."),
     "endpoint": _text(
         "Endpoint",
         "Endpoint to log in to: projects/<project>/branches/<branch>/endpoints/<endpoint>, or the last part "
-        "alone next to a project. Skips the lookup. Empty: the branch's read-write endpoint.",
+        "of it if a project is given. Avoids the lookup. Default: the branch's read-write endpoint.",
     ),
     "instance": _text(
         "Provisioned instance", "Name of a Lakebase provisioned instance, instead of a project."
     ),
     "databricks_conn_id": _text(
         "Databricks connection",
-        "Id of the Databricks connection whose identity mints the database credentials. Empty: the "
-        "environment's (DATABRICKS_HOST, DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET and so on).",
+        "Id of the Databricks connection whose identity mints the database credentials. Default: the "
+        "environment (DATABRICKS_HOST, DATABRICKS_CLIENT_ID, DATABRICKS_CLIENT_SECRET and so on).",
     ),
     "sslmode": _text(
         "TLS mode",
-        "libpq's sslmode. Empty: verify-full, the server proves that it is the host asked for. Weaker modes "
-        "do not; require lets anybody answer who has a certificate.",
+        "libpq's sslmode. Default: verify-full, where the server must prove that it is the requested host. "
+        "With require any server with a certificate can answer.",
         enum=["require", "verify-ca", "verify-full", "prefer", "allow", "disable", None],
     ),
     "sslrootcert": _text(
         "TLS root certificate",
-        "File of the authorities that verify-ca and verify-full trust. Empty: those of the operating system.",
+        "File with the authorities for verify-ca and verify-full. Default: those of the operating system.",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""What OpenLineage calls the tables, and what a refresh read and wrote."""
+"""OpenLineage: dataset names, and the inputs and outputs of a refresh."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def note_refresh(hook: LakeTSHook, results: Iterable[RefreshResult]) -> dict[str
     """
     Return the arguments for :func:`of_refresh`; None if OpenLineage is off or has no work.
 
-    :param hook: Asked now: when OpenLineage asks, the task is over, and the database out of reach.
-    :param results: What became of the RollUps.
+    :param hook: Queried now, because OpenLineage asks after the task, without database access.
+    :param results: The results of the RollUps.
     """
     rows = {result.name: result.rows for result in results if result.outcome == "refreshed"}
     if not rows or not is_wanted():
@@ -40,7 +40,7 @@ def note_refresh(hook: LakeTSHook, results: Iterable[RefreshResult]) -> dict[str
         namespace, database = hook.lineage_names()
         reads = what_is_read(hook.rollups())
     except LakeTSError as err:
-        hook.log.warning("OpenLineage is not told what was refreshed: %s", err)
+        hook.log.warning("The refresh is not reported to OpenLineage: %s", err)
         return None
     return {"namespace": namespace, "database": database, "reads": reads, "rows": rows}
 
@@ -63,9 +63,9 @@ def rollup_table(name: str) -> str:
 
 def dataset(hook: LakebaseHook, table: str) -> Dataset:
     """
-    Return a table under the name that OpenLineage gives to one of Postgres.
+    Return a table as an OpenLineage dataset of Postgres.
 
-    :param hook: Leads to the database.
+    :param hook: The hook of the database.
     :param table: The table as ``schema.table``.
     """
     from airflow.providers.common.compat.openlineage.facet import Dataset
@@ -78,12 +78,12 @@ def of_refresh(
     namespace: str, database: str, reads: Mapping[str, Iterable[str]], rows: Mapping[str, int | None]
 ) -> OperatorLineage[Any, Any]:
     """
-    Return the lineage of a refresh: what the RollUps read, and how many rows each got.
+    Return the lineage of a refresh: what the RollUps read, and how many rows were written to each.
 
     :param namespace: The server.
     :param database: The database.
     :param reads: The tables that each refreshed RollUp reads, as ``schema.table``.
-    :param rows: How many rows were written into each; None is not known.
+    :param rows: How many rows were written to each; None if unknown.
     """
     from airflow.providers.common.compat.openlineage.facet import (
         Dataset,

@@ -1,4 +1,4 @@
-"""Links from a task to what it works on."""
+"""Links from a task to its Lakebase project and to its LakeTS page."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class LakebaseProjectLink(BaseOperatorLink):
 
     @property
     def xcom_key(self) -> str:
-        """The XCom under which Airflow keeps the address for its UI."""
+        """The XCom in which Airflow stores the address for its UI."""
         return "lakebase_project_page"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
         """
-        Return the address, or an empty text when the task does not know it.
+        Return the address, or an empty text if the task does not know it.
 
-        Airflow asks in the task's own process, at the end of each stretch of it, and stores the
-        answer. Nothing may be raised here: in Airflow 3.1 the task would fail for it.
+        Airflow calls this in the task's process, each time the task ends or defers, and stores the
+        result. It must not raise: in Airflow 3.1 the task would fail.
 
-        :param operator: The task; of ours, or another that a plugin gave this link.
-        :param ti_key: Which run of it.
+        :param operator: The task; a LakeTS task, or another to which a plugin added this link.
+        :param ti_key: The key of the task instance.
         """
         try:
             page = getattr(operator, "project_page", lambda: None)()
@@ -43,7 +43,7 @@ class LakebaseProjectLink(BaseOperatorLink):
             return ""
 
     def _stored(self, ti_key: Any) -> str | None:
-        """Return the link known before a wait in the triggerer: the resumed task may not log in."""
+        """Return the link from before a deferral, because a resumed task may not log in."""
         from airflow.sdk.execution_time.xcom import XCom
 
         page: str | None = XCom.get_value(ti_key=ti_key, key=self.xcom_key)
@@ -51,21 +51,21 @@ class LakebaseProjectLink(BaseOperatorLink):
 
 
 class LakeTSPageLink(BaseOperatorLink):
-    """The LakeTS page in Airflow, with the table or the RollUp that the task is about."""
+    """The LakeTS page in Airflow, for the table or the RollUp of the task."""
 
     name = "LakeTS page"
 
     @property
     def xcom_key(self) -> str:
-        """The XCom under which Airflow keeps the address for its UI."""
+        """The XCom in which Airflow stores the address for its UI."""
         return "lakets_page"
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
         """
-        Return the address on this Airflow, or an empty text for a task that is not of LakeTS.
+        Return the address on this Airflow, or an empty text if it is not a LakeTS task.
 
-        :param operator: The task, its templates rendered.
-        :param ti_key: Which run of it.
+        :param operator: The task, with rendered templates.
+        :param ti_key: The key of the task instance.
         """
         conn_id = getattr(operator, "lakebase_conn_id", None)
         if not isinstance(conn_id, str):

@@ -1,9 +1,9 @@
 """
-What LakeTS 0.1.x does not say by itself, read from its registries by its own rules.
+Facts that the functions of LakeTS 0.1.x do not return, read from its registries by its rules.
 
-There a chunk is durable when the feed has come to the chunk's last write (``last_write_lsn``), as
-``tier_chunk`` and ``execute_retention`` judge it. ``show_tiering_status`` lists policies of type
-``tiering`` only.
+In 0.1.x, ``tier_chunk`` and ``execute_retention`` treat a chunk as durable when the feed has
+reached the chunk's last write (``last_write_lsn``). ``show_tiering_status`` lists only policies of
+type ``tiering``.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def not_flushed(cdf_status: str, lag_bytes: int | None) -> str:
     Return why writes are not durable, from what the change feed reports.
 
     :param cdf_status: The status of the feed.
-    :param lag_bytes: How far it is behind, as far as that is known.
+    :param lag_bytes: The lag of the feed, if known.
     """
     behind = f", {lag_bytes} bytes behind" if lag_bytes else ""
     return f"its writes are not proved flushed to Unity Catalog; the feed is {cdf_status}{behind}"

@@ -1,4 +1,4 @@
-"""Which failures are worth another try: a retry policy for any task that works on Lakebase."""
+"""A retry policy for any task that uses Lakebase."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 class LakeTSRetryPolicy(RetryPolicy):
     """
-    Fail at once for what no retry cures, and try again soon after contention.
+    Fail at once for errors that a retry cannot fix, and retry soon after contention.
 
-    The operators of this provider have it where Airflow does (3.3), unless they are given another.
-    For other tasks, put it into ``default_args``; older versions of Airflow pass over it there.
+    On Airflow 3.3 the operators of this provider use it unless they have another policy. For
+    other tasks, put it into ``default_args``; older versions of Airflow ignore it there.
 
-    :param contended_delay: How long to wait after contention, a matter of moments; None for the
-        task's own ``retry_delay``.
+    :param contended_delay: How long to wait after contention, which is usually short. None means
+        the ``retry_delay`` of the task.
     """
 
     def __init__(self, *, contended_delay: timedelta | None = timedelta(seconds=30)) -> None:
@@ -29,12 +29,12 @@ class LakeTSRetryPolicy(RetryPolicy):
         self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
     ) -> RetryDecision:
         """
-        Decide by the class of the error, or of one that it was raised from.
+        Decide by the class of the error, or of its causes.
 
-        :param exception: Why the task failed.
-        :param try_number: Which try it was.
-        :param max_tries: How many there are at most.
-        :param context: The task's.
+        :param exception: The error of the task.
+        :param try_number: The number of the try.
+        :param max_tries: The largest number of tries.
+        :param context: The context of the task.
         """
         from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
 
@@ -47,27 +47,27 @@ class LakeTSRetryPolicy(RetryPolicy):
         for error in _causes(exception):
             name = type(error).__name__
             if isinstance(error, (AirflowNotFoundException, *PERMANENT)):
-                return RetryDecision.fail(f"{name}: no retry cures that")
+                return RetryDecision.fail(f"{name}: a retry cannot fix this")
             if isinstance(error, LakeTSContendedError):
-                return RetryDecision.retry(self.contended_delay, f"{name}: another session was in the way")
+                return RetryDecision.retry(self.contended_delay, f"{name}: another session held a lock")
             if isinstance(error, LakebaseConnectionError):
                 return RetryDecision.retry(reason=f"{name}: Lakebase or the workspace did not answer")
         return RetryDecision.default()
 
     def serialize(self) -> dict[str, Any]:
-        """Return how to make the policy again."""
+        """Return the arguments to recreate the policy."""
         delay = None if self.contended_delay is None else self.contended_delay.total_seconds()
         return {"contended_delay": delay}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> LakeTSRetryPolicy:
-        """Make the policy again."""
+        """Recreate the policy."""
         delay = data["contended_delay"]
         return cls(contended_delay=None if delay is None else timedelta(seconds=delay))
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
-    """Return an error, what it was raised from, and so on."""
+    """Return an error and its chain of causes."""
     found: list[BaseException] = []
     while error is not None and error not in found:
         found.append(error)

@@ -32,7 +32,7 @@ def _port(help_text: str) -> Any:
 
 def _seconds(value: float) -> float:
     """Return the seconds between two rounds; refuse values that are too small or too large."""
-    if not 0.1 <= value <= 86_400:  # nor what is no number
+    if not 0.1 <= value <= 86_400:  # nor what is not a number
         raise typer.BadParameter(f"{value:g} is not between 0.1 and 86400 seconds.")
     return value
 

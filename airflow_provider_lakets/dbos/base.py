@@ -104,7 +104,7 @@ class DBOSBaseOperator(BaseOperator):
             fail(str(err))
         except LakeTSError as err:
             self.log.debug("Where the error came from", exc_info=True)
-            raise type(err)(wrapped(str(err))) from None
+            raise wrapped(type(err), str(err)) from None
 
     def make_hook(self) -> DBOSHook:
         """Return a hook; nothing is asked yet."""

@@ -310,7 +310,7 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
             fail(f"{len(missing)} DBOS workflow(s) are not there any more, such as {missing[0]}.")
         late = not_in_time(hook, ids, found, start_seconds=self.start_timeout, end_seconds=self.end_timeout)
         if late:
-            raise DBOSWorkflowError(wrapped(late))
+            raise wrapped(DBOSWorkflowError, late)
         results = read_results(hook, [name for name in ids if found[name].status == SUCCESS])
         problems = explain(hook, found)
         if not self._has_items and has_ended(found[ids[0]]):
@@ -328,4 +328,4 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         message = "\n".join(lines)
         if self.on_terminal == "attach":
             fail(message)  # another try would find the same end
-        raise DBOSWorkflowError(wrapped(message))
+        raise wrapped(DBOSWorkflowError, message)

@@ -185,7 +185,7 @@ class DBOSHook(LakebaseHook):
         """
         Return a queue of the application, or of any; refuse one that is not there.
 
-        :param queue_name: Its name. What is enqueued in a queue that nobody knows waits for ever.
+        :param queue_name: Its name. What is enqueued in a queue that nobody knows waits forever.
         """
         rows = [Queue(*row) for row in self.rows(_QUEUES, f"Looking up queue {queue_name!r}")]
         mine = (None, self.application)

@@ -203,4 +203,4 @@ def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError):
-        fail(f"workflow_id was rendered to {text!r}, which is no list of ids.")
+        fail(f"workflow_id was rendered to {text!r}, which is not a list of ids.")

@@ -94,6 +94,5 @@ class DBOSWorkflowSensor(ResumingOperator, DBOSBaseOperator, BaseSensorOperator)
         if not self.poke(context):
             waiting = event.get("waiting") or {}
             reasons = [f"{name}: {reason}" for name, reason in list(waiting.items())[:20]]
-            raise AirflowSensorTimeout(
-                wrapped("\n".join([f"Waited {timedelta(seconds=self.timeout)} in vain.", *reasons]))
-            )
+            waited = f"Timed out after {timedelta(seconds=self.timeout)}."
+            raise wrapped(AirflowSensorTimeout, "\n".join([waited, *reasons]))

@@ -104,7 +104,7 @@ class LakeTSInventory(LakeTSContract):
 
     def _unknown(self, name: str) -> NoReturn:
         raise LakeTSArgumentError(
-            f"{name!r} is no ChronoTable over connection {self.get_conn_id()!r}; there are: "
+            f"{name!r} is not a ChronoTable over connection {self.get_conn_id()!r}; there are: "
             f"{_listed(table.name for table in self._tables(None))}. Name it schema.table, or make it one "
             "with lakets.create_chronotable."
         )

@@ -120,7 +120,7 @@ class JobResult(Record):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing went wrong; work that is deferred for a good reason is no failure."""
+        """Whether nothing went wrong; work that is deferred for a good reason is not a failure."""
         return self.outcome not in self.problems
 
     @property

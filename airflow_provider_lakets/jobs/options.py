@@ -95,7 +95,7 @@ def check_jobs(jobs: Collection[str], what: str = "jobs") -> tuple[str, ...]:
 
 
 def check_pool(pool: object) -> None:
-    """Refuse what is no name of a pool."""
+    """Refuse what is not a name of a pool."""
     if not isinstance(pool, str) or not pool.strip():
         raise ValueError(f"pool must be the name of a pool, not {pool!r}")
 

@@ -48,12 +48,12 @@ def workspace_url(host: object, conn_label: str) -> str:
     in_brackets = ":" in name and is_ip(name)
     if scheme not in ("https", "http") or not (in_brackets or _NAME.fullmatch(name)):
         raise LakebaseCredentialError(
-            f"{conn_label}: the Databricks workspace {shown_host(text)} is no https:// address. Give one "
+            f"{conn_label}: the Databricks workspace {shown_host(text)} is not an https:// address. Give one "
             "such as https://my.cloud.databricks.com."
         )
     if scheme == "http" and not is_local(name):
         raise LakebaseCredentialError(
-            f"{conn_label}: the Databricks workspace {shown_host(text)} is no https:// address, so the "
+            f"{conn_label}: the Databricks workspace {shown_host(text)} is not an https:// address, so the "
             "identity's secret would travel in clear text. Use https://; http:// is for this machine only."
         )
     return f"{scheme}://{f'[{name}]' if in_brackets else name}" + (f":{port}" if port else "")
@@ -88,7 +88,7 @@ def postgres_host(host: str, conn_label: str) -> str:
     if is_host(host := host.rstrip("/") or host):
         return host
     raise LakebaseSettingError(
-        f"{conn_label}: its host {shown_host(host)} is no host name. Give the name alone, as in "
+        f"{conn_label}: its host {shown_host(host)} is not a host name. Give the name alone, as in "
         "ep-cool-lake.database.us-west-2.cloud.databricks.com: port, role and password have fields of their "
         "own. A whole connection string begins with postgresql://."
     )

@@ -98,7 +98,7 @@ def read_extra(connection: Connection) -> dict[str, Any]:
             extra = connection.extra
         if extra is not None and not isinstance(extra, dict):
             raise LakebaseSettingError(
-                f"The extra of connection {shown(connection.conn_id)} is no JSON object, but "
+                f"The extra of connection {shown(connection.conn_id)} is not a JSON object, but "
                 f"{'no JSON' if isinstance(extra, str) else f'of type {type(extra).__name__}'}. "
                 'Write an object, such as {"project": "weather"}.'
             )
@@ -232,8 +232,8 @@ def text(value: Any, name: str, conn_label: str) -> str:
     if found is not None and found.isprintable():
         return found
     raise LakebaseSettingError(
-        f"{conn_label}: {name} is {'no text' if found is None else _shown(name, value)}. Give a text without "
-        "control characters."
+        f"{conn_label}: {name} is {'not text' if found is None else _shown(name, value)}. Write text "
+        "without control characters."
     )
 
 
@@ -241,8 +241,8 @@ def _check_type(conn_type: str | None, conn_label: str) -> None:
     """Refuse connections of other services, and text that Airflow took for a connection string."""
     if conn_type == "":
         raise LakebaseSettingError(
-            f"{conn_label} has no type: what is stored for it is no connection string. Give one that begins "
-            "with lakebase://, or JSON."
+            f"{conn_label} has no type: what is stored for it is not a connection string. Write one that "
+            "begins with lakebase://, or JSON."
         )
     if conn_type not in _TYPES:
         raise LakebaseSettingError(

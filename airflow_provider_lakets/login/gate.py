@@ -58,8 +58,8 @@ def clean_password(password: str, conn_label: str) -> str:
         text = ""
     if not text or "\0" in text:
         raise LakebaseCredentialError(
-            f"{conn_label}: its password is no text that Postgres takes (empty, with a NUL, or not Unicode). "
-            "Correct the password; or take it out to log in by OAuth."
+            f"{conn_label}: Postgres does not accept its password (empty, with a NUL, or not Unicode). "
+            "Correct the password, or remove it to log in with OAuth."
         )
     return text
 
@@ -123,7 +123,7 @@ def _without_parts(text: str, secrets: Iterable[str]) -> str:
 def _fault(secret: object, text: str) -> str:
     """Say what is wrong with a secret, without a character of it that could be right."""
     if not isinstance(secret, str):
-        return f"is no text but of type {type(secret).__name__}"
+        return f"is not text but of type {type(secret).__name__}"
     if not text:
         return "is empty"
     if len(text) > LONGEST_SECRET:

@@ -101,7 +101,7 @@ def engine_query(extra: Mapping[str, Any]) -> dict[str, str]:
         return {}
     if not isinstance(query, dict) or not all(isinstance(value, str) for value in query.values()):
         raise LakebaseSettingError(
-            "sqlalchemy_query in the extra is no object of texts. Write it as "
+            "sqlalchemy_query in the extra is not an object of strings. Write it as "
             '{"sqlalchemy_query": {"application_name": "report"}}.'
         )
     engine_arguments(query)

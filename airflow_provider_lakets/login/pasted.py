@@ -38,7 +38,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
         raise LakebaseSettingError(f"{where} is empty. Give a connection string: {FORM}")
     if not is_pasted(text):
         raise LakebaseSettingError(
-            f"{where} is no connection string: it does not begin with postgresql:// or lakebase://. "
+            f"{where} is not a connection string: it does not begin with postgresql:// or lakebase://. "
             f"Give one of this form, without quotes around it: {FORM}"
         )
     try:

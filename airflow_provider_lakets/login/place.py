@@ -87,7 +87,7 @@ def _ids(kind: str, name: str, conn_label: str) -> dict[str, str]:
         ids = {kind: name}
     if ids and all(_ID.fullmatch(value) for value in ids.values()):
         return ids
-    raise LakebaseResolutionError(f"{conn_label}: {kind} {shown(name)} is no resource name. {HINT}")
+    raise LakebaseResolutionError(f"{conn_label}: {kind} {shown(name)} is not a resource name. {HINT}")
 
 
 def _add(found: dict[str, str], ids: Mapping[str, str], where: str, conn_label: str) -> None:

@@ -63,7 +63,7 @@ def _duration(name: str, value: timedelta | str) -> str:
 
 
 # Long enough for any honest piece of work. A forgotten statement ends all the same, and one that
-# waits for a lock does not hold up those queueing behind it for ever.
+# waits for a lock does not hold up those queueing behind it forever.
 DEFAULT_LIMITS = server_settings(
     statement_timeout="12h",
     lock_timeout="10min",

@@ -1,9 +1,8 @@
 """
-Arguments as templates and mappings leave them.
+Parse arguments after templates and mappings have been resolved.
 
-What renders to nothing is an error, never "all": a template that finds nothing must not drop,
-refresh or wait for something else than its author meant. What means "all" is an argument that is
-left out, or ``*``.
+An argument that renders to nothing is an error and never means "all": otherwise an empty template
+could drop, refresh or wait for the wrong objects. Only an omitted argument, or ``*``, means "all".
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from typing import Any
 
 from airflow_provider_lakets.compat import fail
 
-# What a template makes of nothing.
+# Texts that an empty template result is rendered to.
 NOTHING = ("", "None", "[]", "()", "{}")
 
-# Every table, every RollUp; of a range: none, so that the job does what is due.
+# Every table or every RollUp. For a range it means no range, so that the job does what is due.
 ALL = "*"
 
 _TRUE = ("true", "t", "yes", "y", "on", "1")
@@ -29,7 +28,7 @@ _FALSE = ("false", "f", "no", "n", "off", "0")
 
 
 class _LeftOut:
-    """The default of an argument whose None may come from a template or a mapping."""
+    """The default of an argument for which a template or a mapping may return None."""
 
     def __repr__(self) -> str:
         return "left out"
@@ -40,16 +39,16 @@ LEFT_OUT: Any = _LeftOut()
 
 def is_left_out(task: object, argument: object) -> bool:
     """
-    Return whether the author of a task left an argument out, or gave None for it.
+    Return whether the author of a task omitted an argument, or passed None.
 
-    In a mapped task None is no such choice: it is what the task before made of it.
+    In a mapped task, None is the result of another task and not a choice of the author.
     """
     mapped = getattr(task, "_BaseOperator__from_mapped", False)
     return argument is LEFT_OUT or (argument is None and not mapped)
 
 
 def is_nothing(value: object) -> bool:
-    """Return whether a template or a mapping left nothing: None, empty text, an empty list."""
+    """Return whether a template or a mapping gave nothing: None, empty text or an empty list."""
     if isinstance(value, str):
         return value.strip() in NOTHING
     return value is None or (isinstance(value, Iterable) and not any(True for _ in value))
@@ -57,10 +56,10 @@ def is_nothing(value: object) -> bool:
 
 def as_bool(value: object, name: str) -> bool:
     """
-    Read a switch; any other value fails the task for good, because a guess could drop data.
+    Parse a switch; any other value fails the task without retries, since a guess could drop data.
 
-    :param value: The switch, or what a template made of it.
-    :param name: What it is called.
+    :param value: The switch, or its rendered template.
+    :param name: The name of the argument.
     """
     text = str(value).strip().lower()
     if text not in _TRUE + _FALSE:
@@ -69,7 +68,7 @@ def as_bool(value: object, name: str) -> bool:
 
 
 def as_name(value: object, name: str) -> str:
-    """Read one name; a number is accepted too, because native rendering turns ``2024`` into one."""
+    """Parse one name; a number is accepted, because native rendering turns ``2024`` into one."""
     if is_nothing(value):
         fail(f"{name} was rendered to {value!r}, which names nothing. {_remedy(name)}")
     if isinstance(value, bool) or not isinstance(value, (str, int)):
@@ -78,7 +77,7 @@ def as_name(value: object, name: str) -> str:
 
 
 def _unquoted(text: str) -> str:
-    """Take off the quotes that a template put around a name (tojson) so that it stays text."""
+    """Remove the quotes that a template added (tojson) to keep a name text."""
     if text[:1] == '"' == text[-1:]:
         with contextlib.suppress(ValueError):
             return str(json.loads(text))
@@ -86,7 +85,7 @@ def _unquoted(text: str) -> str:
 
 
 def as_names(value: object, name: str) -> list[str]:
-    """Read names: one, several, or a list that a template made text of."""
+    """Parse names: one, several, or a list that a template rendered to text."""
     try:
         return names_in(value, name)
     except ValueError as err:
@@ -94,14 +93,14 @@ def as_names(value: object, name: str) -> list[str]:
 
 
 def names_in(value: object, name: str) -> list[str]:
-    """Return the names; a ValueError says what is wrong with them."""
+    """Return the names, or raise a ValueError that describes the problem."""
     if is_nothing(value):
         raise ValueError(f"{name} was rendered to {value!r}, which names nothing.")
     if isinstance(value, str) and value.strip()[0] in "[(":
         try:
             value = ast.literal_eval(value.strip())
         except (ValueError, SyntaxError):
-            raise ValueError(f"{name} was rendered to {value!r}, which is no list of names.") from None
+            raise ValueError(f"{name} was rendered to {value!r}, which is not a list of names.") from None
     if isinstance(value, (str, int)):
         return [as_name(value, name)]
     if not isinstance(value, Iterable) or isinstance(value, (bytes, dict)):
@@ -114,35 +113,35 @@ def names_in(value: object, name: str) -> list[str]:
 
 
 def as_names_or_all(value: object, name: str) -> list[str] | None:
-    """Read names; None stands for all of them."""
+    """Parse names; return None for all."""
     return None if value == ALL else as_names(value, name)
 
 
 def as_batches(value: object, name: str) -> list[str | list[str]]:
-    """Read names or batches of names; an empty list is valid: no work was found for it."""
+    """Parse names or batches of names; an empty list is valid and means that nothing is due."""
     if isinstance(value, str) and value.strip()[:1] == "[":
         try:
             value = ast.literal_eval(value.strip())
         except (ValueError, SyntaxError):
-            fail(f"{name} was rendered to {value!r}, which is no list. {_remedy(name)}")
+            fail(f"{name} was rendered to {value!r}, which is not a list. {_remedy(name)}")
     if isinstance(value, str) and not is_nothing(value):
         return [value]
     if isinstance(value, (str, bytes, dict)) or not isinstance(value, Iterable):
-        fail(f"{name} was rendered to {value!r}: the task that finds what there is to do left no list.")
+        fail(f"{name} was rendered to {value!r}: the task that lists the work returned no list.")
     return [one if isinstance(one, str) and one.strip() else as_names(one, name) for one in value]
 
 
 def flat(batches: Iterable[str | list[str]]) -> list[str]:
-    """Return the names in names or batches of names."""
+    """Flatten a list of names and batches of names."""
     return [name for one in batches for name in ([one] if isinstance(one, str) else one)]
 
 
 def as_instant(value: object, name: str) -> datetime:
-    """Read an instant; without a zone it is UTC, as text or not."""
+    """Parse a time; without a zone it is UTC, as text and as datetime."""
     from airflow.sdk.timezone import parse
 
     if is_nothing(value):
-        fail(f"{name} was rendered to {value!r}: this run has no such instant. {_remedy(name)}")
+        fail(f"{name} was rendered to {value!r}: this run has no such time. {_remedy(name)}")
     instant: object = value
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         try:
@@ -150,12 +149,12 @@ def as_instant(value: object, name: str) -> datetime:
         except (ValueError, TypeError):
             instant = None
     if not isinstance(instant, datetime):
-        fail(f"{name} is {value!r}, which is no instant. Give one such as 2025-03-01T00:00:00Z.")
+        fail(f"{name} is {value!r}, which is not a time. Give one such as 2025-03-01T00:00:00Z.")
     return instant if instant.tzinfo else instant.replace(tzinfo=timezone.utc)
 
 
 def as_range(start: object, end: object) -> tuple[datetime, datetime] | tuple[None, None]:
-    """Read both ends of a range; one without the other fails the task for good."""
+    """Parse both ends of a range; one without the other fails the task without retries."""
     if start == ALL and end == ALL:
         return None, None
     if ALL in (start, end):
@@ -167,23 +166,23 @@ def as_range(start: object, end: object) -> tuple[datetime, datetime] | tuple[No
 
 
 def as_interval(value: object, name: str) -> str:
-    """Read a length of time, as Postgres writes it."""
+    """Return an interval as Postgres text."""
     if isinstance(value, timedelta):
         return f"{value.total_seconds()} seconds"
     if is_nothing(value):
-        fail(f"{name} was rendered to {value!r}, which is no length of time. {_remedy(name)}")
+        fail(f"{name} was rendered to {value!r}, which is not an interval. {_remedy(name)}")
     if not isinstance(value, str):
         fail(f"{name} must be a timedelta or a Postgres interval such as '30 minutes', not {value!r}.")
     return value
 
 
 def check_range(start: object, end: object) -> None:
-    """Refuse, when the DAG is parsed, one end of a range without the other."""
+    """Refuse one end of a range without the other when the DAG is parsed."""
     if (start == ALL) != (end == ALL):
         raise ValueError("range_start and range_end go together: give both, or neither")
 
 
-# What may be left out, and what leaving it out means.
+# Arguments that may be omitted, and what the omission means.
 _OPTIONAL = {
     "tables": "for every table",
     "rollup": "for every RollUp",
@@ -198,19 +197,19 @@ def _remedy(name: str) -> str:
     return "Correct the template, or the task that it reads."
 
 
-# Settings, which no template changes: what cannot be meant is refused when the DAG is parsed.
-# An empty text for a switch would else be off without a word, and "False" on.
+# Settings are not templated, so invalid values are refused when the DAG is parsed. Otherwise an
+# empty text would silently mean off for a switch, and "False" would mean on.
 
 
 def switch(value: object, name: str) -> bool:
-    """Return a switch."""
+    """Check a switch."""
     if isinstance(value, bool):
         return value
     raise ValueError(f"{name} must be True or False, not {value!r}")
 
 
 def count(value: object, name: str, *, least: int = 1, most: int | None = None) -> int:
-    """Return a whole number between bounds."""
+    """Check a whole number between bounds."""
     if isinstance(value, int) and not isinstance(value, bool) and least <= value <= (most or value):
         return value
     bounds = f"{least} or more" if most is None else f"a whole number from {least} to {most}"
@@ -218,7 +217,7 @@ def count(value: object, name: str, *, least: int = 1, most: int | None = None) 
 
 
 def seconds(value: object, name: str) -> float:
-    """Return a length of time in seconds; a number is one already."""
+    """Return an interval in seconds; a number is in seconds."""
     if isinstance(value, timedelta):
         value = value.total_seconds()
     if (
@@ -232,21 +231,21 @@ def seconds(value: object, name: str) -> float:
 
 
 def interval(value: object, name: str) -> float:
-    """Return a length of time that is more than nothing, in seconds."""
+    """Return an interval longer than zero in seconds."""
     if found := seconds(value, name):
         return found
     raise ValueError(f"{name} must be more than 0 seconds, not {value!r}")
 
 
 def one_of(value: object, name: str, allowed: Collection[str]) -> str:
-    """Return one of a few words."""
+    """Check that a value is one of the allowed words."""
     if isinstance(value, str) and value in allowed:
         return value
     raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
 def text(value: object, name: str) -> str:
-    """Return a text that says something."""
+    """Check that a text is not empty."""
     if isinstance(value, str) and value.strip() not in NOTHING:
         return value
     raise ValueError(f"{name} must be a text, not {value!r}")

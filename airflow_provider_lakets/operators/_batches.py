@@ -1,4 +1,4 @@
-"""Batches to map over, and short words for what is in them."""
+"""Batches to map over, and short labels for them."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from airflow_provider_lakets.hooks.results import CHUNK_SUFFIX, table_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Airflow keeps 250 characters of a mapped task's name.
+# Airflow stores only 250 characters of a mapped task's name.
 NAMED_TABLES = 3
 
 
 def most_tasks(max_batches: int | None) -> int:
-    """Return how many tasks may be mapped: as many as the author allows, and Airflow."""
+    """Return how many tasks may be mapped: the author's limit, but not more than Airflow's."""
     limit: int = conf.getint("core", "max_map_length")
     return min(max_batches or limit, limit)
 
 
 def batches(names: Sequence[str], *, size: int, most: int) -> list[list[str]]:
     """
-    Cut names into batches.
+    Split names into batches.
 
     :param names: The names.
-    :param size: How many names a batch should hold; more, where there would be too many batches.
-    :param most: How many batches there may be.
+    :param size: Names per batch. The batches grow if there would be too many of them.
+    :param most: The largest number of batches.
     """
     size = max(size, math.ceil(len(names) / most))
     return [list(names[start : start + size]) for start in range(0, len(names), size)]
 
 
 def label_of_names(names: Sequence[str]) -> str:
-    """Return names in a few words."""
+    """Return a short label for names."""
     first, *others = names
     return f"{first} and {len(others)} more" if others else first
 
 
 def label_of_chunks(chunks: Sequence[str]) -> str:
-    """Return chunks in a few words: those of several tables are counted by table."""
+    """Return a short label for chunks; chunks of several tables are counted by table."""
     counts = Counter(table_of(chunk) for chunk in chunks)
     if len(counts) == 1 or not all(CHUNK_SUFFIX.search(chunk) for chunk in chunks):
         return label_of_names(chunks)
@@ -52,12 +52,12 @@ def label_of_chunks(chunks: Sequence[str]) -> str:
 
 
 def rows_in_words(count: int | None) -> str:
-    """Return a number of rows; Postgres estimates it, and knows none before the first ANALYZE."""
+    """Return a row count as text; Postgres estimates it, and has none before the first ANALYZE."""
     return "rows not counted yet" if count is None else f"about {count:,} row(s)"
 
 
 def size_in_words(size: int | None) -> str:
-    """Return a number of bytes in the unit that makes it short."""
+    """Return a size as short text."""
     if size is None:
         return "size unknown"
     amount, units = float(size), ["bytes", "kB", "MB", "GB", "TB"]
@@ -67,7 +67,7 @@ def size_in_words(size: int | None) -> str:
 
 
 def range_in_words(start: datetime | None, end: datetime | None) -> str:
-    """Return a range in UTC."""
+    """Return a range in UTC as text."""
     first, last = (
         "?" if instant is None else f"{instant.astimezone(timezone.utc):%Y-%m-%d %H:%M}"
         for instant in (start, end)

@@ -1,4 +1,4 @@
-"""The asset events of a task, by which other DAGs learn what was changed."""
+"""The asset events of a task, which tell other DAGs what changed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.results import RefreshResult
     from airflow_provider_lakets.operators.base import LakeTSBaseOperator
 
-# The format that Airflow's partition mappers read by default; an instant of UTC.
+# The format that Airflow's partition mappers read by default; a time in UTC.
 PARTITION_KEY = "%Y-%m-%dT%H:%M:%S"
 
-# Airflow's clock and the database's; an event too many is better than none.
+# The clocks of Airflow and the database may differ; an event too many is better than none.
 CLOCKS_DIFFER = timedelta(minutes=1)
 
-# Of assets that no DAG names, in one task.
+# Events per task for assets that no DAG names.
 MOST_EVENTS = 50
 
-# What mapped tasks leave to the summary that follows them (XCom).
+# The XCom in which mapped tasks leave their events to the summary that follows them.
 LEFT = "lakets_asset_events"
 
 
@@ -35,8 +35,8 @@ class Event(NamedTuple):
     One event of an asset, or one for each partition.
 
     :param asset: The asset.
-    :param extra: Plain values only: Airflow 3.1 takes no others through an alias.
-    :param partitions: Partition keys, for an event each.
+    :param extra: Plain values only: Airflow 3.1 accepts no others through an alias.
+    :param partitions: Partition keys; each gets an event.
     """
 
     asset: Asset
@@ -45,7 +45,7 @@ class Event(NamedTuple):
 
 
 def add_alias(operator: BaseOperator, alias: AssetAlias) -> None:
-    """Let a task have events of assets that are known only when it runs, through an alias."""
+    """Add an alias, through which a task emits events of assets that are known only at run time."""
     if all(getattr(outlet, "name", None) != alias.name for outlet in operator.outlets):
         operator.outlets = [*operator.outlets, alias]
 
@@ -54,9 +54,8 @@ def declare_alias(operator: LakeTSBaseOperator, kind: Callable[[str], AssetAlias
     """
     Add the alias of the operator's connection at parse time, so Airflow's graphs show it.
 
-    :param operator: The operator; where its connection is a template, the alias is added when it
-        runs.
-    :param kind: Makes the alias of a connection.
+    :param operator: The operator; if its connection is a template, the alias is added when it runs.
+    :param kind: Returns the alias of a connection.
     """
     if _is_known(operator.lakebase_conn_id):
         add_alias(operator, kind(operator.lakebase_conn_id))
@@ -87,7 +86,7 @@ def _is_known(conn_id: object) -> bool:
 
 
 def check_partitioned(operator: BaseOperator) -> None:
-    """Refuse what Airflow cannot do: alias events take the run's partition key, or have none."""
+    """Refuse ``partitioned`` with an alias: alias events have the run's partition key, or none."""
     from airflow_provider_lakets.assets import SCHEME
 
     if not any(getattr(outlet, "uri", "").startswith(f"{SCHEME}:") for outlet in operator.outlets):
@@ -98,13 +97,13 @@ def check_partitioned(operator: BaseOperator) -> None:
 
 def record(operator: BaseOperator, context: Context, alias: AssetAlias, events: Sequence[Event]) -> None:
     """
-    Record an event for each asset: its own if it is an outlet of the task, else the alias.
+    Record an event for each asset, on the asset if it is an outlet of the task, else on the alias.
 
-    An outlet that is an asset of ours is removed when it is unchanged, so that Airflow records no
+    An outlet that is a LakeTS asset is removed when it is unchanged, so that Airflow records no
     event for it. Airflow records the events when the task succeeds.
 
-    :param alias: That of the connection.
-    :param events: The assets that were changed.
+    :param alias: The alias of the connection.
+    :param events: One for each asset that changed.
     """
     from airflow.sdk import Asset
 
@@ -137,16 +136,16 @@ def record(operator: BaseOperator, context: Context, alias: AssetAlias, events: 
 
 
 def what_is_left(operator: BaseOperator, context: Context) -> list[dict[str, Any]]:
-    """Return the events of the mapped tasks before this one, joined to one for each asset."""
+    """Return the events of the mapped tasks before this one, merged into one for each asset."""
     return [extra for _, extra in _left(operator, context)]
 
 
 def tell_what_is_left(operator: BaseOperator, context: Context) -> None:
     """
-    Record what the mapped tasks before this one left to it, one event for each asset.
+    Record the events that the mapped tasks before this one left, merged into one for each asset.
 
-    They do not do so themselves: of two tasks that end together with an asset that is new to
-    Airflow, Airflow fails one, for good, because both register it.
+    The mapped tasks do not record them: if two tasks end at the same time with an asset that is new
+    to Airflow, both register it, and Airflow fails one of them without retries.
     """
     from airflow.sdk import Asset, AssetAlias
 
@@ -167,7 +166,7 @@ def _left(operator: BaseOperator, context: Context) -> list[tuple[tuple[str, str
 
 
 def _joined(name: str, first: Any, second: Any) -> Any:
-    """Join two events of one asset: counts add up, ranges span both."""
+    """Merge two events of one asset: counts are added, ranges cover both."""
     if first is None or second is None:
         return first if second is None else second
     if isinstance(second, (int, float)):
@@ -183,12 +182,12 @@ def _has_summary(operator: BaseOperator) -> bool:
 
 def _tell_through(alias: Any, events: Sequence[Event], log: Any) -> None:
     """
-    Add the events of assets that are no outlets; of very many, those of assets that some DAG names.
+    Add the events of assets that are not outlets; if there are many, only of assets in some DAG.
 
-    Airflow registers them one after the other within the request that ends the task, and gives up
-    on that after ``[workers] execution_api_timeout``, 5 seconds.
+    Airflow registers them one by one within the request that ends the task. That request times out
+    after ``[workers] execution_api_timeout``, 5 seconds by default.
 
-    :param alias: What the task's alias is recorded by.
+    :param alias: The accessor of the task's alias.
     :param events: One for each asset.
     """
     unnamed = list(events)
@@ -200,14 +199,14 @@ def _tell_through(alias: Any, events: Sequence[Event], log: Any) -> None:
     log.info("Asset events: %s", ", ".join(event.asset.uri for event in events) or "none")
     if unnamed[room:]:
         log.warning(
-            "%d of these have no event: a task has %d at most, beside those of assets that some DAG names",
+            "%d of these have no event: a task has at most %d, not counting assets that some DAG names",
             len(unnamed[room:]),
             MOST_EVENTS,
         )
 
 
 def _add_if_named(alias: Any, event: Event) -> bool:
-    """Add the event of an asset that Airflow knows of from a DAG, and return whether it does."""
+    """Add the event if some DAG names the asset, and return whether one does."""
     from airflow.sdk import Asset
     from airflow.sdk.exceptions import AirflowRuntimeError
 
@@ -220,9 +219,9 @@ def _add_if_named(alias: Any, event: Event) -> bool:
 
 def started_before(context: Context) -> datetime | None:
     """
-    Return when the DAG run began, or a little before, if this is not the first try of the task.
+    Return when the DAG run began, or slightly earlier, if this is not the first try of the task.
 
-    What an earlier try changed has had no event: events are taken over from a try that succeeds.
+    Changes of an earlier try have no event yet: Airflow records events only of a successful try.
     """
     if context["ti"].try_number == 1:
         return None
@@ -231,7 +230,7 @@ def started_before(context: Context) -> datetime | None:
 
 
 def refreshed(results: Sequence[RefreshResult], conn_id: str) -> list[Event]:
-    """Return an event for each RollUp that was changed."""
+    """Return an event for each RollUp that changed."""
     from airflow_provider_lakets.assets import rollup_asset
 
     return [
@@ -248,8 +247,8 @@ def tiered(tables: Sequence[dict[str, Any]], conn_id: str, *, partitioned: bool 
     """
     Return an event for each ChronoTable that has newly tiered chunks.
 
-    :param tables: What :func:`airflow_provider_lakets.hooks._counted.tiered_by_table` counted.
-    :param partitioned: Whether the starts of the chunks are partition keys.
+    :param tables: The result of :func:`airflow_provider_lakets.hooks._counted.tiered_by_table`.
+    :param partitioned: Whether to use the starts of the chunks as partition keys.
     """
     from airflow_provider_lakets.assets import tiered_asset
 

@@ -1,4 +1,4 @@
-"""Defer to the triggerer, and go on when it has something to tell."""
+"""Defer to the triggerer, and resume with its event."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class LakeTSWaitingOperator(ResumingOperator, LakeTSJobOperator):
     """
     Base of the operators that can wait in the triggerer for the deferred part of their work.
 
-    :param deferrable: Whether to wait; by default ``[operators] default_deferrable``.
-    :param poll_interval: Seconds between two looks while waiting.
+    :param deferrable: Whether to wait; the default is ``[operators] default_deferrable``.
+    :param poll_interval: Seconds between two checks while waiting.
     :param wait_timeout: How long to wait: a timedelta, or seconds.
-    :param fail_when_deferred: Whether to fail when something is still deferred after the wait.
+    :param fail_when_deferred: Whether to fail if something is still deferred after the wait.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class LakeTSWaitingOperator(ResumingOperator, LakeTSJobOperator):
         self.fail_when_deferred = switch(fail_when_deferred, "fail_when_deferred")
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
-        """Finish what was deferred."""
+        """Finish the deferred work."""
         raise NotImplementedError
 
     def wait(
@@ -60,9 +60,9 @@ class LakeTSWaitingOperator(ResumingOperator, LakeTSJobOperator):
         """
         Defer the task.
 
-        :param trigger: What to wait for.
-        :param so_far: What to show as the task's result meanwhile; see :meth:`so_far`.
-        :param arguments: The trigger's own.
+        :param trigger: The trigger class.
+        :param so_far: The task's result during the wait; see :meth:`so_far`.
+        :param arguments: Arguments of the trigger.
         """
         context["ti"].xcom_push(key="return_value", value=so_far)
         self.defer(
@@ -78,7 +78,7 @@ class LakeTSWaitingOperator(ResumingOperator, LakeTSJobOperator):
         )
 
     def so_far(self, context: Context) -> Any:
-        """Return what was shown as the result when the task was deferred."""
+        """Return the result that was pushed when the task was deferred."""
         task = context["ti"]
         return task.xcom_pull(task_ids=task.task_id, key="return_value", map_indexes=task.map_index)
 
@@ -86,17 +86,16 @@ class LakeTSWaitingOperator(ResumingOperator, LakeTSJobOperator):
         self, context: Context, event: Mapping[str, Any], result: Any, left: list[str]
     ) -> None:
         """
-        Fail the task for what is still deferred after the wait, if it shall.
+        Fail the task if something is still deferred and ``fail_when_deferred`` is set.
 
-        :param result: The result, pushed all the same.
-        :param left: A line for each thing that is deferred.
+        :param result: The result, which is pushed even if the task fails.
+        :param left: A line for each deferred item.
         """
         if not left or not self.fail_when_deferred:
             return
         context["ti"].xcom_push(key="return_value", value=result)
-        patience = timedelta(seconds=self.wait_timeout)
-        what = "\n".join([f"{len(left)} still deferred; all that could be done is done.", *left])
+        what = "\n".join([f"{len(left)} still deferred; the rest is done.", *left])
         if event["status"] == "timed_out":
-            fail(f"Waited {patience} in vain: {what}")
-        # What was waited for came, and went again before it could be used: worth another try.
-        raise LakeTSPartialFailureError(wrapped(f"Waited, but too much has happened meanwhile: {what}"))
+            fail(f"Timed out after {timedelta(seconds=self.wait_timeout)}: {what}")
+        # The condition was met but no longer holds: a retry can help.
+        raise wrapped(LakeTSPartialFailureError, f"New changes arrived during the wait: {what}")

@@ -1,4 +1,4 @@
-"""Let alerts of LakeTS fail a task, skip what follows, or choose the branch."""
+"""Let LakeTS alerts fail a task, skip the tasks after it, or choose the branch."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ if TYPE_CHECKING:
     OnAlert = Literal["fail", "skip", "branch", "report"]
 
 ON_ALERT = ("fail", "skip", "branch", "report")
-# An error is read by a human: the others are in the result of the task.
+# An error shows only this many alerts; the result of the task has all.
 ALERTS_SHOWN = 20
 
 
 class LakeTSAlertOperator(LakeTSBaseOperator, BranchMixIn):
     """
-    Check an alert: a query that finds rows, or a table with series that fell silent.
+    Check an alert: a query that returns rows, or a table with series that stopped sending data.
 
-    Give either ``query``, or ``table``, ``group_by`` and ``timeout``. Returns the alerts as a list
-    of dicts; an empty list when all is well. What alerts do is ``on_alert``:
+    Pass either ``query``, or ``table``, ``group_by`` and ``timeout``. Returns the alerts as a list
+    of dicts, which is empty without alerts. ``on_alert`` sets what an alert does:
 
-    - ``fail``: the task fails for good, with the alerts in its error; the list is its result all
-      the same.
-    - ``skip``: the task is skipped, and so is what follows it.
-    - ``branch``: the tasks of ``if_alert`` follow, or those of ``if_quiet`` when all is well; the
+    - ``fail``: the task fails without retries, with the alerts in its error. The list is still its
+      result.
+    - ``skip``: the task and the tasks after it are skipped.
+    - ``branch``: the tasks of ``if_alert`` run next, or those of ``if_quiet`` without alerts; the
       others are skipped.
     - ``report``: nothing; the next task reads the list.
 
-    :param name: What the alert is called. (templated)
-    :param query: One SELECT that finds what is wrong, and no row when all is well. (templated)
-    :param severity: How serious what the query finds is. (templated)
-    :param table: The ChronoTable in which series may fall silent, as ``schema.table``. (templated)
-    :param group_by: The column that tells its series apart. (templated)
+    :param name: The name of the alert. (templated)
+    :param query: A SELECT that returns one row for each problem. (templated)
+    :param severity: The severity of the query's alerts. (templated)
+    :param table: The ChronoTable with the series, as ``schema.table``. (templated)
+    :param group_by: The column that identifies a series. (templated)
     :param timeout: How long a series may be silent: a timedelta or a Postgres interval. (templated)
-    :param on_alert: What alerts do.
-    :param if_alert: For ``branch``: the ids of tasks that follow where there are alerts.
-    :param if_quiet: For ``branch``: the ids of tasks that follow where there are none.
+    :param on_alert: What an alert does: ``fail``, ``skip``, ``branch`` or ``report``.
+    :param if_alert: For ``branch``: the ids of the tasks to run if there are alerts.
+    :param if_quiet: For ``branch``: the ids of the tasks to run if there are none.
     """
 
     template_fields: Sequence[str] = (
@@ -102,7 +102,7 @@ class LakeTSAlertOperator(LakeTSBaseOperator, BranchMixIn):
         self.if_quiet = _task_ids(if_quiet, "if_quiet")
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        """Return the alerts, unless they fail or skip the task."""
+        """Return the alerts; fail or skip the task if ``on_alert`` says so."""
         ask = self._question()
         with self.lakets(context) as hook:
             found = ask(hook)
@@ -120,7 +120,7 @@ class LakeTSAlertOperator(LakeTSBaseOperator, BranchMixIn):
         return alerts
 
     def _question(self) -> Callable[[LakeTSHook], Sequence[Alert | SilentSeries]]:
-        """Return what to ask; what a template left empty is told before anybody logs in."""
+        """Return the query to run; an empty argument fails before the login."""
         name = as_name(self.name, "name")
         if self._has_query:
             query, severity = self.query, as_name(self.severity, "severity")

@@ -20,25 +20,25 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
     from airflow_provider_lakets.hooks.results import Chunk, PlanResult
 
-# A question is read by a human: of more tables, and more chunks of a table, it gives the number.
+# How many tables, and chunks of a table, the approval lists. Of further ones it shows the number.
 TABLES_SHOWN = 20
 CHUNKS_SHOWN = 10
 
 
 class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
     """
-    Ask before retention by force, which drops chunks that may not be durable.
+    Ask for approval of forced retention, which drops chunks that may not be durable.
 
-    The question, under *Required Actions* in Airflow, lists for each table what would be lost:
-    chunks with their range, rows and size, and why they are unsafe. Returns the tables to go on
-    with, to map over: all of them when approved, none when rejected or not answered in time.
-    Without ``force``, and in a dry run, nobody is asked.
+    The approval, under *Required Actions* in Airflow, lists for each table the chunks that would be
+    lost, with their range, rows and size, and why they are unsafe. Returns the tables to map over:
+    all if approved, none if rejected or not answered in time. Without ``force``, and in a dry run,
+    it returns all tables without asking.
 
     :param tables: The ChronoTables, as ``LakeTSTablesOperator`` returns them; an empty list is
-        returned as it is. (templated)
-    :param force: Whether force is asked for. (templated)
-    :param response_timeout: How long to wait for the answer; then it is a rejection.
-    :param dry_run: Whether nothing will be dropped anyway. (templated)
+        returned unchanged. (templated)
+    :param force: Whether the drop is forced. (templated)
+    :param response_timeout: How long to wait for the response; no response is a rejection.
+    :param dry_run: Whether this is a dry run, which drops nothing. (templated)
     """
 
     template_fields: Sequence[str] = ("tables", "force", "dry_run", "lakebase_conn_id", "subject", "body")
@@ -56,14 +56,14 @@ class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
             raise ValueError(f"response_timeout must be a timedelta, not {response_timeout!r}")  # noqa: TRY004 - as of any setting
         kwargs[answer_limit()] = response_timeout
         super().__init__(subject=text(subject, "subject"), defaults=[self.REJECT], **kwargs)
-        # Else the form of the answer would ask for the params of the DAG once more.
+        # Otherwise the form of the response would ask for the params of the DAG again.
         self.params = type(self.params)()
         self.tables = tables
         self.force = force
         self._patience = response_timeout
 
     def execute(self, context: Context) -> list[str | list[str]]:
-        """Return the tables at once when nothing is forced; else write the question, and wait."""
+        """Return the tables if nothing is forced; otherwise request the approval and wait."""
         tables, force = as_batches(self.tables, "tables"), as_bool(self.force, "force")
         if not tables or self.is_dry_run or not force:
             return tables
@@ -71,12 +71,12 @@ class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
             plans = hook.plan_retentions(flat(tables), force=False)
             raise_problems(plans)
             self.body = self._question(hook, plans)
-        # Gives the worker up; goes on in execute_complete.
+        # Defers the task, which resumes in execute_complete.
         approved: list[str | list[str]] = ApprovalOperator.execute(self, context)
         return approved
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> list[str | list[str]]:
-        """Return the tables when approved, else none."""
+        """Return the tables if approved, otherwise none."""
         answer = HITLOperator.execute_complete(self, context, event)
         if self.APPROVE in answer["chosen_options"]:
             self.log.warning("Approved: chunks will be dropped that are not proved durable")

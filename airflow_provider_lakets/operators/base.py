@@ -43,7 +43,7 @@ class LakeTSBaseOperator(BaseOperator):
     operator_extra_links = (LakeTSPageLink(), LakebaseProjectLink())
     ui_color = "#cfe8f3"
 
-    # What a mapped task is called when its author set no map_index_template.
+    # The name of a mapped task without a map_index_template.
     mapped_name: str | None = None
 
     def __init__(self, *, lakebase_conn_id: str = "lakebase_default", **kwargs: Any) -> None:
@@ -57,16 +57,16 @@ class LakeTSBaseOperator(BaseOperator):
     @contextlib.contextmanager
     def lakets(self, context: Context) -> Iterator[LakeTSHook]:
         """
-        Log in once for the whole block; an error that no retry cures fails the task for good.
+        Log in once for the whole block; an error that a retry cannot fix fails the task at once.
 
-        An error of ours says what to do in its message, on short lines, so Airflow shows nothing
-        else. Where it came from is logged at debug level.
+        The message of a LakeTSError says what to do, on short lines, so Airflow shows only that.
+        The traceback is logged at debug level.
         """
         from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
 
         from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
-        # Only here: the default of a constructor does not reach a mapped task.
+        # Set here, because a mapped task does not use the default of the constructor.
         context["map_index_template"] = context.get("map_index_template") or self.mapped_name
         self._hook = LakeTSHook(as_name(self.lakebase_conn_id, "lakebase_conn_id"))
         started = time.monotonic()
@@ -78,16 +78,16 @@ class LakeTSBaseOperator(BaseOperator):
             fail(str(err))
         except LakeTSError as err:
             self.log.debug("Where the error came from", exc_info=True)
-            raise type(err)(wrapped(str(err))) from None
+            raise wrapped(type(err), str(err)) from None
         finally:
             self._seconds = time.monotonic() - started
 
     def is_left_out(self, argument: object) -> bool:
-        """Return whether the author left an argument out, or gave None for it."""
+        """Return whether the author omitted an argument, or passed None."""
         return is_left_out(self, argument)
 
     def or_all(self, argument: Any) -> Any:
-        """Return an argument, or what stands for all where the author left it out."""
+        """Return an argument, or ``*`` if the author omitted it."""
         return ALL if self.is_left_out(argument) else argument
 
     def project_page(self) -> str | None:
@@ -100,12 +100,12 @@ class LakeTSBaseOperator(BaseOperator):
 
     def report(self, context: Context, results: Sequence[JobResult]) -> list[dict[str, Any]]:
         """
-        Return the results for XCom, or fail the task, the results pushed all the same.
+        Return the results for XCom, or push them and fail the task.
 
-        It is tried again, unless every failure is one that would only come back.
+        Airflow retries the task unless every failure is permanent.
         """
         for result in results:
-            if result.ok:  # what went wrong is in the error
+            if result.ok:  # failures are in the error
                 self.log.info("%s: %s%s", result.name, result.outcome, _after_dash(result.detail))
         plain = [result.as_dict() for result in results]
         if not all(result.ok for result in results):
@@ -114,34 +114,34 @@ class LakeTSBaseOperator(BaseOperator):
         return plain
 
     def on_kill(self) -> None:
-        """Cancel the statements that are running; Postgres rolls each one back."""
+        """Cancel the running statements; Postgres rolls each one back."""
         if self._hook is not None:
             self._hook.cancel()
 
 
 class LakeTSJobOperator(LakeTSBaseOperator):
     """
-    Base of the operators of the four jobs: they can tell what they would do.
+    Base of the operators of the four jobs, which support dry runs.
 
-    :param dry_run: Tell what would happen and change nothing; results are then plans. (templated)
+    :param dry_run: Report what would happen, and change nothing; results are plans. (templated)
     """
 
     job: ClassVar[str]
-    # What the job does to a chunk.
+    # The verb for what the job does to a chunk.
     would = "change"
 
     def __init__(self, *, dry_run: bool | str = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # In place of a method of BaseOperator's, which nothing in Airflow calls.
+        # Replaces a method of BaseOperator that Airflow never calls.
         self.dry_run = dry_run  # type: ignore[assignment,method-assign]
 
     @property
     def is_dry_run(self) -> bool:
-        """Whether nothing is to be changed."""
+        """Whether this is a dry run."""
         return as_bool(self.dry_run, "dry_run")
 
     def metric_tags(self, context: Context) -> dict[str, str]:
-        """Return what each metric of this task is tagged with."""
+        """Return the tags of each metric of this task."""
         task = context["ti"]
         conn_id = as_name(self.lakebase_conn_id, "lakebase_conn_id")
         return {"dag_id": task.dag_id, "task_id": task.task_id, "lakebase_conn_id": conn_id}
@@ -155,7 +155,7 @@ class LakeTSJobOperator(LakeTSBaseOperator):
         return super().report(context, results)
 
     def report_plans(self, context: Context, plans: Sequence[PlanResult]) -> list[dict[str, Any]]:
-        """Return what would happen, for XCom; fail the task where that cannot be told."""
+        """Return the plans for XCom; fail the task if a plan failed."""
         self.log.info("This is a dry run: nothing is changed")
         for plan in plans:
             for name in plan.planned:
@@ -166,18 +166,18 @@ class LakeTSJobOperator(LakeTSBaseOperator):
 
 
 def raise_problems(results: Sequence[JobResult]) -> None:
-    """Fail the task with the list of what went wrong, if anything did."""
+    """Fail the task with the list of failures, if there are any."""
     problems = [result for result in results if not result.ok]
     if not problems:
         return
     lines = [f"{one.name}: {one.outcome}{_after_dash(one.detail)}" for one in problems[:PROBLEMS_SHOWN]]
     if problems[PROBLEMS_SHOWN:]:
         lines.append(f"... and {len(problems) - PROBLEMS_SHOWN} more: see the result of the task (XCom).")
-    counts = f"{len(problems)} of {len(results)} went wrong; all that could be done is done."
-    message = wrapped("\n".join([counts, *lines]))
-    # What was skipped was skipped because of another in the list: that one decides.
+    counts = f"{len(problems)} of {len(results)} did not succeed; the rest is done."
+    message = "\n".join([counts, *lines])
+    # A skipped item was skipped because of another one in the list, which decides.
     if any(result.retryable for result in problems if result.outcome != "skipped"):
-        raise LakeTSPartialFailureError(message)
+        raise wrapped(LakeTSPartialFailureError, message)
     fail(message)
 
 

@@ -1,4 +1,4 @@
-"""Put LakeTS into a database."""
+"""Install LakeTS into a database."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 class LakeTSInstallOperator(LakeTSBaseOperator):
     """
-    Install LakeTS in the connection's database, or bring it up to date.
+    Install or upgrade LakeTS in the connection's database.
 
-    One transaction, safe to run again and over LakeTS 0.1.x. The role needs CREATE on the database
-    for a first install. Returns a dict: ``before`` (None if there was none) and ``after``, the
-    versions, and ``notes``, what was changed and what is left to do.
+    Runs one transaction that is safe to repeat and to run over LakeTS 0.1.x. The role needs CREATE
+    on the database for a first install. Returns a dict with the versions ``before`` (None if there
+    was none) and ``after``, and ``notes``: what was changed and what is left to do.
     """
 
     def execute(self, context: Context) -> dict[str, Any]:

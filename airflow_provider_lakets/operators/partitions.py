@@ -1,4 +1,4 @@
-"""Job 1: make the chunks that writers will need."""
+"""Job 1: create the chunks that writers will need."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 class LakeTSPartitionOperator(LakeTSJobOperator):
     """
-    Create missing chunks: around the present, or of a given range.
+    Create missing chunks around the present, or in a given range.
 
     Returns a dict for each ChronoTable: ``name``, ``outcome`` (created, unchanged, contended,
     failed), ``created`` (the new chunks), ``detail``. A second run finds nothing to do.
 
-    :param tables: ChronoTables as ``schema.table``; ``*``, or left out: all. (templated)
-    :param past_count: How many chunks to have before the current one.
-    :param future_count: How many chunks to have after the current one.
-    :param range_start: Make the chunks from this instant on instead; without a zone it is UTC, and
-        ``*`` is no range. (templated)
-    :param range_end: ... up to this instant. (templated)
-    :param dry_run: Tell what would be created, in ``planned`` instead of ``created``. (templated)
+    :param tables: ChronoTables as ``schema.table``. Omit it or pass ``*`` for all. (templated)
+    :param past_count: How many chunks to keep before the current one.
+    :param future_count: How many chunks to keep after the current one.
+    :param range_start: Create the chunks of a range instead, from this time on. A time without a
+        zone is UTC; ``*`` means no range. (templated)
+    :param range_end: The end of the range. (templated)
+    :param dry_run: Report in ``planned`` what would be created, and change nothing. (templated)
     """
 
     template_fields: Sequence[str] = (

@@ -1,4 +1,4 @@
-"""Job 3: give the space of chunks back that are past retention."""
+"""Job 3: reclaim the space of chunks that are past retention."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 
 class LakeTSRetentionOperator(LakeTSWaitingOperator):
     """
-    Drop the chunks of a ChronoTable, or of several, that are past its retention from Lakebase.
+    Drop the chunks of one or more ChronoTables that are past retention from Lakebase.
 
-    A synced table loses only what is proved durable in Unity Catalog, where nothing is ever
-    deleted. Returns a dict: ``name``, ``outcome`` (dropped, deferred, trimmed, unchanged,
-    contended, failed), ``dropped`` (chunks), ``deferred`` (chunks past retention that stay, with
-    the reason), ``trimmed`` (how many rows of dropped chunks were removed from the shadow, where
-    the policy asks for it), ``detail``. Of several tables it returns a list of such dicts; one that
-    fails does not stop the others.
+    Chunks of a synced table are dropped only if they are proved durable in Unity Catalog, where
+    nothing is ever deleted. Returns a dict: ``name``, ``outcome`` (dropped, deferred, trimmed,
+    unchanged, contended, failed), ``dropped`` (chunks), ``deferred`` (chunks past retention that
+    stay, with the reason), ``trimmed`` (how many rows of dropped chunks were removed from the
+    shadow, if the policy sets that), ``detail``. For a list of tables it returns a list of such
+    dicts; a table that fails does not stop the others.
 
-    With ``deferrable`` the task waits, in the triggerer, until what keeps chunks from being dropped
-    has gone: the change feed has flushed them, each RollUp has absorbed them. Then it drops them.
-    What is deferred even then is reported, and is no failure unless asked.
+    With ``deferrable`` the task waits in the triggerer until the change feed has flushed the
+    deferred chunks and every RollUp has absorbed them. Then it drops them. Chunks that are still
+    deferred are reported, and fail the task only with ``fail_when_deferred``.
 
     :param table: The ChronoTable as ``schema.table``, or a list of them. (templated)
-    :param schema: The schema, when ``table`` is a bare name. (templated)
-    :param force: Drop even what is not proved durable: data may be lost for good. (templated)
-    :param dry_run: Tell what would be dropped, in ``planned`` instead of ``dropped``. (templated)
-    :param deferrable: Whether to wait; by default ``[operators] default_deferrable``.
-    :param poll_interval: Seconds between two looks while waiting.
+    :param schema: The schema, if ``table`` is a name without schema. (templated)
+    :param force: Also drop chunks that are not proved durable: data may be lost. (templated)
+    :param dry_run: Report in ``planned`` what would be dropped, and change nothing. (templated)
+    :param deferrable: Whether to wait; the default is ``[operators] default_deferrable``.
+    :param poll_interval: Seconds between two checks while waiting.
     :param wait_timeout: How long to wait: a timedelta, or seconds.
-    :param fail_when_deferred: Whether to fail when chunks are still deferred after the wait.
+    :param fail_when_deferred: Whether to fail if chunks are still deferred after the wait.
     """
 
     template_fields: Sequence[str] = ("table", "schema", "force", "dry_run", "lakebase_conn_id")
@@ -63,7 +63,7 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
 
     @property
     def names(self) -> list[str]:
-        """The ChronoTables as the hook takes them."""
+        """The ChronoTables to pass to the hook."""
         names = as_names(self.table, "table")
         if not self._has_schema:
             return names
@@ -72,10 +72,10 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
 
     @property
     def label(self) -> str:
-        """The tables in a few words."""
+        """A short label for the tables."""
         try:
             return label_of_names(names_in(self.table, "table"))
-        except ValueError:  # the task fails for it
+        except ValueError:  # execute fails with it
             return "nothing"
 
     def execute(self, context: Context) -> Any:
@@ -88,7 +88,7 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
             results = hook.retain_all(names, force=force)
         self._log(results)
         waiting = {one.name: [stays.chunk for stays in one.deferred] for one in results if one.deferred}
-        # What a retry may cure comes first: the retry will wait.
+        # If a retry may help, fail first: the retry will wait.
         if self.deferrable and waiting and all(one.ok or not one.retryable for one in results):
             from airflow_provider_lakets.triggers.retention import LakeTSRetentionTrigger
 
@@ -99,7 +99,7 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
         return self.shaped(self.report(context, results))
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
-        """Drop what was deferred, and return what was dropped before and after the wait."""
+        """Drop the deferred chunks, and return what was dropped before and after the wait."""
         from airflow_provider_lakets.hooks.results import RetentionResult
 
         raise_if_failed(event)
@@ -118,7 +118,7 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
         return reported
 
     def shaped(self, results: list[dict[str, Any]]) -> Any:
-        """Return the result of one table as it is, those of a list of tables as a list."""
+        """Return a dict for one table, or a list for a list of tables."""
         return results[0] if isinstance(self.table, (str, int)) else results
 
     def _log(self, results: Sequence[RetentionResult]) -> None:

@@ -28,26 +28,26 @@ if TYPE_CHECKING:
 
 class LakeTSRollupRefreshOperator(LakeTSJobOperator):
     """
-    Refresh RollUps as one cascade: each after those it reads, independent ones side by side.
+    Refresh RollUps as one cascade: each after those it reads, independent ones in parallel.
 
     Returns a dict for each RollUp: ``name``, ``outcome`` (refreshed, unchanged, skipped, contended,
-    failed), ``ms``, ``detail``. One that fails stops neither its siblings nor what was refreshed
-    before; what reads it is skipped, and the task fails with the list.
+    failed), ``ms``, ``detail``. If a RollUp fails, those that read it are skipped, all others are
+    refreshed, and the task fails with the list.
 
-    Each RollUp that was changed gets an asset event, see
-    :func:`airflow_provider_lakets.assets.rollup_asset`; OpenLineage, where its provider is
-    installed, is told what was read and written.
+    Each RollUp that changed gets an asset event, see
+    :func:`airflow_provider_lakets.assets.rollup_asset`. If the OpenLineage provider is installed,
+    the task reports what was read and written.
 
-    :param rollup: Refresh only this one and all that it reads; ``*``, or left out: every RollUp.
+    :param rollup: Refresh only this RollUp and those it reads. Omit it or pass ``*`` for all.
         (templated)
-    :param parallelism: How many to refresh at a time, each in a session of its own.
-    :param force: Refresh although a RollUp's ``refresh_lag`` has not passed. (templated)
-    :param range_start: Aggregate each bucket from this instant on again, whether or not it changed
-        and whatever the ``refresh_lag``; without a zone it is UTC, and ``*`` is no range.
+    :param parallelism: How many RollUps to refresh at a time, each in a separate session.
+    :param force: Refresh even if the ``refresh_lag`` of a RollUp has not passed. (templated)
+    :param range_start: Re-aggregate every bucket of a range, from this time on, changed or not and
+        regardless of ``refresh_lag``. A time without a zone is UTC; ``*`` means no range.
         (templated)
-    :param range_end: ... up to this instant. Buckets whose source is dropped keep their value.
+    :param range_end: The end of the range. Buckets whose source is dropped keep their value.
         (templated)
-    :param dry_run: Tell what would be refreshed, in which order. (templated)
+    :param dry_run: Report what would be refreshed, in order, and change nothing. (templated)
     """
 
     template_fields: Sequence[str] = (
@@ -83,7 +83,7 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
         _events.declare_alias(self, rollup_alias)
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        """Return what became of each RollUp, in the order it happened."""
+        """Return the result of each RollUp, in the order of the refreshes."""
         from airflow_provider_lakets.lineage import note_refresh
         from airflow_provider_lakets.monitoring.stats import send_lags
 
@@ -109,7 +109,7 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
         return plain
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
-        """Return what the refreshed RollUps read, and how many rows were written into each."""
+        """Return what the refreshed RollUps read, and how many rows were written to each."""
         from airflow.providers.openlineage.extractors import OperatorLineage
 
         from airflow_provider_lakets.lineage import of_refresh
@@ -117,5 +117,5 @@ class LakeTSRollupRefreshOperator(LakeTSJobOperator):
         return of_refresh(**self._lineage) if self._lineage else OperatorLineage()
 
     def get_openlineage_facets_on_failure(self, task_instance: Any) -> OperatorLineage[Any, Any]:
-        """Return the same of those RollUps that were refreshed all the same."""
+        """Return the same for the RollUps that were refreshed before the failure."""
         return self.get_openlineage_facets_on_complete(task_instance)

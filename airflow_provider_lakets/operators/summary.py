@@ -1,4 +1,4 @@
-"""What became of everything that mapped tasks were given."""
+"""Sum up the results of mapped tasks."""
 
 from __future__ import annotations
 
@@ -21,54 +21,54 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 PROBLEMS = ("failed", "contended", "skipped", "lost")
-NAMED = 20  # so many chunks are named for each reason
-TABLES_SHOWN = 50  # so many tables have a line in the log
+NAMED = 20  # chunks named for each reason
+TABLES_SHOWN = 50  # tables with a line in the log
 
 
 class LakeTSSummaryOperator(BaseOperator):
     """
-    Sum up the results of mapped tasks: how many chunks met which end, and why.
+    Sum up the results of mapped tasks: how many chunks had which outcome, and why.
 
-    Returns a dict: ``counts`` (how many chunks, or tables without any, by outcome) and ``reasons``
-    (for each reason why something was deferred, contended or failed: ``outcome``, ``reason``,
-    ``count`` and some ``names``). It needs no login.
+    Returns a dict: ``counts`` (how many chunks, or tables without chunks, by outcome) and
+    ``reasons`` (for each reason of a deferred, contended or failed chunk: ``outcome``, ``reason``,
+    ``count`` and some ``names``). It does not log in.
 
-    It runs whatever became of the mapped tasks, and, as the last task, it decides what becomes of
-    the run: it is skipped when there was nothing to do, and fails when a task before it failed, or
-    when anything failed, was contended, or was given to a task that ended without a result. No
-    retry of its own would help.
+    It runs whether or not the mapped tasks succeeded and, as the last task, decides the state of
+    the run. It is skipped if there was nothing to do. It fails if a task before it failed, or if
+    anything failed, was contended, or was given to a task that ended without a result. A retry
+    would not help.
 
-    When all went well it has the asset events of the mapped tasks, one for each asset.
+    If everything succeeded, it emits the asset events of the mapped tasks, one for each asset.
 
-    :param given: What the tasks were mapped over: names, or batches of names; None when that is not
-        known because the task that should tell it failed. (templated)
+    :param given: What the tasks were mapped over: names, or batches of names. None means unknown,
+        because the task that lists them failed. (templated)
     :param results: The results of the mapped tasks. (templated)
     """
 
     template_fields: Sequence[str] = ("given", "results")
     ui_color = "#cfe8f3"
 
-    # Mapped tasks look for this in the tasks behind them, and leave their asset events to one that
-    # has it.
+    # Mapped tasks leave their asset events to a downstream task with this attribute.
     records_events_of_mapped_tasks = True
 
     def __init__(self, *, given: Any, results: Any, trigger_rule: str = "all_done", **kwargs: Any) -> None:
         super().__init__(trigger_rule=trigger_rule, **kwargs)
         self.given = given
         self.results = results
-        # Declared when the DAG is parsed, so that Airflow's graph of an asset shows who has its
-        # events.
+        # Declared when the DAG is parsed, so that Airflow's graph of an asset shows the producers.
         _events.declare_aliases_of(self, results)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Return the counts and the reasons, or fail with them."""
         if self.given is None:
-            fail("given was rendered to None: the task that finds what to do ended without a result.")
+            fail("given was rendered to None: the task that lists the work ended without a result.")
         given = flat(as_batches(self.given, "given"))
         if not given:
             raise AirflowSkipException("There was nothing to do.")
         if isinstance(self.results, str):
-            fail(f"results was rendered to {self.results!r}, which is no list of results. Give tier.output.")
+            fail(
+                f"results was rendered to {self.results!r}, which is not a list of results. Pass tier.output."
+            )
         results = _of_given(given, _dicts(self.results))
         named = {result["name"] for result in results}
         lost = [name for name in sorted({*given}) if not named & _written(name)]
@@ -77,7 +77,7 @@ class LakeTSSummaryOperator(BaseOperator):
         summary = _summed(ends)
         for line in [*_lines_of_tables(results, _events.what_is_left(self, context)), *_lines(summary)]:
             self.log.info("%s", line)
-        # A task may fail although all that it did went well: it waited in vain, or was killed.
+        # A task may fail although all its results are good: its wait timed out, or it was killed.
         failed = self._failed(context)
         if failed or any(summary["counts"].get(problem) for problem in PROBLEMS):
             context["ti"].xcom_push(key="return_value", value=summary)
@@ -98,16 +98,16 @@ class LakeTSSummaryOperator(BaseOperator):
 
 
 def _written(name: str) -> set[str]:
-    """Return the names that a result may use for a given table: schema public can be left out."""
+    """Return the names that a result may use for a table: schema public may be omitted."""
     return {name, f"public.{name}"}
 
 
 def _of_given(given: Sequence[str], results: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """
-    Return the results of what was given, one for each.
+    Return one result for each given name.
 
-    When a run is cleared there may be fewer mapped tasks than before. Airflow marks the others as
-    removed, but keeps their results, behind those of the tasks that there still are.
+    When a run is cleared there may be fewer mapped tasks than before. Airflow marks the surplus
+    tasks as removed, but keeps their results after those of the remaining tasks.
     """
     wanted = {written for name in given for written in _written(name)}
     first: dict[str, Mapping[str, Any]] = {}
@@ -118,7 +118,7 @@ def _of_given(given: Sequence[str], results: Iterable[Mapping[str, Any]]) -> lis
 
 
 def _dicts(results: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield results out of results or lists of results."""
+    """Flatten results and lists of results."""
     if isinstance(results, dict):
         yield results
     else:
@@ -127,7 +127,7 @@ def _dicts(results: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def _ends(result: Mapping[str, Any]) -> Iterator[tuple[str, str, str | None]]:
-    """Yield name, outcome and reason, for each chunk if the result is of a table with chunks."""
+    """Yield name, outcome and reason: for each chunk if the result is of a table with chunks."""
     chunks = [(name, outcome) for outcome in ("dropped", "created") for name in result.get(outcome) or ()]
     chunks += [(name, "planned") for name in result.get("planned") or ()]
     for name, outcome in chunks:
@@ -145,7 +145,7 @@ def _summed(ends: Iterable[tuple[str, str, str | None]]) -> dict[str, Any]:
     for name, outcome, reason in ends:
         counts[outcome] += 1
         if reason:
-            # A failure names its chunk: apart from that it may be that of many others.
+            # The reason may differ from others only by the name of the chunk.
             names.setdefault((outcome, reason.replace(name, "...")), []).append(name)
     reasons = [
         {"outcome": outcome, "reason": reason, "count": len(those), "names": those[:NAMED]}

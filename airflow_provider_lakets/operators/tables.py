@@ -1,4 +1,4 @@
-"""What to map over: the ChronoTables that a job is for."""
+"""List the ChronoTables for a job to map over."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ if TYPE_CHECKING:
 
 class LakeTSTablesOperator(LakeTSBaseOperator):
     """
-    List the ChronoTables as ``schema.table``, to map over; an empty list skips mapped tasks.
+    List the ChronoTables as ``schema.table`` to map over; an empty list skips the mapped tasks.
 
-    Where there are more tables than tasks may be mapped, it returns batches of them, lists,
-    instead.
+    If there are more tables than tasks may be mapped, it returns a list of batches instead.
 
-    :param tables: Only these; ``*``, or left out: all. (templated)
-    :param policy: Only those with such a policy: ``tiering`` or ``retention``; tiered retention is
-        both.
-    :param max_batches: How many mapped tasks there may be; never more than ``[core]
+    :param tables: Only these tables. Omit it or pass ``*`` for all. (templated)
+    :param policy: Only tables with this policy: ``tiering`` or ``retention``. Tiered retention
+        counts as both.
+    :param max_batches: The largest number of mapped tasks, never more than ``[core]
         max_map_length``.
     """
 
@@ -46,7 +45,7 @@ class LakeTSTablesOperator(LakeTSBaseOperator):
         self.policy = policy
 
     def execute(self, context: Context) -> list[str] | list[list[str]]:
-        """Return their names, or batches of names."""
+        """Return the names, or batches of names."""
         wanted = as_names_or_all(self.tables, "tables")
         with self.lakets(context) as hook:
             found = [table.name for table in hook.chronotables(wanted, policy=self.policy)]

@@ -32,16 +32,15 @@ class LakeTSTierCandidatesOperator(LakeTSJobOperator):
     """
     Find the chunks that are due for tiering, in batches to map over.
 
-    Returns a list of lists of chunk names, oldest first; with none due it is empty, and a task
-    mapped over it is skipped. The batches grow where there would otherwise be more than Airflow
-    maps over.
+    Returns a list of lists of chunk names, oldest first. If no chunk is due the list is empty, and
+    a task mapped over it is skipped. If there would be too many batches, they grow.
 
-    :param tables: ChronoTables as ``schema.table``; ``*``, or left out: all with a tiering
+    :param tables: ChronoTables as ``schema.table``. Omit it or pass ``*`` for all with a tiering
         policy. (templated)
-    :param batch_size: How many chunks one mapped task should flag.
-    :param max_batches: How many mapped tasks there may be; never more than ``[core]
+    :param batch_size: How many chunks one mapped task flags.
+    :param max_batches: The largest number of mapped tasks, never more than ``[core]
         max_map_length``.
-    :param dry_run: Leave not even a note of the look, as LakeTS else does. (templated)
+    :param dry_run: Change nothing: do not record in the policy that it ran. (templated)
     """
 
     template_fields: Sequence[str] = ("tables", "dry_run", "lakebase_conn_id")
@@ -75,23 +74,22 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
     Flag chunks as tiered, each once it is proved durable in Unity Catalog; nothing is dropped.
 
     Returns a dict for each chunk: ``name``, ``outcome`` (tiered, deferred, contended, failed) and
-    ``detail`` (why). Deferred is no failure: the change feed has not flushed the chunk's last
-    writes, and the next run looks again. With ``deferrable`` the task itself waits, in the
-    triggerer, until the feed has caught up, and then flags the rest. Mapped, each task is named
-    after its chunks.
+    ``detail`` (why). Deferred is not a failure: the change feed has not flushed the chunk's last
+    writes, and the next run checks again. With ``deferrable`` the task waits in the triggerer until
+    the feed has caught up, and then flags the rest. Each mapped task is named after its chunks.
 
     A ChronoTable with newly tiered chunks gets an asset event, see
     :func:`airflow_provider_lakets.assets.tiered_asset`.
 
     :param chunks: Names as :class:`LakeTSTierCandidatesOperator` returns them. (templated)
-    :param partitioned: Give each new chunk an event of its own, with the start of the chunk as
-        partition key (Airflow 3.2 and later); for the assets that are outlets of the task, and
-        partitioned DAGs only.
-    :param deferrable: Whether to wait for the feed; by default ``[operators] default_deferrable``.
-    :param poll_interval: Seconds between two looks while waiting.
+    :param partitioned: Emit an event for each new chunk, with the start of the chunk as
+        partition key (Airflow 3.2 and later). This needs assets as outlets of the task, and starts
+        only partitioned DAGs.
+    :param deferrable: Whether to wait; the default is ``[operators] default_deferrable``.
+    :param poll_interval: Seconds between two checks while waiting.
     :param wait_timeout: How long to wait: a timedelta, or seconds.
-    :param fail_when_deferred: Whether to fail when chunks are still deferred after the wait.
-    :param dry_run: Tell which chunks would be flagged: ``planned`` instead of ``tiered``.
+    :param fail_when_deferred: Whether to fail if chunks are still deferred after the wait.
+    :param dry_run: Report which chunks would be flagged (``planned``), and change nothing.
         (templated)
     """
 
@@ -118,14 +116,14 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
 
     @property
     def label(self) -> str:
-        """The chunks in a few words."""
+        """A short label for the chunks."""
         try:
             return label_of_chunks(names_in(self.chunks, "chunks"))
-        except ValueError:  # the task fails for it
+        except ValueError:  # execute fails with it
             return "nothing"
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        """Return what became of each chunk."""
+        """Return the result of each chunk."""
         chunks = as_names(self.chunks, "chunks")
         with self.lakets(context) as hook:
             if self.is_dry_run:
@@ -134,7 +132,7 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
             results = hook.tier(chunks, since=_events.started_before(context))
             events = self._events(hook, results)
         waiting = [result.name for result in results if result.outcome == "deferred"]
-        # What a retry may cure comes first: the retry will wait.
+        # If a retry may help, fail first: the retry will wait.
         if self.deferrable and waiting and all(result.ok or not result.retryable for result in results):
             from airflow_provider_lakets.triggers.tiering import LakeTSTierTrigger
 
@@ -146,7 +144,7 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
         return plain
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Flag what was deferred, and return what became of each chunk."""
+        """Flag the deferred chunks, and return the result of each chunk."""
         from airflow_provider_lakets.hooks.results import TierResult
 
         raise_if_failed(event)
@@ -163,7 +161,7 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
         return plain
 
     def _events(self, hook: LakeTSHook, results: Sequence[TierResult]) -> list[_events.Event]:
-        """Return an event for each ChronoTable with chunks that are tiered anew."""
+        """Return an event for each ChronoTable with newly tiered chunks."""
         from airflow_provider_lakets.hooks._counted import tiered_by_table
 
         new = [result.name for result in results if result.new]

@@ -1,3 +1,3 @@
-"""Sensors: wait for what LakeTS does elsewhere."""
+"""Sensors: wait until data is durable, or until a RollUp is fresh."""
 
 from __future__ import annotations

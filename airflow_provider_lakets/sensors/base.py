@@ -1,4 +1,4 @@
-"""What the LakeTS sensors share: poke in a worker, or wait in the triggerer."""
+"""Shared code of the LakeTS sensors: poke in a worker, or wait in the triggerer."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 class LakeTSBaseSensor(ResumingOperator, LakeTSBaseOperator, BaseSensorOperator):
     """
-    Base of the sensors; each says by its trigger what it waits for, also when it does not defer.
+    Base of the sensors. The trigger defines the condition, even if the sensor does not defer.
 
-    :param deferrable: Whether to wait in the triggerer; by default ``[operators]
+    :param deferrable: Whether to wait in the triggerer; the default is ``[operators]
         default_deferrable``.
     """
 
@@ -45,9 +45,9 @@ class LakeTSBaseSensor(ResumingOperator, LakeTSBaseOperator, BaseSensorOperator)
 
     def trigger(self, **wait: Any) -> LakeTSWatchTrigger:
         """
-        Return what to wait for.
+        Return the trigger with the condition to wait for.
 
-        :param wait: How: the arguments that all triggers have.
+        :param wait: The arguments that all triggers have.
         """
         raise NotImplementedError
 
@@ -71,7 +71,7 @@ class LakeTSBaseSensor(ResumingOperator, LakeTSBaseOperator, BaseSensorOperator)
         return None
 
     def poke(self, context: Context) -> bool:
-        """Look once."""
+        """Check once."""
         from airflow_provider_lakets.triggers.watch import look
 
         with self.lakets(context) as hook:
@@ -81,7 +81,7 @@ class LakeTSBaseSensor(ResumingOperator, LakeTSBaseOperator, BaseSensorOperator)
         return not waiting
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> None:
-        """End well, or say what was waited for in vain."""
+        """Return, or fail with what was still missing."""
         try:
             raise_if_failed(event)
         except Exception as err:
@@ -92,4 +92,5 @@ class LakeTSBaseSensor(ResumingOperator, LakeTSBaseOperator, BaseSensorOperator)
             waiting: Waiting = event.get("waiting") or {}
             reasons = [f"{name}: {reason}" for name, reason in waiting.items()]
             found = "\n".join([*reasons, *filter(None, [event.get("message")])])
-            raise AirflowSensorTimeout(wrapped(f"Waited {timedelta(seconds=self.timeout)} in vain.\n{found}"))
+            waited = f"Timed out after {timedelta(seconds=self.timeout)}."
+            raise wrapped(AirflowSensorTimeout, f"{waited}\n{found}")

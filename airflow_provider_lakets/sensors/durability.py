@@ -17,16 +17,16 @@ class LakeTSDurabilitySensor(LakeTSBaseSensor):
     """
     Wait until the change feed of a ChronoTable has caught up, or until chunks are proved durable.
 
-    The feed has caught up when, at a look, all that was committed to the table is flushed to Unity
-    Catalog; where writers never pause, wait for chunks that they have left behind. LakeTS 0.1.x
-    tells it of a chunk only once it is tiered, or its whole table is flushed.
+    The feed has caught up when everything committed to the table at that time is flushed to Unity
+    Catalog. If writers never pause, wait for chunks that they no longer write to. LakeTS 0.1.x
+    reports a chunk as durable only after it is tiered, or after its whole table is flushed.
 
-    A template that renders to nothing fails the task for good.
+    A template that renders to nothing fails the task without retries.
 
     :param table: The ChronoTable as ``schema.table``, or ``table`` for one in schema public.
         (templated)
-    :param chunks: Instead: the names of chunks, or one. (templated)
-    :param deferrable: Whether to wait in the triggerer; by default ``[operators]
+    :param chunks: Instead of a table, the name of a chunk or a list of names. (templated)
+    :param deferrable: Whether to wait in the triggerer; the default is ``[operators]
         default_deferrable``.
     """
 
@@ -47,7 +47,7 @@ class LakeTSDurabilitySensor(LakeTSBaseSensor):
         self.chunks = None if self._by_table else chunks
 
     def trigger(self, **wait: Any) -> LakeTSWatchTrigger:
-        """Return what to wait for."""
+        """Return the trigger with the condition to wait for."""
         from airflow_provider_lakets.triggers.durability import LakeTSDurabilityTrigger
 
         if self._by_table:

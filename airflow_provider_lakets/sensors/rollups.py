@@ -18,16 +18,17 @@ class LakeTSRollupFreshSensor(LakeTSBaseSensor):
     """
     Wait until a RollUp has reached a watermark, was refreshed recently enough, or both.
 
-    The watermark is the start of the newest bucket that is materialised: it moves when newer rows
-    come. The lag is the time since the last refresh, whether or not that found anything new.
+    The watermark is the start of the newest materialised bucket; it advances when newer rows
+    arrive. The lag is the time since the last refresh, whether or not that found anything new.
 
-    A template that renders to nothing fails the task for good, also where the other bound is met.
+    A template that renders to nothing fails the task without retries, even if the other condition
+    is met.
 
-    :param rollup: Its name. (templated)
-    :param watermark: The instant to be reached; without a zone it is UTC. (templated)
-    :param max_lag: How long ago the last refresh may be: a timedelta, or a Postgres interval such
-        as '30 minutes'. (templated)
-    :param deferrable: Whether to wait in the triggerer; by default ``[operators]
+    :param rollup: The name of the RollUp. (templated)
+    :param watermark: The time that the watermark must reach; without a zone it is UTC. (templated)
+    :param max_lag: The longest time since the last refresh: a timedelta, or a Postgres interval
+        such as '30 minutes'. (templated)
+    :param deferrable: Whether to wait in the triggerer; the default is ``[operators]
         default_deferrable``.
     """
 
@@ -51,7 +52,7 @@ class LakeTSRollupFreshSensor(LakeTSBaseSensor):
         self.max_lag = max_lag if self._has_max_lag else None
 
     def trigger(self, **wait: Any) -> LakeTSWatchTrigger:
-        """Return what to wait for; the watermark in a form that means the same in every session."""
+        """Return the trigger; the watermark is converted so that session settings do not matter."""
         from airflow_provider_lakets.triggers.rollups import LakeTSRollupFreshTrigger
 
         return LakeTSRollupFreshTrigger(

@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
 REACHED, TIMED_OUT, FAILED = "reached", "timed_out", "failed"
 
-LONGEST_PAUSE = 300.0  # seconds between the tries at a database that does not answer
+LONGEST_PAUSE = 300.0  # seconds between tries while the database does not answer
 
 
 class LakeTSBaseTrigger(BaseTrigger):
     """
-    Base of the triggers: ask at intervals until nothing has to be waited for.
+    Base of the triggers: poll until the condition holds.
 
-    Each time the trigger logs in anew, so no session and no credential is kept in between. Asking
-    is idempotent and leaves nothing running: there is no remote work for ``cleanup`` or ``on_kill``
-    to end, and another triggerer can take over at any time. A trigger that is cancelled while it
-    asks cancels its statement.
+    The trigger logs in for each check, so it keeps no session and no credential in between. A
+    check is idempotent and leaves nothing running: ``cleanup`` and ``on_kill`` have no remote work
+    to end, and another triggerer can take over at any time. If the trigger is cancelled during a
+    check, it cancels its statement.
 
-    The event is a dict: ``status`` (reached, timed_out, failed), ``waiting`` (what was still waited
-    for, with the reasons), ``message`` (what went wrong) and ``retryable``.
+    The event is a dict: ``status`` (reached, timed_out, failed), ``waiting`` (what was still
+    missing, with the reasons), ``message`` (the error) and ``retryable``.
 
-    :param deadline: When to give up; an instant, so that a restart of the triggerer does not move
-        it.
-    :param poll_interval: Seconds between two questions.
+    :param deadline: When to give up; an absolute time, so that a restart of the triggerer does not
+        change it.
+    :param poll_interval: Seconds between two checks.
     :param lakebase_conn_id: The connection of type ``lakebase``.
-    :param retired: Arguments that another version of this provider stored: a trigger outlives an
+    :param retired: Arguments stored by another version of this provider: a trigger may outlive an
         upgrade.
     """
 
@@ -54,7 +54,7 @@ class LakeTSBaseTrigger(BaseTrigger):
             self.log.debug("%s takes no %s", type(self).__name__, ", ".join(retired))
 
     def arguments(self) -> dict[str, Any]:
-        """Return the arguments of the constructor that are the subclass's own."""
+        """Return the constructor arguments of the subclass."""
         raise NotImplementedError
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -70,7 +70,7 @@ class LakeTSBaseTrigger(BaseTrigger):
         """Yield one event: the wait is over, the deadline has passed, or an error is final."""
         from asgiref.sync import sync_to_async
 
-        # In a thread: its imports take a second, and other triggers should run meanwhile.
+        # In a thread, because the imports take a second and must not block other triggers.
         hook = await sync_to_async(self._make_hook, thread_sensitive=False)()
         waiting: Waiting = {}
         failures, message = 0, None
@@ -100,15 +100,15 @@ class LakeTSBaseTrigger(BaseTrigger):
         return self.deadline
 
     def _make_hook(self) -> Any:
-        """Return what a look needs; made once, in a thread."""
+        """Return the hook for the checks; called once, in a thread."""
         raise NotImplementedError
 
     async def _look(self, hook: Any) -> Waiting:
-        """Return what still has to be waited for."""
+        """Check once, and return what is still missing."""
         raise NotImplementedError
 
     def _pause(self, failures: int) -> float:
-        """Return the pause: the interval, or growing pauses while the database does not answer."""
+        """Return the interval, or growing pauses while the database does not answer."""
         longest = max(LONGEST_PAUSE, self.poll_interval)
         return min(self.poll_interval * 2.0 ** min(failures, 16), longest)
 
@@ -124,10 +124,10 @@ class LakeTSBaseTrigger(BaseTrigger):
 
 
 class LakeTSWatchTrigger(LakeTSBaseTrigger):
-    """Base of the triggers that ask LakeTS."""
+    """Base of the triggers that check LakeTS."""
 
     def watch(self) -> Watch:
-        """Return the questions to ask in one look."""
+        """Return the questions of one check."""
         raise NotImplementedError
 
     def _make_hook(self) -> Any:
@@ -164,7 +164,7 @@ def _passes(error: Exception) -> bool:
 
 
 def listed(waiting: Waiting) -> str:
-    """Return what is waited for and why, in one line; at most five things."""
+    """Return at most five missing items and their reasons in one line."""
     shown = [f"{name}: {reason}" for name, reason in list(waiting.items())[:5]]
     more = [f"and {len(waiting) - 5} more"] if len(waiting) > 5 else []
     return "; ".join([*shown, *more])

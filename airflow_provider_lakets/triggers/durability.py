@@ -32,7 +32,7 @@ class LakeTSDurabilityTrigger(LakeTSWatchTrigger):
         return {"table": self.table, "chunks": self.chunks}
 
     def watch(self) -> Watch:
-        """Ask about the table, or else the chunks."""
+        """Check the table or the chunks."""
         from airflow_provider_lakets.triggers.watch import caught_up, durable
 
         return caught_up(self.table) if self.table is not None else durable(self.chunks or [])

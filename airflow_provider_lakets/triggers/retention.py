@@ -16,9 +16,9 @@ class LakeTSRetentionTrigger(LakeTSWatchTrigger):
     """
     Fire when chunks past retention are durable in Unity Catalog and absorbed by every RollUp.
 
-    :param table: Their ChronoTable as ``schema.table``.
-    :param chunks: Their names.
-    :param others: The chunks of further ChronoTables, by table.
+    :param table: The ChronoTable as ``schema.table``.
+    :param chunks: The names of its chunks.
+    :param others: The chunks of more ChronoTables, by table.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class LakeTSRetentionTrigger(LakeTSWatchTrigger):
         return {"table": self.table, "chunks": self.chunks, "others": self.others}
 
     def watch(self) -> Watch:
-        """Ask what still prevents the drop."""
+        """Check what still prevents the drop."""
         from airflow_provider_lakets.triggers.watch import all_droppable
 
         return all_droppable({self.table: self.chunks, **self.others})

@@ -14,9 +14,9 @@ class LakeTSRollupFreshTrigger(LakeTSWatchTrigger):
     """
     Fire when a RollUp has reached a watermark, was refreshed recently enough, or both.
 
-    :param rollup: Its name.
-    :param watermark: The instant that its newest bucket must have reached, as ISO 8601 text.
-    :param max_lag: How long ago its last refresh may be, as a Postgres interval.
+    :param rollup: The name of the RollUp.
+    :param watermark: The time that its newest bucket must reach, as ISO 8601 text.
+    :param max_lag: The longest time since its last refresh, as a Postgres interval.
     """
 
     def __init__(
@@ -28,11 +28,11 @@ class LakeTSRollupFreshTrigger(LakeTSWatchTrigger):
         self.max_lag = max_lag
 
     def arguments(self) -> dict[str, Any]:
-        """Return the RollUp and what it must have reached."""
+        """Return the RollUp and its bounds."""
         return {"rollup": self.rollup, "watermark": self.watermark, "max_lag": self.max_lag}
 
     def watch(self) -> Watch:
-        """Ask how fresh it is."""
+        """Check how fresh it is."""
         from airflow_provider_lakets.triggers.watch import fresh
 
         return fresh(self.rollup, watermark=self.watermark, max_lag=self.max_lag)

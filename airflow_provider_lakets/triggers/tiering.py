@@ -16,7 +16,7 @@ class LakeTSTierTrigger(LakeTSWatchTrigger):
     """
     Fire when the change feed has flushed all writes to chunks that ``tier_chunk`` deferred.
 
-    :param chunks: Their names.
+    :param chunks: The names of the chunks.
     """
 
     def __init__(self, *, chunks: Sequence[str], **kwargs: Any) -> None:
@@ -28,7 +28,7 @@ class LakeTSTierTrigger(LakeTSWatchTrigger):
         return {"chunks": self.chunks}
 
     def watch(self) -> Watch:
-        """Ask whether they are durable; LakeTS 0.1.x flags those that are."""
+        """Check whether they are durable; LakeTS 0.1.x also flags durable ones."""
         from airflow_provider_lakets.triggers.watch import durable
 
         return durable(self.chunks, may_flag=True)

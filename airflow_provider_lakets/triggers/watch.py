@@ -1,9 +1,9 @@
 """
-What sensors and triggers wait for, as questions to a database.
+The conditions that sensors and triggers wait for, as questions to a database.
 
-A watch yields one question after another and is sent the rows of each; what it returns in the end
-is what still has to be waited for, by name, with the reason. A sensor has them answered by a hook's
-own session, a trigger by one that does not block the event loop: what is asked is the same.
+A watch is a generator. It yields one question after another and receives the rows of each. It
+returns what is still missing, by name, with the reason. Sensors answer the questions with the
+session of a hook, triggers with an asynchronous session; the questions are the same.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ Waiting = dict[str, str]
 @dataclass(frozen=True)
 class Question:
     """
-    A statement of its own transaction.
+    A statement that runs in a separate transaction.
 
     :param query: The statement.
     :param parameters: Its parameters.
-    :param doing: What the statement does, for errors.
-    :param may_fail: Whether an error is ignored; there are no rows then.
+    :param doing: What the statement does, for error messages.
+    :param may_fail: Whether to ignore an error and return no rows.
     """
 
     query: str
@@ -50,13 +50,13 @@ class Question:
             return cursor.execute(self.query, self.parameters).fetchall()
 
     async def aask(self, conn: psycopg.AsyncConnection[Any]) -> list[Row]:
-        """Return the rows, from an event loop."""
+        """Return the rows, within an event loop."""
         async with conn.cursor(row_factory=dict_row) as cursor:
             await cursor.execute(self.query, self.parameters)
             return await cursor.fetchall()
 
     def forgives(self, error: LakeTSError) -> bool:
-        """Return whether an error is ignored; the loss of the session never is."""
+        """Return whether to ignore an error; a lost session is never ignored."""
         return self.may_fail and not isinstance(error, LakebaseConnectionError)
 
 
@@ -65,9 +65,9 @@ Watch = Generator[Question, list[Row], Waiting]
 
 def look(hook: LakeTSHook, watch: Watch) -> Waiting:
     """
-    Return what still has to be waited for.
+    Check once, and return what is still missing.
 
-    :param hook: Logs in once, and makes an interrupted call again.
+    :param hook: The hook, which logs in once and repeats an interrupted call.
     :param watch: The questions.
     """
     with hook.session():
@@ -89,13 +89,13 @@ def look(hook: LakeTSHook, watch: Watch) -> Waiting:
 
 async def alook(hook: LakeTSHook, watch: Watch) -> Waiting:
     """
-    Return what still has to be waited for, from an event loop; nothing is made again here.
+    Check once within an event loop, and return what is still missing; repeats no call.
 
-    :param hook: Logs in once; the session is closed at the end, or when this is cancelled.
+    :param hook: The hook, which logs in once. The session is closed at the end or on cancellation.
     :param watch: The questions.
     """
     async with await hook.aget_conn() as conn:
-        role = conn.info.user  # it cannot be asked once the session is lost
+        role = conn.info.user  # not available after the session is lost
         try:
             question = next(watch)
             while True:
@@ -112,7 +112,7 @@ async def alook(hook: LakeTSHook, watch: Watch) -> Waiting:
 
 
 def _function(signature: str) -> Question:
-    """Ask whether the installed LakeTS has a function."""
+    """Check whether the installed LakeTS has a function."""
     query = "SELECT pg_catalog.to_regprocedure(%(function)s) IS NOT NULL AS there"
     return Question(query, {"function": signature}, doing=f"Looking for {signature}")
 
@@ -130,13 +130,13 @@ def durable(chunks: Sequence[str], *, may_flag: bool = False) -> Watch:
     """
     Wait until chunks are proved durable in Unity Catalog.
 
-    :param chunks: Their names.
-    :param may_flag: Whether LakeTS 0.1.x, which proves a chunk only in flagging it, may do that.
+    :param chunks: The names of the chunks.
+    :param may_flag: Whether LakeTS 0.1.x may flag a chunk; it proves a chunk only by flagging it.
     """
     if not chunks:
         raise LakeTSArgumentError("No chunk is named: there is nothing to wait for. Name chunks, or a table.")
     (found,) = yield _function("lakets.explain_durability(text)")
-    doing = f"Asking whether {len(chunks)} chunk(s) are durable, from {next(iter(chunks), None)} on"
+    doing = f"Checking whether {len(chunks)} chunk(s) are durable, from {next(iter(chunks), None)} on"
     if found["there"]:
         rows = yield Question(EXPLAINED, {"chunks": [*chunks]}, doing)
         waiting = {row["chunk_name"]: row["gap"] for row in rows if row["gap"]}
@@ -146,7 +146,7 @@ def durable(chunks: Sequence[str], *, may_flag: bool = False) -> Watch:
                 f"Chunk {lost[0]} was dropped from Lakebase before it was proved durable in Unity Catalog:"
                 " there is nothing to wait for. Leave it out."
             )
-        # One chunk of each table is enough: a proof holds for the whole table.
+        # One chunk of each table is enough, because a proof covers the whole table.
         one_each = {row["chronotable_id"]: row["chunk_name"] for row in rows if row["gap"]}
         yield from _nudge(one_each.values())
         return waiting
@@ -183,19 +183,18 @@ def _not_flagged(chunks: Iterable[str]) -> Watch:
 
 def _nudge(chunks: Iterable[str]) -> Generator[Question, list[Row], None]:
     """
-    Make the engine do what it can to prove chunks that it has just reported as not durable.
+    Let the engine try to prove chunks that it has just reported as not durable.
 
-    explain_durability changes nothing, so its answer may stay the same for ever: where writers
-    overlapped and the table then fell idle, only tier_chunk sets the fence that the feed must pass.
-    A role that may not call it still sees what others have done.
+    explain_durability changes nothing, so its result may never change: if writers overlapped and
+    the table then became idle, only tier_chunk sets the fence that the feed must pass. A role that
+    may not call tier_chunk still sees the progress of others.
     """
     for chunk in chunks:
         query = "SELECT lakets.tier_chunk(p_chunk_name => %(chunk)s)"
         yield Question(query, {"chunk": chunk}, doing=f"Asking for a proof of {chunk}", may_fail=True)
 
 
-# A name without a schema means schema public, unless a table is really called so: the exact name
-# comes first.
+# A name without a schema means schema public. An exact match of the full name comes first.
 TABLE = """
 SELECT tab.id, tab.schema_name, tab.table_name FROM lakets._chronotable_registry AS tab
  WHERE tab.schema_name || '.' || tab.table_name IN (%(table)s, 'public.' || %(table)s)
@@ -216,8 +215,7 @@ SELECT feed.cdf_status, feed.cdf_lag_bytes, feed.caught_up
                 p_table_name => %(table_name)s, p_schema_name => %(schema_name)s) AS feed ON true
 """
 
-# The newest first, since that is where writers are; OFFSET 0 has it stop at the first that is
-# found.
+# Newest first, because writers write there; OFFSET 0 makes it stop at the first match.
 UNPROVEN = """
 SELECT chunk.chunk_name
   FROM (SELECT each.chunk_name FROM lakets._chunk_metadata AS each
@@ -236,17 +234,17 @@ def caught_up(table: str) -> Watch:
     known = yield from _find(table)
     if not known:
         raise LakeTSArgumentError(
-            f"{table!r} is no ChronoTable. Name it schema.table, or make it one with "
+            f"{table!r} is not a ChronoTable. Name it schema.table, or make it one with "
             "lakets.create_chronotable."
         )
     (found,) = yield _function("lakets.explain_durability(text)")
     query = FEED if found["there"] else older.FEED
-    (feed,) = yield Question(query, known, doing=f"Asking how far the change feed of {table} is")
+    (feed,) = yield Question(query, known, doing=f"Reading the position of the change feed of {table}")
     if feed["caught_up"]:
         return {}
     if found["there"] and feed["cdf_status"] == "STREAMING":
         unproven = yield Question(
-            UNPROVEN, {"id": known["id"]}, doing=f"Looking for what keeps {table} waiting"
+            UNPROVEN, {"id": known["id"]}, doing=f"Looking for chunks of {table} without a proof"
         )
         yield from _nudge(row["chunk_name"] for row in unproven)
     return {table: older.not_flushed(feed["cdf_status"], feed["cdf_lag_bytes"])}
@@ -264,10 +262,10 @@ def droppable(table: str, chunks: Sequence[str]) -> Watch:
     Wait until chunks may be dropped: they are durable, and every RollUp has absorbed them.
 
     :param table: The ChronoTable as ``schema.table``, or ``table`` for one in schema public.
-    :param chunks: Of the chunks past retention, those that matter.
+    :param chunks: The chunks past retention to wait for.
     """
     known = yield from _find(table)
-    if not known:  # it was there when the wait began: there is nothing left to drop
+    if not known:  # dropped during the wait, so there is nothing left to drop
         return {}
     (found,) = yield _function("lakets.retention_report(text,text)")
     doing = f"Listing the chunks of {table} past retention"
@@ -287,7 +285,7 @@ def all_droppable(tables: Mapping[str, Sequence[str]]) -> Watch:
     """
     Wait until nothing prevents the drop of chunks of several tables.
 
-    :param tables: The chunks that matter, by ChronoTable.
+    :param tables: The chunks to wait for, by ChronoTable.
     """
     waiting: Waiting = {}
     for table, chunks in tables.items():
@@ -307,16 +305,16 @@ def fresh(rollup: str, *, watermark: str | None = None, max_lag: str | None = No
     """
     Wait until a RollUp is fresh enough.
 
-    :param rollup: Its name.
-    :param watermark: The instant that its newest bucket must have reached.
-    :param max_lag: How long ago its last refresh may be, as a Postgres interval.
+    :param rollup: The name of the RollUp.
+    :param watermark: The time that its newest bucket must reach.
+    :param max_lag: The longest time since its last refresh, as a Postgres interval.
     """
     if not (watermark or max_lag):
         raise LakeTSArgumentError(
             f"There is no bound for RollUp {rollup!r} to reach. Give a watermark, a max_lag, or both."
         )
     asked = {"rollup": rollup, "watermark": watermark, "max_lag": max_lag}
-    rows = yield Question(ROLLUP, asked, doing=f"Asking how fresh RollUp {rollup} is")
+    rows = yield Question(ROLLUP, asked, doing=f"Checking how fresh RollUp {rollup} is")
     if not rows:
         raise LakeTSArgumentError(
             f"RollUp {rollup!r} does not exist; lakets.show_rollups() lists those there are."

@@ -112,7 +112,7 @@ def test_fails_when_the_wait_is_over_and_tells_what_is_deferred_and_why(
 
     assert (done.state, done.tries["tier"], deferrals(done)) == ("failed", 1, 1)
     assert told(done).splitlines() == [
-        "Waited 0:00:00 in vain: 1 still deferred; all that could be done is done.",
+        "Timed out after 0:00:00: 1 still deferred; the rest is done.",
         f"{lake.chunk(COLD)}: changes to it are not known to be flushed yet",
     ]
     assert [one["outcome"] for one in done.result("tier")] == ["deferred", "tiered", "tiered"]
@@ -332,7 +332,7 @@ def test_deferred_sensor_tells_what_it_waited_for_in_vain(
     done = run(dag)
 
     assert told(done) == (
-        f"Waited 0:00:00 in vain.\n{lake.chunk(COLD)}: changes to it are not known to be flushed yet"
+        f"Timed out after 0:00:00.\n{lake.chunk(COLD)}: changes to it are not known to be flushed yet"
     )
 
 

@@ -158,13 +158,13 @@ def postgres_only(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> Itera
     [
         (
             lambda: LakeTSPartitionOperator(task_id="x", tables=["public.metric"]),
-            "'public.metric' is no ChronoTable",
+            "'public.metric' is not a ChronoTable",
         ),
         (
             lambda: LakeTSTierCandidatesOperator(task_id="x", tables=["other.metrics"]),
-            "'other.metrics' is no ChronoTable",
+            "'other.metrics' is not a ChronoTable",
         ),
-        (lambda: LakeTSRetentionOperator(task_id="x", table="metric"), "'metric' is no ChronoTable"),
+        (lambda: LakeTSRetentionOperator(task_id="x", table="metric"), "'metric' is not a ChronoTable"),
         (lambda: LakeTSRollupRefreshOperator(task_id="x", rollup="daly"), "RollUp 'daly' does not exist"),
     ],
     ids=["partition", "candidates", "retention", "rollup"],
@@ -356,7 +356,7 @@ def test_an_execution_timeout_leaves_no_statement_behind(dag: DAG, run: RunDag, 
 @pytest.mark.parametrize(
     ("operator", "words"),
     [
-        (lambda: LakeTSPartitionOperator(task_id="x", tables="metric"), ["is no ChronoTable", "Name it"]),
+        (lambda: LakeTSPartitionOperator(task_id="x", tables="metric"), ["is not a ChronoTable", "Name it"]),
         (lambda: LakeTSPartitionOperator(task_id="x", lakebase_conn_id="nowhere"), ["Define it"]),
         (lambda: LakeTSTierOperator(task_id="x", chunks=["a.b_20250101_000000"]), ["does not exist"]),
         (lambda: LakeTSRetentionOperator(task_id="x", table=""), ["names nothing", "Correct the template"]),

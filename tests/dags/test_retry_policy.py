@@ -27,7 +27,7 @@ HAS_POLICIES = Version(airflow.__version__) >= Version("3.3")
 @pytest.mark.parametrize(
     ("error", "tries"),
     [(LakeTSNotInstalledError, 1 if HAS_POLICIES else 2), (LakeTSError, 2)],
-    ids=["no retry cures", "unknown"],
+    ids=["a retry cannot fix", "unknown"],
 )
 def test_policy_in_default_args_decides_for_any_task(
     dag: DAG, run: RunDag, error: type[Exception], tries: int

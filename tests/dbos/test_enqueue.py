@@ -238,7 +238,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no deduplication id": ({"deduplication_id": ""}, "deduplication_id was rendered to ''"),
     "no partition key": ({"partition_key": " "}, "partition_key was rendered to ' '"),
     "id that the server refuses": ({"workflow_id": "a\0b"}, "cannot contain NUL"),
-    "id that is no text": ({"workflow_id": "a\ud800"}, "surrogates not allowed"),
+    "id that is not text": ({"workflow_id": "a\ud800"}, "surrogates not allowed"),
     "no workflow": ({"workflow_name": ""}, "workflow_name was rendered to ''"),
     "connection": ({"lakebase_conn_id": "nope"}, "nope"),
 }

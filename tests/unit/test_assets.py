@@ -94,7 +94,7 @@ def test_an_asset_is_of_a_rollup_or_of_a_table(arguments: dict[str, Any]) -> Non
 
 def test_an_asset_has_no_other_name() -> None:
     # Airflow tells assets apart by name and URI: one with another name would never have an event.
-    with pytest.raises(ValueError, match="has its URI for its name"):
+    with pytest.raises(ValueError, match="name of a LakeTS asset is its URI"):
         tiered_asset("metrics", name="my table")
 
 

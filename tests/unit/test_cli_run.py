@@ -126,7 +126,7 @@ def test_what_fails_for_good_ends_with_1(in_lab: Callable[..., Result], world: L
     done = in_lab("run", "tier", "--table", "public.nothing")
 
     assert done.exit_code == 1
-    assert "'public.nothing' is no ChronoTable" in done.stderr
+    assert "'public.nothing' is not a ChronoTable" in done.stderr
 
 
 def test_with_nothing_due_it_says_so(in_lab: Callable[..., Result], lab: Lab) -> None:

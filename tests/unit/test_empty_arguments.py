@@ -44,7 +44,7 @@ CASES = [
     if value not in MAY_BE_EMPTY.get((name, field), ())
 ]
 
-# Settings whose emptiness says something: for ever, or no task.
+# Settings whose emptiness says something: forever, or no task.
 MEANT: dict[tuple[str, str], list[object]] = {
     ("DBOSEnqueueOperator", "start_timeout"): [None],
     ("LakeTSAlertOperator", "if_alert"): [[]],

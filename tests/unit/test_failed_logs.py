@@ -9,7 +9,7 @@ import structlog
 
 from airflow_provider_lakets import exceptions
 from airflow_provider_lakets.dbos.operators import DBOSCancelOperator
-from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.exceptions import LakeTSError, wrapped
 from airflow_provider_lakets.hooks.lakets import LakeTSHook
 from airflow_provider_lakets.operators.install import LakeTSInstallOperator
 
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
 SCREEN = 40  # lines
 WIDE = 100
+LONG = "schema_with_thirty_characters_.table_with_thirty_characters__"
 
 # One for each class, as they are raised; the first words say what was asked, the last what to do.
 MESSAGES = {
     "LakeTSError": "DBOSHook needs dbos 3.3 or later; it is not installed. Run: pip install "
     "'airflow-provider-lakets[dbos]'",
-    "LakebaseSettingError": "Connection 'lakebase_default': its host 'ep x' is no host name. Give the name "
-    "alone, as in ep-cool-lake.database.us-west-2.cloud.databricks.com: port, role and password have fields "
-    "of their own. A whole connection string begins with postgresql://.",
+    "LakebaseSettingError": "Connection 'lakebase_default': its host 'ep x' is not a host name. Give the "
+    "name alone, as in ep-cool-lake.database.us-west-2.cloud.databricks.com: port, role and password have "
+    "fields of their own. A whole connection string begins with postgresql://.",
     "LakebaseResolutionError": "Connection 'lakebase_default': project 'wether' was asked for. There are: "
     "weather, weather-dev, weather-of-a-very-long-name-for-a-project-0123456789, energy, traffic. Correct "
     "the project in the extra.",
@@ -40,11 +41,11 @@ MESSAGES = {
     "LakeTS. Run LakeTSInstallOperator, or `lakets install`.",
     "LakeTSPrivilegeError": "Role 'airflow-jobs' lacks a right: permission denied for table metrics. Grant "
     "it what docs/permissions.md lists for the jobs, as the owner of the table.",
-    "LakeTSArgumentError": "'public.metric' is no ChronoTable. There are: public.metrics, public.flights, "
+    "LakeTSArgumentError": "'public.metric' is not a ChronoTable. There are: public.metrics, public.flights, "
     "public.weather. Name it as schema.table, or make it one with lakets.create_chronotable.",
     "LakeTSContendedError": "Creating chunks of public.metrics: another session holds a lock. Nothing was "
     "changed. Try again later.",
-    "LakeTSPartialFailureError": "2 of 3 went wrong; all that could be done is done.\n"
+    "LakeTSPartialFailureError": "2 of 3 did not succeed; the rest is done.\n"
     "public.metrics_20250101_000000: failed - canceling statement due to statement timeout",
     "DBOSSettingError": "There is no queue 'order' of application 'shop' in schema 'dbos'. There are: "
     "'orders', 'invoices', 'by_customer'. A program makes one with DBOS.register_queue(name).",
@@ -83,7 +84,7 @@ def failed(task: Any) -> BaseException:
 
 
 def rendered(error: BaseException) -> list[str]:
-    """Return the lines that Airflow's log view shows of an exception."""
+    """Return the lines of an exception in Airflow's log view: the first begins with its class."""
     transform = structlog.tracebacks.ExceptionDictTransformer(use_rich=False, show_locals=False)
     lines = []
     for one in transform((type(error), error, error.__traceback__)):
@@ -91,7 +92,7 @@ def rendered(error: BaseException) -> list[str]:
         lines += [
             f"{frame['filename'].rpartition('/')[2]}:{frame['lineno']} in {frame['name']}" for frame in frames
         ]
-        lines += [f"{one['exc_type']}:", *one["exc_value"].splitlines()]
+        lines += f"{one['exc_type']}: {one['exc_value']}".splitlines()
     return lines
 
 
@@ -115,3 +116,16 @@ def test_the_log_of_a_failed_task_is_a_screen_that_says_it_once(
     assert len(lines) <= SCREEN
     assert max(map(len, lines)) < WIDE
     assert "server closed the connection" not in text + "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    "kind", [getattr(exceptions, name) for name in MESSAGES], ids=lambda kind: kind.__name__
+)
+@pytest.mark.parametrize("words", range(24))
+def test_a_line_with_a_long_name_fits_the_log_view(kind: type[LakeTSError], words: int) -> None:
+    message = "word " * words + f"{LONG} is not a ChronoTable. There are: {LONG}, {LONG}. Name it."
+
+    lines = f"{kind.__name__}: {wrapped(kind, message)}".splitlines()
+
+    assert max(map(len, lines)) < WIDE
+    assert " ".join(" ".join(lines).split()) == f"{kind.__name__}: {message}"

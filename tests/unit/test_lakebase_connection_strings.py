@@ -155,7 +155,7 @@ def test_host_that_is_none_is_refused(host: str) -> None:
     "extra", ['["project", "weather"]', '"weather"', "7", "{", "true", "project=weather"]
 )
 def test_extra_that_is_no_object_is_refused_rather_than_left_out(extra: str) -> None:
-    assert "is no JSON object" in refused(extra)
+    assert "is not a JSON object" in refused(extra)
 
 
 @pytest.mark.parametrize(
@@ -170,11 +170,11 @@ def test_extra_that_is_no_object_is_refused_rather_than_left_out(extra: str) -> 
         ({"iam": True}, "asks for iam"),
         ({"iam": "true"}, "asks for iam"),
         ({"keepalives": [1]}, "Give a text or a whole number"),
-        ({"project": {"name": "x"}}, "project is no text"),
+        ({"project": {"name": "x"}}, "project is not text"),
         ({"project": "a\nb"}, "control characters"),
         ({"port": 0}, "from 1 to 65535"),
         ({"connection_string": "postgresql://u:hunter2@h/db"}, "holds a password"),
-        ({"connection_string": 7}, "is no connection string"),
+        ({"connection_string": 7}, "is not a connection string"),
     ],
 )
 def test_setting_that_nothing_can_obey_is_refused_with_what_to_do(extra: dict[str, Any], word: str) -> None:

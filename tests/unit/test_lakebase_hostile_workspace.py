@@ -112,7 +112,7 @@ def test_lifetime_that_makes_no_sense_does_not_keep_a_token_for_ever(
     LakebaseHook().get_conn().close()
 
 
-@pytest.mark.parametrize("pages", ["the same page for ever", "ever new pages"])
+@pytest.mark.parametrize("pages", ["the same page forever", "ever new pages"])
 def test_list_without_an_end_ends(
     principal: ControlPlane, define: Callable[..., None], monkeypatch: pytest.MonkeyPatch, pages: str
 ) -> None:
@@ -267,7 +267,9 @@ def test_databricks_connection_whose_extra_is_no_object_is_refused(
         return  # Airflow reads it as no extra
 
     # Airflow 3.1 reads no such connection, and reports it as one that is not defined.
-    message = "The extra of connection 'dbx' is no JSON object|the Databricks connection 'dbx' .* not defined"
+    message = (
+        "The extra of connection 'dbx' is not a JSON object|the Databricks connection 'dbx' .* not defined"
+    )
     with pytest.raises((LakebaseSettingError, LakebaseCredentialError), match=message):
         LakebaseHook().get_conn()
 

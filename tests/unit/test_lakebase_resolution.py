@@ -180,7 +180,7 @@ def test_endpoint_that_is_no_resource_name_is_told_the_form(
 
     message = refused(LakebaseResolutionError)
 
-    assert "endpoint 'weather/production/primary' is no resource name" in message
+    assert "endpoint 'weather/production/primary' is not a resource name" in message
     assert "projects/<project>/branches/<branch>/endpoints/<endpoint>" in message
     assert principal.requests == []
 

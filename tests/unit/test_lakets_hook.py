@@ -62,7 +62,9 @@ def test_a_bare_name_means_schema_public(lab: Lab) -> None:
 def test_an_unknown_table_is_refused_with_the_known_ones(lab: Lab) -> None:
     lab.table("metrics")
 
-    with pytest.raises(LakeTSArgumentError, match=r"'metric' is no ChronoTable.*there are: public\.metrics"):
+    with pytest.raises(
+        LakeTSArgumentError, match=r"'metric' is not a ChronoTable.*there are: public\.metrics"
+    ):
         lab.hook().partition(["metric"])
 
 

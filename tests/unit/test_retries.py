@@ -25,7 +25,7 @@ def decide(error: BaseException, policy: LakeTSRetryPolicy | None = None) -> Ret
 def test_what_no_retry_cures_fails_at_once_and_says_so(error: type[Exception]) -> None:
     decision = decide(error("no"))
 
-    assert decision == RetryDecision.fail(f"{error.__name__}: no retry cures that")
+    assert decision == RetryDecision.fail(f"{error.__name__}: a retry cannot fix this")
 
 
 def test_contention_is_tried_again_soon() -> None:

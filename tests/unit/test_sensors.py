@@ -185,7 +185,7 @@ def test_watermark_without_a_zone_is_utc_and_the_same_in_every_session(
 def test_watermark_of_a_run_that_has_none_fails_for_good(lab: Lab, rendered: str) -> None:
     sensor = LakeTSRollupFreshSensor(task_id="x", rollup="hourly", watermark=rendered)
 
-    with pytest.raises(Exception, match="this run has no such instant") as caught:
+    with pytest.raises(Exception, match="this run has no such time") as caught:
         sensor.execute(context())
 
     assert type(caught.value).__name__ == "AirflowFailException"
@@ -209,7 +209,7 @@ def test_sensor_tells_what_was_waited_for_and_what_was_in_the_way() -> None:
     with pytest.raises(AirflowSensorTimeout) as caught:
         sensor.execute_complete(context(), event)
 
-    assert str(caught.value) == "Waited 0:01:00 in vain.\nmetrics: lags\nno answer."
+    assert str(caught.value) == "Timed out after 0:01:00.\nmetrics: lags\nno answer."
 
 
 @pytest.mark.parametrize(

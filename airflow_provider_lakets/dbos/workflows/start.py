@@ -135,7 +135,7 @@ def _checked(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def check(hook: DBOSHook, order: Order) -> str | None:
-    """Refuse what would wait for ever; return the application that owns the queue."""
+    """Refuse what would wait forever; return the application that owns the queue."""
     queue = hook.find_queue(order.options["queue_name"])
     queue.check_partition(order.options.get("queue_partition_key"))
     if order.app_version:
@@ -173,7 +173,7 @@ def bring_up(hook: DBOSHook, order: Order, on_terminal: str, from_step: int | No
     if status.status in WAITING:
         _check_runs(hook, order, owner, status.app_version)
     elif reason := why_stuck(hook, status):
-        raise DBOSWorkflowError(wrapped(f"DBOS workflow {latest} is {status.status}. {reason}"))
+        raise wrapped(DBOSWorkflowError, f"DBOS workflow {latest} is {status.status}. {reason}")
     if ends_here:
         _again(hook, order, status, on_terminal, from_step)
     return latest

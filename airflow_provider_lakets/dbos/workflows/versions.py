@@ -3,7 +3,7 @@ Which version of a program would run a workflow, and whether one runs at all.
 
 A workflow without a version is run by the latest registered one only, also when that was a trial
 run that ended long ago while an older version serves. One that has begun keeps its version. In both
-cases it would wait for ever, without a word.
+cases it would wait forever, without a word.
 """
 
 from __future__ import annotations
@@ -40,14 +40,13 @@ def check_version_runs(hook: DBOSHook, application: str | None, version: str | N
     """
     wanted, others = _connected(hook, application, version)
     if others:
-        raise DBOSWorkflowError(
-            wrapped(
-                f"The workflow would wait for a program of version {wanted!r}, which "
-                f"{'it has begun with' if version else 'is the latest registered'}, and none is connected. "
-                f"There are programs of: {others}. Give one of these as app_version; or start a "
-                f"program of {wanted!r}; or make another version the latest: in its program call "
-                "DBOS.set_latest_application_version(version)."
-            )
+        raise wrapped(
+            DBOSWorkflowError,
+            f"The workflow would wait for a program of version {wanted!r}, which "
+            f"{'it has begun with' if version else 'is the latest registered'}, and none is connected. "
+            f"There are programs of: {others}. Give one of these as app_version; or start a "
+            f"program of {wanted!r}; or make another version the latest: in its program call "
+            "DBOS.set_latest_application_version(version).",
         )
 
 

@@ -348,7 +348,7 @@ def _new_config(database: Database, asked: Answer, config_id: str | None) -> Cdf
         raise invalid(f"The change feed lacks {', '.join(missing)}.")
     config_id = config_id or wanted["postgres_schema"]
     if not _CDF_ID.fullmatch(config_id):
-        raise invalid(f"{config_id!r} is no id of a change feed: {_CDF_ID.pattern}")
+        raise invalid(f"{config_id!r} is not an id of a change feed: {_CDF_ID.pattern}")
     name = f"{database.name}/cdf-configs/{config_id}"
     if name in database.cdf_configs:
         raise ApiError(409, "ALREADY_EXISTS", f"{name!r} exists already.")
@@ -357,7 +357,7 @@ def _new_config(database: Database, asked: Answer, config_id: str | None) -> Cdf
 
 def _children(branch: Any, kind: str) -> dict[str, Any]:
     if kind not in ("endpoints", "roles"):
-        raise ApiError(404, "ENDPOINT_NOT_FOUND", f"There is no list of {kind} here.")
+        raise ApiError(404, "ENDPOINT_NOT_FOUND", f"There is not a list of {kind} here.")
     return getattr(branch, kind)  # type: ignore[no-any-return]
 
 

@@ -162,12 +162,12 @@ def database_routes(
 def _name(name: str, asked_id: str) -> str:
     """Return the name of a new database, from itself or from its id."""
     if asked_id and not _ID.fullmatch(asked_id):
-        raise invalid(f"{asked_id[:70]!r} is no id of a database: 4 to 63 of a-z, 0-9 and '-'.")
+        raise invalid(f"{asked_id[:70]!r} is not an id of a database: 4 to 63 of a-z, 0-9 and '-'.")
     name = name or asked_id
     if not name:
         raise invalid("A new database lacks spec.postgres_database.")
     if not _NAME.fullmatch(name):
-        raise invalid(f"{name[:70]!r} is no name of a database: {_NAME.pattern}")
+        raise invalid(f"{name[:70]!r} is not a name of a database: {_NAME.pattern}")
     if asked_id and asked_id != database_id(name):
         raise invalid(
             f"Here the id of a database follows from its name: that of {name!r} is {database_id(name)!r}, "

@@ -87,7 +87,7 @@ def ttl(asked: Answer) -> int:
             seconds = float((text(asked, "ttl") or f"{MAX_TTL}s").removesuffix("s"))
     except (ValueError, OverflowError) as err:
         raise invalid(f"Not a time to live: {err}.") from err
-    if not MIN_TTL - 0.5 <= seconds <= MAX_TTL + 0.5:  # so not, too, what is no number
+    if not MIN_TTL - 0.5 <= seconds <= MAX_TTL + 0.5:  # so not, too, what is not a number
         raise invalid(f"A credential lives {MIN_TTL} to {MAX_TTL} seconds, not {seconds:g}.")
     return round(seconds)
 

@@ -58,7 +58,7 @@ class Account:
             owners = (self.user.pw_uid, os.geteuid())
             if not folder.is_dir() or folder.lstat().st_uid not in owners:
                 raise AccountError(
-                    f"{folder} is there already, and is no folder of {self.user.pw_name}. Name another."
+                    f"{folder} is there already, and is not a folder of {self.user.pw_name}. Name another."
                 ) from None
         except OSError as err:
             raise AccountError(f"The folder {folder} cannot be made: {err.strerror}. Name another.") from err

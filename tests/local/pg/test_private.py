@@ -87,7 +87,7 @@ def test_a_socket_folder_of_somebody_else_is_not_used(closed: Path, postgres_ver
     socket_dir.mkdir()
     os.chown(socket_dir, NOBODY, NOBODY)
     try:
-        with pytest.raises(AccountError, match="is no folder of"):
+        with pytest.raises(AccountError, match="is not a folder of"):
             EmbeddedPostgres(data_dir, version=postgres_version).start()
     finally:
         socket_dir.rmdir()

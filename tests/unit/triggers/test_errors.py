@@ -95,7 +95,7 @@ def nowhere() -> LakeTSBaseTrigger:
     [
         (nowhere, "The connection 'nowhere' is not defined"),
         (lambda: tier("public.x_20240101_000000"), "Chunk public.x_20240101_000000 does not exist"),
-        (lambda: LakeTSDurabilityTrigger(table="x", deadline=in_an_hour()), "'x' is no ChronoTable"),
+        (lambda: LakeTSDurabilityTrigger(table="x", deadline=in_an_hour()), "'x' is not a ChronoTable"),
         (lambda: fresh(max_lag="1 hour"), "RollUp 'hourly' does not exist"),
         (lambda: fresh(max_lag="soon"), "invalid input syntax for type interval"),
     ],
