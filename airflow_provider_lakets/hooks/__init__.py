@@ -1,3 +1,3 @@
-"""Hooks: a Postgres session on Lakebase, and the LakeTS calls over it."""
+"""Hooks: Postgres sessions on Lakebase, and calls of LakeTS functions."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How LakeTS is called: in a reused session, again where that helps, with errors explained."""
+"""Call LakeTS functions: reuse sessions, repeat calls where that helps, and explain errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Row = dict[str, Any]
 
-# As long as the functions of LakeTS that take locks; what only reads must not queue longer either.
+# The limit of the LakeTS functions that take locks; statements that only read use it, too.
 LOCK_TIMEOUT = "2s"
 
 
@@ -33,12 +33,12 @@ class LakeTSCalls(LakebaseHook):
     """
     Base of LakeTSHook: sessions, calls, retries, errors.
 
-    Every call is one transaction of its own. A call that lost its connection, a lock, a deadlock or
-    a serialisation conflict is made again, at once and a few times only: the longer waits are
-    Airflow's retries. That is safe because every LakeTS job can be run twice.
+    Every call is a separate transaction. After a lost connection, a lock timeout, a deadlock or a
+    serialisation conflict, a call is repeated immediately, but only a few times; longer waits are
+    left to Airflow's retries. Repeating is safe because every LakeTS job can run twice.
 
-    :param tries: How often a call is made at most.
-    :param lock_timeout: Longest a statement may wait for a lock; by default 2 seconds.
+    :param tries: The largest number of times that a call is made.
+    :param lock_timeout: The longest time that a statement waits for a lock; the default is 2 s.
     """
 
     def __init__(
@@ -55,23 +55,23 @@ class LakeTSCalls(LakebaseHook):
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Self]:
-        """Log in once for all calls made inside the block; each still commits by itself."""
+        """Log in once for all calls inside the block; each call still commits separately."""
         with self._sessions.keep():
             yield self
 
     def borrow_session(self) -> AbstractContextManager[psycopg.Connection[Any]]:
-        """Lend one of the open sessions to a ``with`` block; opens one when none is free."""
+        """Lend an open session to a ``with`` block; open one if none is free."""
         return self._sessions.borrow()
 
     def cancel(self) -> None:
-        """Cancel the running statements and start no more, from any thread or a signal handler."""
+        """Cancel the running statements and start no more; safe in threads and signal handlers."""
         self._sessions.stop()
         super().cancel()
 
     def _open_session(self) -> psycopg.Connection[Any]:
         conn = self.get_conn()
         conn.autocommit = True
-        # A month is not thirty days: psycopg's timedelta would say so.
+        # psycopg would convert an interval to a timedelta, in which a month is 30 days.
         conn.adapters.register_loader("interval", TextLoader)
         return conn
 
@@ -79,9 +79,9 @@ class LakeTSCalls(LakebaseHook):
         """
         Call a function of LakeTS with every argument by name and return its rows.
 
-        :param function: Its name in schema ``lakets``.
-        :param repeatable: Whether making the call twice does no more than making it once.
-        :param arguments: Its arguments; pass only what the oldest supported LakeTS takes.
+        :param function: The name of the function in schema ``lakets``.
+        :param repeatable: Whether repeating the call is safe.
+        :param arguments: Its arguments; pass only those that the oldest supported LakeTS accepts.
         """
         named = sql.SQL(", ").join(
             sql.SQL("{} => {}").format(sql.Identifier(name), sql.Placeholder(name)) for name in arguments
@@ -98,7 +98,7 @@ class LakeTSCalls(LakebaseHook):
     def query(
         self, query: str | sql.Composed, parameters: Row | None = None, *, doing: str, repeatable: bool = True
     ) -> list[Row]:
-        """Run a query in a session and return its rows as dicts; times without a zone are UTC."""
+        """Run a query and return its rows as dicts; parameters without a time zone are UTC."""
         parameters = parameters and {name: as_utc(value) for name, value in parameters.items()}
 
         def fetch(conn: psycopg.Connection[Any]) -> list[Row]:
@@ -110,13 +110,13 @@ class LakeTSCalls(LakebaseHook):
     def run_in_session(
         self, work: Callable[[psycopg.Connection[Any]], T], *, doing: str, repeatable: bool = True
     ) -> T:
-        """Run work in a session, again where that helps, and explain what it raises in the end."""
+        """Run work in a session, repeat it where that helps, and explain the final error."""
         role = None
         retrying = Retrying(
             retry=retry_if_exception(lambda error: repeatable and is_transient(error)),
             stop=stop_after_attempt(self._tries),
             wait=wait_random_exponential(multiplier=0.1, max=2),
-            before_sleep=lambda state: self.log.info("%s is tried again: %s", doing, _reason(state.outcome)),
+            before_sleep=lambda state: self.log.info("Retrying %s: %s", doing, _reason(state.outcome)),
             reraise=True,
         )
         try:
@@ -133,7 +133,7 @@ class LakeTSCalls(LakebaseHook):
         return not self.supports("explain_durability")
 
     def supports(self, function: str, argument: str | None = None) -> bool:
-        """Return whether the installed LakeTS has a function, and this argument of it."""
+        """Return whether the installed LakeTS has a function, and optionally an argument of it."""
         if self._arguments is None:
             rows = self.query(
                 "SELECT proname, coalesce(proargnames, '{}') AS names FROM pg_catalog.pg_proc"
@@ -149,18 +149,18 @@ class LakeTSCalls(LakebaseHook):
 
 
 def as_utc(value: Any) -> Any:
-    """Return a value, with the zone that an instant without one means: not that of the session."""
+    """Return a value; a time without a zone becomes UTC, whatever the zone of the session."""
     if isinstance(value, datetime) and value.tzinfo is None:
         return value.replace(tzinfo=timezone.utc)
     return value
 
 
 def _brief(value: Any) -> str:
-    """Return a value for a message: a RollUp's query would drown it."""
+    """Return a value for a message, shortened, because the query of a RollUp is long."""
     text = repr(str(value) if isinstance(value, (datetime, timedelta)) else value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _reason(outcome: Any) -> str:
-    """Return the first line of what went wrong in an attempt."""
+    """Return the first line of the error of an attempt."""
     return str(outcome.exception()).partition("\n")[0] if outcome else ""

@@ -1,4 +1,4 @@
-"""Refreshing RollUps in the order of their dependencies, side by side where they have none."""
+"""Refresh RollUps in the order of their dependencies, independent ones in parallel."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 def with_dependencies(rollups: Iterable[Rollup], name: str | None) -> dict[str, Rollup]:
     """
-    Return the RollUps to refresh: a named one with those it depends on, or every one.
+    Return the RollUps to refresh: the named one with its dependencies, or all.
 
-    :param rollups: All that are registered.
-    :param name: The one asked for; None for all.
+    :param rollups: All registered RollUps.
+    :param name: The name of a RollUp; None for all.
     """
     known = {rollup.name: rollup for rollup in rollups}
     if name is None:
@@ -46,16 +46,16 @@ def run_cascade(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[RefreshResult]:
     """
-    Refresh each RollUp after all that it reads and return what happened, in the order it happened.
+    Refresh each RollUp after those it reads, and return the results in the order of the refreshes.
 
-    One that fails is no reason to stop: only what reads it, directly or not, is skipped. A database
-    that cannot be reached is: what runs is let finish, nothing more is started.
+    If a RollUp fails, only those that read it, directly or not, are skipped. If the database
+    cannot be reached, running refreshes finish and no more are started.
 
-    :param rollups: What to refresh, by name.
-    :param refresh: Refreshes one.
+    :param rollups: The RollUps to refresh, by name.
+    :param refresh: Refreshes one RollUp.
     :param parallelism: How many to refresh at a time.
-    :param stop: Ends the refreshes that run, when this thread is interrupted.
-    :param on_progress: Is called with how many are done, and how many there are.
+    :param stop: Ends the running refreshes if this thread is interrupted.
+    :param on_progress: Called with the number done and the total number.
     """
     sorter = _ordered(rollups)
     results: dict[str, RefreshResult] = {}
@@ -83,7 +83,7 @@ def run_cascade(
                 if on_progress is not None:
                     on_progress(len(results), len(rollups))
     except BaseException:
-        # The task timed out or is being killed: do not sit through the refreshes that still run.
+        # The task timed out or is being killed: do not wait for the running refreshes.
         stop()
         raise
     finally:
@@ -98,17 +98,17 @@ def _ordered(rollups: dict[str, Rollup]) -> TopologicalSorter[str]:
     except CycleError as err:
         circle = " -> ".join(reversed(err.args[1]))
         raise LakeTSArgumentError(
-            f"RollUps read each other in a circle, so there is no order to refresh them in: {circle}. "
+            f"RollUps read each other in a cycle, so there is no order to refresh them in: {circle}. "
             "Drop one of them with lakets.drop_rollup, or correct depends_on in lakets._rollup_registry."
         ) from err
     return sorter
 
 
 def _skipped(rollup: Rollup, results: dict[str, RefreshResult]) -> RefreshResult | None:
-    """Return why a RollUp cannot be refreshed: something that it reads was not."""
+    """Return why a RollUp cannot be refreshed: a RollUp that it reads was not refreshed."""
     broken = [name for name in rollup.depends_on if not results[name].ok]
     if not broken:
         return None
     return RefreshResult(
-        rollup.name, "skipped", detail=f"reads what was not refreshed: {', '.join(sorted(broken))}"
+        rollup.name, "skipped", detail=f"reads RollUps that were not refreshed: {', '.join(sorted(broken))}"
     )

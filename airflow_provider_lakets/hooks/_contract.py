@@ -1,4 +1,4 @@
-"""The functions of LakeTS as typed Python methods, one for each, under the same names."""
+"""The functions of LakeTS as typed Python methods with the same names."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.hooks._calls import Row
 
-# One transaction, and so one hold on the table's lock, drops at most so many partitions.
+# The most partitions that one transaction drops, while it holds the lock of the table.
 DROP_BATCH = 20
 
 
 def _before(end: datetime | None) -> datetime | None:
-    """Return the last instant before an end: LakeTS 0.1.x includes the end in a range."""
+    """Return the last time before an end, because LakeTS 0.1.x includes the end in a range."""
     return end and end - timedelta(microseconds=1)
 
 
 class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports, LakeTSRepairs):
     """
-    Base of LakeTSHook: the public SQL functions. The ones about chunks are here.
+    Base of LakeTSHook: the public SQL functions. Those about chunks are here.
 
-    Tables are named as they are written, schema apart. Intervals are best given as Postgres text: a
-    timedelta cannot say "1 month".
+    The schema of a table is a separate argument. Pass intervals as Postgres text if necessary,
+    because a timedelta cannot represent "1 month".
     """
 
     # ChronoTables and their chunks
@@ -54,7 +54,7 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
         schema_name: str = "public",
         if_not_exists: bool = False,
     ) -> int:
-        """Turn a table into a ChronoTable, its rows kept, and return its id."""
+        """Turn a table into a ChronoTable, keep its rows, and return its id."""
         return int(
             self.call_value(
                 "create_chronotable",
@@ -70,7 +70,7 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
     def set_chunk_interval(
         self, table_name: str, chunk_interval: str | timedelta, *, schema_name: str = "public"
     ) -> None:
-        """Set the interval of the chunks made from now on."""
+        """Set the interval of future chunks."""
         self.call(
             "set_chunk_interval",
             p_table_name=table_name,
@@ -80,10 +80,10 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
 
     def drop_chronotable(self, table_name: str, *, schema_name: str = "public") -> None:
         """
-        Drop a ChronoTable with all that hangs on it: RollUps, shadow, policies.
+        Drop a ChronoTable with its RollUps, shadow and policies.
 
-        Of a table with more chunks than one transaction can lock, the oldest are dropped first, a
-        few at a time; a call that is interrupted there can be made again.
+        If the table has more chunks than one transaction can lock, the oldest are dropped first, in
+        batches. An interrupted call can be repeated.
         """
         arguments: Row = {"p_table_name": table_name, "p_schema_name": schema_name}
         batched = self.supports("drop_chronotable_chunks")
@@ -122,15 +122,15 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
         max_chunks: int | None = None,
     ) -> int:
         """
-        Create the missing chunks around now, or of a range, and return how many were created.
+        Create the missing chunks around now, or in a range, and return how many were created.
 
-        :param chronotable_id: The ChronoTable.
-        :param past_count: How many chunks before the current one.
-        :param future_count: How many after it.
-        :param range_start: Instead, the chunks from this instant ...
-        :param range_end: ... to this one.
-        :param max_chunks: Create at most so many in this transaction, where the installed LakeTS
-            can.
+        :param chronotable_id: The id of the ChronoTable.
+        :param past_count: How many chunks to keep before the current one.
+        :param future_count: How many chunks to keep after the current one.
+        :param range_start: The start of a range to create chunks for instead.
+        :param range_end: The end of the range.
+        :param max_chunks: Create at most this many in this transaction, if the installed LakeTS
+            supports it.
         """
         if not self.supports("_ensure_partitions", "p_max_chunks"):
             max_chunks = None
@@ -153,7 +153,7 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
         newer_than: str | timedelta | None = None,
         schema_name: str = "public",
     ) -> list[Chunk]:
-        """List the chunks that are in Lakebase."""
+        """List the chunks in Lakebase."""
         rows = self.call(
             "show_chunks",
             p_table_name=table_name,
@@ -168,8 +168,8 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
         """
         Drop active chunks older than an interval, whether or not they are durable elsewhere.
 
-        They go a few at a time, each time in a transaction of its own, where the installed LakeTS
-        can. A call that is interrupted can be made again.
+        They are dropped in batches, each in a separate transaction, if the installed LakeTS
+        supports it. An interrupted call can be repeated.
         """
         batched = self.supports("drop_chunks", "p_max_chunks")
         dropped = 0
@@ -198,12 +198,12 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
         self.call("disable_sync", p_table_name=table_name, p_schema_name=schema_name)
 
     def get_chunks_to_tier(self, table_name: str, *, schema_name: str = "public") -> list[TierCandidate]:
-        """List the chunks of a table that are old enough to be tiered, while its shadow streams."""
+        """List the chunks of a table that are old enough to be tiered, if its shadow streams."""
         rows = self.call("_get_chunks_to_tier", p_table_name=table_name, p_schema_name=schema_name)
         return [record(TierCandidate, row) for row in rows]
 
     def tier_chunk(self, chunk_name: str) -> bool:
-        """Flag a chunk as tiered once it is proved durable in Unity Catalog; False if not yet."""
+        """Flag a chunk as tiered if it is proved durable in Unity Catalog; return False if not."""
         return bool(self.call_value("tier_chunk", p_chunk_name=chunk_name))
 
     def untier_chunk(self, chunk_name: str) -> None:
@@ -223,8 +223,9 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
 
         :param table_name: The ChronoTable.
         :param schema_name: Its schema.
-        :param force: Drop even what is not proved durable.
-        :param max_chunks: Drop at most so many in this transaction, where the installed LakeTS can.
+        :param force: Also drop chunks that are not proved durable.
+        :param max_chunks: Drop at most this many in this transaction, if the installed LakeTS
+            supports it.
         """
         if not self.supports("execute_retention", "p_max_chunks"):
             max_chunks = None
@@ -242,8 +243,8 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
         """
         Remove at most 10,000 rows of dropped chunks from the shadow, and return how many.
 
-        Only where the retention policy asks for it, and only what is proved flushed to Unity
-        Catalog.
+        This happens only if the retention policy sets it, and only for rows that are proved flushed
+        to Unity Catalog.
         """
         return int(self.call_value("trim_shadow", p_table_name=table_name, p_schema_name=schema_name))
 
@@ -258,16 +259,16 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
         since: datetime | None = None,
     ) -> str:
         """
-        Return the Databricks SQL statement that makes the view of a table's whole history.
+        Return the Databricks SQL statement that creates the view of a table's whole history.
 
         :param table_name: The ChronoTable.
         :param schema_name: Its schema.
         :param catalog: The catalog in Unity Catalog that the feed writes to; None for the current
             one.
         :param uc_schema: The schema there; None for the current one.
-        :param view_name: The name of the view; None for the table's with ``_history`` behind it.
-        :param since: When the feed began the shadow anew, if it did: what it wrote before is there
-            twice.
+        :param view_name: The name of the view; None for the name of the table plus ``_history``.
+        :param since: The time at which the feed restarted the shadow, if it did. Rows written
+            before would otherwise count twice.
         """
         return str(
             self.call_value(
@@ -282,11 +283,11 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
         self, table_name: str, *, schema_name: str = "public", wait_again: bool = True
     ) -> list[FeedStatus]:
         """
-        Show how far tiering and the change feed are for a table, with whatever policy.
+        Show the progress of tiering and the change feed of a table, with any policy.
 
         :param table_name: The table.
         :param schema_name: Its schema.
-        :param wait_again: Whether to try again where another session has locked it.
+        :param wait_again: Whether to retry if another session has locked the table.
         """
         if self.is_older():
             names = {"schema_name": schema_name, "table_name": table_name}
@@ -303,13 +304,13 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
             record(FeedStatus, {**row, "table": f"{row['schema_name']}.{row['table_name']}"}) for row in rows
         ]
 
-    # Watching
+    # Monitoring
 
     def lakets_metrics(self) -> list[Metric]:
         """
-        Return the metrics that monitoring scrapes.
+        Return the metrics for monitoring.
 
-        :raises LakeTSNotInstalledError: with LakeTS 0.1.x, whose own function always fails.
+        :raises LakeTSNotInstalledError: with LakeTS 0.1.x, where the function always fails.
         """
         try:
             return [record(Metric, row) for row in self.call("lakets_metrics")]
@@ -317,11 +318,11 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
             if not self.is_older():
                 raise
             raise LakeTSNotInstalledError(
-                f"lakets.lakets_metrics() of the installed LakeTS 0.1.x fails whenever it is called ({err}). "
-                "`lakets install` replaces it; chunk_health() and status() work as it is."
+                f"lakets.lakets_metrics() of the installed LakeTS 0.1.x always fails ({err}). "
+                "Upgrade with `lakets install`, or use chunk_health() and status()."
             ) from err
 
     def chunk_health(self) -> list[ChunkHealth]:
         """Count the chunks of each ChronoTable by state."""
-        # By position: the columns' names are not the same in every LakeTS.
+        # By position, because the names of the columns differ between versions of LakeTS.
         return [ChunkHealth(*list(row.values())[:7]) for row in self.call("chunk_health")]

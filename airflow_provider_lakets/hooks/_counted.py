@@ -1,4 +1,4 @@
-"""What a job really changed: for asset events, and for lineage."""
+"""Count what a job changed, for asset events and lineage."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.hooks._contract import LakeTSContract
 
-# The counters of the transaction include what earlier transactions of the session have not reported
-# yet, so they are read before and after. The argument forces the order of the join: the first
-# reading comes first.
+# The counters of the transaction include unreported changes of earlier transactions in the session,
+# so they are read before and after. The argument of the function forces the order: the counters
+# are read before the refresh.
 REFRESH = """
 SELECT ran.refreshed, to_regprocedure('lakets.refresh_rollup(text,boolean)') IS NOT NULL AS is_exact,
        pg_stat_get_xact_tuples_inserted(tab.oid) + pg_stat_get_xact_tuples_updated(tab.oid) - tab.written
@@ -48,7 +48,7 @@ SELECT sum(chunk.size_bytes)::bigint AS bytes, min(chunk.range_start) AS range_s
   FROM lakets._chunk_metadata AS chunk WHERE chunk.chunk_name = ANY (%(chunks)s)
 """
 
-# What the chunk was before is read first: OFFSET keeps the order of the join.
+# The previous state of the chunk is read first: OFFSET keeps the order of the join.
 TIER = """
 SELECT ran.tiered, chunk.status,
        coalesce(chunk.status <> 'active' AND chunk.tiered_at < coalesce(%(since)s, 'infinity'::timestamptz),
@@ -64,13 +64,12 @@ SELECT ran.tiered, chunk.status,
 @dataclass(frozen=True)
 class Refreshed:
     """
-    What a refresh did.
+    The effect of a refresh.
 
-    :param refreshed: Whether it took place.
-    :param rows: How many rows of the RollUp were written; None where the server does not count.
-    :param removed: How many were taken out or replaced.
-    :param is_exact: Whether the installed LakeTS writes only what is new; 0.1.x writes all, each
-        time.
+    :param refreshed: Whether the RollUp was refreshed.
+    :param rows: How many rows of the RollUp were written; None if the server does not count.
+    :param removed: How many rows were removed or replaced.
+    :param is_exact: Whether the installed LakeTS writes only new rows; 0.1.x rewrites all of them.
     """
 
     refreshed: bool
@@ -80,16 +79,16 @@ class Refreshed:
 
     @property
     def changed(self) -> bool:
-        """Whether the RollUp may hold something else than before."""
+        """Whether the content of the RollUp may have changed."""
         return self.refreshed and not (self.is_exact and self.rows == 0 and self.removed == 0)
 
 
 def refresh(hook: LakeTSContract, name: str, *, force: bool = False) -> Refreshed:
     """
-    Refresh a RollUp and count its rows that were written.
+    Refresh a RollUp and count the rows written.
 
     :param name: The RollUp.
-    :param force: Refresh although its refresh_lag has not passed.
+    :param force: Refresh even if its refresh_lag has not passed.
     """
     query = REFRESH.format(force=", p_force => true" if hook.forcing(name, force=force) else "")
     (row,) = hook.query(query, {"name": name}, doing=f"lakets.refresh_rollup(p_name => {name!r})")
@@ -100,15 +99,15 @@ def tier(hook: LakeTSContract, chunk: str, since: datetime | None = None) -> tup
     """
     Flag a chunk that is proved durable; return whether it is tiered now, and whether it was before.
 
-    A chunk that retention proved durable and dropped since it was listed counts as tiered.
+    A chunk that retention has proved durable and dropped after it was listed counts as tiered.
 
-    :param chunk: Its name.
-    :param since: What was flagged from this instant on does not count as before.
+    :param chunk: The name of the chunk.
+    :param since: A chunk that was flagged at this time or later counts as newly tiered.
     """
     arguments = {"chunk": chunk, "since": since}
     (row,) = hook.query(TIER, arguments, doing=f"lakets.tier_chunk(p_chunk_name => {chunk!r})")
     if not row["tiered"] and hook.is_older():
-        # It says false of what is not active, whatever the reason.
+        # 0.1.x returns false for every chunk that is not active, for whatever reason.
         if row["status"] is None:
             raise LakeTSArgumentError(f"Chunk {chunk!r} does not exist.")
         if row["status"] == "dropped" and not _was_flushed(hook, chunk):
@@ -123,13 +122,13 @@ def _was_flushed(hook: LakeTSContract, chunk: str) -> bool:
 
 
 def tiered_by_table(hook: LakeTSContract, chunks: Collection[str]) -> list[dict[str, Any]]:
-    """Return the number of these chunks by table, their estimated rows and bytes, their start."""
-    return hook.query(TIERED, {"chunks": list(chunks)}, doing="Counting what was tiered")
+    """Return the number of these chunks by table, with estimated rows and bytes, and the starts."""
+    return hook.query(TIERED, {"chunks": list(chunks)}, doing="Counting the tiered chunks")
 
 
 def dropped(hook: LakeTSContract, chunks: Collection[str]) -> dict[str, Any]:
-    """Return the bytes of dropped chunks, as far as LakeTS recorded them, and their range."""
+    """Return the bytes of dropped chunks, if LakeTS recorded them, and their range."""
     if not chunks:
         return {}
-    (row,) = hook.query(DROPPED, {"chunks": list(chunks)}, doing="Counting what was dropped")
+    (row,) = hook.query(DROPPED, {"chunks": list(chunks)}, doing="Counting the dropped chunks")
     return row

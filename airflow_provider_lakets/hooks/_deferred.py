@@ -1,4 +1,4 @@
-"""Why a job left something as it is, in the engine's own words where it has them."""
+"""Why a job changed nothing, in the words of the engine if it has a reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SELECT tab.schema_name, tab.table_name
 def why_not_tiered(hook: LakeTSContract, chunk: str) -> str:
     """Return why ``tier_chunk`` deferred a chunk."""
     if hook.supports("explain_durability"):
-        return hook.explain_durability(chunk) or "it has become durable meanwhile; the next run will flag it"
+        return hook.explain_durability(chunk) or "it has become durable since; the next run will flag it"
     rows = hook.query(TABLE_OF, {"chunk": chunk}, doing=f"Looking up chunk {chunk}")
     for row in rows:
         for feed in hook.show_tiering_status(row["table_name"], schema_name=row["schema_name"]):
@@ -37,25 +37,25 @@ def why_not_tiered(hook: LakeTSContract, chunk: str) -> str:
 
 def standing(hook: LakeTSContract, table: ChronoTable) -> list[str]:
     """
-    Return the names of the chunks that are in Lakebase, oldest first.
+    Return the names of the chunks in Lakebase, oldest first.
 
-    Only the names, of the registry: ``show_chunks`` opens each partition for its size, which waits
-    for locks and leaves an entry for each in the session's caches.
+    The names come from the registry: ``show_chunks`` opens each partition for its size, which waits
+    for locks and adds an entry for each partition to the session's caches.
     """
     rows = hook.query(STANDING, {"id": table.id}, doing=f"Listing the chunks of {table.name}")
     return [row["chunk_name"] for row in rows]
 
 
 def why_not_dropped(hook: LakeTSContract, table: ChronoTable) -> list[DeferredChunk]:
-    """Return the chunks of a table that are past retention and still exist, with the reasons."""
+    """Return the chunks of a table that are past retention but still exist, with the reasons."""
     late = "due now; not reached by this run"
     if not hook.supports("retention_report"):
-        late = "LakeTS left it: its partition could not be dropped, for example since it is being read"
+        late = "its partition could not be dropped, for example because somebody is reading it"
     return [DeferredChunk(chunk.chunk, chunk.reason or late) for chunk in past_retention(hook, table)]
 
 
 def past_retention(hook: LakeTSContract, table: ChronoTable) -> list[PastChunk]:
-    """Return the chunks of a table that are past retention and still there, and what keeps them."""
+    """Return the chunks of a table that are past retention but still exist, with the reasons."""
     if hook.supports("retention_report"):
         rows = hook.retention_report(table.table_name, schema_name=table.schema_name)
         return [PastChunk(row["chunk_name"], row["blocked_by"]) for row in rows]
@@ -65,7 +65,7 @@ def past_retention(hook: LakeTSContract, table: ChronoTable) -> list[PastChunk]:
 
 
 def why_not_refreshed(hook: LakeTSContract, name: str) -> tuple[str, str]:
-    """Return the outcome, and why ``refresh_rollup`` left a RollUp as it is."""
+    """Return the outcome, and why ``refresh_rollup`` did not refresh a RollUp."""
     rows = hook.query(
         "SELECT refresh_lag, last_refreshed_at + refresh_lag > now() AS too_soon"
         "  FROM lakets._rollup_registry WHERE name = %(name)s",
@@ -74,6 +74,6 @@ def why_not_refreshed(hook: LakeTSContract, name: str) -> tuple[str, str]:
     )
     if rows and rows[0]["too_soon"]:
         return "unchanged", f"refreshed less than {rows[0]['refresh_lag']} ago (its refresh_lag)"
-    # That refresh may not see the latest changes, or may be of a worker that was killed, and be
-    # rolled back.
+    # That refresh may not see the latest changes. Its worker may also have been killed, so that it
+    # is rolled back.
     return "contended", "another session is refreshing it"

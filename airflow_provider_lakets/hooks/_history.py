@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def noted(hook: LakeTSCalls, job: str) -> Iterator[list[JobResult]]:
     """
-    Note what a job did once the block has ended, in its session.
+    Record the results of a job when the block ends, in the job's session.
 
-    A note that cannot be written fails no job: the log says so at debug level.
+    If they cannot be recorded, the job does not fail; this is logged at debug level.
 
-    :param hook: Its session is open.
+    :param hook: A hook with an open session.
     :param job: ``partitions``, ``tier``, ``retain`` or ``refresh``.
-    :return: A list, to be filled with the results.
+    :return: A list to be filled with the results.
     """
     at, started = datetime.now(timezone.utc), time.monotonic()
     results: list[JobResult] = []
@@ -44,11 +44,11 @@ def noted(hook: LakeTSCalls, job: str) -> Iterator[list[JobResult]]:
                 p_results=Jsonb([_plain(result) for result in results]),
             )
     except LakeTSError as err:
-        hook.log.debug("What the job did is not noted: %s", err)
+        hook.log.debug("The results of the job are not recorded: %s", err)
 
 
 def _plain(result: JobResult) -> dict[str, Any]:
-    """Return what is noted of a result."""
+    """Return the recorded form of a result."""
     values = vars(result)
     counts = {name: len(values[name]) for name in ("created", "dropped", "deferred") if values.get(name)}
     counts |= {name: values[name] for name in ("rows", "removed", "trimmed") if values.get(name)}

@@ -1,4 +1,4 @@
-"""What there is in a LakeTS database, and putting LakeTS there in the first place."""
+"""List the objects in a LakeTS database, and install LakeTS."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SELECT tab.id, tab.schema_name, tab.table_name, tab.time_column, tab.chunk_inter
  WHERE %(names)s::text[] IS NULL OR tab.schema_name || '.' || tab.table_name = ANY (%(names)s)
 """
 
-# CREATE OR REPLACE FUNCTION and ALTER TABLE are for owners and their members.
+# CREATE OR REPLACE FUNCTION and ALTER TABLE need the owner or a member of the owning role.
 OWNER = """
 SELECT pg_catalog.pg_get_userbyid(cls.relowner) AS owner, current_user AS role
   FROM pg_catalog.pg_class AS cls
@@ -45,7 +45,7 @@ SELECT pg_catalog.pg_get_userbyid(cls.relowner) AS owner, current_user AS role
    AND NOT pg_catalog.pg_has_role(cls.relowner, 'USAGE')
 """
 
-# An error need not name a whole fleet.
+# How many names an error lists.
 LISTED = 20
 
 ROLLUPS = """
@@ -77,17 +77,17 @@ VERSION = "SELECT version FROM lakets._version ORDER BY installed_at DESC LIMIT 
 
 
 class LakeTSInventory(LakeTSContract):
-    """Base of LakeTSHook: lists and status, read from the registries, and the install."""
+    """Base of LakeTSHook: lists and status from the registries, and the install."""
 
     def chronotables(
         self, names: Iterable[str] | None = None, *, policy: str | None = None
     ) -> list[ChronoTable]:
         """
-        List the ChronoTables, those that are named in their order, all by name.
+        List the ChronoTables: the given ones in their order, or all, sorted by name.
 
         :param names: Only these, as ``schema.table``, or ``table`` for one in schema public.
-        :param policy: Only those with such a policy: ``tiering`` or ``retention``; tiered retention
-            is both.
+        :param policy: Only tables with this policy: ``tiering`` or ``retention``. Tiered retention
+            counts as both.
         """
         if names is None:
             tables = sorted(self._tables(None), key=lambda table: natural(table.name))
@@ -110,17 +110,17 @@ class LakeTSInventory(LakeTSContract):
         )
 
     def rollups(self) -> list[Rollup]:
-        """List the RollUps with the names of those that each one reads."""
+        """List the RollUps with the names of those that each reads."""
         rows = self.query(ROLLUPS, doing="Listing the RollUps")
         return sorted((record(Rollup, row) for row in rows), key=lambda rollup: natural(rollup.name))
 
     def _known_rollups(self, name: str | None) -> list[Rollup]:
-        """List the RollUps; a name that is given must be among them."""
+        """List the RollUps; a given name must be among them."""
         rollups = self.rollups()
         if name is not None and name not in {rollup.name for rollup in rollups}:
             raise LakeTSArgumentError(
                 f"RollUp {name!r} does not exist over connection {self.get_conn_id()!r}; there are: "
-                f"{_listed(rollup.name for rollup in rollups)}. Correct the name, or make it with "
+                f"{_listed(rollup.name for rollup in rollups)}. Correct the name, or create it with "
                 "lakets.create_rollup."
             )
         return rollups
@@ -147,7 +147,7 @@ class LakeTSInventory(LakeTSContract):
         return str(rows[0]["version"]) if rows else None
 
     def status(self) -> Status:
-        """Gather what `lakets status` shows; a table that is locked is listed as busy."""
+        """Return what `lakets status` shows; a locked table is listed as busy."""
         with self.session():
             tables = self.chronotables()
             feeds, busy = self.feeds(tables)
@@ -155,10 +155,10 @@ class LakeTSInventory(LakeTSContract):
 
     def feeds(self, tables: Iterable[ChronoTable]) -> tuple[list[FeedStatus], list[str]]:
         """
-        Show how far tiering and the change feed are for each table.
+        Show the progress of tiering and the change feed for each table.
 
-        :param tables: Which.
-        :return: The status of each, and the names of those that another session holds a lock on.
+        :param tables: The tables.
+        :return: The status of each, and the names of the tables that another session has locked.
         """
         with self.session():
             looks = {table.name: self._feed_unless_locked(table) for table in tables}
@@ -176,11 +176,11 @@ class LakeTSInventory(LakeTSContract):
         Install or upgrade LakeTS in one transaction; a second installer waits for the first.
 
         Over LakeTS 0.1.x, chunks that did not fit into that transaction are guarded in batches
-        afterwards. Where this is interrupted, another install goes on with it. A role that does not
-        own LakeTS cannot replace it; the same version it leaves as it is.
+        afterwards. If this is interrupted, the next install continues. A role that does not own
+        LakeTS cannot replace it; if the version is the same, it changes nothing.
 
-        :param on_progress: Is called after each batch with how many chunks are guarded, how many
-            there are to guard, and what is being done.
+        :param on_progress: Called after each batch with the number of chunks guarded, the number to
+            guard, and what is being done.
         """
         from airflow_provider_lakets.engine import install_script
 
@@ -194,9 +194,8 @@ class LakeTSInventory(LakeTSContract):
         def run(conn: psycopg.Connection[Any]) -> None:
             notes.clear()
             conn.add_notice_handler(note)
-            # Without parameters psycopg sends a script as it is: it brings its own BEGIN and
-            # COMMIT. Where it fails, the session is left in a broken transaction, and is not used
-            # again.
+            # Without parameters psycopg sends a script unchanged, and the script has its own BEGIN
+            # and COMMIT. If it fails, the session is in a failed transaction and is not reused.
             try:
                 conn.execute(script)
             finally:
@@ -213,7 +212,7 @@ class LakeTSInventory(LakeTSContract):
                 raise LakeTSError("The install ran, but recorded no version in lakets._version.")
             notes = [note for note in notes if "lakets.guard_chunks" not in note]
             notes += self._guard_all_chunks(on_progress)
-        self.log.info("LakeTS is at version %s now; before: %s", after, before)
+        self.log.info("LakeTS is now at version %s; before: %s", after, before)
         for text in notes:
             self.log.info("%s", text)
         return InstallResult(before, after, notes)
@@ -243,7 +242,7 @@ class LakeTSInventory(LakeTSContract):
         return left
 
     def _foreign_owner(self) -> dict[str, Any] | None:
-        """Return who owns LakeTS, and the role of the session, unless the latter may replace it."""
+        """Return the owner of LakeTS and the session's role, or None if the role may replace it."""
         rows = self.query(OWNER, doing="Looking up who owns LakeTS")
         return rows[0] if rows else None
 
@@ -252,10 +251,10 @@ class LakeTSInventory(LakeTSContract):
             raise LakeTSPrivilegeError(
                 f"Installing LakeTS over connection {self.get_conn_id()!r}: the LakeTS in this database "
                 f"(version {version or 'unknown'}) belongs to role {owner['owner']!r}, and role "
-                f"{owner['role']!r} cannot bring it to version {__version__}. Run the install as "
+                f"{owner['role']!r} cannot upgrade it to version {__version__}. Run the install as "
                 f"{owner['owner']!r}, or as a member of it."
             )
-        self.log.info("LakeTS %s of role %s is installed; there is nothing to do", version, owner["owner"])
+        self.log.info("LakeTS %s of role %s is already installed", version, owner["owner"])
         return InstallResult(version, version)
 
 

@@ -1,4 +1,4 @@
-"""From an exception to the result of one thing in a list, and whether to go on with the rest."""
+"""Turn an exception into the result of one item, and decide whether to continue with the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=JobResult)
 
-# These are not about one table, chunk or RollUp: the next one would fare no better.
+# Errors that do not concern a single table, chunk or RollUp: the next one would fail, too.
 GENERAL = (
     LakebaseConnectionError,
     LakebaseCredentialError,
@@ -30,7 +30,7 @@ GENERAL = (
 
 
 def failure(error: LakeTSError) -> dict[str, Any]:
-    """Return the fields of a result for something that went wrong."""
+    """Return the fields of a result for an error."""
     return {
         "outcome": "contended" if isinstance(error, LakeTSContendedError) else "failed",
         "detail": str(error),
@@ -40,10 +40,10 @@ def failure(error: LakeTSError) -> dict[str, Any]:
 
 def attempt(kind: type[R], name: str, job: Callable[[], R]) -> tuple[R, bool]:
     """
-    Return the result of a job, made of its error when it fails, and whether to go on with the next.
+    Return the result of a job, or of its error, and whether to continue with the next job.
 
     :param kind: The class of the result.
-    :param name: What the job is about.
+    :param name: The name of the item.
     :param job: The job.
     """
     try:
@@ -53,16 +53,16 @@ def attempt(kind: type[R], name: str, job: Callable[[], R]) -> tuple[R, bool]:
 
 
 def not_tried(kind: type[R], name: str, after: str) -> R:
-    """Return the result of what was not even tried, because of what happened to another."""
-    return kind(name, "skipped", f"not tried after what happened to {after}")
+    """Return the result of an item that was not tried because another one failed."""
+    return kind(name, "skipped", f"not tried after the failure of {after}")
 
 
 def each(kind: type[R], jobs: Iterable[tuple[str, Callable[[], R]]]) -> list[R]:
     """
-    Run one job after another and return what became of each.
+    Run jobs one after another and return their results.
 
     :param kind: The class of the results.
-    :param jobs: What each is about, and the job.
+    :param jobs: The name of each item, and its job.
     """
     results: list[R] = []
     broken_by = None

@@ -1,4 +1,4 @@
-"""What the jobs would do: dry runs, which change nothing."""
+"""Dry runs of the jobs, which change nothing."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class LakeTSPlanning(LakeTSInventory):
     """
     Base of LakeTSHook: the dry runs.
 
-    Where LakeTS has no function that only reports, the job runs in a transaction that is rolled
-    back. The answer is that of the real run, and the locks of the job are held for that moment.
-    Retention is never run in this way.
+    If LakeTS has no function that only reports, the job runs in a transaction that is rolled back.
+    The result is that of a real run, and the locks of the job are held during that time. Retention
+    is never run this way.
     """
 
     @contextlib.contextmanager
     def _rehearsal(self) -> Iterator[Self]:
-        """Yield a hook whose calls are made in one transaction, which is rolled back."""
+        """Yield a hook whose calls run in one transaction, which is rolled back."""
         with self.session(), self.borrow_session() as conn, conn.transaction(force_rollback=True):
             twin = copy.copy(self)
             twin._sessions = _OneSession(conn)
-            twin._tries = 1  # an error has ended the transaction: another try cannot help
+            twin._tries = 1  # an error ends the transaction, so a retry cannot help
             yield twin
 
     def plan_partitions(self, tables: Iterable[str] | None = None, **arguments: Any) -> list[PlanResult]:
@@ -59,7 +59,7 @@ class LakeTSPlanning(LakeTSInventory):
         Return which chunks :meth:`~LakeTSHook.partition` would create.
 
         :param tables: The ChronoTables; None for all.
-        :param arguments: As there.
+        :param arguments: The other arguments of that method.
         """
         with self.session():
             return each(
@@ -80,16 +80,16 @@ class LakeTSPlanning(LakeTSInventory):
         """
         List the chunks that are due for tiering, without recording that they were listed.
 
-        :param tables: Only of these ChronoTables; None for all that have a tiering policy.
+        :param tables: Only of these ChronoTables; None for all with a tiering policy.
         """
         with self._rehearsal() as twin:
             return twin.tier_candidates(tables)
 
     def plan_tiering(self, chunks: Iterable[str]) -> list[PlanResult]:
         """
-        Return the chunks that :meth:`~LakeTSHook.tier` would flag, and why not the others.
+        Return the chunks that :meth:`~LakeTSHook.tier` would flag, and the reasons for the others.
 
-        :param chunks: Their names.
+        :param chunks: The names of the chunks.
         """
         with self.session():
             return each(PlanResult, [(chunk, partial(self._plan_tiering_of, chunk)) for chunk in chunks])
@@ -102,10 +102,10 @@ class LakeTSPlanning(LakeTSInventory):
 
     def plan_retention(self, table: str, *, force: bool = False) -> PlanResult:
         """
-        Return the chunks that :meth:`~LakeTSHook.retain` would drop, and why not the others.
+        Return the chunks that :meth:`~LakeTSHook.retain` would drop, and why others would stay.
 
         :param table: The ChronoTable.
-        :param force: Whether what is not proved durable would be dropped as well.
+        :param force: Whether chunks that are not proved durable would be dropped as well.
         """
         with self.session():
             (found,) = self.chronotables([table])
@@ -117,7 +117,7 @@ class LakeTSPlanning(LakeTSInventory):
         Return the same for several ChronoTables.
 
         :param tables: The ChronoTables.
-        :param force: Whether what is not proved durable would be dropped as well.
+        :param force: Whether chunks that are not proved durable would be dropped as well.
         """
         names = list(tables)
         if len(names) == 1:
@@ -143,12 +143,12 @@ class LakeTSPlanning(LakeTSInventory):
         end: datetime | None = None,
     ) -> list[PlanResult]:
         """
-        Return which RollUps :meth:`~LakeTSHook.refresh` would refresh, in their order.
+        Return which RollUps :meth:`~LakeTSHook.refresh` would refresh, in order.
 
-        :param rollup: Only this one and all that it reads; None for every one.
+        :param rollup: Only this RollUp and those it reads; None for all.
         :param force: Whether the refresh_lag would be ignored.
-        :param start: Whether the buckets from this instant on would be aggregated again ...
-        :param end: ... up to this one.
+        :param start: The start of a range whose buckets would be re-aggregated.
+        :param end: The end of the range.
         """
         with self.session():
             rollups = with_dependencies(self._known_rollups(rollup), rollup)
@@ -180,9 +180,9 @@ class LakeTSPlanning(LakeTSInventory):
 
 
 def buckets_of_range(count: int, start: datetime, end: datetime) -> str:
-    """Return in words how many buckets of a range are aggregated again."""
+    """Return as text how many buckets of a range are re-aggregated."""
     if not count:
-        return f"no bucket from {start} to {end} can be aggregated again: their source is dropped"
+        return f"no bucket from {start} to {end} can be re-aggregated: their source is dropped"
     return f"{count} bucket(s) from {start} to {end}"
 
 
@@ -198,11 +198,11 @@ def newest_chunk(hook: LakeTSPlanning) -> int:
 
 def chunks_since(hook: LakeTSPlanning, table: ChronoTable, newest: int) -> list[str]:
     """
-    Return a table's new chunks since then, including those of a call whose answer was lost.
+    Return a table's new chunks since then, including those of a call whose result was lost.
 
     :param hook: The hook.
     :param table: The ChronoTable.
-    :param newest: What :func:`newest_chunk` said before.
+    :param newest: The earlier result of :func:`newest_chunk`.
     """
     rows = hook.query(
         CHUNKS_SINCE, {"id": table.id, "newest": newest}, doing=f"Listing the new chunks of {table.name}"

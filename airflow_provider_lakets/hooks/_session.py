@@ -1,4 +1,4 @@
-"""The open Postgres sessions of one hook, reused by call after call."""
+"""The open Postgres sessions of a hook, which its calls reuse."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from airflow_provider_lakets.exceptions import LakeTSError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-CANCEL_TIMEOUT = 5.0  # seconds for the cancel request; a task being killed has little time
+CANCEL_TIMEOUT = 5.0  # seconds for the cancel request; a killed task has little time
 
 
 class Sessions:
     """
     Lend sessions, each to one borrower at a time, and keep them open inside :meth:`keep`.
 
-    No locks: on_kill runs in a signal handler, which may interrupt the very thread that would hold
-    one. The list operations below are atomic by themselves.
+    There are no locks, because on_kill runs in a signal handler and may interrupt the thread that
+    holds one. The list operations below are atomic.
 
     :param connect: Opens a new session.
     """
@@ -34,7 +34,7 @@ class Sessions:
 
     @contextlib.contextmanager
     def keep(self) -> Iterator[None]:
-        """Keep sessions open from one borrower to the next, until the outermost block ends."""
+        """Keep sessions open between borrowers until the outermost block ends."""
         self._keepers += 1
         try:
             yield
@@ -47,7 +47,7 @@ class Sessions:
 
     @contextlib.contextmanager
     def borrow(self) -> Iterator[psycopg.Connection[Any]]:
-        """Lend an open session; opens one when none is free."""
+        """Lend an open session; open one if none is free."""
         if self._stopped:
             raise LakeTSError("The task was stopped; no further statement is started.")
         conn = self._idle.pop() if self._idle else self._connect()
@@ -59,8 +59,8 @@ class Sessions:
     def _give_back(self, conn: psycopg.Connection[Any]) -> None:
         status = conn.info.transaction_status
         if status == TransactionStatus.ACTIVE:
-            # The borrower was interrupted in its statement, for example by a task timeout: end the
-            # statement.
+            # The borrower was interrupted during a statement, for example by a task timeout: end
+            # the statement.
             with contextlib.suppress(psycopg.Error):
                 conn.cancel_safe(timeout=CANCEL_TIMEOUT)
         if self._keepers and status == TransactionStatus.IDLE:
@@ -69,5 +69,5 @@ class Sessions:
             conn.close()
 
     def stop(self) -> None:
-        """Lend no more until the outermost block has ended."""
+        """Lend no more sessions until the outermost block has ended."""
         self._stopped = bool(self._keepers)

@@ -1,4 +1,4 @@
-"""Postgres sessions on Lakebase: identity, endpoint, and a fresh password at each login."""
+"""Postgres sessions on Lakebase: identity, endpoint, and a new credential for each login."""
 
 from __future__ import annotations
 
@@ -47,36 +47,37 @@ if TYPE_CHECKING:
 
 C = TypeVar("C", bound=psycopg.Connection[Any])
 
-# Refusals that may come of something read or looked up long ago.
+# Refusals that outdated cached settings may cause.
 _OUT_OF_DATE = (LakebaseCredentialError, LakebaseResolutionError)
 
-# A session outlives the credential it logged in with, which is good for an hour. Pools still let
-# go of theirs before: a role or a grant that is taken away then takes effect within that hour.
+# A session outlives its credential, which is valid for an hour. Pools still replace sessions before
+# that time, so that a revoked role takes effect within the hour.
 POOLED_SECONDS = 45 * 60
 
-CANCEL_TIMEOUT = 5.0  # seconds; a task being killed has little time
+CANCEL_TIMEOUT = 5.0  # seconds; a killed task has little time
 
 
 class LakebaseHook(PsycopgHook):
     """
-    Connect to Databricks Lakebase Postgres; a :class:`PostgresHook` in everything else.
+    Connect to Databricks Lakebase Postgres; otherwise it is a :class:`PostgresHook`.
 
-    With a password in the connection the login is a native Postgres one. Without, it is OAuth: a
-    Databricks identity (``databricks_conn_id``, or else the environment's) mints a credential
-    inside every physical login, and nothing keeps it. The host, when the connection has none, is
-    that of the endpoint; the role, when it has no login, is ``LAKETS_PG_ROLE`` or the identity's
-    own.
+    A connection with a password uses a native Postgres login. Without a password it uses OAuth: a
+    Databricks identity (``databricks_conn_id``, or that of the environment) mints a credential
+    for each physical login, which is never stored. If the connection has no host, the host of the
+    endpoint is used. If it has no login, the role is ``LAKETS_PG_ROLE`` or that of the identity.
 
-    The extra may name ``project``, ``branch``, ``endpoint`` or ``instance``,
-    ``databricks_conn_id``, and whatever libpq takes. ``LAKETS_LAKEBASE_ENDPOINT`` stands in for
-    them, and for the whole of ``lakebase_default`` when that is not defined.
+    The extra may contain ``project``, ``branch``, ``endpoint`` or ``instance``,
+    ``databricks_conn_id``, and libpq settings. ``LAKETS_LAKEBASE_ENDPOINT`` replaces them if they
+    are missing, and replaces ``lakebase_default`` if that connection is not defined.
 
-    :param lakebase_conn_id: Id of the Airflow connection; the first positional argument, too.
-    :param databricks_conn_id: Id of the Databricks connection to log in as; wins over the extra's.
-    :param statement_timeout: Longest a statement may run: a timedelta, or text such as '30min'; '0'
-        is no limit. By default what ``options`` in the extra says, or else 12 hours.
-    :param lock_timeout: Longest a statement may wait for a lock, likewise; by default 10 minutes.
-    :param application_name: Name of the sessions; by default DAG, task and run.
+    :param lakebase_conn_id: Id of the Airflow connection; also the first positional argument.
+    :param databricks_conn_id: Id of the Databricks connection to log in as. Takes precedence over
+        the extra.
+    :param statement_timeout: The longest time that a statement may run: a timedelta, or text such
+        as '30min'; '0' means no limit. The default is ``options`` in the extra, or 12 hours.
+    :param lock_timeout: The longest time that a statement may wait for a lock, in the same format.
+        The default is 10 minutes.
+    :param application_name: Name of the sessions; the default is DAG, task and run.
     """
 
     conn_name_attr = "lakebase_conn_id"
@@ -117,9 +118,9 @@ class LakebaseHook(PsycopgHook):
     @classmethod
     def get_connection(cls, conn_id: str) -> Connection:
         """
-        Return the connection, or one made of the environment in place of ``lakebase_default``.
+        Return the connection; the environment can replace ``lakebase_default``.
 
-        Only of that one: a misspelt id must not lead to another database.
+        It replaces no other connection, so that a misspelt id does not lead to another database.
         """
         try:
             connection = stored(conn_id)
@@ -134,7 +135,7 @@ class LakebaseHook(PsycopgHook):
         return connection
 
     def get_conn(self) -> psycopg.Connection[Any]:
-        """Open a session; ``cursor`` in the extra decides the form of its rows."""
+        """Open a session; ``cursor`` in the extra sets the type of its rows."""
         cursor = self.connection_extra.get("cursor")
         options = {"row_factory": self._get_cursor(cursor)} if cursor else {}
         self.conn = connection = self._open(psycopg.Connection.connect, **options)
@@ -144,8 +145,8 @@ class LakebaseHook(PsycopgHook):
         """Open an autocommit session from an event loop, such as the triggerer's."""
         from asgiref.sync import sync_to_async
 
-        # Looking up connections and minting block. Not asyncio.to_thread: the triggerer of Airflow
-        # 3.1 answers a lookup only in a thread that asgiref started.
+        # Looking up connections and minting credentials block. asyncio.to_thread does not work: the
+        # triggerer of Airflow 3.1 answers a lookup only in a thread that asgiref started.
         prepare = sync_to_async(self._fresh_login, thread_sensitive=False)
 
         async def open_once() -> psycopg.AsyncConnection[Any]:
@@ -167,9 +168,9 @@ class LakebaseHook(PsycopgHook):
 
     def get_pool(self, **options: Any) -> ConnectionPool[psycopg.Connection[Any]]:
         """
-        Return a pool that mints for each physical login; it opens in a ``with`` block.
+        Return a pool that mints a credential for each physical login; open it in a ``with`` block.
 
-        :param options: What :class:`psycopg_pool.ConnectionPool` takes.
+        :param options: Arguments of :class:`psycopg_pool.ConnectionPool`.
         """
         from psycopg_pool import ConnectionPool
 
@@ -183,21 +184,20 @@ class LakebaseHook(PsycopgHook):
         options = {
             "min_size": 1,
             "max_lifetime": POOLED_SECONDS,
-            "check": ConnectionPool.check_connection,  # a suspended endpoint has cut its idle sessions
+            "check": ConnectionPool.check_connection,  # an endpoint that suspends closes idle sessions
             **options,
         }
         return ConnectionPool(connection_class=FreshLogin, open=False, **options)
 
     def get_sqlalchemy_engine(self, engine_kwargs: dict[str, Any] | None = None) -> Engine:
         """
-        Return an engine, on psycopg, that mints for each physical login; it needs SQLAlchemy 2.
+        Return a psycopg engine that mints a credential for each physical login; needs SQLAlchemy 2.
 
-        :param engine_kwargs: What :func:`sqlalchemy.create_engine` takes.
+        :param engine_kwargs: Arguments of :func:`sqlalchemy.create_engine`.
         """
         require_sqlalchemy_2("An engine")
         given = {**(engine_kwargs or {})}
-        # With a creator SQLAlchemy passes them to nobody, and Airflow would write them into its
-        # log.
+        # With a creator SQLAlchemy does not use them, and Airflow would write them into its log.
         more = {**engine_query(self.connection_extra), **(given.pop("connect_args", None) or {})}
         settings, arguments = engine_arguments(more)
         options = {
@@ -209,7 +209,7 @@ class LakebaseHook(PsycopgHook):
 
     @property
     def sqlalchemy_scheme(self) -> str:
-        """SQLAlchemy's name of the driver: psycopg 3, the one that can mint inside a login."""
+        """SQLAlchemy's name of the driver: psycopg 3, which can mint a credential at each login."""
         return driver(self._sqlalchemy_scheme or self.connection_extra.get("sqlalchemy_scheme"))
 
     @property
@@ -223,7 +223,7 @@ class LakebaseHook(PsycopgHook):
         query.update(engine_query(self.connection_extra))
         host: str | None = login["host"]
         if host and host.startswith(("/", "@")):
-            query["host"] = host  # a Unix socket is no host in a URL
+            query["host"] = host  # a Unix socket cannot be the host of a URL
             host = None
         return URL.create(
             drivername=self.sqlalchemy_scheme,
@@ -237,11 +237,11 @@ class LakebaseHook(PsycopgHook):
 
     @property
     def connection_extra(self) -> dict[str, Any]:
-        """The extra of the connection, an object or an error."""
+        """The extra of the connection, which must be an object."""
         return read_extra(self.connection)
 
     def test_connection(self) -> tuple[bool, str]:  # type: ignore[override]  # there unannotated
-        """Log in, and say as whom and to what; or what is wrong and what to do about it."""
+        """Log in and return the role and the database, or the problem and what to do about it."""
         query = "SELECT current_user, current_database(), current_setting('server_version')"
         try:
             with closing(self._open(psycopg.Connection.connect)) as connection:
@@ -258,7 +258,7 @@ class LakebaseHook(PsycopgHook):
         return self.login.page()
 
     def lineage_names(self) -> tuple[str, str]:
-        """Return the server and the database under the names that OpenLineage has for them."""
+        """Return the OpenLineage names of the server and the database."""
         return f"postgres://{self.login.address}", self._dbname
 
     def get_openlineage_database_info(self, connection: Connection) -> DatabaseInfo:
@@ -280,11 +280,11 @@ class LakebaseHook(PsycopgHook):
 
     def _open(self, connect: Callable[..., C], more: Mapping[str, Any] | None = None, **options: Any) -> C:
         """
-        Log in, again while a suspended endpoint wakes up.
+        Log in; retry while a suspended endpoint wakes up.
 
         :param connect: ``connect`` of a psycopg connection class.
-        :param more: Settings of libpq in place of the connection's.
-        :param options: Arguments for psycopg itself.
+        :param more: libpq settings that replace those of the connection.
+        :param options: Arguments of psycopg.
         """
         retrying = tenacity.Retrying(**RETRY_POLICY)
         remembers = self._remembers
@@ -307,7 +307,7 @@ class LakebaseHook(PsycopgHook):
             return connect(**{**options, **arguments})
         except Exception as err:
             failure = self.login.explain(err, arguments)
-        # Raised out here, where psycopg's error, which carries the password, is no part of it.
+        # Raised outside the handler: psycopg's error contains the password and must not be chained.
         raise failure
 
     def _fresh_login(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -315,16 +315,16 @@ class LakebaseHook(PsycopgHook):
 
     @property
     def _remembers(self) -> bool:
-        """Whether the next login builds on what an earlier one read or looked up."""
+        """Whether the next login uses settings that an earlier one has cached."""
         login: Login | None = self.__dict__.get("login")
         return login is not None and (login.remembers or login.is_native)
 
     def _start_over(self, err: LakeTSError, remembers: bool) -> bool:
         """
-        Forget what was read and looked up, which may be out of date: an endpoint was replaced.
+        Discard cached settings, which may be outdated, for example after an endpoint was replaced.
 
         :param err: The refusal.
-        :param remembers: Whether there was anything to forget before the login.
+        :param remembers: Whether anything was cached before the login.
         """
         if not remembers:
             return False
@@ -336,7 +336,7 @@ class LakebaseHook(PsycopgHook):
         self.__dict__.pop("login", None)
         if is_native and _same(before, self.connection):
             return False  # the same password would be refused again
-        self.log.info("%s The connection and its endpoint are read anew.", err)
+        self.log.info("%s Reading the connection and its endpoint again.", err)
         return True
 
     def _notice_handler(self, notice: psycopg.errors.Diagnostic) -> None:
@@ -344,7 +344,7 @@ class LakebaseHook(PsycopgHook):
 
     @cached_property
     def login(self) -> Login:
-        """How this hook logs in: who, where, and with which settings."""
+        """The login of this hook: identity, server and settings."""
         return Login(
             self.connection,
             ignored=self.ignored_extra_options,

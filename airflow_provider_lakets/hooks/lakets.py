@@ -1,4 +1,4 @@
-"""LakeTSHook: the four jobs, and what they did to each thing."""
+"""LakeTSHook: the four jobs and their results."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.hooks.results import ChronoTable
 
-# One transaction, and so one hold on the table's lock, creates at most so many partitions.
+# The most partitions that one transaction creates, while it holds the lock of the table.
 CREATE_BATCH = 100
 
 
@@ -48,12 +48,13 @@ class LakeTSHook(LakeTSPlanning):
     """
     The LakeTS lifecycle on a Lakebase connection.
 
-    A method with the name of a LakeTS function calls that function, and raises its errors. A job
-    (:meth:`partition`, :meth:`tier`, :meth:`retain`, :meth:`refresh`) works through all that it is
-    given, and reports a failure of one table, chunk or RollUp in its result.
+    A method with the name of a LakeTS function calls that function and raises its errors. A job
+    (:meth:`partition`, :meth:`tier`, :meth:`retain`, :meth:`refresh`) processes all its tables,
+    chunks or RollUps, and reports the failure of one in its result.
 
     :param lakebase_conn_id: The connection of type ``lakebase``.
-    :param tries: How often a call is made at most when its connection or a lock is lost.
+    :param tries: The largest number of times that a call is made after a lost connection or a lock
+        timeout.
     """
 
     def partition(
@@ -66,13 +67,13 @@ class LakeTSHook(LakeTSPlanning):
         range_end: datetime | None = None,
     ) -> list[PartitionResult]:
         """
-        Create the chunks that are missing.
+        Create missing chunks.
 
         :param tables: The ChronoTables; None for all.
-        :param past_count: How many chunks before the current one.
-        :param future_count: How many after it.
-        :param range_start: Instead: from the chunk of this instant ...
-        :param range_end: ... to this instant.
+        :param past_count: How many chunks to keep before the current one.
+        :param future_count: How many chunks to keep after the current one.
+        :param range_start: The start of a range to create chunks for instead.
+        :param range_end: The end of the range.
         """
         arguments: dict[str, Any] = {
             "past_count": past_count,
@@ -82,8 +83,7 @@ class LakeTSHook(LakeTSPlanning):
         }
         with self.session(), noted(self, "partitions") as done:
             found = self.chronotables(tables)
-            # Earlier batches are committed when a later one fails: what they did is reported all
-            # the same.
+            # Earlier batches are committed if a later one fails, so their chunks are reported, too.
             created: list[list[str]] = [[] for _ in found]
             results = each(
                 PartitionResult,
@@ -102,7 +102,7 @@ class LakeTSHook(LakeTSPlanning):
     def _create_all(
         self, table: ChronoTable, arguments: dict[str, Any], created: list[str]
     ) -> PartitionResult:
-        """Create each batch in a transaction of its own, where the installed LakeTS can."""
+        """Create each batch in a separate transaction, if the installed LakeTS supports it."""
         newest = newest_chunk(self)
         batched = self.supports("_ensure_partitions", "p_max_chunks")
         try:
@@ -120,8 +120,9 @@ class LakeTSHook(LakeTSPlanning):
         """
         Flag the chunks that are proved durable in Unity Catalog; the others are deferred.
 
-        :param chunks: Their names.
-        :param since: What was flagged from this instant on is new, even if not by this call.
+        :param chunks: The names of the chunks.
+        :param since: A chunk that was flagged at this time or later counts as new, even if another
+            call flagged it.
         """
         with self.session(), noted(self, "tier") as done:
             results = each(TierResult, [(chunk, partial(self._tier_one, chunk, since)) for chunk in chunks])
@@ -138,10 +139,10 @@ class LakeTSHook(LakeTSPlanning):
         """
         Drop a ChronoTable's chunks past retention, in batches, and report why others stay.
 
-        Then their rows are removed from the shadow, where the policy says so.
+        Then remove their rows from the shadow, if the policy sets that.
 
         :param table: The ChronoTable.
-        :param force: Drop even what is not proved durable in Unity Catalog.
+        :param force: Also drop chunks that are not proved durable in Unity Catalog.
         """
         with self.session(), noted(self, "retain") as done:
             (found,) = self.chronotables([table])
@@ -154,7 +155,7 @@ class LakeTSHook(LakeTSPlanning):
         Do the same for several ChronoTables; one that fails does not stop the others.
 
         :param tables: The ChronoTables.
-        :param force: Drop even what is not proved durable in Unity Catalog.
+        :param force: Also drop chunks that are not proved durable in Unity Catalog.
         """
         names = list(tables)
         if len(names) == 1:
@@ -180,11 +181,10 @@ class LakeTSHook(LakeTSPlanning):
             return RetentionResult(name, **failure(err)), not isinstance(err, GENERAL)
 
     def _retain(self, table: ChronoTable, *, force: bool) -> tuple[RetentionResult, bool]:
-        """Return the result for a table, and whether to go on with the next one."""
+        """Return the result for a table, and whether to continue with the next one."""
         before = standing(self, table)
         trimmed: list[int] = []
-        # Earlier batches are committed when a later one fails: what they did is reported all the
-        # same.
+        # Earlier batches are committed if a later one fails, so their chunks are reported, too.
         result, go_on = attempt(
             RetentionResult, table.name, partial(self._drop_all, table, trimmed, force=force)
         )
@@ -233,16 +233,16 @@ class LakeTSHook(LakeTSPlanning):
         on_progress: Callable[[int, int], None] | None = None,
     ) -> list[RefreshResult]:
         """
-        Refresh RollUps, each after those it reads and in a transaction of its own.
+        Refresh RollUps, each after those it reads and in a separate transaction.
 
-        :param rollup: Only this one and all that it reads; None for every one.
-        :param parallelism: How many to refresh at a time, each in a session of its own.
-        :param force: Refresh although the refresh_lag has not passed.
-        :param start: Aggregate the buckets from this instant on again, changed or not ...
-        :param end: ... up to this one; buckets whose source is dropped keep their value.
-        :param since: What was refreshed from this instant on counts as changed, even if not by this
-            call.
-        :param on_progress: Is called with how many are done, and how many there are.
+        :param rollup: Only this RollUp and those it reads; None for all.
+        :param parallelism: How many to refresh at a time, each in a separate session.
+        :param force: Refresh even if the refresh_lag has not passed.
+        :param start: The start of a range whose buckets are re-aggregated, changed or not.
+        :param end: The end of the range; buckets whose source is dropped keep their value.
+        :param since: A RollUp that was refreshed at this time or later counts as changed, even if
+            another call refreshed it.
+        :param on_progress: Called with the number done and the total number.
         """
         if parallelism < 1:
             raise ValueError(f"parallelism must be 1 or more, not {parallelism}")
@@ -277,12 +277,12 @@ class LakeTSHook(LakeTSPlanning):
 
     def _refresh_range(self, name: str, *, start: datetime, end: datetime, force: bool) -> RefreshResult:
         buckets = buckets_of_range(self.invalidate_rollup_range(name, start, end), start, end)
-        # The refresh_lag saves work that nobody asked for; this was asked for. LakeTS 0.1.x cannot
-        # ignore it.
+        # The refresh_lag limits scheduled work; a range was requested explicitly. LakeTS 0.1.x
+        # cannot ignore it.
         result = self._refresh_one(name, force=force or self.supports("refresh_rollup", "p_force"))
         if result.outcome == "refreshed":
             return dataclasses.replace(result, detail=buckets)
-        # Another session may have begun before the marks were set, and not have seen them.
+        # Another session may have started before the marks were set, and not see them.
         detail = f"{result.detail}; marked for the next refresh: {buckets}"
         return dataclasses.replace(result, outcome="contended", detail=detail)
 

@@ -1,4 +1,4 @@
-"""What LakeTSHook returns: frozen records that Airflow can pass on as plain dicts."""
+"""The results of LakeTSHook: frozen records that can become plain dicts for Airflow."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-# A chunk is called after its table and its start.
+# A chunk is named after its table and its start.
 CHUNK_SUFFIX = re.compile(r"_\d{8}_\d{6}$")
 
 
 def table_of(chunk: str) -> str:
-    """Return the table of a chunk, which is called after it: ``schema.table_YYYYMMDD_HHMMSS``."""
+    """Return the table of a chunk, which is named after it: ``schema.table_YYYYMMDD_HHMMSS``."""
     return CHUNK_SUFFIX.sub("", chunk)
 
 
 def _json(value: Any) -> Any:
-    """Return a value in JSON types: instants as ISO 8601 text."""
+    """Return a value in JSON types: times as ISO 8601 text."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, dict):
@@ -32,7 +32,7 @@ def _json(value: Any) -> Any:
 
 
 def _joined(how: Callable[[list[Any]], Any], *values: Any) -> Any:
-    """Join the values that are known, if any is."""
+    """Combine the values that are not None; None if there are none."""
     known = [value for value in values if value is not None]
     return how(known) if known else None
 
@@ -42,7 +42,7 @@ class Record:
     """Base of all results."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON types, fit for XCom."""
+        """Return plain JSON types for XCom."""
         return {name: _json(value) for name, value in asdict(self).items()}
 
 
@@ -61,7 +61,7 @@ class ChronoTable(Record):
 
     @property
     def name(self) -> str:
-        """The name as operators take it: ``schema.table``."""
+        """The name for operators: ``schema.table``."""
         return f"{self.schema_name}.{self.table_name}"
 
 
@@ -90,7 +90,7 @@ class TierCandidate(Record):
 
 @dataclass(frozen=True)
 class Rollup(Record):
-    """A RollUp: the ChronoTable that it reads, if any, and the RollUps."""
+    """A RollUp, with the ChronoTable (if any) and the RollUps that it reads."""
 
     name: str
     depends_on: list[str]
@@ -104,11 +104,11 @@ class Rollup(Record):
 @dataclass(frozen=True)
 class JobResult(Record):
     """
-    What a job did to one thing; ``name`` says to which.
+    The result of a job for one table, chunk or RollUp, which is called ``name``.
 
-    ``outcome`` is one of the job's own words, or ``contended`` (a lock was not granted in time),
-    ``failed``, or ``skipped`` (because of another); ``detail`` then says why, and ``retryable``
-    whether trying again makes sense.
+    ``outcome`` is specific to the job, or ``contended`` (a lock was not granted in time),
+    ``failed``, or ``skipped`` (because of another failure). Then ``detail`` has the reason, and
+    ``retryable`` says whether a retry can help.
     """
 
     name: str
@@ -120,12 +120,12 @@ class JobResult(Record):
 
     @property
     def ok(self) -> bool:
-        """Whether nothing went wrong; work that is deferred for a good reason is not a failure."""
+        """Whether the outcome is good; deferred work is not a failure."""
         return self.outcome not in self.problems
 
     @property
     def relation(self) -> str:
-        """The ChronoTable or RollUp that it is about."""
+        """The ChronoTable or RollUp of this result."""
         return self.name
 
 
@@ -138,7 +138,7 @@ class PartitionResult(JobResult):
 
 @dataclass(frozen=True)
 class TierResult(JobResult):
-    """One chunk: ``tiered`` (``new``: by this run), or ``deferred``; ``detail`` has the reason."""
+    """One chunk: ``tiered`` (``new`` if by this run), or ``deferred`` (reason in ``detail``)."""
 
     new: bool = False
 
@@ -174,9 +174,9 @@ class RetentionResult(JobResult):
     """
     One ChronoTable: ``dropped``, ``deferred`` (all due chunks stay), ``trimmed`` or ``unchanged``.
 
-    ``trimmed`` counts the rows removed from the shadow: of chunks that this run dropped, or an
-    earlier one. ``bytes`` is what the dropped chunks took, as far as it is known, ``range_start``
-    and ``range_end`` the range that they span.
+    ``trimmed`` counts the rows removed from the shadow, of chunks dropped by this or an earlier
+    run. ``bytes`` is the size of the dropped chunks, if known; ``range_start`` and ``range_end``
+    are their range.
     """
 
     dropped: list[str] = field(default_factory=list)
@@ -188,7 +188,7 @@ class RetentionResult(JobResult):
 
     @classmethod
     def restored(cls, plain: dict[str, Any]) -> RetentionResult:
-        """Make a result from its plain form."""
+        """Recreate a result from its plain form."""
         instants = {
             name: datetime.fromisoformat(plain[name])
             for name in ("range_start", "range_end")
@@ -198,7 +198,7 @@ class RetentionResult(JobResult):
         return cls(**{**plain, **instants, "deferred": deferred})
 
     def after(self, earlier: RetentionResult) -> RetentionResult:
-        """Return this result with what an earlier one of the same table had done."""
+        """Return this result, merged with an earlier one of the same table."""
         return replace(
             self,
             outcome="dropped" if earlier.dropped and self.ok else self.outcome,
@@ -213,10 +213,10 @@ class RetentionResult(JobResult):
 @dataclass(frozen=True)
 class RefreshResult(JobResult):
     """
-    One RollUp: ``refreshed``, ``unchanged`` (why: ``detail``) or ``skipped`` (a source failed).
+    One RollUp: ``refreshed``, ``unchanged`` (see ``detail``) or ``skipped`` (a source failed).
 
-    ``rows`` were written and ``removed`` were taken out or replaced, None where that is not known;
-    ``changed`` is whether it may hold something else than before this run.
+    ``rows`` counts the rows written, ``removed`` those removed or replaced; None if unknown.
+    ``changed`` says whether the content may differ from before the run.
     """
 
     ms: int = 0
@@ -230,8 +230,8 @@ class JobRun(Record):
     """
     The result of a job for one ChronoTable or RollUp; ``relation`` is None if none was due.
 
-    ``outcome`` is the worst that became of its parts, ``counts`` how many of them had which,
-    ``bytes`` what was given back, ``runner`` the name of the session: DAG, task and run.
+    ``outcome`` is the worst outcome, ``counts`` has the number of each, ``bytes`` is the reclaimed
+    space, and ``runner`` the name of the session: DAG, task and run.
     """
 
     run_id: int
@@ -249,7 +249,7 @@ class JobRun(Record):
 @dataclass(frozen=True)
 class PlanResult(JobResult):
     """
-    What a dry run found for one thing: ``planned``, ``deferred`` or ``unchanged``.
+    The result of a dry run for one item: ``planned``, ``deferred`` or ``unchanged``.
 
     ``planned`` names the chunks that would be created, flagged or dropped, ``deferred`` those that
     would stay. Nothing was changed.
@@ -263,9 +263,9 @@ class PlanResult(JobResult):
 @dataclass(frozen=True)
 class InstallResult(Record):
     """
-    The LakeTS version before an install (None: there was none) and after it.
+    The LakeTS version before an install (None if there was none) and after it.
 
-    :param notes: What the install changed, and what is left to do, in words.
+    :param notes: Texts about what the install changed and what is left to do.
     """
 
     before: str | None
@@ -275,7 +275,7 @@ class InstallResult(Record):
 
 @dataclass(frozen=True)
 class FeedStatus(Record):
-    """How far tiering and the change feed are for one ChronoTable."""
+    """The progress of tiering and the change feed for one ChronoTable."""
 
     table: str
     after: str | None
@@ -292,7 +292,7 @@ class FeedStatus(Record):
 
 @dataclass(frozen=True)
 class ChunkHealth(Record):
-    """How many chunks of one ChronoTable are in which state."""
+    """The number of chunks of one ChronoTable by state."""
 
     chronotable: str
     total: int
@@ -338,7 +338,7 @@ class LastValueCache(Record):
 
 @dataclass(frozen=True)
 class Cardinality(Record):
-    """How many distinct values a text column has."""
+    """The number of distinct values of a text column."""
 
     column_name: str
     distinct_values: int
@@ -348,7 +348,7 @@ class Cardinality(Record):
 
 @dataclass(frozen=True)
 class CardinalityCheck(Record):
-    """How many series a table has: ``OK``, ``WARNING`` or ``CRITICAL``."""
+    """The number of series of a table, rated ``OK``, ``WARNING`` or ``CRITICAL``."""
 
     status: str
     combined_cardinality: int
@@ -358,7 +358,7 @@ class CardinalityCheck(Record):
 
 @dataclass(frozen=True)
 class Alert(Record):
-    """One row that an alert's query found."""
+    """One row of an alert's query."""
 
     alert_name: str
     severity: str
@@ -380,7 +380,7 @@ class SilentSeries(Record):
 
 @dataclass(frozen=True)
 class QueryStats(Record):
-    """What one statement took, all calls together."""
+    """The total cost of all calls of one statement."""
 
     query: str
     calls: int

@@ -106,7 +106,7 @@ def test_a_rollup_that_fails_fails_the_task_with_the_list(dag: DAG, run: RunDag,
     outcomes = summary(done.result("refresh"))
     assert outcomes.pop("apart") in ("refreshed", "unchanged")  # refreshed by the first try
     assert outcomes == {"hourly": "failed", "daily": "skipped"}
-    assert "2 of 3 went wrong" in told(done)
+    assert "2 of 3 did not succeed" in told(done)
 
 
 # What no retry cures
@@ -398,7 +398,7 @@ def test_what_went_wrong_is_told_once_and_of_many_the_first(dag: DAG, run: RunDa
     (error,) = run(dag).errors
 
     text = str(error)
-    assert text.startswith("25 of 25 went wrong")
+    assert text.startswith("25 of 25 did not succeed")
     assert all(text.count(f"{chunk}: failed") == 1 for chunk in chunks[:20])
     assert text.endswith("... and 5 more: see the result of the task (XCom).")
 

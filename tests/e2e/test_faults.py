@@ -49,7 +49,7 @@ def test_a_refresh_that_loses_its_session_midway_is_done_again(
     lake.fault(fault)
     run.succeed()
 
-    assert "is tried again" in run.log(run.task("refresh"), 1)
+    assert "Retrying " in run.log(run.task("refresh"), 1)
     assert lake.wrong_buckets("hourly", "metrics") == []
     wait_until(lambda: not lake.sessions(), 30, "no session is left", lambda: str(lake.sessions()))
 

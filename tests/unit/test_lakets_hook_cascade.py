@@ -96,8 +96,8 @@ def test_a_failure_takes_down_only_what_reads_it() -> None:
         "top": "skipped",
     }
     assert {result.name: result.detail for result in results if result.outcome == "skipped"} == {
-        "above": "reads what was not refreshed: bad",
-        "top": "reads what was not refreshed: above",
+        "above": "reads RollUps that were not refreshed: bad",
+        "top": "reads RollUps that were not refreshed: above",
     }
 
 
@@ -243,7 +243,7 @@ def test_a_circle_in_the_registry_is_named(chain: Lab) -> None:
         " ARRAY(SELECT id FROM lakets._rollup_registry WHERE name = 'daily') WHERE name = 'hourly'"
     )
 
-    with pytest.raises(LakeTSArgumentError, match=r"read each other in a circle.*daily"):
+    with pytest.raises(LakeTSArgumentError, match=r"read each other in a cycle.*daily"):
         chain.hook().refresh()
 
 

@@ -74,7 +74,7 @@ def test_contention_is_tried_again_and_then_reported(lab: Lab, state: str, error
     tried = Sequence(lab)
     job(lab, f"PERFORM nextval('tried'); RAISE EXCEPTION 'busy' USING ERRCODE = '{state}';")
 
-    with pytest.raises(error, match="another session holds what it needs"):
+    with pytest.raises(error, match="another session holds a lock that it needs"):
         lab.hook(tries=3).untier_chunk("x")
 
     assert tried.count == 3
@@ -187,7 +187,7 @@ def test_what_is_wrong_with_all_ends_the_list(lab: Lab) -> None:
 
     assert (first.outcome, first.retryable) == ("failed", False)
     assert "lakets install" in str(first.detail)
-    assert (second.outcome, second.detail) == ("skipped", "not tried after what happened to a.b")
+    assert (second.outcome, second.detail) == ("skipped", "not tried after the failure of a.b")
 
 
 def test_a_function_that_is_missing_is_told_like_a_missing_lakets(lab: Lab) -> None:

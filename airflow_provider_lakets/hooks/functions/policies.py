@@ -91,6 +91,6 @@ class LakeTSPolicies(LakeTSCalls):
             return {}
         if not self.supports(function, "p_trim_shadow"):
             raise LakeTSArgumentError(
-                "Trimming the shadow needs LakeTS 0.2 or later; upgrade with `lakets install`, or do without."
+                "Trimming the shadow needs LakeTS 0.2 or later. Upgrade with `lakets install`, or omit it."
             )
         return {"p_trim_shadow": True}

@@ -1,4 +1,4 @@
-"""The functions of LakeTS for a table that was changed behind its back."""
+"""The functions of LakeTS for a table that was changed without LakeTS."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ class LakeTSRepairs(LakeTSCalls):
         """
         Register partitions that were attached without LakeTS as chunks, and return how many.
 
-        As many as fit into one transaction, then the next ones. A call that is interrupted can be
-        made again.
+        Each transaction registers as many as fit. An interrupted call can be repeated.
         """
         adopted = 0
         while more := int(
@@ -35,13 +34,13 @@ class LakeTSRepairs(LakeTSCalls):
         only_expired: bool = False,
     ) -> int:
         """
-        Compare chunks with their part of a shadow that may lack changes, and bring it in line.
+        Compare chunks with their part of a shadow that may lack changes, and repair the shadow.
 
         :param table_name: The ChronoTable.
         :param schema_name: Its schema.
-        :param max_chunks: Compare at most so many in this transaction.
+        :param max_chunks: Compare at most this many in this transaction.
         :param only_expired: Only chunks past retention.
-        :return: How many were compared; 0 when none is left.
+        :return: How many were compared; 0 if none is left.
         """
         return int(
             self.call_value(
@@ -66,8 +65,8 @@ class LakeTSRepairs(LakeTSCalls):
 
         :param table_name: The ChronoTable.
         :param schema_name: Its schema.
-        :param max_chunks: Guard at most so many in this transaction.
-        :return: How many were guarded; 0 when none is left.
+        :param max_chunks: Guard at most this many in this transaction.
+        :return: How many were guarded; 0 if none is left.
         """
         return int(
             self.call_value(

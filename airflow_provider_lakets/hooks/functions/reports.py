@@ -1,4 +1,4 @@
-"""The functions of LakeTS that say why a chunk is where it is; they change nothing."""
+"""The reports of LakeTS, which change nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class LakeTSReports(LakeTSCalls):
         return None if reason is None else str(reason)
 
     def retention_report(self, table_name: str, *, schema_name: str = "public") -> list[Row]:
-        """List the chunks of a table that are past retention, with what keeps each of them."""
+        """List the chunks of a table that are past retention, and what blocks the drop of each."""
         return self.call("retention_report", p_table_name=table_name, p_schema_name=schema_name)
 
     def trim_report(self, table_name: str, *, schema_name: str = "public") -> list[Row]:
-        """List the dropped chunks whose rows are still in the shadow, with the reasons."""
+        """List the dropped chunks whose rows are still in the shadow, and the reasons."""
         return self.call("trim_report", p_table_name=table_name, p_schema_name=schema_name)
 
     def pending_repairs(self) -> list[Row]:
@@ -30,11 +30,11 @@ class LakeTSReports(LakeTSCalls):
         self, job: str | None = None, *, relation: str | None = None, limit: int = 100
     ) -> list[JobRun]:
         """
-        List what the jobs did, newest first, whoever ran them; Lakebase keeps 90 days of it.
+        List the results of the jobs, newest first; Lakebase keeps them for 90 days.
 
         :param job: ``partitions``, ``tier``, ``retain`` or ``refresh``; None for all.
         :param relation: A ChronoTable as ``schema.table``, or a RollUp; None for all.
-        :param limit: At most so many.
+        :param limit: The largest number of results.
         """
         rows = self.call("job_history", p_job=job, p_relation=relation, p_limit=limit)
         return [JobRun(**row) for row in rows]

@@ -29,11 +29,11 @@ class LakeTSRollups(LakeTSCalls):
         """
         Create, load and register a RollUp, and return its id.
 
-        :param name: Its name; the table will be ``public._rollup_<name>``.
-        :param query: What it holds; its first column is the bucket.
-        :param bucket_interval: How long a bucket is.
-        :param source_table: The ChronoTable it reads. LakeTS 0.1.x needs it even where the query
-            reads other RollUps only; later versions take None.
+        :param name: The name of the RollUp; its table will be ``public._rollup_<name>``.
+        :param query: The query of the RollUp; one column is the bucket.
+        :param bucket_interval: The length of a bucket.
+        :param source_table: The ChronoTable it reads. LakeTS 0.1.x needs it even if the query
+            reads only other RollUps; later versions accept None.
         :param source_schema: The schema of that table.
         :param depends_on: The names of the RollUps it reads.
         """
@@ -64,37 +64,37 @@ class LakeTSRollups(LakeTSCalls):
 
     def refresh_rollup(self, name: str, *, force: bool = False) -> bool:
         """
-        Refresh one RollUp; False if it was refreshed recently or another session refreshes it.
+        Refresh one RollUp; return False if it is too early or another session is refreshing it.
 
         :param name: The RollUp.
-        :param force: Refresh although its refresh_lag has not passed.
+        :param force: Refresh even if its refresh_lag has not passed.
         """
         return bool(self.call_value("refresh_rollup", p_name=name, **self.forcing(name, force=force)))
 
     def forcing(self, name: str, *, force: bool) -> Row:
-        """Return the arguments by which ``refresh_rollup`` ignores the refresh_lag, if it shall."""
+        """Return the arguments of ``refresh_rollup`` for ``force``, which ignores the refresh_lag."""
         if not force:
             return {}
         if not self.supports("refresh_rollup", "p_force"):
             raise LakeTSArgumentError(
-                f"Refreshing RollUp {name!r} by force needs LakeTS 0.2 or later; upgrade with "
+                f"Refreshing RollUp {name!r} by force needs LakeTS 0.2 or later. Upgrade with "
                 "`lakets install`, or lower its refresh_lag."
             )
         return {"p_force": True}
 
     def refresh_rollup_cascade(self, name: str | None = None) -> list[Row]:
         """
-        Refresh a RollUp with all that it reads and all that reads it, in one transaction.
+        Refresh a RollUp, those it reads and those that read it, in one transaction.
 
-        :meth:`~airflow_provider_lakets.hooks.lakets.LakeTSHook.refresh` does it in a transaction
-        for each.
+        :meth:`~airflow_provider_lakets.hooks.lakets.LakeTSHook.refresh` uses a transaction for each
+        RollUp.
 
-        :param name: The RollUp; None for every one.
+        :param name: The RollUp; None for all.
         """
         return self.call("refresh_rollup_cascade", p_name=name)
 
     def set_refresh_lag(self, name: str, refresh_lag: str | timedelta) -> None:
-        """Set how long after a refresh of a RollUp the next one is skipped."""
+        """Set for how long after a refresh of a RollUp further refreshes are skipped."""
         self.call("set_refresh_lag", p_name=name, p_refresh_lag=refresh_lag)
 
     def create_rollup_view(self, name: str, raw_query: str) -> None:
@@ -102,7 +102,7 @@ class LakeTSRollups(LakeTSCalls):
         Create the view of a RollUp that computes the newest buckets from its source.
 
         :param name: The RollUp.
-        :param raw_query: What computes a bucket, as in the RollUp itself.
+        :param raw_query: The query that computes a bucket, as in the RollUp.
         """
         self.call("create_rollup_view", repeatable=False, p_name=name, p_raw_query=raw_query)
 
@@ -113,9 +113,9 @@ class LakeTSRollups(LakeTSCalls):
         return int(self.call_value("invalidate_rollup_range", p_name=name, p_from=start, p_to=end))
 
     def show_rollups(self) -> list[Row]:
-        """Show the RollUps with what the installed LakeTS says about each."""
+        """Show the RollUps with the columns of the installed LakeTS."""
         return self.call("show_rollups")
 
     def show_rollup_dag(self) -> list[Row]:
-        """Show the RollUps in the order of a refresh; raises on a cycle."""
+        """Show the RollUps in refresh order; raises on a cycle."""
         return self.call("show_rollup_dag")

@@ -1,4 +1,4 @@
-"""Rows of LakeTS as records, names in order, and arguments that are left to their defaults."""
+"""Rows as records, natural sorting of names, and arguments without those that are None."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ R = TypeVar("R", bound=Record)
 
 
 def record(kind: type[R], row: Row) -> R:
-    """Make a record of a row, by name; columns that the record does not know are left out."""
+    """Create a record from a row, by name; unknown columns are left out."""
     values = {field.name: row[field.name] for field in dataclasses.fields(kind) if field.name in row}
     return kind(**{name: _plain(value) for name, value in values.items()})
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
-    """Return the key that sorts names as people count: ``sensors_2`` before ``sensors_10``."""
+    """Return the key for natural sorting: ``sensors_2`` before ``sensors_10``."""
     parts = re.split("([0-9]+)", name.casefold())
     return [int(part) if number % 2 else part for number, part in enumerate(parts)], name
 
 
 def _plain(value: Any) -> Any:
-    """Turn a numeric into a number that JSON has."""
+    """Convert a numeric to a JSON number."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else float(value)
     return value
 
 
 def given(**arguments: Any) -> Row:
-    """Leave out what is None, so that the function's own default applies."""
+    """Leave out arguments that are None, so that the default of the function applies."""
     return {name: value for name, value in arguments.items() if value is not None}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime, timedelta
 
-# The columns of a cache with their types, written by Postgres.
+# The columns of a cache with their types, formatted by Postgres.
 _CACHE_COLUMNS = """
 SELECT string_agg(format('%%I %%s', att.attname, format_type(att.atttypid, att.atttypmod)), ', '
                   ORDER BY att.attnum) AS columns
@@ -36,7 +36,7 @@ SELECT string_agg(format('%%I %%s', att.attname, format_type(att.atttypid, att.a
 
 
 class LakeTSSeries(LakeTSCalls):
-    """Base of LakeTSHook: what LakeTS has for single series, under the names of its functions."""
+    """Base of LakeTSHook: functions for single series, with the names of the SQL functions."""
 
     # The last value cache
 
@@ -48,7 +48,7 @@ class LakeTSSeries(LakeTSCalls):
         *,
         schema_name: str = "public",
     ) -> None:
-        """Keep the newest value columns of each key in a table beside a ChronoTable."""
+        """Keep the newest values of each key of a ChronoTable in a separate table."""
         self.call(
             "enable_lvc",
             repeatable=False,
@@ -70,7 +70,7 @@ class LakeTSSeries(LakeTSCalls):
         if not found["columns"]:
             raise LakeTSArgumentError(
                 f"{doing}: the last value cache of {schema_name}.{table_name} is not enabled, or its table "
-                "is gone. Enable it with lakets.enable_lvc."
+                "does not exist. Enable it with lakets.enable_lvc."
             )
         columns = found["columns"].replace("%", "%%")
         return self.query(
@@ -94,7 +94,7 @@ class LakeTSSeries(LakeTSCalls):
         chunk_interval: str | timedelta = "1 day",
         schema_name: str = "public",
     ) -> int:
-        """Make a ChronoTable of tags and fields, and return its id."""
+        """Create a ChronoTable with tags and fields, and return its id."""
         return int(
             self.call_value(
                 "create_metric_table",
@@ -115,7 +115,7 @@ class LakeTSSeries(LakeTSCalls):
     def cardinality_check(
         self, table_name: str, *, max_series: int = 100_000, schema_name: str = "public"
     ) -> CardinalityCheck:
-        """Compare the number of series with the number allowed; reads the whole table."""
+        """Compare the number of series with a limit; reads the whole table."""
         (row,) = self.call(
             "cardinality_check", p_table_name=table_name, p_max_series=max_series, p_schema_name=schema_name
         )
@@ -128,8 +128,8 @@ class LakeTSSeries(LakeTSCalls):
         Insert rows, given as mappings from columns to values, and return how many.
 
         :param table_name: The table.
-        :param rows: Values that JSON has; instants as ISO 8601 text. A missing key takes the
-            default.
+        :param rows: JSON values, with times as ISO 8601 text. A missing key gets the default of the
+            column.
         :param schema_name: Its schema.
         """
         return int(
@@ -152,7 +152,7 @@ class LakeTSSeries(LakeTSCalls):
         timestamp: datetime | None = None,
         schema_name: str = "public",
     ) -> None:
-        """Insert one sample of Prometheus; without a timestamp it is of now."""
+        """Insert one Prometheus sample; the default timestamp is now."""
         given = {} if timestamp is None else {"p_timestamp": timestamp}
         self.call(
             "ingest_prometheus",
@@ -165,7 +165,7 @@ class LakeTSSeries(LakeTSCalls):
             **given,
         )
 
-    # Watching
+    # Monitoring
 
     def alert_check(self, name: str, query: str, *, severity: str = "warning") -> list[Alert]:
         """Return an alert for each row of a query."""
