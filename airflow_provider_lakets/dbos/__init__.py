@@ -1,7 +1,7 @@
 """
-DBOS programs on Lakebase, and Airflow as their cockpit.
+DBOS programs on Lakebase, and operators that control them from Airflow.
 
-The engine needs neither Airflow nor DBOS; what Airflow runs is in the modules beside it.
+The engine needs neither Airflow nor DBOS; the other modules are for Airflow.
 """
 
 from __future__ import annotations

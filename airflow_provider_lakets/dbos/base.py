@@ -1,4 +1,4 @@
-"""What the DBOS operators and sensors share: one hook a task, errors that decide about retries."""
+"""Shared code of the DBOS operators and sensors: one hook per task, errors that decide retries."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class DBOSBaseOperator(BaseOperator):
 
     :param lakebase_conn_id: The connection of type ``lakebase``; its database holds the system
         tables of DBOS. (templated)
-    :param dbos_schema: Their schema. (templated)
-    :param application: Name of the DBOS application; needed where several share the system
+    :param dbos_schema: The schema of the system tables. (templated)
+    :param application: Name of the DBOS application; required if several share the system
         database. (templated)
-    :param serialization: ``portable``, or ``native`` to write and read Python's pickle as well.
+    :param serialization: ``portable``, or ``native`` to also write and read Python's pickle.
     """
 
     template_fields: Sequence[str] = ("lakebase_conn_id", "dbos_schema", "application")
@@ -87,7 +87,7 @@ class DBOSBaseOperator(BaseOperator):
 
     @contextlib.contextmanager
     def dbos(self) -> Iterator[DBOSHook]:
-        """Yield a hook whose schema exists; an error that no retry can fix fails the task."""
+        """Yield a hook whose schema exists; an error that a retry cannot fix fails the task."""
         from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
 
         self.check_given()
@@ -107,7 +107,7 @@ class DBOSBaseOperator(BaseOperator):
             raise wrapped(type(err), str(err)) from None
 
     def make_hook(self) -> DBOSHook:
-        """Return a hook; nothing is asked yet."""
+        """Return a hook, which does not log in yet."""
         from airflow_provider_lakets.dbos.hook import DBOSHook
 
         return DBOSHook(

@@ -22,19 +22,19 @@ def create_lakebase_engine(
     database_url: str | None = None, endpoint: str | None = None, **engine_options: Any
 ) -> Engine:
     """
-    Return an engine that logs in to Lakebase with a fresh credential each time; does not connect.
+    Return an engine that logs in to Lakebase with a new credential each time; does not connect.
 
-    With a password in the connection string the login is a native Postgres one. Without, the
-    identity is the Databricks SDK's default one, that of the environment or of a profile. Give the
+    A connection string with a password uses a native Postgres login. Without a password, the
+    identity is the default of the Databricks SDK, from the environment or a profile. Pass the
     engine to DBOS as ``DBOSConfig["system_database_engine"]``, to ``SQLAlchemyDatasource`` or to
     ``DBOSClient``.
 
-    :param database_url: Connection string as the Lakebase console shows it; by default
-        ``DBOS_SYSTEM_DATABASE_URL``. Without one, host, role and database are those of the
-        endpoint, of the identity, and ``databricks_postgres``.
-    :param endpoint: ``projects/<project>/branches/<branch>/endpoints/<endpoint>``; by default
-        ``DATABRICKS_LAKEBASE_ENDPOINT``. It may be left out where the host tells which one it is.
-    :param engine_options: What :func:`sqlalchemy.create_engine` takes.
+    :param database_url: Connection string as the Lakebase console shows it. The default is
+        ``DBOS_SYSTEM_DATABASE_URL``. Without either, the host is that of the endpoint, the role
+        that of the identity, and the database ``databricks_postgres``.
+    :param endpoint: ``projects/<project>/branches/<branch>/endpoints/<endpoint>``. The default is
+        ``DATABRICKS_LAKEBASE_ENDPOINT``. It may be omitted if the host identifies the endpoint.
+    :param engine_options: Arguments of :func:`sqlalchemy.create_engine`.
     """
     import psycopg
     import sqlalchemy
@@ -56,11 +56,11 @@ def create_lakebase_async_engine(
     database_url: str | None = None, endpoint: str | None = None, **engine_options: Any
 ) -> AsyncEngine:
     """
-    Return :func:`create_lakebase_engine`'s asyncio form, as for ``AsyncSQLAlchemyDatasource``.
+    Return the asyncio form of :func:`create_lakebase_engine`, for ``AsyncSQLAlchemyDatasource``.
 
-    :param database_url: As there.
-    :param endpoint: As there.
-    :param engine_options: What :func:`sqlalchemy.ext.asyncio.create_async_engine` takes.
+    :param database_url: As for :func:`create_lakebase_engine`.
+    :param endpoint: As for :func:`create_lakebase_engine`.
+    :param engine_options: Arguments of :func:`sqlalchemy.ext.asyncio.create_async_engine`.
     """
     import psycopg
     from sqlalchemy.ext.asyncio import create_async_engine

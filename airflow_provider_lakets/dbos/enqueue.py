@@ -1,4 +1,4 @@
-"""Start DBOS workflows from Airflow, each once, and wait for them."""
+"""Start DBOS workflows from Airflow, each exactly once, and wait for them."""
 
 from __future__ import annotations
 
@@ -45,50 +45,49 @@ PROBLEMS_SHOWN = 20
 
 class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
     """
-    Enqueue a DBOS workflow once, wait until it has ended, and return its result.
+    Enqueue a DBOS workflow exactly once, wait until it has ended, and return its result.
 
-    The id of the workflow is made of DAG, run, task and map index, so retries, cleared tasks and
-    several schedulers find the workflow that is there. What happens to one that has ended, and
-    whose end Airflow has told, is said by ``on_terminal``: ``attach`` tells the same end again;
-    ``resume`` lets one go on that was cancelled or given up; ``rewind`` runs it again under its id,
-    ``fork`` under another, both from ``from_step`` on; ``new`` starts another. An end that Airflow
-    has not told yet is told first.
+    The id of the workflow consists of DAG, run, task and map index, so retries, cleared tasks and
+    several schedulers find the existing workflow. The end of a workflow is reported once. After
+    that, ``on_terminal`` sets what a retry does: ``attach`` reports the same end again; ``resume``
+    continues a workflow that was cancelled or given up; ``rewind`` runs it again with the same id
+    and ``fork`` with a new id, both from ``from_step``; ``new`` starts another workflow.
 
-    With ``items`` it starts a workflow for each of them, all in one transaction, and returns the
-    list of their results: in place of thousands of mapped tasks.
+    With ``items`` it starts a workflow for each item, all in one transaction, and returns the
+    list of their results. This replaces thousands of mapped tasks.
 
     :param workflow_name: Name of the workflow: the qualified name of its function. (templated)
-    :param queue_name: The queue, which must be there. (templated)
+    :param queue_name: The queue, which must exist. (templated)
     :param workflow_args: Positional arguments of the workflow. (templated)
-    :param workflow_kwargs: Named arguments. (templated)
-    :param items: A list with the arguments of each workflow: a dict of named ones, a list of
-        positional ones, or a value that is the only one; added to ``workflow_args`` and
+    :param workflow_kwargs: Named arguments of the workflow. (templated)
+    :param items: A list with the arguments of each workflow: a dict of named arguments, a list of
+        positional arguments, or a single value. They are added to ``workflow_args`` and
         ``workflow_kwargs``. (templated)
-    :param class_name: Class of a workflow that is a method.
+    :param class_name: The class, if the workflow is a method.
     :param instance_name: Name of a configured instance.
-    :param app_version: Version of the application; it must be registered. By default the latest
+    :param app_version: Version of the application; it must be registered. The default is the latest
         one, which must be running if another one is. (templated)
-    :param priority: From 1 on; a smaller number goes first, and no number before all.
-    :param deduplication_id: At most one workflow of this id is in the queue. (templated)
+    :param priority: 1 or more; smaller numbers start first, and workflows without a number before
+        all others.
+    :param deduplication_id: At most one workflow with this id is in the queue. (templated)
     :param duplication_policy: ``reject`` a second one, or ``return-existing``: wait for the first.
-    :param partition_key: For a partitioned queue. (templated)
-    :param delay: How long before it may start.
+    :param partition_key: The key for a partitioned queue. (templated)
+    :param delay: How long to wait before it may start.
     :param workflow_timeout: How long it may run; then DBOS cancels it.
-    :param attributes: What to list it by. (templated)
-    :param workflow_id: An id of your own; by default that of the task. (templated)
-    :param on_terminal: What to do with a workflow that has ended.
-    :param from_step: Step for ``rewind`` and ``fork``; by default the one that failed, or the
+    :param attributes: Attributes by which it can be listed. (templated)
+    :param workflow_id: Your own id; the default is made from the task. (templated)
+    :param on_terminal: What a retry does with a workflow that has ended.
+    :param from_step: Step for ``rewind`` and ``fork``; the default is the failed step, or the
         first.
-    :param wait: Whether to wait; else the id is returned, of ``items`` the list of ids.
+    :param wait: Whether to wait; otherwise the id is returned, or the list of ids for ``items``.
     :param deferrable: Whether to wait in the triggerer.
-    :param poll_interval: Seconds between two looks.
-    :param start_timeout: How long it may wait in its queue, after its delay; of ``items`` the
-        first. None is no limit.
-    :param end_timeout: How long to wait for the end. The workflow goes on, and a retry waits for it
-        again.
-    :param cancel_on_kill: Whether it is cancelled when the task is stopped; a cleared task resumes
-        it.
-    :param cancel_children: Whether the workflows that it started are, too.
+    :param poll_interval: Seconds between two checks.
+    :param start_timeout: How long it may wait in its queue after its delay; for ``items``, until
+        the first one starts. None means no limit.
+    :param end_timeout: How long to wait for the end. The workflow then continues, and a retry waits
+        for it again.
+    :param cancel_on_kill: Whether to cancel it when the task is stopped; a cleared task resumes it.
+    :param cancel_children: Whether to also cancel the workflows that it started.
     """
 
     template_fields: Sequence[str] = (
@@ -180,7 +179,7 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         self._running: list[str] = []
 
     def execute(self, context: Context) -> Any:
-        """Start what is not there, and wait."""
+        """Start the workflows that do not exist, and wait."""
         with self.dbos() as hook:
             order = self.order(context)
             if self._has_items:
@@ -221,13 +220,13 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
     def execute_complete(
         self, context: Context, event: Mapping[str, Any], workflow_ids: Sequence[str] = ()
     ) -> Any:
-        """Return the result, or say why there is none."""
+        """Return the result, or fail with the reason."""
         raise_if_failed(event)
         with self.dbos() as hook:
             return self._finish(hook, list(workflow_ids) or self._ids_again(hook, context))
 
     def on_kill(self) -> None:
-        """Cancel what is waited for, so that it does not run on unseen."""
+        """Cancel the workflows, so that they do not continue unnoticed."""
         if self.cancel_on_kill and self._running:
             from airflow_provider_lakets.dbos.workflows.control import stop
 

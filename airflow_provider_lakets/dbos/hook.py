@@ -40,8 +40,8 @@ class Queue:
     """
     A queue of a DBOS program.
 
-    :param name: Its name.
-    :param application: The application that owns it, if one does.
+    :param name: The name of the queue.
+    :param application: The application that owns it, if any.
     :param is_partitioned: Whether it has limits for each partition.
     """
 
@@ -65,18 +65,18 @@ class Queue:
 
 class DBOSHook(LakebaseHook):
     """
-    Start, watch and control the workflows of DBOS programs whose system database is on Lakebase.
+    Start, monitor and control workflows of DBOS programs whose system database is on Lakebase.
 
-    It logs in as :class:`LakebaseHook` does, with the same connections. DBOS itself does not retry
-    here: a lost connection is an error, and Airflow counts the tries. Nothing is unpickled: what a
-    program recorded by Python's pickle is code that whoever may write to its database chooses.
+    It uses the same connections as :class:`LakebaseHook`. DBOS does not retry here: a lost
+    connection is an error, and Airflow retries the task. Nothing is unpickled by default, because
+    anybody who can write to the database of a program could put code into a pickle.
 
     :param dbos_schema: Schema of the DBOS system tables.
-    :param application: Name of the DBOS application; needed where several share the system
+    :param application: Name of the DBOS application; required if several share the system
         database.
-    :param serialization: ``portable`` (JSON), or ``native`` to write and read Python's pickle as
-        well.
-    :param pooled: Whether sessions are kept for the next call.
+    :param serialization: ``portable`` (JSON), or ``native`` to also write and read Python's
+        pickle.
+    :param pooled: Whether to keep sessions for the next call.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class DBOSHook(LakebaseHook):
 
     @cached_property
     def client(self) -> DBOSClient:
-        """The client; it logs in when it is first used."""
+        """The client, which logs in at its first use."""
         _require_dbos()
         from dbos import DBOSClient, DBOSPortableJSONSerializer
 
@@ -117,7 +117,7 @@ class DBOSHook(LakebaseHook):
         )
 
     def close(self) -> None:
-        """Close the sessions; a later call opens others."""
+        """Close the sessions; a later call opens new ones."""
         client: DBOSClient | None = self.__dict__.pop("client", None)
         engine: Engine | None = self.__dict__.pop("_engine", None)
         if client is not None:
@@ -128,9 +128,9 @@ class DBOSHook(LakebaseHook):
     @contextlib.contextmanager
     def doing(self, what: str) -> Iterator[DBOSClient]:
         """
-        Yield the client; errors of DBOS and of Postgres become ours.
+        Yield the client; errors of DBOS and Postgres become a LakeTSError.
 
-        :param what: What is done, for messages.
+        :param what: A description of the call, for messages.
         """
         from sqlalchemy.exc import DBAPIError
         from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -183,9 +183,9 @@ class DBOSHook(LakebaseHook):
 
     def find_queue(self, queue_name: str) -> Queue:
         """
-        Return a queue of the application, or of any; refuse one that is not there.
+        Return a queue of the application, or of any application; refuse an unknown queue.
 
-        :param queue_name: Its name. What is enqueued in a queue that nobody knows waits forever.
+        :param queue_name: The name of the queue. In an unknown queue a workflow would wait forever.
         """
         rows = [Queue(*row) for row in self.rows(_QUEUES, f"Looking up queue {queue_name!r}")]
         mine = (None, self.application)
@@ -200,7 +200,7 @@ class DBOSHook(LakebaseHook):
         )
 
     def check_version(self, app_version: str) -> None:
-        """Refuse an application version that is not there; nothing would run its workflows."""
+        """Refuse an unknown application version, because nothing would run its workflows."""
         with self.doing(f"Looking up version {app_version!r}") as client:
             versions = [version["version_name"] for version in client.list_application_versions()]
         if app_version not in versions:

@@ -1,9 +1,9 @@
 """
-The four jobs as a DBOS program: schedules in place of DAGs, and a step for each batch.
+The four jobs as a DBOS program, with schedules instead of DAGs and a step for each batch.
 
-A step that is done is not done again: when the program is killed, it goes on at the step it was in.
-Jobs are safe to repeat, so it may run beside Airflow. DBOS looks for work about once a second, so
-the endpoint never sleeps.
+A finished step does not run again: after a kill, the program resumes at the interrupted step. Jobs
+are safe to repeat, so Airflow may run them too. DBOS polls about once a second, so the endpoint
+never scales to zero.
 """
 
 from __future__ import annotations
@@ -48,12 +48,11 @@ def run(open_hook: OpenHook, engine: Engine, schedules: Mapping[str, str] = SCHE
     """
     Run the jobs on their schedules until SIGTERM or Ctrl-C.
 
-    :param open_hook: Returns a hook on the database whose tables are kept.
-    :param engine: On the database in which DBOS keeps what is done, such as
-        :func:`~airflow_provider_lakets.dbos.create_lakebase_engine` returns it. It may be the same
-        database.
-    :param schedules: The cron expression of each job, in UTC; a job that is left out is not run.
-    :raises LakeTSNotInstalledError: if there is no LakeTS in the database.
+    :param open_hook: Returns a hook for the database with the ChronoTables.
+    :param engine: The engine of the DBOS system database, for example from
+        :func:`~airflow_provider_lakets.dbos.create_lakebase_engine`. It may be the same database.
+    :param schedules: The cron expression of each job, in UTC; an omitted job does not run.
+    :raises LakeTSNotInstalledError: if LakeTS is not installed in the database.
     """
     if open_hook().version() is None:  # said now, not by each schedule
         raise LakeTSNotInstalledError("There is no LakeTS in this database. Install it: `lakets install`.")

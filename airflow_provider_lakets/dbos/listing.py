@@ -1,4 +1,4 @@
-"""List DBOS workflows; what is returned is made for dynamic task mapping."""
+"""List DBOS workflows, for dynamic task mapping."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ STATUSES = (
 
 class DBOSListWorkflowsOperator(DBOSBaseOperator):
     """
-    Return the workflows that fit, oldest first.
+    Return the matching workflows, oldest first.
 
     Each is a dict with ``workflow_id``, ``name``, ``status``, ``queue_name``, ``created_at``,
-    ``completed_at`` and, of those in ERROR, ``failed_step`` and ``failed_step_name``. What they
-    were given and returned is not read.
+    ``completed_at`` and, for status ERROR, ``failed_step`` and ``failed_step_name``. Arguments and
+    results are not read.
 
     :param status: One status or several. (templated)
     :param workflow_name: One name or several. (templated)
     :param queue_name: The queue. (templated)
-    :param created_after: An instant, as ISO 8601 text or a datetime; without a zone it is UTC.
+    :param created_after: A time, as ISO 8601 text or a datetime; without a zone it is UTC.
         (templated)
-    :param created_before: Likewise. (templated)
-    :param completed_after: Likewise. (templated)
-    :param completed_before: Likewise. (templated)
-    :param attributes: What their attributes must hold. (templated)
-    :param failed_in_step: Number or name of the step in which they failed. (templated)
-    :param limit: The most there may be; more fail the task, since some would be left out without a
-        word.
+    :param created_before: A time in the same format. (templated)
+    :param completed_after: A time in the same format. (templated)
+    :param completed_before: A time in the same format. (templated)
+    :param attributes: Attributes that the workflows must have. (templated)
+    :param failed_in_step: Number or name of the failed step. (templated)
+    :param limit: The largest number of workflows. More fail the task, because some would be
+        silently left out.
     """
 
     template_fields: Sequence[str] = (

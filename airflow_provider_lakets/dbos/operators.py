@@ -1,4 +1,4 @@
-"""Cancel, resume or fork DBOS workflows; made for dynamic task mapping."""
+"""Cancel, resume or fork DBOS workflows, also with dynamic task mapping."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ __all__ = [
 
 class DBOSControlOperator(DBOSBaseOperator):
     """
-    Base of the operators that do something to workflows.
+    Base of the operators that control workflows.
 
-    :param workflow_id: One id, one entry of what ``DBOSListWorkflowsOperator`` returns, or a list
-        of such. (templated)
+    :param workflow_id: An id, an entry of the result of ``DBOSListWorkflowsOperator``, or a list
+        of these. (templated)
     """
 
     template_fields: Sequence[str] = (*DBOSBaseOperator.template_fields, "workflow_id")
@@ -56,12 +56,12 @@ class DBOSControlOperator(DBOSBaseOperator):
 
 class DBOSCancelOperator(DBOSControlOperator):
     """
-    Cancel workflows; those that have ended are left alone.
+    Cancel workflows; workflows that have ended are not changed.
 
-    A step that runs is not torn out: the workflow stops before its next one.
+    A running step is not interrupted: the workflow stops before its next step.
 
     :param workflow_id: One or several. (templated)
-    :param cancel_children: Whether the workflows that they started are cancelled, too.
+    :param cancel_children: Whether to also cancel the workflows that they started.
     """
 
     def __init__(self, *, cancel_children: bool = False, **kwargs: Any) -> None:
@@ -81,12 +81,12 @@ class DBOSCancelOperator(DBOSControlOperator):
 
 class DBOSResumeOperator(DBOSControlOperator):
     """
-    Let workflows go on that were cancelled or given up, from where they were.
+    Resume workflows that were cancelled or given up, where they stopped.
 
-    Those that are active already are left alone, those that succeeded or failed are refused.
+    Active workflows are not changed. Workflows that succeeded or failed are refused.
 
     :param workflow_id: One or several. (templated)
-    :param queue_name: A queue to put them into; by default they start at once. (templated)
+    :param queue_name: The queue for them. Without it they start at once. (templated)
     """
 
     template_fields: Sequence[str] = (*DBOSControlOperator.template_fields, "queue_name")
@@ -110,15 +110,15 @@ class DBOSResumeOperator(DBOSControlOperator):
 
 class DBOSForkOperator(DBOSControlOperator):
     """
-    Run workflows again under new ids, from a step on; what earlier steps returned is taken over.
+    Run workflows again with new ids from a step on; the results of earlier steps are reused.
 
-    Returns the new ids. A retry or a cleared task forks nothing a second time.
+    Returns the new ids. A retry or a cleared task does not fork a second time.
 
     :param workflow_id: One or several. (templated)
-    :param start_step: The step; by default the one that failed, or the first. (templated)
-    :param app_version: Version to run them with, such as one in which the step is mended; by
-        default the latest. (templated)
-    :param queue_name: A queue to put them into; by default they start at once. (templated)
+    :param start_step: The step; the default is the failed step, or the first. (templated)
+    :param app_version: Version to run them with, for example one with a fix; the default is the
+        latest. (templated)
+    :param queue_name: The queue for them. Without it they start at once. (templated)
     """
 
     template_fields: Sequence[str] = (

@@ -1,4 +1,4 @@
-"""Wait for DBOS workflows that somebody else has started."""
+"""Wait for DBOS workflows that were started elsewhere."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class DBOSWorkflowSensor(ResumingOperator, DBOSBaseOperator, BaseSensorOperator)
     """
     Wait until workflows have ended, including those not started yet; fail if one failed.
 
-    :param workflow_id: One id, one entry of what ``DBOSListWorkflowsOperator`` returns, or a list
-        of such. (templated)
-    :param fail_on_error: Whether to fail when one ended without success.
+    :param workflow_id: An id, an entry of the result of ``DBOSListWorkflowsOperator``, or a list
+        of these. (templated)
+    :param fail_on_error: Whether to fail if one ended without success.
     :param deferrable: Whether to wait in the triggerer.
     """
 
@@ -71,7 +71,7 @@ class DBOSWorkflowSensor(ResumingOperator, DBOSBaseOperator, BaseSensorOperator)
         return None
 
     def poke(self, context: Context) -> bool:
-        """Look once."""
+        """Check once."""
         from airflow_provider_lakets.dbos.workflows.outcomes import explain, has_ended
 
         self.check_given()
@@ -89,7 +89,7 @@ class DBOSWorkflowSensor(ResumingOperator, DBOSBaseOperator, BaseSensorOperator)
         return True
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> None:
-        """End well, or say what was waited for in vain."""
+        """Return, or fail with what was still missing."""
         raise_if_failed(event)
         if not self.poke(context):
             waiting = event.get("waiting") or {}

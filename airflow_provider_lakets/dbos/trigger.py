@@ -19,16 +19,16 @@ _NOT_THERE = "NOT THERE"
 
 class DBOSWorkflowTrigger(LakeTSBaseTrigger):
     """
-    Fire when all of several workflows have ended, however; what they returned is not read here.
+    Fire when all workflows have ended, successfully or not; their results are not read.
 
-    Triggers of one connection look at the same moments, by one query.
+    The triggers of a connection poll at the same time with one query.
 
-    :param workflow_ids: Their ids; one that is not there yet is waited for.
-    :param prefix: What the ids of further ones begin with, in place of many ids.
+    :param workflow_ids: The ids of the workflows; missing ones are waited for.
+    :param prefix: The prefix of more ids, instead of a long list.
     :param start_deadline: When to give up if none has started, before ``deadline``.
-    :param stop_on_kill: Whether they are cancelled when a user stops, clears or marks the deferred
+    :param stop_on_kill: Whether to cancel them when a user stops, clears or marks the deferred
         task.
-    :param stop_children: Whether their children are, too.
+    :param stop_children: Whether to also cancel their children.
     """
 
     def __init__(

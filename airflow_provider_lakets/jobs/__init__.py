@@ -1,4 +1,4 @@
-"""The jobs ready-made: DAGs for whole projects, or a task group for a DAG of your own."""
+"""The jobs ready-made: DAGs for whole projects, or a task group for your own DAG."""
 
 from __future__ import annotations
 

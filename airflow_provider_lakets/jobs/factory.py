@@ -90,10 +90,9 @@ def lakets_dags(
     start_date: datetime = datetime(2025, 1, 1, tzinfo=timezone.utc),
 ) -> dict[str, DAG]:
     """
-    Make the DAGs of the jobs for one project, as the sample DAGs are, and return them by job.
+    Create the DAGs of the jobs for one project, like the sample DAGs, and return them by job.
 
-    Their ids are ``<prefix>_<job>``. Called at the top level of a DAG file, it is all that the file
-    needs::
+    Their ids are ``<prefix>_<job>``. A call at the top level of a DAG file is enough::
 
         from airflow_provider_lakets.jobs import lakets_dags
 
@@ -101,24 +100,25 @@ def lakets_dags(
         lakets_dags("flights", lakebase_conn_id="lakebase_flights", schedules={"tiering": "30 1 * *
         *"})
 
-    :param prefix: What the ids of the DAGs begin with: another for each project.
-    :param lakebase_conn_id: The connection of type ``lakebase``; by default ``lakebase_default``.
-    :param jobs: Which jobs, out of :data:`~airflow_provider_lakets.jobs.options.JOBS`.
-    :param schedules: Another schedule by job: a cron expression in UTC, whatever else Airflow takes
-        for a schedule, or None for none.
-    :param tables: The ChronoTables of a run as ``schema.table``, unless its conf names others;
-        None: all.
-    :param rollup: The RollUp that is refreshed, with all that it reads, unless the conf names
+    :param prefix: The prefix of the DAG ids; use a different one for each project.
+    :param lakebase_conn_id: The connection of type ``lakebase``; the default is
+        ``lakebase_default``.
+    :param jobs: A selection of :data:`~airflow_provider_lakets.jobs.options.JOBS`.
+    :param schedules: Schedules that replace the defaults, by job: a cron expression in UTC, any
+        other schedule of Airflow, or None for manual runs only.
+    :param tables: The ChronoTables as ``schema.table``, unless the conf of a run names others.
+        None means all.
+    :param rollup: Refresh only this RollUp and those it reads, unless the conf of a run names
         another.
-    :param pool: The pool of all tasks, which bounds the load on Lakebase; it must exist.
-    :param batch_size: How many chunks one mapped task of tiering should flag.
-    :param max_batches: How many mapped tasks there may be in one run; the batches grow instead.
+    :param pool: The pool of all tasks, which limits the load on Lakebase; it must exist.
+    :param batch_size: How many chunks one mapped tiering task flags.
+    :param max_batches: The largest number of mapped tasks in one run; if necessary, batches grow.
     :param max_active_tis: How many mapped tasks of a job run at a time.
     :param parallelism: How many RollUps to refresh at a time.
     :param deferrable: Whether tiering and retention wait in the triggerer for the change feed.
-    :param tags: Tags beside ``lakets`` and the prefix.
+    :param tags: Tags in addition to ``lakets`` and the prefix.
     :param default_args: Arguments of all tasks: ``owner``, ``retries``, callbacks and so on.
-    :param start_date: From when on the DAGs can run.
+    :param start_date: The first date on which the DAGs can run.
     """
     check_id("prefix", prefix)
     check_tables(tables)

@@ -1,4 +1,4 @@
-"""The whole lifecycle as a task group, for a DAG of your own."""
+"""The whole lifecycle as a task group, for your own DAG."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def lakets_task_group(
     **options: Any,
 ) -> TaskGroup:
     """
-    Make a task group that runs the jobs one after another, in the current DAG.
+    Create a task group in the current DAG that runs the jobs one after another.
 
-    Chunks are made, RollUps refreshed, cold chunks flagged, expired ones dropped. A job that fails
-    holds back those after it, one with nothing to do does not.
+    It creates chunks, refreshes RollUps, flags cold chunks and drops expired ones. A job that fails
+    stops those after it; a job with nothing to do does not.
 
-    What is not given here comes from the ``default_args`` of the group, of the groups around it and
-    of the DAG; retries that none of them sets are as in the sample DAGs. A ``trigger_rule`` there
-    is that of the first task: the others have the rules of their jobs.
+    Arguments that are not given come from the ``default_args`` of the group, of the enclosing
+    groups and of the DAG. If none of them sets retries, they are as in the sample DAGs. A
+    ``trigger_rule`` there applies only to the first task; the others have the rules of their jobs.
 
-    :param group_id: Of the group; the ids of its tasks begin with it.
-    :param jobs: Which jobs, out of :data:`~airflow_provider_lakets.jobs.options.JOBS`.
+    :param group_id: The id of the group, which is the prefix of its task ids.
+    :param jobs: A selection of :data:`~airflow_provider_lakets.jobs.options.JOBS`.
     :param pool: The pool of all tasks; it must exist.
     :param default_args: Arguments of all tasks, over those of the DAG.
     :param options: The fields of :class:`~airflow_provider_lakets.jobs.options.JobOptions`.

@@ -1,4 +1,4 @@
-"""What can be chosen for ready-made jobs, checked when the DAG is parsed."""
+"""The options of ready-made jobs, checked when the DAG is parsed."""
 
 from __future__ import annotations
 
@@ -25,19 +25,18 @@ _ID = re.compile(r"[\w.-]+")
 @dataclass(frozen=True)
 class JobOptions:
     """
-    The options of all jobs; None means that of ``default_args``, else of the operators.
+    The options of all jobs; None means the value of ``default_args`` or of the operators.
 
     :param lakebase_conn_id: The connection of type ``lakebase``.
     :param tables: ChronoTables as ``schema.table``; None means all.
-    :param rollup: Only this RollUp and all that it reads; None means every one.
-    :param batch_size: How many chunks one mapped task of tiering should flag.
-    :param max_batches: How many mapped tasks of tiering and of retention there may be in one run.
+    :param rollup: Only this RollUp and those it reads; None means all.
+    :param batch_size: How many chunks one mapped tiering task flags.
+    :param max_batches: The largest number of mapped tiering or retention tasks in one run.
     :param parallelism: How many RollUps to refresh at a time.
     :param max_active_tis: How many mapped tasks of one job run at a time.
     :param deferrable: Whether tiering and retention wait in the triggerer for the change feed.
     :param dry_run: Report what would happen, and change nothing.
-    :param force: Whether retention drops what is not proved durable, once somebody has approved
-        that.
+    :param force: Whether retention, after approval, also drops chunks that are not proved durable.
     """
 
     lakebase_conn_id: str | None = None

@@ -72,7 +72,7 @@ class LakeTSRollups(LakeTSCalls):
         return bool(self.call_value("refresh_rollup", p_name=name, **self.forcing(name, force=force)))
 
     def forcing(self, name: str, *, force: bool) -> Row:
-        """Return the arguments of ``refresh_rollup`` for ``force``, which ignores the refresh_lag."""
+        """Return the arguments of ``refresh_rollup`` for ``force``, to ignore the refresh_lag."""
         if not force:
             return {}
         if not self.supports("refresh_rollup", "p_force"):
