@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import itertools
 import os
 import shutil
@@ -61,6 +62,12 @@ def new_postgres(**settings: str) -> Iterator[EmbeddedPostgres]:
         ) as server,
     ):
         yield server
+
+
+def pytest_collection_finish() -> None:
+    """Keep garbage collection away from what is loaded by now: it took a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:
