@@ -62,6 +62,11 @@ class Lake:
         for schema, table in self.admin.execute(
             "SELECT schema_name, table_name FROM lakets._chronotable_registry"
         ).fetchall():
+            # More than one transaction has room for.
+            while self.admin.execute(
+                "SELECT lakets.drop_chronotable_chunks(%s, %s)", [table, schema]
+            ).fetchone() != (0,):
+                pass
             self.admin.execute("SELECT lakets.drop_chronotable(%s, %s)", [table, schema])
         self.admin.execute("DROP TABLE IF EXISTS public.pace")
 
@@ -140,13 +145,15 @@ class Lake:
         """Create a synced ChronoTable with this many due hourly chunks of one row each."""
         self.conn.execute(f"CREATE TABLE public.{name} (at timestamptz PRIMARY KEY, value int)".encode())
         hours = chunks + 2
-        self.value(
-            "SELECT lakets._ensure_partitions(lakets.create_chronotable(p_table_name => %s,"
-            " p_time_column => 'at', p_chunk_interval => '1 hour'),"
-            " p_range_start => now() - make_interval(hours => %s), p_range_end => now())",
-            name,
+        table = self.value("SELECT lakets.create_chronotable(%s, 'at', '1 hour')", name)
+        # As many as there is room for: the feed holds locks, too.
+        while self.value(
+            "SELECT lakets._ensure_partitions(%s, p_range_start => now() - make_interval(hours => %s),"
+            " p_range_end => now())",
+            table,
             hours,
-        )
+        ):
+            pass
         self.conn.execute("SELECT lakets.enable_sync(%s)", [name])
         self.conn.execute(
             f"INSERT INTO public.{name} SELECT now() - n * interval '1 hour', n"
