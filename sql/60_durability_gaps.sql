@@ -93,7 +93,7 @@ END;
 $$;
 
 -- Return as text why tier_chunk would defer a chunk; null if it is proved durable. A dropped chunk
--- is if it was proved when it was dropped. Changes nothing.
+-- must have been proved before the drop. Changes nothing.
 CREATE OR REPLACE FUNCTION lakets.explain_durability(
     p_chunk_name text
 ) RETURNS text
@@ -109,8 +109,8 @@ BEGIN
         RAISE EXCEPTION 'Chunk % does not exist.', p_chunk_name
             USING HINT = 'lakets.show_chunks(table) lists the chunks.';
     END IF;
-    IF v_chunk.status = 'dropped' THEN
-        RETURN CASE WHEN v_chunk.tiered_at IS NULL THEN 'it was dropped from Lakebase before it was proved durable' END;
+    IF v_chunk.status = 'dropped' AND v_chunk.tiered_at IS NULL THEN
+        RETURN 'it was dropped from Lakebase before it was proved durable';
     END IF;
     v_table := lakets._chronotable(v_chunk.chronotable_id);
     RETURN lakets._durability_gap(v_table, v_chunk, lakets._proof_now(v_table));

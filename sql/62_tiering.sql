@@ -44,8 +44,9 @@ END;
 $$;
 
 -- Flag a chunk tiered if every committed change to it is flushed. False means deferred: everything
--- that helps the proof was done, so call again after the feed's next flush. True as well for a
--- chunk that was dropped after it was proved durable: retention may come first.
+-- that helps the proof was done, so call again after the feed's next flush. The same for a chunk
+-- that was dropped after it was proved durable (retention may come first) and stays dropped; a row
+-- that came for it since then must be flushed too.
 CREATE OR REPLACE FUNCTION lakets.tier_chunk(
     p_chunk_name text
 ) RETURNS boolean
@@ -68,12 +69,9 @@ BEGIN
     -- its mirror is in doubt, (4) for a fence only, the shadow.
     v_proven := lakets._prove(v_table);
     v_chunk := lakets._lock_chunk(p_chunk_name);
-    IF v_chunk.status = 'dropped' THEN
-        IF v_chunk.tiered_at IS NULL THEN
-            RAISE EXCEPTION 'Chunk % is already dropped from Lakebase, before it was proved durable.', p_chunk_name
-                USING HINT = 'There is nothing left to flag.';
-        END IF;
-        RETURN true;
+    IF v_chunk.status = 'dropped' AND v_chunk.tiered_at IS NULL THEN
+        RAISE EXCEPTION 'Chunk % is already dropped from Lakebase, before it was proved durable.', p_chunk_name
+            USING HINT = 'There is nothing left to flag.';
     END IF;
     IF lakets._cdf_committed_lsn(v_table.shadow_table_name) IS NOT NULL THEN
         PERFORM lakets._compare_chunk(v_table, v_chunk, true);
@@ -91,7 +89,7 @@ BEGIN
            row_count = (SELECT nullif(cls.reltuples, -1)::bigint
                           FROM pg_class AS cls WHERE cls.oid = lakets._chunk_relation(v_table, v_chunk)),
            size_bytes = pg_total_relation_size(lakets._chunk_relation(v_table, v_chunk))
-     WHERE chunk.id = v_chunk.id;
+     WHERE chunk.id = v_chunk.id AND chunk.status <> 'dropped';
     RETURN true;
 END;
 $$;

@@ -65,7 +65,7 @@ def new_postgres(**settings: str) -> Iterator[EmbeddedPostgres]:
 
 
 def pytest_collection_finish() -> None:
-    """Keep garbage collection away from what is loaded by now: it took a tenth of the time."""
+    """Keep garbage collection away from what is loaded by now."""
     gc.collect()
     gc.freeze()
 

@@ -120,7 +120,7 @@ def _function(signature: str) -> Question:
 EXPLAINED = """
 SELECT wanted.chunk_name, chunk.chronotable_id,
        lakets.explain_durability(p_chunk_name => wanted.chunk_name) AS gap,
-       coalesce(chunk.status = 'dropped', false) AS is_dropped
+       coalesce(chunk.status = 'dropped' AND chunk.tiered_at IS NULL, false) AS is_lost
   FROM unnest(%(chunks)s::text[]) AS wanted (chunk_name)
   LEFT JOIN lakets._chunk_metadata AS chunk ON chunk.chunk_name = wanted.chunk_name
 """
@@ -140,7 +140,7 @@ def durable(chunks: Sequence[str], *, may_flag: bool = False) -> Watch:
     if found["there"]:
         rows = yield Question(EXPLAINED, {"chunks": [*chunks]}, doing)
         waiting = {row["chunk_name"]: row["gap"] for row in rows if row["gap"]}
-        lost = [row["chunk_name"] for row in rows if row["gap"] and row["is_dropped"]]
+        lost = [row["chunk_name"] for row in rows if row["gap"] and row["is_lost"]]
         if lost:
             raise LakeTSArgumentError(
                 f"Chunk {lost[0]} was dropped from Lakebase before it was proved durable in Unity Catalog:"

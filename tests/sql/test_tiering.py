@@ -231,6 +231,18 @@ def test_chunk_dropped_before_its_proof_is_not_durable(
     assert stage.tier(2)
 
 
+def test_a_row_that_comes_for_a_dropped_chunk_must_be_flushed_too(stage: Stage, feed: HandFeed) -> None:
+    stage.run(RETAIN)
+    stage.run("INSERT INTO metrics VALUES (9, %s, 9)", stage.at(1, 13))
+
+    assert not stage.tier(1)
+    assert explain(stage, 1) is not None
+    feed.flush()
+
+    assert stage.tier(1)
+    assert stage.statuses()[1] == "dropped"
+
+
 def test_chunk_flagged_and_then_changed_is_not_durable_when_it_is_dropped(
     stage: Stage, feed: HandFeed
 ) -> None:
