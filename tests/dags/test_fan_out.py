@@ -38,8 +38,8 @@ def fan_out(batch_size: int = 2, **arguments: Any) -> None:
 
 
 def told(run: Run) -> str:
-    """Return what the last failed try said."""
-    return str(run.errors[-1])
+    """Return what the last failed try said, as if on one line."""
+    return " ".join(str(run.errors[-1]).split())
 
 
 def test_the_summary_counts_what_all_mapped_tasks_flagged(dag: DAG, run: RunDag, lab: Lab) -> None:

@@ -39,8 +39,8 @@ def summary(results: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def told(run: Run) -> str:
-    """Return what the last failed try said."""
-    return str(run.errors[-1])
+    """Return what the last failed try said, as if on one line."""
+    return " ".join(str(run.errors[-1]).split())
 
 
 # What comes back, what is tried again

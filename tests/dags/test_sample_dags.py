@@ -235,15 +235,15 @@ def test_rollup_refresh_brings_late_rows_up_the_chain(
 @pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.py")), ids=lambda path: path.stem)
 def test_is_short_and_imports_nothing_but_airflow_and_this_provider(path: Path) -> None:
     text = path.read_text()
+    module = ast.parse(text)
 
     imported = {
-        (node.module or "").split(".")[0]
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.ImportFrom)
+        (node.module or "").split(".")[0] for node in ast.walk(module) if isinstance(node, ast.ImportFrom)
     }
+    prose = (ast.get_docstring(module) or "").splitlines()
 
     assert imported <= {"__future__", "datetime", "airflow", "airflow_provider_lakets"}
-    assert len(text.splitlines()) <= 65
+    assert len(text.splitlines()) - len(prose) <= 65
 
 
 HEAVY = (

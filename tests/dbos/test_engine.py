@@ -213,9 +213,13 @@ WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "nothing": ({}, LakebaseSettingError, "DBOS_SYSTEM_DATABASE_URL.*DATABRICKS_LAKEBASE_ENDPOINT"),
     "empty string": ({"database_url": " "}, LakebaseSettingError, "database_url is empty"),
     "empty endpoint": ({"endpoint": ""}, LakebaseSettingError, "endpoint is empty"),
-    "other database": ({"database_url": "mysql://me@h/db"}, LakebaseSettingError, "no connection string"),
-    "SQLite": ({"database_url": "sqlite:///x"}, LakebaseSettingError, "no connection string"),
-    "libpq's own form": ({"database_url": "host=h dbname=d"}, LakebaseSettingError, "no connection string"),
+    "other database": ({"database_url": "mysql://me@h/db"}, LakebaseSettingError, "not a connection string"),
+    "SQLite": ({"database_url": "sqlite:///x"}, LakebaseSettingError, "not a connection string"),
+    "libpq's own form": (
+        {"database_url": "host=h dbname=d"},
+        LakebaseSettingError,
+        "not a connection string",
+    ),
     "misspelt setting": (
         {"database_url": "postgresql://me@h/db?sslmod=require"},
         LakebaseSettingError,

@@ -240,10 +240,10 @@ def test_a_database_made_by_sql_is_listed(
         ("databricks_postgres", None, AlreadyExists, "databricks-postgres"),
         ("databricks-postgres", None, AlreadyExists, "databricks-postgres"),
         ("sensor_data", "something-else", InvalidParameterValue, "'sensor-data', not 'something-else'"),
-        (None, "UPPER", InvalidParameterValue, "no id of a database"),
+        (None, "UPPER", InvalidParameterValue, "not an id of a database"),
         (None, None, InvalidParameterValue, "lacks spec.postgres_database"),
-        ("with space", None, InvalidParameterValue, "no name of a database"),
-        ("x" * 64, None, InvalidParameterValue, "no name of a database"),
+        ("with space", None, InvalidParameterValue, "not a name of a database"),
+        ("x" * 64, None, InvalidParameterValue, "not a name of a database"),
     ],
 )
 def test_a_database_that_cannot_be_is_refused(
