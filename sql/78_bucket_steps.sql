@@ -212,6 +212,7 @@ AS $$
 DECLARE
     v_from   timestamp := coalesce(lower(p_times), '-infinity');
     v_to     timestamp := coalesce(upper(p_times), 'infinity');
+    v_label  timestamp := v_to - interval '1 microsecond';  -- the last one, or later
     v_step   jsonb;
     v_change timestamp;
     v_last   timestamp;
@@ -226,11 +227,16 @@ BEGIN
                     v_from := lakets._step_start(v_step, v_from, false);
                 END IF;
                 IF isfinite(v_to) THEN
-                    v_to := lakets._step_start(v_step, v_to - interval '1 microsecond', true);
+                    v_to := lakets._step_start(v_step, v_label, true);
+                    -- Weeks that begin before a month may end in it: the next step must not see the
+                    -- week's end. Hours in a zone may begin before the previous one has ended.
+                    v_label := CASE WHEN v_step ->> 0 = 'part' THEN v_to - interval '1 microsecond'
+                                    ELSE lakets._step_start(v_step, v_label, false) END;
                 END IF;
             WHEN 'shift' THEN
                 v_from := v_from + make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
                 v_to := v_to + make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
+                v_label := v_label + make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
             WHEN 'zone' THEN
                 v_last := v_to;
                 -- A clock that is set back shows times twice: the first may lie before the start,
@@ -245,9 +251,11 @@ BEGIN
                     v_from := least(v_from + lakets._zone_offset(v_step ->> 1, v_from),
                                     v_change + lakets._zone_offset(v_step ->> 1, v_change));
                 END IF;
+                v_label := v_to - interval '1 microsecond';
             WHEN 'unzone' THEN
                 v_from := v_from AT TIME ZONE (v_step ->> 1) AT TIME ZONE 'UTC';
                 v_to := v_to AT TIME ZONE (v_step ->> 1) AT TIME ZONE 'UTC';
+                v_label := v_to - interval '1 microsecond';
         END CASE;
     END LOOP;
     RETURN tstzrange(v_from AT TIME ZONE 'UTC', v_to AT TIME ZONE 'UTC');
