@@ -1,3 +1,3 @@
-"""Who am I, where is the endpoint, and a password for this login."""
+"""Logins to Lakebase: the identity, the endpoint, and a password for each login."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Addresses: what is on this machine, where a workspace is, and what can be a Postgres host."""
+"""Addresses: local hosts, workspace URLs and Postgres hosts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?")
 
 
 def is_local(host: str) -> bool:
-    """Return whether what is sent to a host stays on this machine: a Unix socket, or loopback."""
+    """Return whether a host is on this machine: a Unix socket or a loopback address."""
     if host.startswith(("/", "@")) or host == "localhost":
         return True
     try:
@@ -25,12 +25,12 @@ def is_local(host: str) -> bool:
 
 def workspace_url(host: object, conn_label: str) -> str:
     """
-    Return the address of a workspace as scheme, host and port.
+    Return the URL of a workspace: scheme, host and port.
 
-    :param host: The host as users write it: with or without scheme, white space, a path behind it.
+    :param host: The host as written by users, optionally with a scheme, white space or a path.
     :param conn_label: The Airflow connection, for the message.
-    :raises LakebaseCredentialError: if it is no address, holds a user name or a password, or would
-        send secrets over a network in clear text.
+    :raises LakebaseCredentialError: if the host is invalid, contains a user name or a password, or
+        would transmit secrets in clear text.
     """
     text = str(host).strip()
     try:
@@ -60,7 +60,7 @@ def workspace_url(host: object, conn_label: str) -> str:
 
 
 def without_user(host: str) -> str:
-    """Return an address without what stands before an @, for a link."""
+    """Return an address without the user name and password before an @, for a link."""
     return re.sub(r"(^|//)[^/?#]*@", r"\1", host)
 
 
@@ -75,9 +75,9 @@ def is_ip(text: str) -> bool:
 
 def postgres_host(host: str, conn_label: str) -> str:
     """
-    Return a Postgres host: a name, an address or a socket, or several with commas between them.
+    Return a Postgres host: a name, an IP address or a socket, or several separated by commas.
 
-    :param host: The host as users write it: with or without http scheme, a slash at its end,
+    :param host: The host as written by users, optionally with an http scheme, a trailing slash or
         brackets.
     :param conn_label: The Airflow connection, for the message.
     """
@@ -95,13 +95,13 @@ def postgres_host(host: str, conn_label: str) -> str:
 
 
 def is_host(host: str) -> bool:
-    """Return whether libpq can take a text for a host, or for several."""
+    """Return whether libpq accepts a text as a host, or as several hosts."""
     return host.isprintable() and all(
         part.startswith(("/", "@")) or _HOST_NAME.fullmatch(part) or is_ip(part) for part in host.split(",")
     )
 
 
 def _without_brackets(host: str) -> str:
-    """Return an IPv6 address without the brackets that it has in a URL."""
+    """Return an IPv6 address without the brackets of a URL."""
     inner = host.removeprefix("[").removesuffix("]")
     return inner if len(inner) == len(host) - 2 and is_ip(inner) else host

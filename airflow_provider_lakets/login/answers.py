@@ -1,4 +1,4 @@
-"""Check the shape of a workspace's answers in one place: the host may be no workspace at all."""
+"""Check the structure of REST responses, because the host may not be a workspace."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 class Answer:
     """
-    A JSON object of the workspace, or one inside it.
+    A JSON object of a response, or an object inside it.
 
-    What is absent or null is None, as in Databricks' own clients. What has the wrong type, or a
-    character that a terminal would obey, is an error that says where it stands.
+    A value that is absent or null is None, as in the Databricks clients. A value with the wrong
+    type or with control characters raises an error that names its path.
 
-    A text that repeats what proves the identity is one, too: names end up in logs.
+    A text that contains a secret of the identity raises an error, too, because names are logged.
 
     :param asked: The request, for messages.
     :param body: The object.
-    :param secrets: What proves the identity.
+    :param secrets: The secrets of the identity.
     """
 
     def __init__(self, asked: str, body: Mapping[str, Any], secrets: Collection[str] = ()) -> None:
@@ -32,7 +32,7 @@ class Answer:
         self._secrets = secrets
 
     def text(self, *path: str) -> str | None:
-        """Return a text at a path; None if there is none."""
+        """Return the text at a path; None if it is absent or empty."""
         found = self._at(path)
         if found is None or found == "":
             return None
@@ -43,24 +43,24 @@ class Answer:
         raise self._broken(path, "a text without control characters")
 
     def name(self) -> str:
-        """Return the resource's own name, which must be there."""
+        """Return the name of the resource, which is required."""
         if name := self.text("name"):
             return name
         raise self._broken(("name",), "a text")
 
     def secret(self, name: str) -> object:
-        """Return a token as it is: the gate checks it, in a message without it."""
+        """Return a token unchecked; callers check it with ``gate.clean``."""
         return self._body.get(name)
 
     def flag(self, *path: str) -> bool:
-        """Return a true or false at a path; what is absent is false."""
+        """Return the boolean at a path; False if it is absent."""
         found = self._at(path)
         if found is None or isinstance(found, bool):
             return bool(found)
         raise self._broken(path, "true or false")
 
     def seconds(self, name: str, most: float) -> float:
-        """Return a span of time; 0 if there is none, or none that makes sense."""
+        """Return a duration in seconds, at most ``most``; 0 if it is absent or invalid."""
         found = self._body.get(name)
         try:
             span = float(found) if isinstance(found, (int, float, str)) else 0.0
@@ -69,7 +69,7 @@ class Answer:
         return min(max(span, 0.0), most) if math.isfinite(span) else 0.0
 
     def texts(self, *path: str) -> list[str]:
-        """Return the texts in the object at a path, whatever they are called."""
+        """Return all texts in the object at a path, whatever their keys are."""
         found = self._at(path)
         if found is None:
             return []
@@ -79,7 +79,7 @@ class Answer:
         return [text for key in found if (text := inner.text(key))]
 
     def items(self, key: str) -> list[Answer]:
-        """Return the objects of a list; null is a list without any."""
+        """Return the objects of a list; an empty list if it is absent or null."""
         found = self._body.get(key)
         if found is None:
             return []

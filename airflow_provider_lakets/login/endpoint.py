@@ -1,4 +1,4 @@
-"""Where is it: from what a connection names to the endpoint that credentials are minted for."""
+"""Find the endpoint that a connection names, for which credentials are minted."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Endpoint:
 
 class Resolver:
     """
-    Find an endpoint, looking up no more than it must.
+    Find an endpoint with as few requests as possible.
 
-    :param workspace: The workspace, asked as the identity that will log in.
-    :param place: What is named.
-    :param host: Postgres host, when the connection gives one: then only the endpoint's name is
-        looked for.
+    :param workspace: The workspace, accessed as the identity that will log in.
+    :param place: The project, branch and endpoint, or the instance, of the connection.
+    :param host: The Postgres host, if the connection gives one. Then only the name of the endpoint
+        is looked up.
     """
 
     def __init__(self, workspace: Workspace, place: Place, host: str | None = None) -> None:
@@ -81,10 +81,10 @@ class Resolver:
 
     def _with_host(self, project: str, host: str) -> Endpoint:
         """
-        Return the endpoint that has the host, among those of what is named.
+        Return the endpoint with this host in the project or branch.
 
-        A credential for another endpoint would be refused at the login, or be good for what was not
-        meant.
+        A credential for another endpoint would be rejected at the login, or would be valid for the
+        wrong endpoint.
         """
         place = self._place
         asked = f"{project}/branches/{place.branch}" if place.branch else project
@@ -128,7 +128,7 @@ class Resolver:
         )
 
     def _reachable(self, endpoint: Answer) -> Endpoint:
-        """Return an endpoint that has a host: one that is new, still starting, has none yet."""
+        """Return an endpoint that has a host; a new endpoint has none until it has started."""
         name = endpoint.name()
         if endpoint.flag("status", "disabled"):
             raise LakebaseResolutionError(f"{self._asked}: endpoint {name!r} is disabled. Enable it first.")
@@ -159,7 +159,7 @@ class Resolver:
         )
 
     def _search(self, host: str) -> Endpoint:
-        """Find the endpoint with this host of the console, among all the identity sees."""
+        """Find the endpoint with this host among all that the identity can see."""
         with self._workspace.explain_errors(f"the endpoint of host {host!r}"):
             for endpoint in self._visible_endpoints():
                 if _same(endpoint.host, host):
@@ -178,7 +178,7 @@ class Resolver:
         )
 
     def _visible_endpoints(self) -> Iterator[Endpoint]:
-        """Yield every host that the identity may see, with its endpoint or instance."""
+        """Yield each host that the identity can see, with its endpoint or instance."""
         for instance in self._visible("database/instances", "database_instances"):
             for host in (instance.text("read_write_dns"), instance.text("read_only_dns")):
                 if host:
@@ -187,7 +187,7 @@ class Resolver:
             yield from self._endpoints_below(project.name())
 
     def _endpoints_below(self, name: str) -> Iterator[Endpoint]:
-        """Yield the hosts of a project's or of a branch's endpoints."""
+        """Yield the hosts of the endpoints of a project or of a branch."""
         branches = (
             [name]
             if "/branches/" in name
@@ -199,7 +199,7 @@ class Resolver:
                     yield Endpoint(endpoint.name(), host)
 
     def _visible(self, path: str, key: str | None = None) -> list[Answer]:
-        """Return the part of a list that the identity may see; skip projects without access."""
+        """Return a list; an empty list if the identity has no access to it."""
         try:
             return list(self._workspace.pages(path, key))
         except RestError as err:
@@ -215,10 +215,10 @@ def _same(host: str, other: str) -> bool:
 
 def project_page(workspace_url: str | None, place: Place) -> str | None:
     """
-    Return the address of the page, or None when too little is named.
+    Return the URL of the project or instance in the workspace; None if it is not known.
 
-    :param workspace_url: The workspace, as scheme, host and port.
-    :param place: What is named.
+    :param workspace_url: The workspace: scheme, host and port.
+    :param place: The project or the instance.
     """
     if not workspace_url:
         return None
@@ -230,7 +230,7 @@ def project_page(workspace_url: str | None, place: Place) -> str | None:
 
 
 def place_of(endpoint: Endpoint) -> Place:
-    """Return the project, or the instance, of an endpoint."""
+    """Return the project or the instance of an endpoint."""
     if endpoint.is_instance:
         return Place(instance=endpoint.name)
     match = _PROJECT.match(endpoint.name)

@@ -1,4 +1,4 @@
-"""What a connection says: its fields, its extra and a pasted connection string as one, checked."""
+"""Read and check a connection: merge its fields, its extra and a pasted connection string."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
 
 PASTED = "connection_string"
 
-# What libpq calls the fields of a connection.
+# libpq's names for the fields of a connection.
 _FIELDS = {"host": "host", "port": "port", "user": "login", "dbname": "schema"}
 
-# Settings of libpq that would lead a login, or what it says, elsewhere than the connection's fields
-# do.
+# Settings of libpq that would bypass the fields of the connection, or expose or divert the login.
 _REFUSED = {
     "conninfo": "Write each setting under its own name.",
     "service": "A service file is not read; write its settings into the connection.",
@@ -35,21 +34,21 @@ _REFUSED = {
     "replication": "A replication connection runs no SQL of Airflow's.",
 }
 
-# Types of connections whose fields are those of Postgres; a password of another service must not
-# get there.
+# Connection types with the fields of Postgres. The password of another service must not be sent
+# to Postgres.
 _TYPES = (None, "lakebase", "postgres", "postgresql")
 
-# Settings of a Databricks identity, which people look for in the Lakebase connection.
+# Settings of a Databricks identity, which users may put into the Lakebase connection by mistake.
 _OF_IDENTITY = re.compile("client_id|client_secret|token|profile|(azure|service_principal|auth).*")
 
 _SECRET = re.compile("pass|secret|token")  # in the name of a setting
 
-# Texts that people and forms write for "no".
+# Values that users and forms write for "no".
 _OFF = (None, "", False, 0, "0", "false", "False", "no")
 
 
 class Connection(Protocol):
-    """The attributes that are read from a connection, of Airflow or of a program without it."""
+    """The attributes that are read from a connection, with or without Airflow."""
 
     conn_id: Any
     host: Any
@@ -67,10 +66,10 @@ class Connection(Protocol):
 @dataclass(frozen=True)
 class Fields:
     """
-    A connection, checked. ``settings`` are for libpq, ``place`` names the project and so on.
+    A checked connection.
 
-    ``conn_label`` names the connection in messages. Empty texts, which a form leaves behind, are
-    None.
+    ``settings`` are passed to libpq. ``place`` names the project, branch, endpoint or instance.
+    ``conn_label`` names the connection in messages. Empty form fields are None.
     """
 
     conn_label: str
@@ -86,9 +85,9 @@ class Fields:
 
 def read_extra(connection: Connection) -> dict[str, Any]:
     """
-    Return the extra of a connection without what is empty.
+    Return the extra of a connection without its empty values.
 
-    Airflow reads a broken extra as an empty one, and the login would go elsewhere than was meant.
+    Airflow reads an invalid extra as empty, so the login could reach the wrong database.
     """
     extra: Any = None
     if connection.extra and str(connection.extra).strip():
@@ -102,16 +101,16 @@ def read_extra(connection: Connection) -> dict[str, Any]:
                 f"{'no JSON' if isinstance(extra, str) else f'of type {type(extra).__name__}'}. "
                 'Write an object, such as {"project": "weather"}.'
             )
-        _ = connection.extra_dejson  # by reading it there, Airflow learns what to mask in logs
+        _ = connection.extra_dejson  # reading it registers its secrets for masking in Airflow's logs
     return {key: value for key, value in (extra or {}).items() if value not in (None, "")}
 
 
 def read(connection: Connection, ignored: Collection[str]) -> Fields:
     """
-    Return what a connection says.
+    Return the checked fields of a connection.
 
     :param connection: The Airflow connection.
-    :param ignored: Keys of its extra that are for others.
+    :param ignored: Keys of its extra that are not for libpq.
     """
     conn_label = f"Connection {shown(connection.conn_id)}"
     _check_type(getattr(connection, "conn_type", None), conn_label)
@@ -150,10 +149,10 @@ def read(connection: Connection, ignored: Collection[str]) -> Fields:
 
 def libpq_settings(settings: Mapping[str, Any], where: str, conn_label: str) -> dict[str, str | int]:
     """
-    Check settings for libpq: that it has them, and that they do not lead a login astray.
+    Check that libpq knows all settings, and that none of them diverts the login.
 
     :param settings: The settings by name.
-    :param where: Where they were found, for messages.
+    :param where: The source of the settings, for messages.
     :param conn_label: The Airflow connection, for messages.
     """
     known = libpq_names()
@@ -185,14 +184,14 @@ def libpq_settings(settings: Mapping[str, Any], where: str, conn_label: str) -> 
 
 @cache
 def libpq_names() -> frozenset[str]:
-    """Return the names of the settings that libpq has here."""
+    """Return the names of the settings of the installed libpq."""
     from psycopg.pq import Conninfo
 
     return frozenset(option.keyword.decode() for option in Conninfo.get_defaults())
 
 
 def port_number(value: Any, what: str) -> int | None:
-    """Return a port, None if there is none."""
+    """Return a port; None if it is not set."""
     if value in (None, ""):
         return None
     number = str(value).strip()
@@ -204,7 +203,7 @@ def port_number(value: Any, what: str) -> int | None:
 def _merge_pasted(
     fields: dict[str, Any], extra: dict[str, Any], string: Any, where: str, conn_label: str
 ) -> None:
-    """Add what a pasted connection string says to the fields and to the extra."""
+    """Merge a pasted connection string into the fields and the extra."""
     found = pasted.parse(str(string), f"{conn_label}: its {where}")
     if "password" in found:
         raise LakebaseSettingError(
@@ -216,7 +215,7 @@ def _merge_pasted(
 
 
 def _merge(mine: dict[str, Any], more: Mapping[str, Any], where: str, conn_label: str) -> None:
-    """Add what is said in a second place; refuse a contradiction."""
+    """Add settings from a second source; reject a contradiction."""
     for name, value in more.items():
         if name in mine and str(mine[name]) != str(value):
             raise LakebaseSettingError(
@@ -227,7 +226,7 @@ def _merge(mine: dict[str, Any], more: Mapping[str, Any], where: str, conn_label
 
 
 def text(value: Any, name: str, conn_label: str) -> str:
-    """Return a setting as text without surrounding white space; refuse control characters."""
+    """Return a setting as text without surrounding white space; reject control characters."""
     found = str(value).strip() if isinstance(value, (str, int)) and not isinstance(value, bool) else None
     if found is not None and found.isprintable():
         return found
@@ -238,7 +237,7 @@ def text(value: Any, name: str, conn_label: str) -> str:
 
 
 def _check_type(conn_type: str | None, conn_label: str) -> None:
-    """Refuse connections of other services, and text that Airflow took for a connection string."""
+    """Reject connections of other services, and values that are not a connection string."""
     if conn_type == "":
         raise LakebaseSettingError(
             f"{conn_label} has no type: what is stored for it is not a connection string. Write one that "
@@ -257,5 +256,5 @@ def _is_blank(name: str, value: Any) -> bool:
 
 
 def _shown(name: str, value: Any) -> str:
-    """Return the value of a setting for a message, unless it is a secret."""
+    """Return the value of a setting for a message; a secret is masked."""
     return "'***'" if _SECRET.search(name) else shown(value)

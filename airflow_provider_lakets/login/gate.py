@@ -1,4 +1,4 @@
-"""Check secrets before they are sent, and keep them out of every message."""
+"""Check secrets before they are sent, and redact them in messages."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from airflow_provider_lakets.exceptions import LakebaseCredentialError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-SAID_AT_MOST = 500  # characters of a message by others; the rest is cut off
+SAID_AT_MOST = 500  # characters of a message from another program; the rest is cut off
 
-LONGEST_SECRET = 32_768  # characters; servers take no header that is longer
+LONGEST_SECRET = 32_768  # characters; servers accept no longer header
 
-SHORTEST_SECRET = 4  # characters; a shorter one is in half the words there are
+SHORTEST_SECRET = 4  # characters; a shorter secret occurs in too many ordinary words
 
-_RUN = 8  # a text that shares so many characters in a row with a secret repeats a part of it
+_RUN = 8  # characters; a text that shares this many in a row with a secret repeats a part of it
 
-# What tokens, client ids and OAuth secrets are made of. An HTTP client that is given anything else
-# either fails with a message that repeats it, or sends something else than was meant.
+# The characters of tokens, client ids and OAuth secrets. With any other character, an HTTP client
+# fails with a message that repeats the secret, or sends a wrong value.
 _HEADER_SAFE = re.compile(r"[!-~]+")
 
 _LOOKS_SECRET = re.compile(
@@ -36,10 +36,11 @@ def clean(secret: object, what: str, conn_label: str) -> str:
     """
     Return a secret without surrounding white space, such as the newline of a secret file.
 
-    :param secret: A token, a client id, or a secret; never repeated in a message.
-    :param what: What it is and where it comes from, for the message.
+    :param secret: A token, a client id or a secret; messages never contain it.
+    :param what: The kind and the source of the secret, for the message.
     :param conn_label: The Airflow connection, for the message.
-    :raises LakebaseCredentialError: if something else than visible ASCII is in it.
+    :raises LakebaseCredentialError: if it is not text, is empty or too long, or contains
+        characters other than visible ASCII.
     """
     text = secret.strip() if isinstance(secret, str) else ""
     if _HEADER_SAFE.fullmatch(text) and len(text) <= LONGEST_SECRET:
@@ -50,7 +51,7 @@ def clean(secret: object, what: str, conn_label: str) -> str:
 
 
 def clean_password(password: str, conn_label: str) -> str:
-    """Return a native Postgres password without the newline at its end that a secret file adds."""
+    """Return a native Postgres password without the trailing newline of a secret file."""
     text = password.rstrip("\r\n")
     try:
         text.encode()
@@ -65,7 +66,7 @@ def clean_password(password: str, conn_label: str) -> str:
 
 
 def redact(text: str, secrets: Iterable[str]) -> str:
-    """Take secrets out of a text: those given, whole or in part, and whatever looks like one."""
+    """Mask the given secrets in a text, whole or in part, and anything that looks like a secret."""
     known = {
         form
         for secret in secrets
@@ -80,35 +81,35 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 
 def basic_proof(user: str, secret: str) -> str:
-    """Return a user and a secret in the form of HTTP basic authentication, to redact it too."""
+    """Return a user and a secret encoded as in HTTP basic authentication, to redact them, too."""
     return base64.b64encode(f"{user}:{secret}".encode()).decode()
 
 
 def printable(text: str) -> str:
-    """Escape control and format characters, which a terminal or a log would obey."""
+    """Escape control and format characters, which a terminal would interpret."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def said(text: object, secrets: Collection[str] = ()) -> str:
-    """Return a foreign message in one line, without secrets and control characters."""
+    """Return a message from another program in one line, without secrets and control characters."""
     line = " ".join(str(text)[: 20 * SAID_AT_MOST].split())
     line = printable(redact(line, secrets))
     return line if len(line) <= SAID_AT_MOST else f"{line[: SAID_AT_MOST - 3]}..."
 
 
 def shown(text: object) -> str:
-    """Return a user's value, quoted for a message, without a user name before an @."""
+    """Return a value of the user, quoted for a message, without a user name before an @."""
     quoted = printable(redact(str(text)[:200], ()))
     return f"'{quoted}'"
 
 
 def shown_host(host: str) -> str:
-    """Return an invalid host, quoted for a message, without a possible password after a colon."""
+    """Return an invalid host, quoted for a message; mask a possible password after a colon."""
     return shown(re.sub(r":(?!//|\d+(/|$))[^/]*", ":***", host))
 
 
 def _without_parts(text: str, secrets: Iterable[str]) -> str:
-    """Blank each run of characters that also occurs in a secret, which may be escaped or cut."""
+    """Mask each sequence that occurs in a secret, since secrets may be escaped or truncated."""
     parts = {secret[at : at + _RUN] for secret in secrets for at in range(len(secret) - _RUN + 1)}
     if not parts:
         return text
@@ -121,7 +122,7 @@ def _without_parts(text: str, secrets: Iterable[str]) -> str:
 
 
 def _fault(secret: object, text: str) -> str:
-    """Say what is wrong with a secret, without a character of it that could be right."""
+    """Return what is wrong with a secret, without repeating any of its valid characters."""
     if not isinstance(secret, str):
         return f"is not text but of type {type(secret).__name__}"
     if not text:

@@ -1,4 +1,4 @@
-"""Check the arguments of the hook and its engines: refuse unknown ones, never ignore them."""
+"""Check the arguments of the hook and its engines; unknown arguments are rejected, not ignored."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 DRIVER = "postgresql+psycopg"
 
-# Arguments of hooks above LakebaseHook that their signatures do not show.
+# Arguments of the base classes of LakebaseHook that are not in their signatures.
 _INHERITED = {
     "connection",
     "database",
@@ -25,10 +25,10 @@ _INHERITED = {
     "escape_column_names",
 }
 
-# Arguments of psycopg.connect that are not libpq's.
+# Arguments of psycopg.connect that are not settings of libpq.
 _OF_PSYCOPG = {"autocommit", "prepare_threshold", "row_factory", "cursor_factory", "context"}
 
-# Where to: the connection says that.
+# Settings that only the connection may define.
 _OF_THE_CONNECTION = {"host", "hostaddr", "port", "user", "password", "dbname"}
 
 
@@ -36,14 +36,14 @@ def check_arguments(
     hook: type, args: tuple[Any, ...], kwargs: Mapping[str, Any], of_the_extra: Collection[str]
 ) -> dict[str, Any]:
     """
-    Refuse arguments that a Postgres hook would ignore, and so use another connection.
+    Reject arguments that a Postgres hook would ignore, because it could use a wrong connection.
 
-    Return those that are settings of a connection, for :func:`check_passed_on`.
+    Return the arguments that are settings of a connection, for :func:`check_passed_on`.
 
-    :param hook: The hook's class.
+    :param hook: The class of the hook.
     :param args: Its positional arguments.
-    :param kwargs: Its keyword arguments, but for those it took itself.
-    :param of_the_extra: Names of the connection's extra, which SQL operators pass on to every hook.
+    :param kwargs: Its keyword arguments, except those that its own signature names.
+    :param of_the_extra: Keys of the connection's extra, which SQL operators pass to every hook.
     """
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
@@ -72,9 +72,9 @@ def check_arguments(
 
 def check_passed_on(hook: type, passed: Mapping[str, Any], extra: Mapping[str, Any]) -> None:
     """
-    Refuse settings of a connection as arguments, unless they equal the connection's extra.
+    Reject settings of a connection as arguments, unless they equal the connection's extra.
 
-    :param hook: The hook's class.
+    :param hook: The class of the hook.
     :param passed: The arguments.
     :param extra: The extra.
     """
@@ -86,7 +86,7 @@ def check_passed_on(hook: type, passed: Mapping[str, Any], extra: Mapping[str, A
 
 
 def driver(scheme: object) -> str:
-    """Return SQLAlchemy's name of the driver; only psycopg 3 can mint inside a login."""
+    """Return the SQLAlchemy name of the driver; it must be psycopg 3, to mint for each login."""
     if scheme in (None, "", DRIVER):
         return DRIVER
     raise LakebaseSettingError(
@@ -95,7 +95,7 @@ def driver(scheme: object) -> str:
 
 
 def engine_query(extra: Mapping[str, Any]) -> dict[str, str]:
-    """Return ``sqlalchemy_query`` of an extra: settings of libpq for engines."""
+    """Return ``sqlalchemy_query`` of an extra: the settings of libpq for engines."""
     query = extra.get("sqlalchemy_query")
     if query is None:
         return {}
@@ -110,9 +110,9 @@ def engine_query(extra: Mapping[str, Any]) -> dict[str, str]:
 
 def engine_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """
-    Return ``connect_args`` of an engine as settings of libpq, and as arguments of psycopg itself.
+    Split ``connect_args`` of an engine into settings of libpq and arguments of psycopg.
 
-    :param arguments: What was given.
+    :param arguments: The ``connect_args``.
     """
     if refused := sorted(_OF_THE_CONNECTION & set(arguments)):
         raise LakebaseSettingError(
@@ -126,9 +126,9 @@ def engine_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict
 
 def require_sqlalchemy_2(asked_for: str) -> None:
     """
-    Raise unless SQLAlchemy knows psycopg 3, which it does from 2.0 on.
+    Raise an error unless SQLAlchemy supports psycopg 3, which needs version 2.0 or later.
 
-    :param asked_for: What needs it.
+    :param asked_for: The feature that needs it, for the message.
     """
     import sqlalchemy
 

@@ -1,4 +1,4 @@
-"""How to log in: what a connection and the environment say, as arguments for libpq."""
+"""Turn a connection and the environment into arguments for libpq."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ DEFAULT_DATABASE = "databricks_postgres"
 
 class Login:
     """
-    The way into one database: with a native password if the connection has one, else by OAuth.
+    A login to one database: with the native password of the connection, or with OAuth otherwise.
 
-    What is looked up is looked up once; a credential is minted each time.
+    The endpoint and the identity are looked up once. A credential is minted for each login.
 
-    :param connection: The Airflow connection, or what looks like one.
+    :param connection: The Airflow connection, or an object with the same attributes.
     :param ignored: Keys of its extra that are not for libpq.
-    :param databricks_conn_id: Whose identity to use, before the connection's own
-        ``databricks_conn_id``.
+    :param databricks_conn_id: The Databricks connection whose identity is used; the default is
+        ``databricks_conn_id`` of the connection.
     :param options: Settings for the server, in the form of libpq's ``options``.
-    :param name: Name of the sessions; by default DAG, task and run.
+    :param name: The name of the sessions; the default is DAG, task and run.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Login:
         self._fields = fields.read(connection, ignored)
         self._conn_label = self._fields.conn_label
         self._databricks_conn_id = databricks_conn_id or self._fields.databricks_conn_id
-        # Of settings that are there twice the server takes the last.
+        # If a setting occurs twice, the server uses the last value.
         own = self._fields.settings.get("options")
         self._options = " ".join(str(part) for part in (DEFAULT_LIMITS, own, options) if part)
         self._name = name
 
     def arguments(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """
-        Return all arguments but the database and the password.
+        Return all arguments except the database and the password.
 
         :param more: Settings of libpq in place of the connection's; ``options`` are added.
         """
@@ -80,7 +80,7 @@ class Login:
 
     def fresh(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """
-        Return the arguments for a login right now, with a password of its own.
+        Return the arguments for an immediate login: those of :meth:`arguments` and a password.
 
         :param more: Settings of libpq in place of the connection's; ``options`` are added.
         """
@@ -92,17 +92,17 @@ class Login:
 
     @cached_property
     def workspace(self) -> Workspace:
-        """The workspace and the identity that it is asked with."""
+        """The workspace, accessed as the identity of the connection."""
         return Workspace(find_identity(self._databricks_conn_id, self._conn_label))
 
     @cached_property
     def endpoint(self) -> Endpoint:
-        """The endpoint that the connection leads to."""
-        place = self._place  # what contradicts itself is refused before anybody is asked
+        """The endpoint of the connection."""
+        place = self._place  # rejects contradictions before the first request
         return Resolver(self.workspace, place, self._fields.host).resolve()
 
     def mint(self) -> str:
-        """Return a new credential; it is valid for an hour at most, and only a login needs it."""
+        """Return a new credential for a login; it is valid for at most one hour."""
         endpoint, identity = self.endpoint, self.workspace.identity
         path, body = "postgres/credentials", dict[str, Any](endpoint=endpoint.name)
         if endpoint.is_instance:
@@ -119,39 +119,39 @@ class Login:
 
     @property
     def is_native(self) -> bool:
-        """Whether the password is the role's own, kept in the connection."""
+        """Whether the connection contains a native Postgres password."""
         return bool(self._fields.password)
 
     @property
     def native_password(self) -> str | None:
-        """The role's own password, if the connection keeps one."""
+        """The native Postgres password of the connection, if any."""
         return self._fields.password
 
     @property
     def database(self) -> str:
-        """The connection's database."""
+        """The database of the connection."""
         return self._fields.database or DEFAULT_DATABASE
 
     @property
     def address(self) -> str:
-        """Host and port, looked up if need be."""
+        """Host and port, looked up if necessary."""
         return f"{self._host}:{self._port}"
 
     @property
     def means(self) -> str:
-        """By what the role proves itself, in words."""
+        """A description of the credential of the role."""
         if self.is_native:
             return "its native Postgres password"
         return f"a credential for {self.endpoint.name} of the {self.workspace.identity.name}"
 
     @property
     def remembers(self) -> bool:
-        """Whether something was looked up that may be out of date by now."""
+        """Whether the endpoint or the workspace is cached and may be out of date."""
         return not self.__dict__.keys().isdisjoint({"endpoint", "workspace"})
 
     def page(self) -> str | None:
-        """Return the project's page in the workspace, if it is known without a request."""
-        known = self.__dict__  # what a login has looked up
+        """Return the URL of the project in the workspace, if it is known without a request."""
+        known = self.__dict__  # the cached properties
         endpoint: Endpoint | None = known.get("endpoint")
         workspace: Workspace | None = known.get("workspace")
         url = workspace.identity.host if workspace else find_host(self._databricks_conn_id)
@@ -159,9 +159,9 @@ class Login:
 
     def explain(self, err: Exception, tried: Mapping[str, Any]) -> LakeTSError:
         """
-        Return the error to raise in place of psycopg's for a login that failed.
+        Return the error to raise for a failed login, in place of psycopg's error.
 
-        :param err: What psycopg raised.
+        :param err: The error of psycopg.
         :param tried: The arguments of the login.
         """
         asked = (
@@ -169,12 +169,12 @@ class Login:
             f"{shown(tried['dbname'])}, with {self.means}"
         )
         if not self._fields.host:
-            self.__dict__.pop("endpoint", None)  # it may have moved: the next try looks it up again
+            self.__dict__.pop("endpoint", None)  # its host may have changed; the next try looks it up again
         return login_error(err, asked, password=tried["password"], is_native=self.is_native)
 
     @property
     def _host(self) -> str:
-        # Without a password the endpoint is needed even where the host is given: to mint for it.
+        # Without a password the endpoint is required even if the host is given, to mint for it.
         if self.is_native and self._fields.host:
             return self._fields.host
         return self.endpoint.host
@@ -183,8 +183,7 @@ class Login:
     def _port(self) -> int:
         if self._fields.port:
             return self._fields.port
-        # PGPORT goes with a host that the environment leads to, not with one that the connection
-        # names.
+        # PGPORT applies only if the connection names no host.
         variable = None if self._fields.host else os.environ.get("PGPORT")
         return fields.port_number(variable, f"{self._conn_label}: PGPORT in the environment") or POSTGRES_PORT
 
@@ -198,7 +197,7 @@ class Login:
         return self._fields.role or variable or self._identity_role()
 
     def _identity_role(self) -> str:
-        """Return the role that goes with the identity: its own name."""
+        """Return the default role: the name of the identity."""
         if self.is_native:
             raise LakebaseCredentialError(
                 f"{self._conn_label} has a password but no login. Set the login to the "

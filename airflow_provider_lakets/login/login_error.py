@@ -1,4 +1,4 @@
-"""Classify failed logins: try again, or report what an administrator must correct."""
+"""Classify failed logins: retry, or report what an administrator must correct."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class EndpointAsleepError(LakebaseConnectionError):
-    """The endpoint did not take the login: it may be suspended, and waking up because of it."""
+    """The endpoint did not accept the login; it may be suspended and now be resuming."""
 
 
 def _log_wait(state: tenacity.RetryCallState) -> None:
@@ -30,7 +30,7 @@ def _log_wait(state: tenacity.RetryCallState) -> None:
     log.warning("%s Trying again in %.1f s (try %d).", error, pause, state.attempt_number + 1)
 
 
-# About twelve seconds of pauses in all, on top of what the tries themselves take.
+# The pauses total about 12 s, in addition to the tries.
 RETRY_POLICY: dict[str, Any] = {
     "retry": tenacity.retry_if_exception_type(EndpointAsleepError),
     "stop": tenacity.stop_after_attempt(6),
@@ -39,12 +39,12 @@ RETRY_POLICY: dict[str, Any] = {
     "reraise": True,
 }
 
-# libpq hands out no SQLSTATE for a refused login, so its words must do. A server that says FATAL
-# has looked at the request and decided. These are the decisions that pass by themselves:
+# libpq reports no SQLSTATE for a failed login, so its message is matched. FATAL comes from a
+# server that processed the request. These FATAL errors are temporary:
 _PASSING = re.compile(
     "starting up|shutting down|not yet accepting|in recovery|too many|connection slots|terminating connection"
 )
-# ... and here no server has decided anything, yet another try would end the same way.
+# These errors do not come from the server, but a retry would fail in the same way.
 _HOPELESS = re.compile(
     "invalid |sslmode|certificate|does not support SSL|no password supplied|channel binding"
 )
@@ -52,15 +52,15 @@ _HOPELESS = re.compile(
 
 def login_error(err: Exception, asked: str, *, password: str, is_native: bool) -> LakeTSError:
     """
-    Return the error to raise in place of psycopg's, which contains the password.
+    Return the error to raise in place of psycopg's error, which contains the password.
 
-    :param err: What psycopg raised.
-    :param asked: Who wanted to log in where, with what.
-    :param password: What was tried; a server may repeat it in its message.
-    :param is_native: Whether the password was the role's own, rather than a minted credential.
+    :param err: The error of psycopg.
+    :param asked: A description of the login, for the message.
+    :param password: The password of the login; a server may repeat it in its message.
+    :param is_native: Whether it is a native Postgres password rather than a minted credential.
     """
-    # libpq indents its guesses ("Is the server running on that host?"): they are left out.
-    # With several addresses psycopg lists every failure after the last one.
+    # libpq indents its hints ("Is the server running on that host?"); they are omitted.
+    # With several addresses psycopg appends a list of all failures.
     text = str(err).removeprefix("connection failed: ").partition("\nMultiple connection attempts")[0]
     lines = [line.rstrip(".") for line in text.splitlines() if line[:1] != "\t"]
     words = said(". ".join(lines), [password]).rstrip(".")
@@ -75,7 +75,7 @@ def login_error(err: Exception, asked: str, *, password: str, is_native: bool) -
     elif re.search('role ".*" does not exist', words):
         advice = "Create the role in Postgres, or name another by login or LAKETS_PG_ROLE."
     elif "root certificate file" in words:
-        words = words.partition(". Either provide")[0]  # libpq would have the check turned off
+        words = words.partition(". Either provide")[0]  # libpq advises to turn the check off
         advice = (
             "Correct sslrootcert in the extra of the connection, or PGSSLROOTCERT in the environment; "
             "without both, the operating system's authorities count."
@@ -108,7 +108,7 @@ def _advice_on_silence(words: str) -> str:
 
 def _is_final(err: Exception, words: str) -> bool:
     if not isinstance(err, psycopg.OperationalError):
-        return True  # psycopg itself did not take the arguments
+        return True  # psycopg itself rejected the arguments
     if "FATAL:" in words:
         return _PASSING.search(words) is None
     return _HOPELESS.search(words) is not None

@@ -1,4 +1,4 @@
-"""Connection strings as people paste them: postgresql://role@host/database?sslmode=require."""
+"""Parse pasted connection strings: postgresql://role@host/database?sslmode=require."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ FORM = "postgresql://<role>@<host>/<database>"
 
 
 def is_pasted(text: str) -> bool:
-    """Return whether a text begins as a connection string does."""
+    """Return whether a text begins with the scheme of a connection string."""
     return text.strip().lower().startswith(tuple(f"{scheme}://" for scheme in SCHEMES))
 
 
 def parse(text: str, where: str) -> dict[str, Any]:
     """
-    Take a connection string apart: host, port, login, password, schema, and the rest as extra.
+    Split a connection string into host, port, login, password, schema and extra.
 
-    Stricter than libpq and than Airflow: where a character that should have been percent-encoded
-    lets a password slide into another part, each of them reads something else, and tells it in its
-    error.
+    This is stricter than libpq and Airflow. If a special character is not percent-encoded, they
+    can read a part of the password as another part, and show it in an error.
 
-    :param text: The string; no part of it is ever repeated in a message.
-    :param where: Where it was found, for the message.
+    :param text: The string; messages never contain any part of it.
+    :param where: The source of the string, for the message.
     """
     text = text.strip()
     if not text:
@@ -46,8 +45,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
     except ValueError:
         found = None
     if found is None:
-        # Outside the except: urllib's errors repeat what they could not read, which may be the
-        # password.
+        # Raised outside the except block, because errors of urllib may contain the password.
         raise LakebaseSettingError(
             f"{where} cannot be read as {FORM}. Write the characters / : ? # @ % [ ] and spaces in a role, a "
             "password or a database percent-encoded (@ is %40, / is %2F)."
@@ -57,17 +55,17 @@ def parse(text: str, where: str) -> dict[str, Any]:
 
 def pasted_connection(string: str, conn_id: str) -> Connection:
     """
-    Return a connection of a connection string.
+    Return a connection made from a connection string.
 
-    :param string: The string; a password in it is the role's own.
-    :param conn_id: What to call the connection in messages.
+    :param string: The string; a password in it is a native Postgres password.
+    :param conn_id: The name of the connection in messages.
     """
     from airflow.sdk import Connection as AirflowConnection
 
     found = parse(string, conn_id)
     named = found.get("extra") or {}
     if not (found.get("host") or any(map(named.get, ("host", *PLACE)))):
-        # The environment's database would be taken without a word.
+        # Without a host, the database of the environment would be used silently.
         raise LakebaseSettingError(
             f"{conn_id} names no host. Give a connection string, {FORM} or "
             "lakebase:///<database>?project=<project>; or none, to use a connection or the environment."
@@ -78,7 +76,7 @@ def pasted_connection(string: str, conn_id: str) -> Connection:
 
 
 def _take_apart(text: str) -> dict[str, Any] | None:
-    """Return the parts; None, or a ValueError, where one is not what it should be."""
+    """Return the parts; None or a ValueError if one of them is invalid."""
     if not text.isprintable():
         return None
     parts = urlsplit(text)

@@ -1,4 +1,4 @@
-"""Which project, branch and endpoint: from the connection, else from the environment."""
+"""Find the project, branch and endpoint in the connection, or in the environment otherwise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_lakets.login.gate import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Names in the extra of a connection that say where the database is.
+# Keys in the extra of a connection that locate the database.
 PLACE = ("project", "branch", "endpoint", "instance")
 
 VARIABLE = "LAKETS_LAKEBASE_ENDPOINT"
@@ -31,10 +31,10 @@ _ID = re.compile(r"(?!\.\.?$)[^/?#%\\]+")
 @dataclass(frozen=True)
 class Place:
     """
-    Ids of a project, a branch and an endpoint, or the name of a provisioned instance.
+    The ids of a project, a branch and an endpoint, or the name of a provisioned instance.
 
-    ``is_environments`` says that the environment named the project: a host in the connection wins
-    over it.
+    ``is_environments`` is true if the project comes from the environment. A host in the connection
+    takes precedence over it.
     """
 
     project: str | None = None
@@ -46,10 +46,10 @@ class Place:
 
 def find_place(names: Mapping[str, str], conn_label: str) -> Place:
     """
-    Return what a connection names, completed by the environment where it names no project.
+    Return the place that a connection names; the environment completes it if no project is named.
 
     :param names: ``project``, ``branch``, ``endpoint`` and ``instance`` of the connection: ids, or
-        resource names that start at ``projects/`` and bring along what stands above them.
+        full resource names that begin with ``projects/``.
     :param conn_label: The Airflow connection, for messages.
     """
     found: dict[str, str] = {}
@@ -79,7 +79,7 @@ def _place(found: dict[str, str], *, is_environments: bool = False) -> Place:
 
 
 def _ids(kind: str, name: str, conn_label: str) -> dict[str, str]:
-    """Take a resource name apart."""
+    """Split a resource name into ids."""
     if "/" in name and kind != "instance":
         match = _PATH.fullmatch(name.strip("/"))
         ids = {part: value for part, value in match.groupdict().items() if value} if match else {}

@@ -1,4 +1,4 @@
-"""Requests to a workspace: patient with one that is overloaded, discreet about what they carry."""
+"""REST requests to a workspace: retry temporary failures, and keep secrets out of errors."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ log = logging.getLogger(__name__)
 
 TIMEOUT = (5, 30)  # seconds to connect, and to wait for an answer
 TRIES = 5
-LONGEST_WAIT = 30.0  # seconds; a Retry-After beyond it is cut to it
-LONGEST_ANSWER = 16 * 1024 * 1024  # bytes; a page of a list has some kilobytes
+LONGEST_WAIT = 30.0  # seconds; a longer Retry-After is reduced to this
+LONGEST_ANSWER = 16 * 1024 * 1024  # bytes; a page of a list has a few kilobytes
 
 _backoff = tenacity.wait_random_exponential(multiplier=0.5, max=10)
 
-# Databricks answers 403 to some tokens that are no longer good, as it does to a right that is
-# missing.
+# Databricks answers 403 both for some expired tokens and for a missing privilege.
 _STALE = re.compile(r"(?i)invalid access token|token (is |has |was )?(expir|invalid|revoked)|expired token")
 
 
@@ -34,11 +33,11 @@ class RestError(Exception):
     """
     The workspace answered with an error, or did not answer.
 
-    :param message: What was asked and what came back, free of secrets.
-    :param status: HTTP status; 0 when there was no answer at all.
-    :param reason: What the answer gives as its reason.
-    :param retry_after: Seconds after which the workspace asks to be asked again.
-    :param is_unsendable: Whether no answer can come, since the request could not even be sent.
+    :param message: The request and the response, without secrets.
+    :param status: The HTTP status; 0 if there was no response.
+    :param reason: The reason given in the response.
+    :param retry_after: The seconds to wait that the workspace requested.
+    :param is_unsendable: Whether the request could not be sent.
     """
 
     def __init__(
@@ -58,20 +57,20 @@ class RestError(Exception):
 
     @property
     def is_transient(self) -> bool:
-        """Whether the same request may succeed a little later."""
+        """Whether the same request may succeed later."""
         return not self.is_unsendable and (self.status in (0, 429) or self.status >= 500)
 
     @property
     def is_stale(self) -> bool:
-        """Whether the proof of the identity was refused, rather than the identity itself."""
+        """Whether the token was rejected, rather than the identity."""
         return self.status == 401 or (self.status == 403 and bool(_STALE.search(self._reason)))
 
 
 class Headers(AuthBase):
     """
-    Prove the identity by headers; as an ``auth`` they win over an entry for the host in ~/.netrc.
+    Authenticate by headers; as an ``auth`` they override an entry for the host in ~/.netrc.
 
-    :param headers: The headers; whatever is in them passes the gate here.
+    :param headers: The headers; their values are checked here by ``gate.clean``.
     :param name: The identity, for messages.
     :param conn_label: The Airflow connection, for messages.
     """
@@ -88,7 +87,7 @@ class Headers(AuthBase):
 
     @property
     def secrets(self) -> list[str]:
-        """What must not be repeated."""
+        """The values that messages must not contain."""
         return [value.partition(" ")[2] or value for value in self.headers.values()]
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -101,10 +100,10 @@ def send(
     session: requests.Session, method: str, url: str, *, secrets: Collection[str] = (), **options: Any
 ) -> dict[str, Any]:
     """
-    Make one request, again when that may help, and return the JSON object it was answered with.
+    Send a request, retry temporary failures, and return the JSON object of the response.
 
-    :param secrets: Texts to redact should the answer repeat them.
-    :param options: What :meth:`requests.Session.request` takes.
+    :param secrets: Texts to redact if the response contains them.
+    :param options: Arguments of :meth:`requests.Session.request`.
     """
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda err: isinstance(err, RestError) and err.is_transient),
@@ -117,7 +116,7 @@ def send(
 
 
 def _wait(state: tenacity.RetryCallState) -> float:
-    """Wait as long as the workspace asks, within limits, else with growing random pauses."""
+    """Return the pause that the workspace requests, limited, or a growing random one otherwise."""
     error = state.outcome.exception() if state.outcome else None
     asked = error.retry_after if isinstance(error, RestError) else None
     return _backoff(state) if asked is None else min(asked, LONGEST_WAIT)
@@ -133,15 +132,14 @@ def _send_once(
 ) -> dict[str, Any]:
     asked = f"{method} {url}"
     try:
-        # A redirect leads to a login page for people; following it would send the request's body
-        # along.
+        # A redirect leads to an interactive login page; following it would send the body there.
         with session.request(
             method, url, timeout=TIMEOUT, allow_redirects=False, stream=True, **options
         ) as answer:
             body = _read(answer)
     except Exception as err:
-        # Of any kind, since libraries raise what they like; their words may name a proxy with its
-        # password, or the header with the token. The kind of failure is all that is passed on.
+        # Any exception, because libraries raise many kinds. Their messages may contain the
+        # password of a proxy or the token, so only the kind of the failure is reported.
         failure = _not_answered(asked, err)
     else:
         if answer.ok and isinstance(body, dict):
@@ -157,7 +155,7 @@ def _send_once(
 
 
 def _read(answer: requests.Response) -> Any:
-    """Return the JSON of an answer; None if it is none, or too long for one."""
+    """Return the JSON of a response; None if it is not JSON or too long."""
     content = b""
     for piece in answer.iter_content(65536):
         content += piece
@@ -170,7 +168,7 @@ def _read(answer: requests.Response) -> Any:
 
 
 def _not_answered(asked: str, err: Exception) -> RestError:
-    """Return the error for a request without an answer: one to repeat, or one that was not sent."""
+    """Return the error for a request without a response: a temporary one, or an unsendable one."""
     kind = type(err).__name__
     if isinstance(err, requests.exceptions.SSLError):
         return RestError(
@@ -193,7 +191,7 @@ def _not_answered(asked: str, err: Exception) -> RestError:
 
 
 def _reason(status: int, body: Any, secrets: Collection[str]) -> str:
-    """Return the reason in an answer, in Databricks' or OAuth's form, without the secrets."""
+    """Return the reason in a response of Databricks or OAuth, without secrets."""
     if not isinstance(body, dict):
         return "which is not the JSON of a Databricks workspace" if status < 400 else ""
     parts = [
@@ -204,6 +202,6 @@ def _reason(status: int, body: Any, secrets: Collection[str]) -> str:
 
 
 def _retry_after(answer: requests.Response) -> float | None:
-    """Return the seconds of a Retry-After header; its rarer form, a date, counts as absent."""
+    """Return the seconds of a Retry-After header; a date, its rarer form, is ignored."""
     value = answer.headers.get("Retry-After", "")
     return float(value) if value.isascii() and value.isdecimal() else None

@@ -1,4 +1,4 @@
-"""What every session gets, whatever opens it: a name and limits."""
+"""The name and the limits of every session."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# libpq's arguments where the connection does not say otherwise.
+# Default arguments for libpq; the connection can override them.
 SESSION: Mapping[str, Any] = {
-    "connect_timeout": 15,  # seconds for one try; waking a suspended endpoint is a matter of several
-    "keepalives_idle": 60,  # seconds; routers on the way drop a connection that is silent for minutes
+    "connect_timeout": 15,  # seconds for each try; resuming a suspended endpoint takes several
+    "keepalives_idle": 60,  # seconds; routers drop a connection that is idle for minutes
 }
 
 APPLICATION_NAME_LIMIT = 63  # bytes, a limit of Postgres
-PART_LIMIT = 20  # each of DAG, task and run keeps at least so many characters of an application name
+PART_LIMIT = 20  # each of DAG, task and run keeps at least this many characters
 
 _DURATION = re.compile(r"\d+\s*(us|ms|s|min|h|d)?")
 
@@ -27,7 +27,7 @@ def application_name(environ: Mapping[str, str] = os.environ) -> str:
     parts = [environ.get(f"AIRFLOW_CTX_{part}", "") for part in ("DAG_ID", "TASK_ID", "DAG_RUN_ID")]
     if not any(parts):
         return "airflow-provider-lakets"
-    # Postgres prints anything but ASCII as escapes, four bytes for one.
+    # Postgres replaces each byte that is not ASCII by an escape of four bytes.
     parts = [part.encode("ascii", "replace").decode() for part in parts]
     while (excess := len("/".join(parts)) - APPLICATION_NAME_LIMIT) > 0:
         longest = max(range(len(parts)), key=lambda part: len(parts[part]))
@@ -36,16 +36,16 @@ def application_name(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def _squeeze(text: str, size: int) -> str:
-    """Shorten a text in its middle: a run id tells its kind in front and its time at the end."""
+    """Shorten a text in the middle; a run id begins with its type and ends with its time."""
     head = (size - 1) // 2
     return f"{text[:head]}~{text[len(text) - (size - 1 - head) :]}"
 
 
 def server_settings(**settings: timedelta | str | None) -> str:
     """
-    Return durations as libpq's ``options``: set before the first statement, without a round trip.
+    Return durations as libpq's ``options``, which set them at the login without a round trip.
 
-    :param settings: Postgres settings by name; None leaves one to the server.
+    :param settings: Postgres settings by name; None keeps the default of the server.
     """
     return " ".join(
         f"-c {name}={_duration(name, value)}" for name, value in settings.items() if value is not None
@@ -62,11 +62,11 @@ def _duration(name: str, value: timedelta | str) -> str:
     return value.replace(" ", "")
 
 
-# Long enough for any honest piece of work. A forgotten statement ends all the same, and one that
-# waits for a lock does not hold up those queueing behind it forever.
+# Long enough for any real job. The limits end forgotten statements, and statements that wait for
+# a lock and block the sessions queued behind them.
 DEFAULT_LIMITS = server_settings(
     statement_timeout="12h",
     lock_timeout="10min",
-    # A worker that is killed cancels nothing: have the server look whether somebody still listens.
+    # A killed worker cancels nothing, so the server checks whether the client is still connected.
     client_connection_check_interval="10s",
 )

@@ -1,4 +1,4 @@
-"""Who answers: a login to another machine checks the certificate before it sends anything."""
+"""TLS: a login to another machine verifies the certificate of the server first."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ from airflow_provider_lakets.login.gate import shown
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# What libpq would do in clear text, or might when the server, or somebody in between, says so.
+# Modes in which libpq uses clear text, or may if the server or an attacker requests it.
 CLEAR_TEXT_MODES = ("disable", "allow", "prefer")
 MODES = (*CLEAR_TEXT_MODES, "require", "verify-ca", "verify-full")
 
-SYSTEM = "system"  # libpq's word for the authorities that the operating system trusts
+SYSTEM = "system"  # libpq's name for the authorities that the operating system trusts
 
-# Variables by which libpq connects elsewhere than its arguments say; it has no argument to turn
-# them off.
+# Variables that can make libpq connect to another server; no argument turns them off.
 _ELSEWHERE = {
     "PGHOSTADDR": "every login would go to that address (one connection's own is hostaddr in its extra)",
     "PGSERVICE": "a service file may send a login elsewhere, or without TLS",
 }
 
-# Where operating systems keep the authorities that they trust, as a file.
+# The files in which operating systems store the authorities that they trust.
 _ROOTS = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Alpine, Arch
     "/etc/pki/tls/certs/ca-bundle.crt",  # Red Hat
@@ -37,13 +36,12 @@ _ROOTS = (
 
 def secured(settings: Mapping[str, Any], host: str, conn_label: str) -> dict[str, Any]:
     """
-    Return the settings of libpq that decide who is believed to be the server.
+    Return the settings of libpq that verify the server.
 
-    Without ``sslmode`` another machine must prove by its certificate that it is the host that was
-    asked for. A weaker mode is obeyed where the connection asks for it, not where the environment
-    does.
+    Without ``sslmode``, the default for another machine is ``verify-full``. A weaker mode applies
+    only if the connection sets it, not if the environment does.
 
-    :param settings: What the connection says.
+    :param settings: The settings of the connection.
     :param host: The host to connect to.
     :param conn_label: The Airflow connection, for messages.
     """
@@ -68,27 +66,26 @@ def secured(settings: Mapping[str, Any], host: str, conn_label: str) -> dict[str
         roots = trusted_roots()
     return {
         "sslmode": mode,
-        # Before TLS libpq tries GSSAPI, which ignores sslmode and with it the certificate.
+        # libpq tries GSSAPI before TLS; GSSAPI ignores sslmode and the certificate.
         "gssencmode": "disable",
         **({"sslrootcert": roots} if roots else {}),
     }
 
 
 def stays_here(settings: Mapping[str, Any], host: str) -> bool:
-    """Return whether a login stays on this machine, by the host's name or by its address."""
+    """Return whether all hosts and addresses of a login are on this machine."""
     places = f"{host},{settings['hostaddr']}" if settings.get("hostaddr") else host
     return all(is_local(place) for place in places.split(","))
 
 
 def forbid_clear_text(login: Mapping[str, Any], *, conn_label: str) -> None:
     """
-    Refuse to send a minted credential where it could be read on the way.
+    Refuse to send a minted credential over a network without TLS.
 
-    Postgres asks for it in clear text, so TLS is all that protects it. A Unix socket or the
-    loopback interface is no way to be read on: there, and only there, an sslmode without TLS is
-    obeyed.
+    Postgres requests the credential in clear text, so only TLS protects it. An sslmode without TLS
+    is accepted only for a Unix socket or the loopback interface.
 
-    :param login: libpq's arguments.
+    :param login: The arguments for libpq.
     :param conn_label: The Airflow connection, for the message.
     """
     mode = login.get("sslmode")
@@ -102,10 +99,10 @@ def forbid_clear_text(login: Mapping[str, Any], *, conn_label: str) -> None:
 
 def trusted_roots() -> str:
     """
-    Return the system's trusted authorities: ``system``, or a file if libpq is too old.
+    Return the trusted authorities of the system: ``system``, or a file if that does not work.
 
-    The OpenSSL inside psycopg's binary package looks in a folder that no operating system has, so
-    ``system`` finds nothing there unless SSL_CERT_FILE or SSL_CERT_DIR says where to look.
+    ``system`` needs libpq 16. With psycopg's binary package it also needs SSL_CERT_FILE or
+    SSL_CERT_DIR, because its OpenSSL searches a folder that no operating system has.
     """
     import psycopg
 

@@ -1,4 +1,4 @@
-"""A Databricks workspace as this provider sees it: resources to read, and refusals to explain."""
+"""A Databricks workspace: read its resources, and explain its errors."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.login.who.identity import Identity
 
-MOST_PAGES = 1_000  # of a list; a workspace that has more never ends
+MOST_PAGES = 1_000  # the limit for one list; a longer list is an error
 
 
 class Workspace:
     """
-    A workspace, asked as one identity.
+    A workspace, accessed as one identity.
 
-    :param identity: Who asks, and which workspace.
+    :param identity: The identity and its workspace.
     """
 
     def __init__(self, identity: Identity) -> None:
@@ -43,9 +43,9 @@ class Workspace:
 
     def pages(self, path: str, key: str | None = None) -> Iterator[Answer]:
         """
-        Yield the items of a list, page after page.
+        Yield the items of all pages of a list.
 
-        :param key: Where they stand in the answer, if not under the last word of the path.
+        :param key: The key of the items in the response; the default is the last part of the path.
         """
         key = key or path.rpartition("/")[2]
         query: dict[str, str] = {}
@@ -69,7 +69,7 @@ class Workspace:
         except RestError as err:
             if not (err.is_stale and self.identity.forget()):
                 raise
-        # The token was withdrawn before its time: prove the identity afresh, once.
+        # The token was revoked before it expired: authenticate again, once.
         return self._ask_once(method, url, options)
 
     def _ask_once(self, method: str, url: str, options: dict[str, Any]) -> Answer:
@@ -82,10 +82,10 @@ class Workspace:
     @contextlib.contextmanager
     def explain_errors(self, what: str, instead: Iterable[Answer] = ()) -> Iterator[None]:
         """
-        Turn the workspace's refusals into errors that say what to do.
+        Convert errors of the workspace into errors that say what to do.
 
-        :param what: What is asked for.
-        :param instead: What there is, to be named should it not exist; read only then.
+        :param what: The requested resource, for the message.
+        :param instead: The existing resources; they are read and listed only after a 404.
         """
         try:
             yield
@@ -122,7 +122,7 @@ class Workspace:
 
 
 def listed(resources: Iterable[Answer]) -> str:
-    """Name resources in one line, each with its type where it has one."""
+    """Return the names of resources in one line, each with its type, if known."""
     names = []
     for resource in resources:
         kind = resource.text("status", "endpoint_type")

@@ -1,3 +1,3 @@
-"""Who am I: the identity that asks for database credentials, and where Airflow keeps it."""
+"""The identity that requests database credentials, and where it is stored."""
 
 from __future__ import annotations

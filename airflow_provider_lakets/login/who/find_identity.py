@@ -1,4 +1,4 @@
-"""Which identity: that of a Databricks connection, or else the environment's."""
+"""Find the identity in a Databricks connection, or in the environment otherwise."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from airflow_provider_lakets.login.who.other_identities import (
     workspace_of,
 )
 
-# Login kinds that a Databricks connection prefers to its service principal, see BaseDatabricksHook.
+# Login types that take precedence over the service principal, as in BaseDatabricksHook.
 _PREFERRED_KINDS = {"token", "azure_tenant_id", "use_azure_managed_identity", "use_default_azure_credential"}
 
 
 def find_identity(databricks_conn_id: str | None, conn_label: str) -> Identity:
     """
-    Return the identity of a Databricks connection, or else the environment's.
+    Return the identity of a Databricks connection, or of the environment.
 
     :param databricks_conn_id: Id of the connection; None for the environment.
     :param conn_label: The Airflow connection that needs an identity, for messages.
@@ -32,7 +32,7 @@ def find_identity(databricks_conn_id: str | None, conn_label: str) -> Identity:
     env = os.environ
     names = ("DATABRICKS_HOST", "DATABRICKS_CLIENT_ID", "DATABRICKS_CLIENT_SECRET")
     host, client_id, secret = (env.get(name) for name in names)
-    # Where more is set than these, which of it counts is the SDK's to say.
+    # If other variables are set, too, the SDK decides which of them apply.
     more = (
         env.get("DATABRICKS_TOKEN")
         or env.get("DATABRICKS_CONFIG_PROFILE")
@@ -45,7 +45,7 @@ def find_identity(databricks_conn_id: str | None, conn_label: str) -> Identity:
 
 def find_host(databricks_conn_id: str | None) -> str | None:
     """
-    Return the workspace's address without authentication; None if none is named.
+    Return the URL of the workspace without authentication; None if no workspace is named.
 
     :param databricks_conn_id: Id of the Databricks connection; None for the environment.
     """
@@ -58,8 +58,8 @@ def find_host(databricks_conn_id: str | None) -> str | None:
         return None
 
 
-# Airflow is imported only to look a connection up: programs without any use the environment's
-# identity.
+# Airflow is imported only to look up a connection. Programs without connections use the identity
+# of the environment.
 
 
 def _host_of(conn_id: str) -> str | None:

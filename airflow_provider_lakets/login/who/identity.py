@@ -23,18 +23,18 @@ from airflow_provider_lakets.login.rest import RestError, send
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-RENEW_BEFORE = 120.0  # seconds before its end at which a workspace token counts as used up
-LONGEST_TOKEN = 24 * 3600.0  # seconds; whatever an answer says, a token is renewed after so long
+RENEW_BEFORE = 120.0  # seconds; a workspace token is renewed this long before it expires
+LONGEST_TOKEN = 24 * 3600.0  # seconds; a token is renewed after this time, even if it is valid for longer
 
 
 class Identity:
     """
-    Somebody the workspace knows.
+    A user or service principal of the workspace.
 
     :param conn_label: The Airflow connection that needs an identity, for messages.
-    :param host: Address of the workspace.
-    :param name: The identity and where it was found, for messages.
-    :param role: The Postgres role that goes with it, when that is known without asking.
+    :param host: The address of the workspace.
+    :param name: The identity and its source, for messages.
+    :param role: The Postgres role of the identity, if it is known without a request.
     :param proxies: Proxies in the form of requests.
     """
 
@@ -51,20 +51,19 @@ class Identity:
         self.host = workspace_url(host, conn_label)
         self.name = name
         self.role = role
-        self.secrets: list[str] = []  # what proves it, and must not be repeated
+        self.secrets: list[str] = []  # messages must not contain them
         self.session = requests.Session()
-        # Plain HTTP is for this machine only, see workspace_url: no proxy of the environment's
-        # then.
+        # workspace_url allows plain HTTP for this machine only; that needs no proxy.
         self.session.trust_env = self.host.startswith("https:")
         self.session.proxies.update(_proxies(proxies, conn_label))
         self.session.headers["User-Agent"] = f"airflow-provider-lakets/{__version__}"
 
     def headers(self) -> dict[str, str]:
-        """Return the HTTP headers that prove the identity now."""
+        """Return the HTTP headers that authenticate the identity."""
         raise NotImplementedError
 
     def forget(self) -> bool:
-        """Drop a proof that was refused; False if there is none to drop."""
+        """Discard a rejected token; return False if there is none to discard."""
         return False
 
 
@@ -72,10 +71,10 @@ class ServicePrincipal(Identity):
     """
     A service principal with its OAuth secret (machine to machine).
 
-    This kind is asked for directly: databricks-sdk takes seconds to import, and the Databricks
-    provider's hook reaches https on port 443 only.
+    Its token is requested here, because databricks-sdk takes seconds to import, and the hook of
+    the Databricks provider supports only https on port 443.
 
-    :param client_id: Application id; it is also the name of the principal's Postgres role.
+    :param client_id: The application id, which is also the name of its Postgres role.
     :param secret: Its OAuth secret.
     """
 
@@ -97,17 +96,17 @@ class ServicePrincipal(Identity):
         self.secrets = [secret, basic_proof(client_id, secret)]
         self._token = ""
         self._renew_at = 0.0
-        self._lock = threading.Lock()  # the threads of a pool log in side by side
+        self._lock = threading.Lock()  # threads of a pool log in concurrently
 
     def headers(self) -> dict[str, str]:
-        """Return the token of the principal, renewed when it is about to end."""
+        """Return the token of the principal; renew it before it expires."""
         with self._lock:
             if time.monotonic() >= self._renew_at:
                 self._renew()
             return {"Authorization": f"Bearer {self._token}"}
 
     def forget(self) -> bool:
-        """Have the next request fetch a new token."""
+        """Make the next request fetch a new token."""
         self._renew_at = 0.0
         return True
 

@@ -1,4 +1,4 @@
-"""Identities of every other kind, which the Databricks provider or databricks-sdk finds."""
+"""All other identities, which the Databricks provider or databricks-sdk authenticates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENVIRONMENT = "DATABRICKS_HOST, DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRE
 
 
 def workspace_of(connection: Connection) -> str:
-    """Return the address in a Databricks connection, which may have scheme and port as fields."""
+    """Return the URL in a Databricks connection; scheme and port may be separate fields."""
     conn_label = f"Databricks connection {shown(connection.conn_id)}"
     host = str(read_extra(connection).get("host") or connection.host or "").strip()
     if not host:
@@ -34,7 +34,7 @@ def workspace_of(connection: Connection) -> str:
 
 class ConnectionIdentity(Identity):
     """
-    The identity of a Databricks connection, from the Databricks provider's hook.
+    The identity of a Databricks connection, authenticated by the hook of the Databricks provider.
 
     :param connection: The connection.
     """
@@ -46,7 +46,7 @@ class ConnectionIdentity(Identity):
         name = f"identity of Databricks connection {shown(conn_id)}"
         super().__init__(conn_label, workspace_of(connection), name, proxies=extra.get("proxies"))
         given = {"password": connection.password, "extra.token": extra.get("token")}
-        # What is malformed is refused here: the hook's libraries would repeat it in their errors.
+        # Reject malformed secrets here, because the hook's libraries would repeat them in errors.
         self.secrets = [
             clean(value, f"{field} of Databricks connection {shown(conn_id)}", conn_label)
             for field, value in given.items()
@@ -57,33 +57,33 @@ class ConnectionIdentity(Identity):
         self.forget()
 
     def headers(self) -> dict[str, str]:
-        """Return the token that the hook finds, renewed by it as needed."""
+        """Return the token of the hook, which renews it as needed."""
         try:
-            # The hook has no public way to its token, only operators built on it.
+            # The hook has no public method that returns the token.
             if token := self._hook._get_token(raise_error=True):
                 return {"Authorization": f"Bearer {token}", **self._hook._get_aad_headers()}
             problem = "it has a user name and password, which Databricks no longer takes"
         except Exception as err:
             problem = f"{type(err).__name__}: {said(err, self.secrets)}"
-        # Raised out here without a cause: the hook's own errors may quote the token they choked on.
+        # Raised here without a cause, because the errors of the hook may contain the token.
         raise LakebaseCredentialError(
             f"{self.conn_label}: the {self.name} has no token: {problem}. Correct that connection; a service "
             'principal has login = client id, password = secret and extra {"service_principal_oauth": true}.'
         )
 
     def forget(self) -> bool:
-        """Have the next request read the connection anew."""
+        """Make the next request read the connection again."""
         self._hook = self._hook_class(self._conn_id)
         return True
 
 
 class EnvironmentIdentity(Identity):
-    """The identity that databricks-sdk finds in variables, a profile or a cloud. Slow."""
+    """The identity that databricks-sdk finds in variables, a profile or a cloud; this is slow."""
 
     def __init__(self, conn_label: str) -> None:
         secrets = _environment_secrets(conn_label)
         if host := os.environ.get("DATABRICKS_HOST"):
-            workspace_url(host, conn_label)  # before the SDK asks it anything
+            workspace_url(host, conn_label)  # check it before the SDK sends a request
 
         self._config = _read_config(conn_label, secrets)
         super().__init__(
@@ -92,7 +92,7 @@ class EnvironmentIdentity(Identity):
         self.secrets = [*secrets, *_config_secrets(self._config, conn_label)]
 
     def headers(self) -> dict[str, str]:
-        """Return what the SDK sends, renewed by it as needed."""
+        """Return the headers of the SDK, which renews the token as needed."""
         try:
             return dict(self._config.authenticate())
         except Exception as err:
@@ -100,7 +100,7 @@ class EnvironmentIdentity(Identity):
         raise LakebaseCredentialError(f"{self.conn_label}: the {self.name} has no token: {problem}.")
 
     def forget(self) -> bool:
-        """Have the next request ask the SDK anew."""
+        """Make the next request authenticate with a new SDK configuration."""
         self._config = _read_config(self.conn_label, self.secrets)
         return True
 
@@ -109,11 +109,11 @@ def _read_config(conn_label: str, secrets: list[str]) -> Config:
     from databricks.sdk.core import Config
 
     try:
-        # Its own limit is five minutes, on a host that may merely be misspelt.
+        # The SDK's default is five minutes, which is too long if the host is only misspelt.
         config = Config(http_timeout_seconds=30, retry_timeout_seconds=60)
         problem = "" if config.host else "it names no host"
     except Exception as err:
-        # Behind the problem the SDK lists all its settings, most of them set here.
+        # The SDK appends all its settings to the message; they are cut off.
         problem = said(err, secrets).partition(" Config: ")[0].rstrip(".")
     if problem:
         raise LakebaseCredentialError(
@@ -134,7 +134,7 @@ def _environment_secrets(conn_label: str) -> list[str]:
 
 
 def _config_secrets(config: Config, conn_label: str) -> list[str]:
-    """Return what the SDK read from elsewhere, such as a profile, and holds to be secret."""
+    """Return the secrets that the SDK read from other sources, such as a profile."""
     found = []
     for attribute in config.attributes():
         value = getattr(config, attribute.name, None)

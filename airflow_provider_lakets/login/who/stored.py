@@ -1,4 +1,4 @@
-"""Connections as Airflow keeps them: read without repeating what cannot be read."""
+"""Read stored Airflow connections; errors do not repeat their contents."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from airflow_provider_lakets.login.gate import shown
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-# What Airflow raises for a connection that is not defined; 3.1 outside a task lacks the way to ask.
+# Airflow's errors for an undefined connection; 3.1 raises ImportError outside a task.
 NOT_DEFINED = (AirflowNotFoundException, ImportError)
 
 
 def stored(conn_id: str) -> Connection:
     """
-    Return a connection that Airflow keeps.
+    Return a connection that is stored in Airflow.
 
-    :raises LakebaseSettingError: if Airflow cannot read it. Its own errors repeat what they choked
-        on.
+    :raises LakebaseSettingError: if Airflow cannot read it. Errors of Airflow may repeat its
+        contents, so they are not chained.
     """
     kind = ""
     try:
