@@ -1,3 +1,3 @@
-"""How things stand: what needs attention, and what monitors are told."""
+"""Monitoring: problems that need attention, and metrics."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether an endpoint sleeps, asked without waking it."""
+"""Check whether an endpoint is suspended, without resuming it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from airflow_provider_lakets.exceptions import LakeTSError
 if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
-# What the workspace says of an endpoint or an instance that the next login would start.
+# The states of an endpoint or an instance that the next login would start.
 _ASLEEP = {"IDLE", "SUSPENDED", "STOPPED", "INACTIVE"}
 
 
 def is_asleep(hook: LakeTSHook) -> bool | None:
     """
-    Return whether a login would start the endpoint; None if no workspace can be asked.
+    Return whether a login would start the endpoint; None if there is no workspace to ask.
 
-    :param hook: For the connection. Only the workspace's REST API is asked.
+    :param hook: The hook of the connection. Only the REST API of the workspace is used.
     """
     try:
         endpoint = hook.login.endpoint

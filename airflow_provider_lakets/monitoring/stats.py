@@ -72,7 +72,7 @@ def send_lags(hook: LakeTSHook, results: Sequence[RefreshResult], *, tags: Mappi
     for row in rows:
         _send("gauge", "rollup_lag_seconds", row["seconds"], {**tags, "rollup": row["name"]})
     if rows:
-        # StatsD without tags keeps one value a name: the last one would stand for all.
+        # StatsD without tags keeps only the last value of each name, so send the largest, too.
         _send("gauge", "rollup_lag_seconds_max", max(row["seconds"] for row in rows), tags)
 
 

@@ -1,4 +1,4 @@
-"""What may be wrong in one Lakebase, read with a few statements whatever the number of tables."""
+"""Read the problems of one Lakebase with a few statements, whatever the number of tables."""
 
 from __future__ import annotations
 

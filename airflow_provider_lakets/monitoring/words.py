@@ -1,4 +1,4 @@
-"""How names, sizes, times and ages are written, on the page and in the terminal."""
+"""Format names, sizes, times and ages for the page and the terminal."""
 
 from __future__ import annotations
 
