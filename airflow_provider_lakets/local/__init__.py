@@ -1,3 +1,3 @@
-"""A Lakebase on your laptop: embedded Postgres and a feed into Delta tables (extra: ``local``)."""
+"""A local Lakebase: embedded Postgres and a change feed into Delta tables (extra: ``local``)."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The Postgres servers of each branch; all but that of the default branch start when first used."""
+"""The Postgres servers of the branches; all except the default branch start on first use."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 class Branches:
     """
-    Start servers and find their sockets.
+    Start the servers of branches and return their sockets.
 
-    :param folder: Where the servers of other branches keep their data.
+    :param folder: Where the servers of the other branches keep their data.
     :param version: Postgres major version.
-    :param prepare: Makes the roles of a new server.
+    :param prepare: Creates the roles of a new server.
     """
 
     def __init__(self, folder: Path, version: int, prepare: Callable[[EmbeddedPostgres], None]) -> None:
@@ -31,15 +31,15 @@ class Branches:
         self._prepare = prepare
         self._servers: dict[str, EmbeddedPostgres] = {}
         self._starting = asyncio.Lock()
-        self._changing = threading.Lock()  # a start goes on in its thread though nobody waits for it any more
+        self._changing = threading.Lock()  # a start continues in its thread even if its caller was cancelled
         self._is_over = False
 
     def adopt(self, branch: Branch, server: EmbeddedPostgres) -> None:
-        """Take a server that runs already for a branch's."""
+        """Use a server that already runs as the server of a branch."""
         self._servers[branch.name] = server
 
     async def socket(self, branch: Branch) -> Path:
-        """Return the Unix socket of a branch's server, started if need be."""
+        """Return the Unix socket of a branch's server; start the server if necessary."""
         return _socket(await self._server(branch.name, lambda: self._make(branch)))
 
     async def superuser(self, branch: Branch) -> str:
@@ -48,7 +48,7 @@ class Branches:
         return self._servers[branch.name].conninfo()
 
     async def replica(self, branch: Branch) -> Path:
-        """Return the Unix socket of a branch's hot standby, which no session can write to."""
+        """Return the Unix socket of a branch's hot standby, which is read-only."""
         await self.socket(branch)
         primary = self._servers[branch.name]
         return _socket(await self._server(f"{branch.name}-replica", lambda: self._copy(branch, primary)))
@@ -60,7 +60,7 @@ class Branches:
         return self._servers[name]
 
     def running(self) -> list[Path]:
-        """Return the sockets of the servers that run."""
+        """Return the sockets of the running servers."""
         return [_socket(server) for server in self._servers.values()]
 
     def stop(self) -> None:
@@ -89,7 +89,7 @@ class Branches:
 
     def _copy(self, branch: Branch, primary: EmbeddedPostgres) -> EmbeddedPostgres:
         data_dir = self._data_dir(f"{branch.name}-replica")
-        # That of an earlier run may lack what the primary has thrown away since.
+        # The standby of an earlier run may need WAL that the primary has since removed.
         shutil.rmtree(data_dir, ignore_errors=True)
         return EmbeddedPostgres(data_dir, version=self._version, follows=primary).start()
 

@@ -1,4 +1,4 @@
-"""A running local Lakebase as seen by other processes: start it, reach it, disturb it, stop it."""
+"""Control a local Lakebase from other processes: start it, connect, inject faults, stop it."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ if TYPE_CHECKING:
 DEFAULT_FOLDER = Path(".lakets")
 SERVER = "airflow_provider_lakets.local.server"
 
-# How the server ends where it can say why in its own words, and what stands before them in its log.
+# The server's exit code for errors that it explains, and the text that precedes them in its log.
 EXPLAINED = 3
 ERROR = "\nlakets: "
 
 _START_SECONDS = 90.0
-_WAYS_TO_STOP = ((signal.SIGTERM, 30.0), (signal.SIGKILL, 30.0))  # the latter loses nothing either
+_WAYS_TO_STOP = ((signal.SIGTERM, 30.0), (signal.SIGKILL, 30.0))  # SIGKILL loses no data either
 
 
 class LocalServerError(LakeTSError):
-    """The local Lakebase did not start, does not run, or refused what it was told."""
+    """The local Lakebase did not start, does not run, or rejected a request."""
 
 
 class LocalServer:
     """
     The local Lakebase in a folder: REST API, TLS login, Postgres and change feed.
 
-    As a context manager it is started, and stopped at the end, even when this process is killed.
+    As a context manager, it starts the server and stops it at the end, even if this process is killed.
 
-    :param folder: Holds all of it.
+    :param folder: The folder that holds all its files.
     :param version: Postgres major version: 16, 17 or 18.
     :param feed_interval: Seconds between two rounds of the feed.
     :param arguments: Further arguments of the server.
@@ -67,7 +67,7 @@ class LocalServer:
         feed_interval: float = DEFAULT_INTERVAL,
         arguments: Sequence[str] = (),
     ) -> None:
-        # Without symbolic links and "..": the one folder has one name, whichever way it is given.
+        # Resolve symbolic links and "..", so that each folder has only one name.
         self.folder = _plain(folder)
         self._version = version
         self._arguments = ["--version", str(version), "--feed-interval", str(feed_interval), *arguments]
@@ -75,13 +75,13 @@ class LocalServer:
 
     def start(self, *, attached: bool = False) -> LocalServer:
         """
-        Start it unless it runs, and return once it can be reached.
+        Start the server unless it runs, and return once it accepts connections.
 
-        :param attached: Whether it ends with this process.
+        :param attached: Whether the server stops when this process ends.
         """
         if self.is_running:
             return self
-        bin_dir(self._version)  # fetched here, where nobody counts the seconds
+        bin_dir(self._version)  # download here, so that it does not count against the timeout
         Account().make_private(self.folder)
         command = [sys.executable, "-m", SERVER, str(self.folder)]
         with open_log(self.log_file) as output:
@@ -91,11 +91,11 @@ class LocalServer:
                 stdin=subprocess.PIPE if attached else subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is for us
+                start_new_session=True,  # Ctrl-C must not reach the server
             )
         try:
             self._wait_until_ready(process, log_start)
-        except BaseException:  # Ctrl-C too: what nobody waits for is not to run
+        except BaseException:  # on Ctrl-C too, so that no unused server keeps running
             self.stop()
             raise
         return self
@@ -114,7 +114,7 @@ class LocalServer:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Stop it, and what one that was killed left running; if nothing runs, nothing happens."""
+        """Stop the server, and any processes left by a killed one; do nothing if none runs."""
         from airflow_provider_lakets.local.pg.process import stop_abandoned_server
 
         ours, self._process = self._process, None
@@ -137,12 +137,12 @@ class LocalServer:
 
     @property
     def state(self) -> State:
-        """What the server keeps in its folder."""
+        """The state that the server keeps in its folder."""
         return State.load(self.folder)
 
     @property
     def is_running(self) -> bool:
-        """Return whether it serves; the number left by a killed one is worth nothing."""
+        """Return whether the server runs; the process id left by a killed one does not count."""
         state = self.state
         if not state.pid or not psutil.pid_exists(state.pid):
             return False
@@ -155,27 +155,27 @@ class LocalServer:
 
     def command(self, action: str) -> str:
         """
-        Return what to type for something here; the folder is named unless it is the usual one.
+        Return the shell command for an action; it includes the folder unless that is the default.
 
-        :param action: Such as ``up --env``.
+        :param action: The action, for example ``up --env``.
         """
         is_usual = self.folder == _plain(DEFAULT_FOLDER)
         return f"lakets local {action}" + ("" if is_usual else f" --folder {shlex.quote(str(self.folder))}")
 
     @property
     def log_file(self) -> Path:
-        """Where it logs."""
+        """The log file of the server."""
         return self.folder / "server.log"
 
     def env(self, principal: Principal | None = None) -> dict[str, str]:
-        """Return the environment for programs that log in here, by default as the owner."""
+        """Return the environment variables for programs that log in here, by default as the owner."""
         return self.state.env(self.folder, principal)
 
     def airflow_env(self, principal: Principal | None = None) -> dict[str, str]:
         """
-        Return the environment that gives Airflow ``lakebase_default`` and ``databricks_default``.
+        Return the environment variables that define ``lakebase_default`` and ``databricks_default``.
 
-        :param principal: Whom Airflow logs in as; by default the owner.
+        :param principal: The identity that Airflow logs in as; by default the owner.
         """
         state = self.state
         who = principal or state.owner
@@ -204,9 +204,9 @@ class LocalServer:
 
     def connect(self, principal: Principal | None = None) -> psycopg.Connection[Any]:
         """
-        Log in through the front door with a minted credential; the session is autocommit.
+        Log in through the gateway with a new credential; the session is autocommit.
 
-        :param principal: Whom to log in as; by default the owner.
+        :param principal: The identity to log in as; by default the owner.
         """
         state = self.state
         who = principal or state.owner
@@ -234,20 +234,20 @@ class LocalServer:
         self, name: FaultName, *, times: int | None = None, seconds: float | None = None
     ) -> dict[str, Any]:
         """
-        Bring a fault about.
+        Activate a fault.
 
-        :param name: Which.
-        :param times: How often it strikes; None until cleared.
-        :param seconds: How long, where that has a meaning.
+        :param name: The fault.
+        :param times: How many times it occurs; None for until it is cleared.
+        :param seconds: The duration in seconds, for faults that have one.
         """
         return self._admin("POST", f"/faults/{name.value}", {"times": times, "seconds": seconds})
 
     def faults(self) -> dict[str, Any]:
-        """Return the faults that are on."""
+        """Return the active faults."""
         return self._admin("GET", "/faults")
 
     def clear_faults(self) -> list[str]:
-        """Undo every fault, and return which."""
+        """Clear all faults, and return their names."""
         return list(self._admin("DELETE", "/faults")["cleared"])
 
     def _admin(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -262,7 +262,7 @@ class LocalServer:
             json=body,
             headers={"x-lakets-admin": state.admin_token},
             timeout=60,
-            trust_env=False,  # proxies are not for what is on this machine
+            trust_env=False,  # the server is on this machine, so no proxy applies
             verify=client_context(self.folder),
         )
         if answer.is_error:
@@ -275,5 +275,5 @@ class LocalServer:
 
 
 def _plain(folder: Path) -> Path:
-    """Return a path without links; of a circle of links, the path itself."""
+    """Return a path without symbolic links; if the links form a cycle, return the path itself."""
     return Path(os.path.realpath(folder))

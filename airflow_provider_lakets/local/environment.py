@@ -1,4 +1,4 @@
-"""What the caller's environment says of other servers, and must not say to our own."""
+"""Keep environment variables meant for other servers away from the local ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def forget_other_postgres() -> None:
     """
     Remove libpq's variables (``PGSERVICE``, ``PGOPTIONS``, ...) from this process.
 
-    Sessions with the embedded servers name all that they need; libpq would add the rest from there.
+    Sessions with the embedded servers set all their options; libpq would add others from these.
     """
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
@@ -24,9 +24,9 @@ def forget_other_postgres() -> None:
 
 def past_proxies(environ: Mapping[str, str]) -> dict[str, str]:
     """
-    Return the variables that keep requests to this machine away from the caller's proxies, if any.
+    Return the variables that exempt this machine from the caller's proxies, if there are any.
 
-    :param environ: The caller's environment.
+    :param environ: The environment of the caller.
     """
     if not any(text for name, text in environ.items() if name.lower() in _PROXIES):
         return {}

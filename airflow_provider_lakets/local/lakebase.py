@@ -1,4 +1,4 @@
-"""A Lakebase in a folder: the Postgres server, the change feed beside it, and its Delta tables."""
+"""A Lakebase in a folder: the Postgres server, the change feed, and the Delta tables."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ SELECT a.attname, (s.starts_at - '0/0')::bigint
 
 class LocalLakebase:
     """
-    A Lakebase that needs nothing but a folder; starting one that runs joins it.
+    A Lakebase that needs only a folder; starting one that already runs joins it.
 
-    The feed is a process of its own. It ends with this process, even a killed one, unless
-    ``keep_running``. Whatever a killed run left behind is taken up by the next start.
+    The feed runs in a separate process. It ends with this process, even if this one is killed,
+    unless ``keep_running`` is set. The next start takes over whatever a killed run left behind.
 
-    :param folder: Holds all of it: ``pg/``, ``delta/<database>/``, ``feed.log``.
+    :param folder: Holds all files: ``pg/``, ``delta/<database>/``, ``feed.log``.
     :param version: Postgres major version: 16, 17 or 18.
     :param feed_interval: Seconds between two rounds of the feed.
     :param settings: Further Postgres settings, for a new folder.
-    :param keep_running: Leave it running at the end of the ``with`` block and of this process.
+    :param keep_running: Whether it keeps running after the ``with`` block and this process.
     """
 
     database = DEFAULT_DATABASE
@@ -65,7 +65,7 @@ class LocalLakebase:
         self.feed = FeedProcess(self.folder)
 
     def start(self) -> LocalLakebase:
-        """Start what does not run yet, and return once the feed follows the database."""
+        """Start the parts that do not run yet, and return once the feed follows the database."""
         Account().make_private(self.folder)
         self.postgres.start()
         try:
@@ -79,12 +79,12 @@ class LocalLakebase:
         return self
 
     def stop(self) -> None:
-        """Stop the feed, then the server; a second call does nothing."""
+        """Stop the feed, then the server; repeating the call does nothing."""
         self.stop_feed()
         self.postgres.stop()
 
     def give_up_start(self) -> None:
-        """Make :meth:`start` fail, which is busy in another thread, as soon as it can."""
+        """Make a :meth:`start` in another thread fail as soon as possible."""
         self.feed.give_up()
 
     def __enter__(self) -> LocalLakebase:
@@ -95,11 +95,11 @@ class LocalLakebase:
     ) -> None:
         if self.keep_running or not self.feed.is_ours:
             self.feed.leave()
-            self.postgres.leave()  # it belongs to whoever started the feed
+            self.postgres.leave()  # the server belongs to the process that started the feed
         else:
             self.stop()
 
-    # Ways in
+    # Connections
 
     def conninfo(self, user: str = "postgres") -> str:
         """Return a libpq connection string."""
@@ -109,8 +109,8 @@ class LocalLakebase:
         """
         Return a ``lakebase`` connection as JSON, for ``AIRFLOW_CONN_LAKEBASE_DEFAULT``.
 
-        The server trusts whoever reaches its socket. The password only says that the login is a
-        native one.
+        The server uses trust authentication on its socket. The password only marks the login as
+        native.
         """
         return json.dumps(
             {
@@ -125,10 +125,10 @@ class LocalLakebase:
 
     def create_role(self, name: str, *, member_of: str | None = None) -> None:
         """
-        Create a role with only the rights that the jobs need; call it after installing LakeTS.
+        Create a role with only the rights that the jobs need; call this after installing LakeTS.
 
-        :param member_of: The role that owns the tables: only its members may attach and drop
-            partitions.
+        :param member_of: The role that owns the tables, because only its members may attach and
+            drop partitions.
         """
         role = sql.Identifier(name)
         with psycopg.connect(self.conninfo(), autocommit=True) as conn:
@@ -147,7 +147,7 @@ class LocalLakebase:
                 ):
                     conn.execute(sql.SQL(f"GRANT {grant} TO {{}}").format(sql.Identifier(schema), role))
 
-    # What is in Delta. The imports are here because the process that serves a Lakebase needs none.
+    # Delta tables. These methods import lazily because the process that serves a Lakebase needs none.
 
     @property
     def delta_dir(self) -> Path:
@@ -155,13 +155,13 @@ class LocalLakebase:
         return self.folder / "delta" / self.database
 
     def delta_path(self, shadow: str) -> Path:
-        """Return where the history of a shadow lives."""
+        """Return the path of the history of a shadow."""
         from airflow_provider_lakets.local.feed.delta import history_path
 
         return history_path(self.delta_dir, shadow)
 
     def history(self, shadow: str) -> pa.Table:
-        """Return the whole history of a shadow; a table without columns when there is none yet."""
+        """Return the whole history of a shadow; if there is none yet, a table without columns."""
         import pyarrow as pa
         from deltalake import DeltaTable
 
@@ -172,10 +172,10 @@ class LocalLakebase:
 
     def current_rows(self, shadow: str) -> pa.Table:
         """
-        Return the rows that a shadow's history results in; they should equal the shadow's.
+        Return the rows that result from a shadow's history; they should equal the shadow's rows.
 
-        A shadow that was dropped and made anew, or skipped for a while, began again with the rows
-        it had: the history is played from there.
+        If a shadow was recreated, or skipped for a while, the feed wrote its existing rows again.
+        The history is replayed from there.
         """
         import pyarrow.compute as pc
 
@@ -194,15 +194,15 @@ class LocalLakebase:
     # The feed
 
     def wait_flushed(self, timeout: float = 60.0) -> None:
-        """Return once everything that is committed now is in Delta."""
+        """Return once everything that is committed now is in Delta; the timeout is in seconds."""
         control.wait_flushed(self.conninfo(), timeout, self.feed.check)
 
     def pause_feed(self) -> None:
-        """Let the feed do nothing until it is resumed."""
+        """Pause the feed until it is resumed."""
         control.pause(self.conninfo())
 
     def resume_feed(self) -> None:
-        """Let a paused feed go on."""
+        """Resume a paused feed."""
         control.resume(self.conninfo())
 
     def start_feed(self) -> None:
@@ -212,13 +212,13 @@ class LocalLakebase:
         )
 
     def stop_feed(self) -> None:
-        """Let the feed end its batch and stop."""
+        """Let the feed finish its batch, and stop it."""
         self.feed.stop()
 
     def kill_feed(self) -> None:
-        """Kill the feed as a crash would."""
+        """Kill the feed, to simulate a crash."""
         self.feed.end(signal.SIGKILL)
 
     def feed_pid(self) -> int | None:
-        """Return the process id of the feed, whoever started it; None when there is none."""
+        """Return the process id of the feed, whoever started it; None if no feed runs."""
         return self.feed.pid()

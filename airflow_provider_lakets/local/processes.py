@@ -1,4 +1,4 @@
-"""Processes that find each other by locked files, and that end in time."""
+"""Coordinate processes by locked files, and stop processes within a time limit."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
-# For files that only their owner may read.
+# Creates files that only their owner may read.
 _private = partial(os.open, mode=0o600)
 
 
 class FileLock:
     """
-    Exclude other processes, and other threads of this one; whoever comes second waits.
+    Exclude other processes and other threads of this process; the second one waits.
 
-    :param path: The file to lock; made when missing.
+    :param path: The file to lock; created if missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class FileLock:
 
     def __enter__(self) -> None:
         self._here.acquire()
-        with contextlib.suppress(FileNotFoundError):  # whoever removed the folder leaves nothing to share
+        with contextlib.suppress(FileNotFoundError):  # without its folder there is nothing to protect
             self._file = open(self._path, "a", opener=_private)
             fcntl.flock(self._file, fcntl.LOCK_EX)
 
@@ -55,7 +55,7 @@ def try_lock(file: IO[str], *, shared: bool = False) -> bool:
     Lock an open file until it is closed; return False if another process has locked it.
 
     :param file: The file.
-    :param shared: Whether others may hold it in the same way: enough to see whether it is held.
+    :param shared: Whether to take a shared lock, which is enough to test for an exclusive one.
     """
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -65,12 +65,12 @@ def try_lock(file: IO[str], *, shared: bool = False) -> bool:
 
 
 def open_log(path: Path) -> IO[bytes]:
-    """Open a log to append to; one that is new only its owner may read."""
+    """Open a log to append to; only the owner may read a new one."""
     return open(path, "ab", opener=_private)
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether a process runs; one that only its parent has not taken note of does not."""
+    """Return whether a process runs; a zombie does not count."""
     try:
         return bool(pid and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -81,11 +81,11 @@ def end_process(
     pid: int, ways: Iterable[tuple[int, float]], is_over: Callable[[], bool] | None = None
 ) -> None:
     """
-    Send a process one signal after another until it has ended.
+    Send signals to a process, one after another, until it has ended.
 
     :param pid: The process; 0 for none.
-    :param ways: The signals, each with the seconds that it is given to take effect.
-    :param is_over: Tells whether the process has ended, where looking it up does not.
+    :param ways: The signals, each with the time in seconds to wait for its effect.
+    :param is_over: Returns whether the process has ended; by default, its id is looked up.
     """
     is_over = is_over or (lambda: not is_alive(pid))
     for number, seconds in ways:
@@ -99,7 +99,7 @@ def end_process(
 
 
 def at_end_of_input(tell: Callable[[], None]) -> None:
-    """Call a function from a thread when standard input ends, because the parent is then gone."""
+    """Call a function from a thread when standard input ends, which means that the parent is gone."""
 
     def wait() -> None:
         while os.read(sys.stdin.fileno(), 1024):

@@ -1,8 +1,8 @@
 """
-The local Lakebase as a program: Postgres, feed, REST API and front door, until SIGTERM.
+The local Lakebase as a program: Postgres, feed, REST API and gateway, until SIGTERM.
 
-Run as ``python -m airflow_provider_lakets.local.server FOLDER``; other processes learn from
-``FOLDER/lakebase.json`` how to reach it (see ``client``).
+Run as ``python -m airflow_provider_lakets.local.server FOLDER``. Other processes read from
+``FOLDER/lakebase.json`` how to connect (see ``client``).
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ class AlreadyServedError(LakeTSError):
 
 
 class PortTakenError(LakeTSError):
-    """A port that was asked for cannot be had."""
+    """A requested port is not available."""
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Start all parts, say where they are, and stop them on a signal, whenever it comes."""
+    """Start all parts, publish their addresses, and stop them on a signal at any time."""
     told = _hear_of_the_end(is_attached=options.attached)
     folder: Path = options.folder.resolve()
     async with contextlib.AsyncExitStack() as stack:
         await _have_it_alone(folder, stack)
         state = State.load(folder)
-        state.gone(folder)  # one that was killed did not say so
+        state.gone(folder)  # a killed server did not do this
         lakebase = LocalLakebase(folder, version=options.version, feed_interval=options.feed_interval)
         api = _bind(options.bind, options.api_port or state.api_port, is_asked_for=bool(options.api_port))
         stack.callback(api.close)
@@ -94,7 +94,7 @@ async def serve(options: argparse.Namespace) -> None:
         )
         config.load()
         if options.api_tls:
-            config.ssl = server_context(leaf)  # as an option it would have to be files
+            config.ssl = server_context(leaf)  # the options of uvicorn only take files
         server = uvicorn.Server(config)
         state.ready(folder, pid=os.getpid(), url=url, port=port, api_port=api.getsockname()[1])
         stack.callback(state.gone, folder)
@@ -103,7 +103,7 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 async def _have_it_alone(folder: Path, stack: contextlib.AsyncExitStack) -> None:
-    """Be the only server of a folder until the end; one that is about to stop is waited for."""
+    """Become the only server of a folder until the end; wait for a predecessor that is stopping."""
     lock = stack.enter_context((folder / "server.lock").open("a", encoding="utf-8"))
     deadline = asyncio.get_running_loop().time() + _PREDECESSOR_SECONDS
     while not try_lock(lock):
@@ -116,7 +116,7 @@ async def _have_it_alone(folder: Path, stack: contextlib.AsyncExitStack) -> None
 
 
 def _hear_of_the_end(*, is_attached: bool) -> asyncio.Event:
-    """Return what is set when a signal comes, or when the process that started us is gone."""
+    """Return an event that is set by a signal, or when the parent process is gone."""
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -127,41 +127,41 @@ def _hear_of_the_end(*, is_attached: bool) -> asyncio.Event:
 
 
 def _tell(loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> None:
-    with contextlib.suppress(RuntimeError):  # the end was there before
+    with contextlib.suppress(RuntimeError):  # the loop is already closed
         loop.call_soon_threadsafe(told.set)
 
 
 async def _start(lakebase: LocalLakebase, told: asyncio.Event) -> bool:
-    """Start it, unless the end comes before; return whether it runs."""
+    """Start the Lakebase unless a stop is requested first; return whether it runs."""
     starting = asyncio.create_task(asyncio.to_thread(lakebase.start))
     await _first_of(starting, told)
     if not told.is_set():
         await starting
         return True
     lakebase.give_up_start()
-    await asyncio.wait([starting])  # a thread cannot be left
+    await asyncio.wait([starting])  # a thread cannot be cancelled
     log.info("Stopped while starting: %s", starting.exception())
     return False
 
 
 async def _first_of(task: asyncio.Task[Any], told: asyncio.Event) -> None:
-    """Return when a task is done, or the end has come."""
+    """Return when a task is done or a stop is requested."""
     end = asyncio.create_task(told.wait())
     await asyncio.wait([task, end], return_when=asyncio.FIRST_COMPLETED)
     end.cancel()
 
 
 async def _until_told(server: uvicorn.Server, api: socket.socket, told: asyncio.Event) -> None:
-    """Serve the REST API."""
+    """Serve the REST API until a stop is requested."""
     with contextlib.suppress(asyncio.CancelledError):
-        serving = asyncio.create_task(server._serve([api]))  # not serve(): that takes the signals for itself
+        serving = asyncio.create_task(server._serve([api]))  # not serve(), which installs signal handlers
         await _first_of(serving, told)
         server.should_exit = True
         await serving
 
 
 async def _stop_serving(gateway: Gateway, branches: Branches, lakebase: LocalLakebase) -> None:
-    """Stop the servers while their last words to their clients are still passed on."""
+    """Stop the servers while the gateway still passes their last messages to the clients."""
     gateway.stop_listening()
     await asyncio.to_thread(branches.stop)
     await asyncio.to_thread(lakebase.stop)
@@ -169,13 +169,13 @@ async def _stop_serving(gateway: Gateway, branches: Branches, lakebase: LocalLak
 
 
 def _url(host: str, port: int, *, is_tls: bool) -> str:
-    """Return the workspace's address, without the port where it goes without saying."""
+    """Return the URL of the workspace, without the port if it is the default."""
     scheme, usual = ("https", 443) if is_tls else ("http", 80)
     return f"{scheme}://{host}" if port == usual else f"{scheme}://{host}:{port}"
 
 
 def _bind(address: str | None, port: int, *, is_asked_for: bool) -> socket.socket:
-    """Take a port; or a free one where it is taken, unless somebody counts on it."""
+    """Bind a port; if it is taken, bind a free one, unless the port was requested."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -184,7 +184,7 @@ def _bind(address: str | None, port: int, *, is_asked_for: bool) -> socket.socke
         if is_asked_for:
             raise PortTakenError(_no_port(address or "127.0.0.1", port, "--api-port", err)) from err
         listener.bind((address or "127.0.0.1", 0))
-    listener.listen()  # until then another could take the same port
+    listener.listen()  # before this, another process could take the same port
     return listener
 
 
@@ -228,12 +228,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     forget_other_postgres()
-    os.umask(0o077)  # what is in the folder is nobody else's
+    os.umask(0o077)  # only the owner may read the files in the folder
     Account().make_private(options.folder)
     uvloop.install()
     try:
         asyncio.run(serve(options))
-    except LakeTSError as err:  # it says what to do; how we came there helps nobody
+    except LakeTSError as err:  # the message says what to do; a traceback would not help
         sys.stderr.write(f"{ERROR}{err}\n")
         return EXPLAINED
     return 0

@@ -1,4 +1,4 @@
-"""The files of a local Lakebase for its clients: only the owner may read them."""
+"""The state file of a local Lakebase for its clients; only the owner may read it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ STATE_FILE = "lakebase.json"
 
 
 class StateError(LakeTSError):
-    """What a local Lakebase keeps in its folder cannot be read."""
+    """The state file of a local Lakebase cannot be read."""
 
 
 @dataclass
 class State:
     """
-    Identities and ports: identities stay the same in all runs, and ports if they can.
+    Identities and ports: identities stay the same in all runs, ports if possible.
 
     :param owner: The service principal that owns the database.
     :param jobs: The service principal with the rights that the jobs need, and no others.
-    :param admin_token: Opens the routes that set faults.
-    :param pid: The process that serves; 0 when none does.
+    :param admin_token: The token for the routes that set faults.
+    :param pid: The process id of the server; 0 if none runs.
     """
 
     owner: Principal = field(default_factory=lambda: Principal("owner"))
@@ -43,7 +43,7 @@ class State:
 
     @classmethod
     def load(cls, folder: Path) -> State:
-        """Return what the folder holds, or a new state."""
+        """Return the state of the folder, or a new one."""
         path = folder / STATE_FILE
         try:
             kept = json.loads(path.read_text(encoding="utf-8"))
@@ -61,17 +61,17 @@ class State:
             ) from err
 
     def ready(self, folder: Path, *, pid: int, url: str, port: int, api_port: int) -> None:
-        """Tell the others where it is."""
+        """Publish the addresses of the running server."""
         self.pid, self.url, self.port, self.api_port = pid, url, port, api_port
         self._save(folder)
 
     def gone(self, folder: Path) -> None:
-        """Tell the others that it runs no more."""
+        """Publish that the server no longer runs."""
         self.pid = 0
         self._save(folder)
 
     def env(self, folder: Path, principal: Principal | None = None) -> dict[str, str]:
-        """Return the environment for logins of programs, as the owner or another principal."""
+        """Return the environment variables for logins, as the owner or as another principal."""
         who = principal or self.owner
         authority = str(folder.absolute() / "ca.pem")
         return {

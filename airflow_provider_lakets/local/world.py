@@ -1,4 +1,4 @@
-"""What is in the local workspace: a project to work in, and others to be confused by."""
+"""The content of the local workspace: a project to work in, and others as decoys."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class World:
     """
     Fill a workspace.
 
-    There are project ``local`` with branches ``production`` (the default) and ``dev``, project
-    ``other``, and the provisioned instance ``local-instance``. Endpoints share one port and are
-    told apart by host: loopback addresses, or names below ``host``.
+    The workspace has project ``local`` with branches ``production`` (the default) and ``dev``,
+    project ``other``, and the provisioned instance ``local-instance``. Endpoints share one port
+    and differ by host: loopback addresses, or names below ``host``.
 
     :param state: The identities.
     :param lakebase: The server of branch ``production``.
-    :param host: Name of the machine for others; None for loopback.
+    :param host: The host name of this machine for other machines; None for loopback.
     :param version: Postgres major version.
     """
 
@@ -70,11 +70,11 @@ class World:
 
     def prepare(self, postgres: EmbeddedPostgres) -> None:
         """
-        Make the roles of a branch's server, which has the usual database.
+        Create the roles on a branch's server, where the default database exists.
 
-        The owner owns that, and makes roles and databases, as a project's creator does. The jobs'
-        role is a member of the owner's: only who may act for a table's owner can attach and drop
-        its chunks.
+        The owner owns this database and may create roles and databases, like the creator of a
+        project. The role of the jobs is a member of the owner, because only members of a table's
+        owner can attach and drop its chunks.
         """
         for role in (self._owner, self._jobs):
             postgres.ensure_role(role)
@@ -83,12 +83,12 @@ class World:
             conn.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(database, owner))
             conn.execute(sql.SQL("ALTER ROLE {} CREATEROLE CREATEDB").format(owner))
             conn.execute(sql.SQL("GRANT {} TO {}").format(owner, jobs))
-        for name in (DEFAULT_DATABASE, "template1"):  # databases that are made later copy the template
+        for name in (DEFAULT_DATABASE, "template1"):  # new databases copy the template
             with psycopg.connect(postgres.conninfo(name), autocommit=True) as conn:
                 ensure_uuid_ossp(conn)
 
     def hosts(self) -> list[str]:
-        """Return the names and addresses that the certificate is for."""
+        """Return the names and addresses that the certificate covers."""
         named = [
             endpoint.host for branch in self.workspace.branches() for endpoint in branch.endpoints.values()
         ]

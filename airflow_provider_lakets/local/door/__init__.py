@@ -1,3 +1,3 @@
-"""The way in: TLS, certificates, credentials, and who may log in to which endpoint."""
+"""The gateway: TLS, certificates, credentials, and who may log in to which endpoint."""
 
 from __future__ import annotations

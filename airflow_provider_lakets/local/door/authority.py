@@ -1,4 +1,4 @@
-"""The authority of a local Lakebase's certificates: made once, so clients keep trusting it."""
+"""The certificate authority of a local Lakebase: created once, so that clients keep trusting it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def certificate(folder: Path, hosts: Sequence[str]) -> trustme.LeafCert:
     """
     Issue a certificate for this run; clients trust ``ca.pem``, which does not change.
 
-    :param folder: Holds the authority, whose key only the owner may read.
-    :param hosts: Names and addresses that it is for.
+    :param folder: Holds the authority; only the owner may read its key.
+    :param hosts: The names and addresses that the certificate covers.
     """
     key, shown = folder / _KEY_FILE, folder / AUTHORITY_FILE
     if key.exists() and shown.exists():
@@ -29,7 +29,7 @@ def certificate(folder: Path, hosts: Sequence[str]) -> trustme.LeafCert:
     key.unlink(missing_ok=True)
     authority = trustme.CA(organization_name="Local Lakebase")
     authority.cert_pem.write_to_path(str(shown))
-    # First and last: a run that is killed in between leaves no pair that does not match.
+    # The old key is deleted first and the new key is written last, so a killed run leaves no wrong pair.
     fresh = key.with_suffix(".new")
     with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
         out.write(authority.private_key_pem.bytes())
@@ -38,12 +38,12 @@ def certificate(folder: Path, hosts: Sequence[str]) -> trustme.LeafCert:
 
 
 def server_context(leaf: trustme.LeafCert) -> ssl.SSLContext:
-    """Return a server's side of TLS, with settings of its own: listeners change theirs."""
+    """Return a new TLS context for a server; each listener needs one because it changes its context."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     leaf.configure_cert(context)
     return context
 
 
 def client_context(folder: Path) -> ssl.SSLContext:
-    """Return the side of a client that trusts the authority and no other."""
+    """Return a TLS context for a client that trusts only this authority."""
     return ssl.create_default_context(cafile=str(folder / AUTHORITY_FILE))

@@ -14,7 +14,7 @@ _ALGORITHM = "ES256"
 
 
 class CredentialRefusedError(ValueError):
-    """A password that is no live credential; the message says why, and never holds the password."""
+    """The password is not a valid credential; the message says why, without the password."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Claims:
 
 class Issuer:
     """
-    Issue tokens and check them; the key is made anew with each issuer, so tokens end with it.
+    Issue and check tokens; each issuer has a new key, so its tokens are valid only while it exists.
 
     :param name: The issuer's URL, in the claim ``iss``.
     """
@@ -38,12 +38,12 @@ class Issuer:
 
     def issue(self, identity: str, audience: str, ttl: int, **claims: Any) -> tuple[str, int]:
         """
-        Return a token and when it expires, in seconds since the epoch.
+        Return a token and its expiry time, in seconds since the epoch.
 
-        :param identity: Application id or user name, in ``sub``.
-        :param audience: Endpoint or workspace URL, in ``aud``.
-        :param ttl: Seconds to live.
-        :param claims: Further claims.
+        :param identity: The application id or user name, for claim ``sub``.
+        :param audience: The URL of the endpoint or workspace, for claim ``aud``.
+        :param ttl: The lifetime in seconds.
+        :param claims: Additional claims.
         """
         now = int(time.time())
         expires = now + ttl
@@ -61,9 +61,9 @@ class Issuer:
 
     def check(self, token: str) -> Claims:
         """
-        Return what a live token says.
+        Return the claims of a valid token.
 
-        :raises CredentialRefusedError: if it is none of ours, or has expired.
+        :raises CredentialRefusedError: if the token is from another issuer, or has expired.
         """
         try:
             payload = jwt.decode(
@@ -81,5 +81,5 @@ class Issuer:
 
 
 def looks_like_token(password: str) -> bool:
-    """Tell a JWT from a password that somebody chose."""
+    """Return whether a password is a JWT rather than a chosen password."""
     return password.startswith("eyJ") and password.count(".") == 2

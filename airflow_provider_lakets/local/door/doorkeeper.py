@@ -1,4 +1,4 @@
-"""Check logins to the local Lakebase: a live credential for its endpoint, or a native password."""
+"""Check logins to the local Lakebase: a valid credential for the endpoint, or a native password."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ class Servers(Protocol):
     """The Postgres server of each branch."""
 
     async def socket(self, branch: Branch) -> Path:
-        """Return the Unix socket of a branch's server, started if need be."""
+        """Return the Unix socket of a branch's server; start the server if necessary."""
 
     async def replica(self, branch: Branch) -> Path:
-        """Return the Unix socket of its hot standby, likewise."""
+        """Return the Unix socket of the branch's hot standby; start it if necessary."""
 
     def running(self) -> Sequence[Path]:
-        """Return the sockets of the servers that run."""
+        """Return the sockets of the running servers."""
 
 
 class LakebaseDoorkeeper:
     """
-    Admit as Lakebase does. A credential is checked at login only: a session outlives it.
+    Check logins as Lakebase does: a credential is checked only at login, so a session outlives it.
 
     :param workspace: Endpoints, roles, identities.
-    :param issuer: Who issued the credentials.
-    :param faults: What goes wrong.
+    :param issuer: The issuer of the credentials.
+    :param faults: The active faults.
     :param branches: The Postgres server of each branch.
-    :param default: The endpoint of connections to no known host.
+    :param default: The endpoint for connections to an unknown host.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LakebaseDoorkeeper:
         self._default = default
 
     async def knock(self, host: str) -> None:
-        """Refuse while the endpoint sleeps; each try brings it nearer to being awake."""
+        """Reject connections while the endpoint is suspended; each attempt counts towards its wake-up."""
         if self._faults.strike(FaultName.SUSPENDED):
             name = self._endpoint(host).name
             raise RefusedError(STARTING, "the database system is starting up", f"{name} was asleep.")

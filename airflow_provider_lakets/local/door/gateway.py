@@ -1,7 +1,7 @@
 """
-The front door of the local Lakebase: TLS, a check of the password, then the server.
+The gateway of the local Lakebase: it does TLS, checks the password, and connects to the server.
 
-What it knows of a session ends with the login: from then on it passes bytes both ways.
+It reads messages only until the login is complete; after that, it passes bytes in both directions.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ log = logging.getLogger(__name__)
 
 _LOGIN_SECONDS = 60
 
-# The few messages of the Postgres protocol (version 3) that are exchanged before a session begins.
+# The messages of the Postgres protocol (version 3) that are exchanged before a session begins.
 _PROTOCOL_3 = 196608
 _SSL_REQUEST = 80877103
 _GSS_REQUEST = 80877104
 _CANCEL_REQUEST = 80877102
 
 _CLEARTEXT_PASSWORD = struct.pack("!cii", b"R", 8, 3)
-_STARTUP_LIMIT = 10_000  # bytes; the server's own
+_STARTUP_LIMIT = 10_000  # bytes, as in the server
 _PASSWORD_LIMIT = 65_536
-_HELD_LIMIT = 2 * _PASSWORD_LIMIT  # of what nobody has read: more is no login
+_HELD_LIMIT = 2 * _PASSWORD_LIMIT  # of unread bytes: a login never needs more
 
 
 class RefusedError(Exception):
     """
-    A login that ends with an error of Postgres.
+    A login that is rejected with a Postgres error.
 
-    :param sqlstate: Postgres' error code.
+    :param sqlstate: The error code of Postgres.
     :param message: What was asked and what was found.
     :param hint: What to do.
     """
@@ -53,18 +53,18 @@ class Doorkeeper(Protocol):
 
     async def knock(self, host: str) -> None:
         """
-        Hear of a connection before it logs in, to refuse or delay it.
+        Called for each connection before the login, to reject or delay it.
 
         :param host: The host name or address that the client connects to.
         """
 
     async def admit(self, host: str, role: str, password: str) -> Path:
         """
-        Check a password, and return the Unix socket of the server that the session goes to.
+        Check a password, and return the Unix socket of the server for the session.
 
         :param host: The host name or address that the client connected to.
-        :param role: The Postgres role asked for.
-        :param password: A database credential, or a role's native password.
+        :param role: The Postgres role to log in as.
+        :param password: A database credential, or the native password of a role.
         """
 
     def servers(self) -> Sequence[Path]:
@@ -72,7 +72,7 @@ class Doorkeeper(Protocol):
 
 
 class Channel(asyncio.Protocol):
-    """One side of a session: read piece by piece until it has a peer, then passed on to that."""
+    """One side of a session: data is held until it is read or a peer is joined, then passed on."""
 
     transport: asyncio.Transport
 
@@ -87,7 +87,7 @@ class Channel(asyncio.Protocol):
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Pass on, or hold until somebody reads."""
+        """Pass the data to the peer, or hold it until it is read."""
         if self._peer is not None:
             self._peer.send(data)
         elif len(self._held) + len(data) > _HELD_LIMIT:
@@ -98,37 +98,37 @@ class Channel(asyncio.Protocol):
             self._news.set()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """End the other side too."""
+        """Close the other side too."""
         self.ended.set()
         self._news.set()
         if self._peer is not None:
             self._peer.transport.close()
 
     def pause_writing(self) -> None:
-        """Take no more from the other side than this one can send."""
+        """Stop reading from the other side while this side cannot send."""
         if self._peer is not None and not self._peer.transport.is_closing():
             self._peer.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        """Go on taking."""
+        """Resume reading from the other side."""
         if self._peer is not None and not self._peer.transport.is_closing():
             self._peer.transport.resume_reading()
 
     def send(self, data: bytes) -> None:
-        """Send, unless the other end has hung up: uvloop's transports raise an error then."""
+        """Send data, unless the connection is closing: uvloop's transports raise an error then."""
         if not self.transport.is_closing():
             self.transport.write(data)
 
     @property
     def holds_unread(self) -> bool:
-        """Return whether something was sent that nobody has read."""
+        """Return whether unread data is held."""
         return bool(self._held)
 
     async def read(self, count: int) -> bytes:
         """
-        Return exactly so many bytes.
+        Return exactly this many bytes.
 
-        :raises ConnectionError: if the other end hangs up before.
+        :raises ConnectionError: if the connection is closed before.
         """
         while len(self._held) < count:
             if self.ended.is_set():
@@ -140,7 +140,7 @@ class Channel(asyncio.Protocol):
         return data
 
     def join(self, peer: Channel) -> None:
-        """Pass to the peer what is held and all that comes."""
+        """Pass the held data and all further data to the peer."""
         self._peer = peer
         peer.send(bytes(self._held))
         self._held.clear()
@@ -150,10 +150,10 @@ class Channel(asyncio.Protocol):
 
 class Gateway:
     """
-    Listen for Postgres clients and pass those whom the doorkeeper admits on to a server.
+    Listen for Postgres clients and connect those that are admitted to a server.
 
     :param doorkeeper: Decides about logins.
-    :param tls: The server side of TLS. Nobody gets past without.
+    :param tls: The TLS context of the server; sessions without TLS are rejected.
     """
 
     def __init__(self, doorkeeper: Doorkeeper, tls: ssl.SSLContext) -> None:
@@ -166,10 +166,10 @@ class Gateway:
 
     async def listen(self, addresses: Sequence[str], port: int) -> int:
         """
-        Start to listen.
+        Start listening.
 
-        :param addresses: IP addresses, all with the same port.
-        :param port: TCP port; 0 for a free one.
+        :param addresses: IP addresses; all use the same port.
+        :param port: The TCP port; 0 for a free one.
         :returns: The port.
         """
         loop = asyncio.get_running_loop()
@@ -180,12 +180,12 @@ class Gateway:
         return port
 
     def stop_listening(self) -> None:
-        """Let nobody in any more; those who are in stay."""
+        """Accept no more connections; existing sessions continue."""
         for listener in self._listeners:
             listener.close()
 
     async def close(self) -> None:
-        """Stop listening and cut every session."""
+        """Stop listening and close every session."""
         self.stop_listening()
         self.cut()
         for task in self._tasks:
@@ -193,7 +193,7 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cut(self) -> int:
-        """Cut every session without a word, as a broken network does, and return how many."""
+        """Close every session abruptly, like a broken network, and return how many there were."""
         sessions = list(self._sessions)
         for session in sessions:
             session.transport.abort()
@@ -219,7 +219,7 @@ class Gateway:
             client.send(_fatal("57014", f"The login took longer than {_LOGIN_SECONDS:g} seconds."))
         except (ConnectionError, ssl.SSLError, struct.error, UnicodeDecodeError) as err:
             log.debug("A login came to nothing: %s", type(err).__name__)
-        except Exception as err:  # a transport is gone, or a server did not start: ends this login only
+        except Exception as err:  # a lost transport or a server that did not start ends only this login
             log.warning("A login failed", exc_info=True)
             reason = str(err).partition("\n")[0] or type(err).__name__
             client.send(
@@ -230,7 +230,7 @@ class Gateway:
             client.transport.close()
 
     async def _log_in(self, client: Channel) -> Channel | None:
-        """Lead a client from the first byte into its session; None if it only wanted to cancel."""
+        """Process the login of a client; return None after a cancel request, which has no session."""
         host = client.transport.get_extra_info("sockname")[0]
         is_private = False
         while True:
@@ -257,8 +257,8 @@ class Gateway:
         return await self._admit(client, host, _read_parameters(body))
 
     async def _start_tls(self, client: Channel) -> str | None:
-        """Wrap the connection, and return the host name that the client asked for."""
-        if client.holds_unread:  # it could have been slipped in by somebody between
+        """Start TLS, and return the host name that the client requested."""
+        if client.holds_unread:  # an attacker in the middle could have injected it
             raise RefusedError("08P01", "received unencrypted data after SSL request")
         if client.transport.is_closing():
             raise ConnectionError("hung up")
@@ -296,7 +296,7 @@ class Gateway:
         return backend
 
     async def _cancel(self, body: bytes) -> None:
-        """Hand a cancel request to every server: only the one that gave out the key heeds it."""
+        """Send a cancel request to every server; only the server that issued the key acts on it."""
         for socket in self._doorkeeper.servers():
             with contextlib.suppress(RefusedError):
                 backend = await self._open(socket)
@@ -312,8 +312,8 @@ def _read_parameters(body: bytes) -> dict[str, str]:
     """
     Read the parameters of a startup message.
 
-    :param body: What follows length and protocol version: names and values, each ended by a zero
-        byte.
+    :param body: The message after length and protocol version: names and values, each ended by a
+        zero byte.
     """
     names_and_values = body.rstrip(b"\0").split(b"\0")
     text = [part.decode() for part in names_and_values]
@@ -321,13 +321,13 @@ def _read_parameters(body: bytes) -> dict[str, str]:
 
 
 def _startup(parameters: dict[str, str]) -> bytes:
-    """Write a startup message."""
+    """Return a startup message."""
     body = b"".join(f"{name}\0{value}\0".encode() for name, value in parameters.items()) + b"\0"
     return struct.pack("!ii", len(body) + 8, _PROTOCOL_3) + body
 
 
 def _fatal(sqlstate: str, message: str, hint: str = "") -> bytes:
-    """Write an error that ends the session."""
+    """Return an error message that ends the session."""
     fields = {"S": "FATAL", "V": "FATAL", "C": sqlstate, "M": message, "H": hint}
     body = b"".join(f"{code}{value}\0".encode() for code, value in fields.items() if value) + b"\0"
     return struct.pack("!ci", b"E", len(body) + 4) + body
