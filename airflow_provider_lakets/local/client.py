@@ -51,7 +51,7 @@ class LocalServer:
     """
     The local Lakebase in a folder: REST API, TLS login, Postgres and change feed.
 
-    As a context manager, it starts the server and stops it at the end, even if this process is killed.
+    As a context manager, it starts the server and stops it at the end, even if this process dies.
 
     :param folder: The folder that holds all its files.
     :param version: Postgres major version: 16, 17 or 18.
@@ -168,12 +168,12 @@ class LocalServer:
         return self.folder / "server.log"
 
     def env(self, principal: Principal | None = None) -> dict[str, str]:
-        """Return the environment variables for programs that log in here, by default as the owner."""
+        """Return the environment variables for logins of programs, by default as the owner."""
         return self.state.env(self.folder, principal)
 
     def airflow_env(self, principal: Principal | None = None) -> dict[str, str]:
         """
-        Return the environment variables that define ``lakebase_default`` and ``databricks_default``.
+        Return the variables that define ``lakebase_default`` and ``databricks_default``.
 
         :param principal: The identity that Airflow logs in as; by default the owner.
         """

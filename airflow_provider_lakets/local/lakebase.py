@@ -147,7 +147,7 @@ class LocalLakebase:
                 ):
                     conn.execute(sql.SQL(f"GRANT {grant} TO {{}}").format(sql.Identifier(schema), role))
 
-    # Delta tables. These methods import lazily because the process that serves a Lakebase needs none.
+    # Delta tables. Imports are local because the process that serves a Lakebase needs none.
 
     @property
     def delta_dir(self) -> Path:

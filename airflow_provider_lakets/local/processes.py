@@ -99,7 +99,7 @@ def end_process(
 
 
 def at_end_of_input(tell: Callable[[], None]) -> None:
-    """Call a function from a thread when standard input ends, which means that the parent is gone."""
+    """Call a function from a thread when standard input ends, because the parent is then gone."""
 
     def wait() -> None:
         while os.read(sys.stdin.fileno(), 1024):

@@ -29,7 +29,7 @@ def certificate(folder: Path, hosts: Sequence[str]) -> trustme.LeafCert:
     key.unlink(missing_ok=True)
     authority = trustme.CA(organization_name="Local Lakebase")
     authority.cert_pem.write_to_path(str(shown))
-    # The old key is deleted first and the new key is written last, so a killed run leaves no wrong pair.
+    # Delete the old key first and write the new key last: a killed run leaves no wrong pair.
     fresh = key.with_suffix(".new")
     with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
         out.write(authority.private_key_pem.bytes())
@@ -38,7 +38,7 @@ def certificate(folder: Path, hosts: Sequence[str]) -> trustme.LeafCert:
 
 
 def server_context(leaf: trustme.LeafCert) -> ssl.SSLContext:
-    """Return a new TLS context for a server; each listener needs one because it changes its context."""
+    """Return a new TLS context for a server; listeners change theirs, so they cannot share."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     leaf.configure_cert(context)
     return context

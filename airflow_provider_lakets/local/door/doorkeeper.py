@@ -61,7 +61,7 @@ class LakebaseDoorkeeper:
         self._default = default
 
     async def knock(self, host: str) -> None:
-        """Reject connections while the endpoint is suspended; each attempt counts towards its wake-up."""
+        """Reject connections while the endpoint is suspended; each attempt counts."""
         if self._faults.strike(FaultName.SUSPENDED):
             name = self._endpoint(host).name
             raise RefusedError(STARTING, "the database system is starting up", f"{name} was asleep.")

@@ -230,7 +230,7 @@ class Gateway:
             client.transport.close()
 
     async def _log_in(self, client: Channel) -> Channel | None:
-        """Process the login of a client; return None after a cancel request, which has no session."""
+        """Process a client's login; return None after a cancel request, which has no session."""
         host = client.transport.get_extra_info("sockname")[0]
         is_private = False
         while True:
