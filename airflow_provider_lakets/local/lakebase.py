@@ -109,8 +109,7 @@ class LocalLakebase:
         """
         Return a ``lakebase`` connection as JSON, for ``AIRFLOW_CONN_LAKEBASE_DEFAULT``.
 
-        The server uses trust authentication on its socket. The password only marks the login as
-        native.
+        The server asks for no password on its socket. This one only marks the login as native.
         """
         return json.dumps(
             {
