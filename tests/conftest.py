@@ -26,6 +26,10 @@ pytest_plugins = ["tests.lab", "tests.pauses", "tests.stage"]
 
 use_memory()
 
+# A collection walks over all of Airflow: fewer of them. gc.freeze() would hide who refers to what,
+# which hypothesis asks for.
+gc.set_threshold(100_000, 20, 20)
+
 # What a user's shell says of other servers, and of the way there, is not for the tests.
 for name in [*os.environ]:
     if name.startswith(("AIRFLOW_", "DATABRICKS_", "PG")) or name.lower().endswith("_proxy"):
@@ -62,12 +66,6 @@ def new_postgres(**settings: str) -> Iterator[EmbeddedPostgres]:
         ) as server,
     ):
         yield server
-
-
-def pytest_collection_finish() -> None:
-    """Keep garbage collection away from what is loaded by now."""
-    gc.collect()
-    gc.freeze()
 
 
 def pytest_report_header() -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import itertools
 import json
@@ -88,7 +87,6 @@ def airflow() -> Path:
         bundles().sync_bundles_to_db()
         in_process: Any = supervisor.InProcessTestSupervisor
         in_process._api_client()
-    gc.freeze()  # as after the collection of tests: Airflow is larger than all of them
     return folder
 
 
