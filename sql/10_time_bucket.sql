@@ -19,8 +19,8 @@
 -- qualify every name instead.
 
 -- Raise the error for an interval or origin that time_bucket cannot use; never returns. The result
--- type lets it stand in a CASE branch, and taking the origin keeps the planner from calling it
--- early for a constant interval that is sound.
+-- type lets it stand in a CASE branch, and its parameter p_origin keeps the planner from calling it
+-- early for a valid constant interval.
 CREATE OR REPLACE FUNCTION lakets._refuse_bucket(
     p_interval interval,
     p_origin   anyelement

@@ -101,8 +101,8 @@ $$;
 COMMENT ON FUNCTION lakets.time_bucket_gapfill(interval, date, date, date) IS
     'First days of all buckets from that of p_start to that of p_finish, to LEFT JOIN data to';
 
--- Last observation carried forward, by one row: the value, or the one given as the previous.
--- Inlined: no SET.
+-- Last observation carried forward by one row: p_value, or p_prev_value if it is NULL. Inlined: no
+-- SET.
 CREATE OR REPLACE FUNCTION lakets.locf(
     p_value      double precision,
     p_prev_value double precision DEFAULT NULL
@@ -115,8 +115,8 @@ $$;
 COMMENT ON FUNCTION lakets.locf(double precision, double precision) IS
     'The value, or the previous one where it is NULL: locf(value, lag(value) OVER (ORDER BY time))';
 
--- Transition of locf_agg. STRICT does the work: NULL never gets here and leaves the state as it is.
--- No SET clause: per row it costs three times the call itself, and there is no name to look up.
+-- Transition function of locf_agg. STRICT makes Postgres skip NULL and keep the state. No SET
+-- clause: it would cost three times the call itself per row, and there is no name to look up.
 CREATE OR REPLACE FUNCTION lakets._locf_step(
     p_state anyelement,
     p_value anyelement
@@ -129,8 +129,8 @@ END;
 $$;
 
 -- The newest value that is not NULL, up to the current row: locf_agg(value) OVER (ORDER BY time);
--- NULL until there is one. Without OVER the order is up to the plan, hence no combine function: say
--- locf_agg(value ORDER BY time), or use last.
+-- NULL until there is one. Without OVER, the plan determines the order, so there is no combine
+-- function: write locf_agg(value ORDER BY time), or use last.
 CREATE OR REPLACE AGGREGATE lakets.locf_agg(p_value anyelement) (
     SFUNC = lakets._locf_step,
     STYPE = anyelement,
@@ -141,8 +141,8 @@ COMMENT ON AGGREGATE lakets.locf_agg(anyelement) IS
     'Newest value that is not NULL up to the current row: locf_agg(value) OVER (ORDER BY time)';
 
 -- The value itself; where it is NULL, the point at p_curr_time of the straight line between its
--- neighbours. NULL where a neighbour is missing; the previous value where both neighbours have one
--- time. Inlined: no SET.
+-- neighbours. NULL where a neighbour is missing; the previous value where both neighbours have the
+-- same time. Inlined: no SET.
 CREATE OR REPLACE FUNCTION lakets.interpolate(
     p_value      double precision,
     p_prev_value double precision,

@@ -1,22 +1,23 @@
 -- first and last: the value at the smallest and at the largest time of a group.
 --
--- A NULL value counts: it is returned if it stands at that time. A NULL time does not count. No
--- rows, or none with a time, give NULL. Of equal times the row met first wins, as in 0.1.3.
--- Postgres reads rows in a defined order only when the query states one: last(value, time ORDER BY
--- id).
+-- A NULL value counts: it is returned if the row of that time has it. A NULL time does not count.
+-- No rows, or none with a time, give NULL. Among rows of equal time, the one read first counts, as
+-- in 0.1.3. Postgres reads rows in a defined order only when the query states one: last(value, time
+-- ORDER BY id).
 --
 -- The value may be of any type, whole rows included. Integers and real give double precision, as in
--- 0.1.3, so that last(n, time) / 2 is what it was there; other types, numeric included, come back
--- as they are. The value is kept as text until the end, since no aggregate state can hold a time
--- and a value of any type side by side without a superuser. Text is exact, but for the padding of
+-- 0.1.3, so that last(n, time) / 2 is the same as there; other types, numeric included, come back
+-- as they are. The state keeps the value as text, because only a superuser can create an aggregate
+-- whose state holds a time and a value of any type. Text is exact, except for the padding of
 -- char(n), and for floating point where extra_float_digits is set below 1, its default. Times are
 -- timestamptz, timestamp or date: a literal without a type is taken as timestamptz. One row costs
 -- about ten times as much as in max(time).
 --
 -- Polymorphic functions cannot combine three types (state, value, time), so everything below is
 -- created once for each type of time. {time} in the text stands for it. The functions have no SET
--- clause, which would cost more per row than they do, and which would read names in a value
--- (regclass) under another search_path than it wrote them; they qualify every name instead.
+-- clause and qualify every name instead. A SET clause would cost more per row than the functions
+-- themselves, and names in a value (regclass) would be read under another search_path than the one
+-- under which they were written.
 
 -- Return whether this session writes a value as text that reads back as the same value. DateStyle
 -- SQL, Postgres and German write the time zone by an abbreviation that may be read as another zone,

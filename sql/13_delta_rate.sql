@@ -8,21 +8,21 @@
 -- delta_agg and rate_agg do that for all rows of a group.
 --
 -- delta_agg is for gauges (a temperature, a balance): the value at the largest time minus the one
--- at the smallest, negative where it fell, of the value's own numeric type. Rows may come in any
--- order.
+-- at the smallest, in the numeric type of the value. It is negative if the value fell. Rows may
+-- come in any order.
 --
 -- rate_agg is for counters, which only grow, until a restart sets them back to zero. It adds up the
 -- growth from each sample to the next and divides by the seconds between first and last; a value
 -- below the one before it means a restart, after which the counter has grown to that value from
 -- zero. That depends on the order, which only the caller can give: rate_agg(value, time ORDER BY
 -- time). A row out of order is refused with 22023 rather than taken for a restart. Even a table
--- filled in order of time may be read in another: a large scan joins one that is under way, and
--- workers take turns.
+-- filled in order of time may be read in another order: a large scan starts where a running one is,
+-- and parallel workers read in turn.
 --
 -- In both aggregates, rows with a NULL value or time do not count. No rows give NULL, and so does
--- rate_agg when there are no two different times. At one time only one value counts: for delta_agg
--- the one whose text sorts lowest (at the start) or highest (at the end), for rate_agg the
--- greatest.
+-- rate_agg when there are no two different times. Of several values at one time only one counts:
+-- for delta_agg the one whose text sorts lowest (at the start) or highest (at the end), for
+-- rate_agg the greatest.
 --
 -- As in 12_first_last.sql the aggregates are made once for each type of time ({time}), values are
 -- kept as text in the state of delta_agg, and transition functions have no SET clause, since it
@@ -202,7 +202,7 @@ $$;
 DO $install$
 DECLARE
     v_time  text;
-    v_clock text;  -- what seconds are counted in: dates differ by days
+    v_clock text;  -- the type whose differences are in seconds: dates differ by days
 BEGIN
     FOREACH v_time IN ARRAY ARRAY['timestamptz', 'timestamp', 'date'] LOOP
         v_clock := CASE v_time WHEN 'date' THEN 'timestamp' ELSE v_time END;

@@ -2,7 +2,7 @@
 -- to n - 1. Values below min are in the first bucket, those from max on in the last. NULL for NULL.
 --
 -- histogram_agg(value, min, max, n) counts the values of a group. The result has n + 2 elements:
--- the values below min, those in each part, those at or above max. NaN counts as above, where
+-- the values below min, those in each part, those at or above max. NaN counts as above max, as
 -- Postgres sorts it. A NULL value does not count; without a value the result is NULL. min, max and
 -- n are constants of the group. Time grows with n, as each row copies the counts: for more than a
 -- hundred parts GROUP BY width_bucket(...) is faster.
@@ -59,7 +59,7 @@ BEGIN
 END;
 $$;
 
--- Transition of histogram_agg: count one value. No SET clause: it would cost as much again per row;
+-- Transition of histogram_agg: count one value. No SET clause: it would double the cost per row;
 -- every name is qualified instead.
 CREATE OR REPLACE FUNCTION lakets._histogram_step(
     p_state   integer[],

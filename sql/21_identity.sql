@@ -12,7 +12,7 @@ AS $$
 BEGIN
     RETURN (SELECT ctl.system_identifier FROM pg_control_system() AS ctl);
 EXCEPTION WHEN insufficient_privilege THEN
-    RETURN '?';  -- a service may keep the number to itself
+    RETURN '?';  -- a service may hide the number
 END;
 $$;
 
@@ -92,7 +92,7 @@ DECLARE
     v_now   record;
 BEGIN
     IF p_table.relation = v_named AND split_part(p_table.cluster, '/', 1) = lakets._cluster() THEN
-        p_table.cluster := lakets._here();  -- here, or in a database that this one was copied from whole, with its oids
+        p_table.cluster := lakets._here();  -- this database, or the one that this is a copy of, with the same oids
     ELSIF p_table.relation IS NULL OR p_table.cluster IS DISTINCT FROM lakets._here() THEN
         p_table.relation := v_named;
         p_table.cluster := NULL;
@@ -199,7 +199,7 @@ BEGIN
 END;
 $$;
 
--- The same by its number.
+-- The same by its id.
 CREATE OR REPLACE FUNCTION lakets._chronotable(
     p_chronotable_id integer
 ) RETURNS lakets._chronotable_registry

@@ -27,7 +27,7 @@ DECLARE
     v_lost oid[];
 BEGIN
     IF p_table.cluster IS NULL THEN
-        RETURN;  -- oids mean nothing here yet
+        RETURN;  -- the oids in this database are not known
     END IF;
     v_lost := ARRAY(
         SELECT chunk.relation FROM lakets._chunk_metadata AS chunk
@@ -41,7 +41,7 @@ BEGIN
 END;
 $$;
 
--- Note which relations a ChronoTable and its chunks are, in this database.
+-- Record the oids of a ChronoTable and its chunks in this database.
 CREATE OR REPLACE FUNCTION lakets._learn(
     p_table lakets._chronotable_registry
 ) RETURNS lakets._chronotable_registry
@@ -108,7 +108,7 @@ BEGIN
         PERFORM lakets._follow_time_column(v_now, v_kept.time_column);
     END IF;
     IF v_kept.owner <> v_now.owner AND NOT lakets._follow_owner(v_now) THEN
-        UPDATE lakets._chronotable_registry AS reg SET owner = v_kept.owner WHERE reg.id = v_now.id;  -- the next job goes on
+        UPDATE lakets._chronotable_registry AS reg SET owner = v_kept.owner WHERE reg.id = v_now.id;  -- so the next job continues
     END IF;
     IF v_kept.cluster IS NOT NULL THEN
         PERFORM lakets._track_chronotable(v_now.id);

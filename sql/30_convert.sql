@@ -170,7 +170,7 @@ AS $$
          WHERE att.attstattarget >= 0
         UNION ALL
         SELECT 1, 5, grants.statement FROM lakets._grant_statements(p_relation) AS grants (statement)
-        UNION ALL  -- indexes that no constraint makes, then constraints but for those that LIKE copies
+        UNION ALL  -- indexes that belong to no constraint, then constraints except those that LIKE copies
         SELECT 2, 1, pg_get_indexdef(idx.indexrelid)
           FROM pg_index AS idx
          WHERE idx.indrelid = p_relation
@@ -238,8 +238,7 @@ BEGIN
 END;
 $$;
 
--- Move the old table, its indexes and its statistics out of the way; their names are free for the
--- new ones.
+-- Rename the old table and its indexes, so that their names are free for the new ones.
 CREATE OR REPLACE FUNCTION lakets._set_aside(
     p_relation regclass
 ) RETURNS void

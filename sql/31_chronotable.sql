@@ -64,7 +64,7 @@ CREATE OR REPLACE FUNCTION lakets._partition_in_place(
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
-    SET row_security = off  -- a policy that hides rows is an error here: they would be lost
+    SET row_security = off  -- fail if a policy hides rows, which would be lost
 AS $$
 DECLARE
     v_trimmings jsonb := (SELECT jsonb_agg(trim.*) FROM lakets._table_trimmings(p_relation) AS trim);
@@ -85,7 +85,7 @@ BEGIN
         EXECUTE v_statement;
     END LOOP;
 
-    EXECUTE format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', p_relation);  -- its owner must see all there is to copy
+    EXECUTE format('ALTER TABLE %s NO FORCE ROW LEVEL SECURITY', p_relation);  -- its owner must see every row to copy
     PERFORM lakets._create_default_partition(p_table, v_options);
     v_ranges := ARRAY(SELECT tstzrange(cell.range_start, cell.range_end)
                         FROM lakets._cells_of_rows(p_table, p_relation, v_most + 1) AS cell ORDER BY 1);
@@ -176,7 +176,7 @@ BEGIN
 END;
 $$;
 
--- The RollUps that depend on a ChronoTable, directly or not, those that nothing reads first.
+-- The RollUps that depend on a ChronoTable, directly or not. Each comes before those that it reads.
 CREATE OR REPLACE FUNCTION lakets._rollups_of(
     p_chronotable_id integer
 ) RETURNS text[]

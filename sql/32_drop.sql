@@ -49,11 +49,11 @@ BEGIN
     END IF;
     v_rollups := lakets._rollups_of(v_table.id);
     -- Lock order: (1) advisory (lakets, relation), (2) advisory (lakets, RollUp's table) of each,
-    -- (3) proof row, which tiering has before it looks at a partition, (4) parent, (5) RollUps,
+    -- (3) proof row, which tiering locks before it reads a partition, (4) parent, (5) RollUps,
     -- highest first, (6) partitions.
     IF v_relation IS NOT NULL THEN
         PERFORM lakets._lock_maintenance(v_relation);
-        v_table := lakets._chronotable(v_table.id);  -- if it is still one
+        v_table := lakets._chronotable(v_table.id);  -- raises if it was dropped meanwhile
     END IF;
     FOREACH v_rollup IN ARRAY v_rollups LOOP
         IF lakets._rollup_problem(v_rollup) IS NULL THEN

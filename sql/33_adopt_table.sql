@@ -63,7 +63,7 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM lakets._chronotable(p_table_name, p_schema_name);  -- raises
     ELSIF lakets._still_stands(v_table) THEN
-        PERFORM lakets._recognise(v_table);  -- raises: the one that has the registry row stands under another name
+        PERFORM lakets._recognise(v_table);  -- raises: the table of the registry row has another name
     ELSIF NOT EXISTS (
         SELECT FROM pg_partitioned_table AS part
           JOIN pg_attribute AS att ON att.attrelid = part.partrelid AND att.attname = v_table.time_column

@@ -47,9 +47,9 @@ BEGIN
 END;
 $$;
 
--- How each of some partitions is guarded: whether every statement that names it is refused, and
--- whether by the triggers that this version makes. A partition where triggers of LakeTS 0.1.x still
--- fire is not guarded. Uses an index, as _lost_chunks does.
+-- Return for each of some partitions whether every statement that names it is refused, and whether
+-- it has the triggers of this version. A partition where triggers of LakeTS 0.1.x still fire is not
+-- guarded. Uses an index, as _lost_chunks does.
 CREATE OR REPLACE FUNCTION lakets._guards(
     p_partitions regclass[]
 ) RETURNS TABLE (partition regclass, is_guarded boolean, is_current boolean)
@@ -118,10 +118,10 @@ $$;
 
 -- Guard one partition.
 --
--- TRUNCATE of the whole table visits every chunk. It would compile a function for each of them, and
--- keep a plan for it, which Postgres looks at for each file that it replaces: the time would grow
--- with the square of the number of chunks. So TRUNCATE has a trigger of its own, whose condition is
--- true unless the table is being truncated, and is evaluated without a plan.
+-- TRUNCATE of the whole table visits every chunk. It would compile a trigger function for each and
+-- keep a plan for it. Postgres checks all plans for each file that it replaces, so the time would
+-- grow with the square of the number of chunks. So TRUNCATE has a trigger of its own, whose
+-- condition is true unless the table is being truncated, and is evaluated without a plan.
 CREATE OR REPLACE FUNCTION lakets._guard_partition(
     p_partition regclass
 ) RETURNS void

@@ -54,7 +54,7 @@ CREATE OR REPLACE FUNCTION lakets._create_partition_table(
 AS $$
 DECLARE
     v_new   regclass;
-    v_owner oid;  -- if it must become another's
+    v_owner oid;  -- the owner to set; null if it is the owner already
     v_acl   aclitem[];
 BEGIN
     EXECUTE format(CASE WHEN p_bounds IS NOT NULL THEN 'CREATE TABLE %1$I.%2$I PARTITION OF %3$s %5$s %4$s'
@@ -107,7 +107,7 @@ BEGIN
 END;
 $$;
 
--- The same for new chunks. Where the table has the default identity, so have they.
+-- The same for new chunks. Nothing is done if the table has the default identity, as new chunks do.
 CREATE OR REPLACE FUNCTION lakets._match_identities(
     p_relation regclass,
     p_chunks   regclass[]

@@ -107,7 +107,7 @@ DECLARE
 BEGIN
     EXECUTE format('SELECT EXISTS (SELECT FROM %s)', p_relation) INTO v_has_row;
     IF NOT v_has_row THEN
-        RETURN;  -- so it is with most default partitions; a table can have thousands of chunks to look at
+        RETURN;  -- most default partitions are empty, and a table can have thousands of chunks
     END IF;
     v_covered := lakets._covered(p_table);
     RETURN QUERY EXECUTE format(

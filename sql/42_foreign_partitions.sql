@@ -81,7 +81,7 @@ CREATE OR REPLACE FUNCTION lakets.adopt_partitions(
 AS $$
 DECLARE
     v_table   lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
-    v_most    integer := greatest(lakets._lock_budget() / 4, 10);  -- of those adopted, and of those only guarded
+    v_most    integer := greatest(lakets._lock_budget() / 4, 10);  -- limit for those adopted, and for those only guarded
     v_guarded integer := 0;
     v_new     record;
     v_adopted integer := 0;
@@ -140,8 +140,8 @@ BEGIN
 END;
 $$;
 
--- Make a chunk of one partition; one of the same range that was dropped is taken back. All of it
--- counts as changed.
+-- Make a partition a chunk. A dropped chunk with the same range becomes active again. All of its
+-- range counts as changed.
 CREATE OR REPLACE FUNCTION lakets._adopt_partition(
     p_table     lakets._chronotable_registry,
     p_partition regclass,

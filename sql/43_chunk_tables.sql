@@ -52,8 +52,8 @@ BEGIN
 END;
 $$;
 
--- Attach the tables of chunks, with the rows that waited for them in the default partition. The
--- caller has locked that.
+-- Attach the tables of chunks, with the rows that waited for them in the default partition, which
+-- the caller has locked.
 CREATE OR REPLACE FUNCTION lakets._attach_chunks(
     p_table  lakets._chronotable_registry,
     p_chunks regclass[],

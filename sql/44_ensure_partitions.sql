@@ -1,8 +1,8 @@
 -- Job 1: create chunks before their rows arrive.
 
 -- Lock a table and its default partition against everybody, if nobody uses the table and no row
--- waits for a chunk. Not for a table that refers to others: waiting for their locks would block its
--- users.
+-- waits for a chunk. Returns false for a table with foreign keys: waiting for the locks on other
+-- tables would block its users.
 CREATE OR REPLACE FUNCTION lakets._lock_unused(
     p_relation regclass,
     p_default  regclass
@@ -19,7 +19,7 @@ BEGIN
     EXECUTE format('LOCK TABLE ONLY %s, %s IN ACCESS EXCLUSIVE MODE NOWAIT', p_relation, p_default);
     EXECUTE format('SELECT EXISTS (SELECT FROM %s)', p_default) INTO v_has_row;
     IF v_has_row THEN
-        RAISE lock_not_available;  -- which lets go of the locks again
+        RAISE lock_not_available;  -- which releases the locks
     END IF;
     RETURN true;
 EXCEPTION WHEN lock_not_available THEN
@@ -77,9 +77,9 @@ BEGIN
 
     PERFORM lakets._require_read_committed();
     -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) default partition, (4) tables
-    -- that it refers to.
+    -- that it references.
     PERFORM lakets._lock_maintenance(v_relation);
-    v_table := lakets._follow(v_table);  -- if it is still one
+    v_table := lakets._follow(v_table);  -- raises if it was dropped meanwhile
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', v_relation);
     v_default := coalesce(lakets._default_partition(v_relation), lakets._create_default_partition(v_table));
     v_most := least(p_max_chunks, lakets._chunks_to_make(v_default));

@@ -62,7 +62,7 @@ CREATE OR REPLACE FUNCTION lakets._has_shape(
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN lakets._shape(p_relation) IS DISTINCT FROM p_shape THEN false  -- it has none if it is gone
+    SELECT CASE WHEN lakets._shape(p_relation) IS DISTINCT FROM p_shape THEN false  -- its shape is null if it was dropped
                 WHEN p_key IS NULL THEN true
                 ELSE lakets._key_index(p_relation) IS NOT DISTINCT FROM p_key END;
 $$;

@@ -107,8 +107,7 @@ AS %L$sql$,
 END;
 $$;
 
--- Runs at the end of a TRUNCATE of a whole table. From here on its chunks refuse a TRUNCATE of
--- their own again.
+-- Runs at the end of a TRUNCATE of a whole table. Its chunks then refuse a direct TRUNCATE again.
 CREATE OR REPLACE FUNCTION lakets._end_truncate() RETURNS trigger
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp

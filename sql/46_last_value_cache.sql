@@ -168,7 +168,7 @@ CREATE OR REPLACE FUNCTION lakets._load_lvc(
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
-    SET row_security = off  -- a policy that hides rows is an error here: they would not be cached
+    SET row_security = off  -- fail if a policy hides rows, which would not be cached
 AS $$
 DECLARE
     v_relation regclass := p_table.relation;

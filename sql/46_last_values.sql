@@ -1,4 +1,5 @@
--- The last value cache: enable it, read it, drop it. See 46_last_value_cache.sql for its upkeep.
+-- The last value cache: enable it, read it, drop it. See 46_last_value_cache.sql for its
+-- maintenance.
 
 -- Refuse columns that cannot be cached.
 CREATE OR REPLACE FUNCTION lakets._check_lvc_columns(

@@ -90,7 +90,7 @@ BEGIN
             RAISE lock_not_available;
         END IF;
     EXCEPTION WHEN lock_not_available THEN
-        NULL;  -- all of the table is left, and its locks are let go
+        NULL;  -- the whole table is left for later, and the locks are released
     END;
 END;
 $$;
@@ -132,7 +132,7 @@ BEGIN
     END IF;
     v_guarded := lakets._guard_unused(v_due, least(p_max_chunks, greatest(lakets._lock_budget() / 8, 1)));
     IF v_guarded = '{}' THEN
-        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_due[1]);  -- the only one: nobody waits in a circle
+        EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_due[1]);  -- one lock only, which cannot deadlock
         PERFORM lakets._guard_partition(v_due[1]);
         v_guarded := v_due[1:1];
     END IF;

@@ -1,8 +1,8 @@
--- Shadows: make, mend and drop the unpartitioned mirror of a table.
+-- Shadows: create, repair and drop the unpartitioned mirror of a table.
 
--- Make a shadow what it must be: with replica identity FULL, so that the feed accepts it; indexed,
--- so that the triggers find old rows; owned by the table's owner, as whom the triggers run; and not
--- writable by others.
+-- Give a shadow replica identity FULL, so that the feed accepts it, an index, so that the triggers
+-- find old rows, and the table's owner, as whom the triggers run. Other roles lose the right to
+-- write.
 CREATE OR REPLACE FUNCTION lakets._dress_shadow(
     p_relation    regclass,
     p_shadow      regclass,
@@ -33,8 +33,8 @@ END;
 $$;
 
 -- The statements that revoke the rights on a shadow from roles other than its owner: a direct write
--- would be streamed without a trace. Older versions granted these rights, and SELECT, to the
--- table's writers.
+-- would be streamed but not logged. Older versions granted these rights, and SELECT, to the table's
+-- writers.
 CREATE OR REPLACE FUNCTION lakets._shadow_revokes(
     p_shadow regclass
 ) RETURNS SETOF text
@@ -96,7 +96,7 @@ BEGIN
                 EXECUTE format('ALTER TABLE %1$s ALTER COLUMN %2$I TYPE %3$s USING %2$I::%3$s', p_shadow, v_column.name, v_column.type);
                 CONTINUE;
             EXCEPTION WHEN data_exception OR cannot_coerce OR datatype_mismatch OR check_violation THEN
-                EXECUTE format('ALTER TABLE %s DROP COLUMN %I', p_shadow, v_column.name);  -- another column of the name
+                EXECUTE format('ALTER TABLE %s DROP COLUMN %I', p_shadow, v_column.name);  -- its values do not fit the new type
             END;
         END IF;
         EXECUTE format('ALTER TABLE %s ADD COLUMN %I %s', p_shadow, v_column.name, v_column.type);

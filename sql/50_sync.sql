@@ -2,7 +2,7 @@
 -- Catalog.
 
 -- Warn when there is no feed to stream a shadow, or this role cannot see it: the shadow is still
--- filled, and picked up when there is one. Looked up in the catalog, since a name in a schema
+-- filled, and streamed when there is one. Looked up in the catalog, since a name in a schema
 -- without USAGE is an error.
 CREATE OR REPLACE FUNCTION lakets._warn_without_feed() RETURNS void
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -62,7 +62,7 @@ CREATE OR REPLACE FUNCTION lakets._sync_chronotable(
 ) RETURNS void
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
-    SET row_security = off  -- a policy that hides rows is an error here: they would not be mirrored
+    SET row_security = off  -- fail if a policy hides rows, which would not be mirrored
 AS $$
 DECLARE
     v_relation regclass := lakets._relation(p_table);
@@ -76,7 +76,7 @@ BEGIN
     -- directly, (4) advisory on the shadow's name. No writer is active while the trigger functions
     -- change, so none misses the shadow.
     PERFORM lakets._lock_maintenance(v_relation);
-    p_table := lakets._follow(p_table);  -- as it is under the lock
+    p_table := lakets._follow(p_table);  -- read again under the lock
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
     v_guarded := lakets._guard_partitions(v_relation);  -- before they are read
     v_evicted := lakets._is_evicted(p_table.id, lakets._as_instant(
@@ -121,7 +121,7 @@ BEGIN
     -- shadow's name.
     PERFORM lakets._lock_maintenance(v_relation);
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
-    p_rollup := lakets._rollup(p_rollup.name);  -- as it is under the lock
+    p_rollup := lakets._rollup(p_rollup.name);  -- read again under the lock
     v_shadow := lakets._shadow_relation(p_rollup.shadow_table_name);
     IF p_rollup.sync_enabled AND v_shadow IS NOT NULL THEN
         PERFORM lakets._repair_shadow(v_relation, v_shadow, p_rollup.bucket_column, 'false');

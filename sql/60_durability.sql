@@ -60,7 +60,7 @@ CREATE OR REPLACE FUNCTION lakets._cdf_report(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    -- Not known to this function when it is made: the feed may come and go.
+    -- EXECUTE, because the feed may not exist when this function is created.
     RETURN QUERY EXECUTE 'SELECT feed.status::text, feed.committed_lsn FROM wal2delta.tables AS feed WHERE feed.table_oid = $1'
         USING lakets._shadow_relation(p_shadow_name)::oid;
 EXCEPTION WHEN insufficient_privilege OR undefined_table OR invalid_schema_name THEN
@@ -300,7 +300,7 @@ BEGIN
     -- Logged like every change to the shadow: the rule "alone" must know of it.
     INSERT INTO lakets._change_log (chronotable_id) VALUES (p_table.id);
     RETURN true;
-EXCEPTION WHEN integrity_constraint_violation THEN  -- a shadow of 0.1.x may demand values
+EXCEPTION WHEN integrity_constraint_violation THEN  -- a shadow of 0.1.x may have NOT NULL columns
     RETURN false;
 END;
 $$;

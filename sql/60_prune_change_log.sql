@@ -16,7 +16,7 @@ CREATE OR REPLACE FUNCTION lakets._prune_change_log(
 AS $$
 DECLARE
     v_floor    xid8;
-    v_is_fresh boolean := false;  -- nothing is known of the feed, nor waited for, and we keep it so
+    v_is_fresh boolean := false;  -- the knowledge of the feed was just deleted
 BEGIN
     IF NOT lakets._is_read_committed() OR NOT pg_try_advisory_xact_lock(hashtext('lakets change log'), p_table.id) THEN
         RETURN;

@@ -36,8 +36,8 @@ AS $$
     SELECT CASE WHEN p_trim_shadow THEN '{"trim_shadow": true}'::jsonb ELSE '{}' END;
 $$;
 
--- A policy's age must be positive. Zero is a horizon for tiering, which removes nothing: every
--- closed chunk is due.
+-- Refuse a policy's age unless it is positive. Zero is allowed for tiering, which removes nothing:
+-- then every closed chunk is due.
 CREATE OR REPLACE FUNCTION lakets._check_age(
     p_name     text,
     p_age      interval,

@@ -1,7 +1,7 @@
 -- Job 2: flag cold chunks that are proved durable in Unity Catalog. Nothing is dropped here.
 
 -- The candidates, oldest first: active, wholly older than the policy's horizon, and the shadow is
--- streaming. No rows: no policy, nothing cold, or no feed. A tiered chunk that was written to
+-- streaming. No rows mean no policy, no cold chunk, or no feed. A tiered chunk that was written to
 -- becomes active again, and thus a candidate.
 CREATE OR REPLACE FUNCTION lakets._get_chunks_to_tier(
     p_table_name  text,

@@ -59,7 +59,7 @@ $$;
 -- not in doubt, if this role may not lock it, or (without p_wait) if somebody is writing to it.
 -- Changes to the shadow are logged as changes to the chunk, so they must be flushed too. The
 -- chunk's writers wait until the transaction ends; the caller has locked the table's proof row, so
--- two do not meet.
+-- no two sessions do this at the same time.
 CREATE OR REPLACE FUNCTION lakets._compare_chunk(
     p_table lakets._chronotable_registry,
     p_chunk lakets._chunk_metadata,
@@ -228,8 +228,8 @@ BEGIN
 END;
 $$;
 
--- Let a shadow's rows be found by time while it is compared, where its own index does not begin
--- with the time.
+-- Create an index that finds a shadow's rows by time while it is compared, unless an index of the
+-- shadow begins with the time.
 CREATE OR REPLACE FUNCTION lakets._index_mirror_check(
     p_table lakets._chronotable_registry
 ) RETURNS void

@@ -116,8 +116,8 @@ BEGIN
 END;
 $$;
 
--- Compare those of them that are in doubt, at most p_most, if retention requires the proof and the
--- feed streams. Returns how many were compared.
+-- Compare the expired chunks that are in doubt, at most p_most, if retention requires the proof and
+-- the feed streams. Returns how many were compared.
 CREATE OR REPLACE FUNCTION lakets._compare_expired(
     p_table lakets._chronotable_registry,
     p_most  integer
@@ -186,7 +186,7 @@ BEGIN
     -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) policies, (4) chunk metadata,
     -- (5) parent, (6) partitions, without waiting.
     PERFORM lakets._lock_maintenance(v_relation);
-    v_table := lakets._follow(v_table);  -- as it is under the lock
+    v_table := lakets._follow(v_table);  -- read again under the lock
     v_in_doubt := NOT p_force AND lakets._begin_mirror_check(v_table);
     v_proven := lakets._prove(v_table);
     UPDATE lakets._policy_registry AS pol SET last_run_at = now()
@@ -195,7 +195,7 @@ BEGIN
     v_expired := lakets._expired_chunks(v_table);
     v_most := least(p_max_chunks, cardinality(v_expired));
     IF v_in_doubt OR NOT p_force AND lakets._compare_expired(v_table, v_most) > 0 THEN
-        RETURN 0;  -- whoever holds the table and waits for a partition that is being compared must not be waited for
+        RETURN 0;  -- a lock on the table now could deadlock with a session that holds it and waits for one of these partitions
     END IF;
     v_chunks := CASE WHEN p_force THEN v_expired[1:v_most] ELSE lakets._droppable(v_table, v_expired, v_proven, v_most) END;
     IF NOT p_force THEN

@@ -32,7 +32,7 @@ BEGIN
             END IF;
         END LOOP;
         EXIT WHEN v_is_free AND cardinality(v_unused) = cardinality(p_chunks);
-        PERFORM pg_sleep(0.05 * (2 - v_try));  -- who has just let go of the parent lets go of its partition a moment later
+        PERFORM pg_sleep(0.05 * (2 - v_try));  -- a session that has just released the parent is about to release its partition
     END LOOP;
     IF NOT v_is_free OR v_unused = '{}' THEN
         RAISE EXCEPTION '%', CASE WHEN v_is_free
@@ -164,7 +164,7 @@ BEGIN
     -- Lock order: (1) advisory (lakets, relation), (2) chunk metadata, (3) parent, (4) partitions,
     -- without waiting.
     PERFORM lakets._lock_maintenance(p_table.relation);
-    v_table := lakets._follow(p_table);  -- as it is under the lock
+    v_table := lakets._follow(p_table);  -- read again under the lock
     v_chunks := ARRAY(
         SELECT chunk.id
           FROM lakets._chunk_metadata AS chunk

@@ -185,9 +185,9 @@ CREATE OR REPLACE FUNCTION lakets._trim_range(
 ) RETURNS integer
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
-    SET row_security = off  -- a policy that hides late rows is an error here: they would lose their copies
+    SET row_security = off  -- fail if a policy hides late rows, which would lose their copies
     SET extra_float_digits = 1
-    SET enable_seqscan = off SET enable_bitmapscan = off  -- or each batch would pass over what those before it removed
+    SET enable_seqscan = off SET enable_bitmapscan = off  -- otherwise each batch would scan the rows that earlier ones removed
 AS $$
 DECLARE
     v_relation regclass := lakets._relation(p_table);
@@ -197,7 +197,7 @@ DECLARE
     v_is_keyed boolean  := EXISTS (SELECT FROM lakets._key_columns(v_relation));
     v_removed  integer;
 BEGIN
-    -- By index: the time column's, or without a key that on what _find_by says.
+    -- By the index on the time column or, without a key, on the expressions of _find_by.
     EXECUTE format(
         'WITH old_rows AS MATERIALIZED (SELECT r.* FROM %1$s AS r WHERE r.%2$I >= %3$s AND r.%2$I < %4$s), %5$s
          DELETE FROM %6$s AS s
@@ -243,7 +243,7 @@ BEGIN
     -- Lock order: (1) advisory (lakets, relation), (2) proof row, (3) chunk metadata, (4) parent,
     -- (5) partitions that are no chunks, (6) shadow.
     PERFORM lakets._lock_maintenance(v_relation);
-    v_table := lakets._follow(v_table);  -- as it is under the lock
+    v_table := lakets._follow(v_table);  -- read again under the lock
     v_chunks := ARRAY(
         SELECT chunk.id
           FROM lakets._chunk_metadata AS chunk

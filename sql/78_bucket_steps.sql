@@ -26,7 +26,7 @@ DECLARE
 BEGIN
     FOR v_step IN SELECT step FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS s (step, position) ORDER BY position LOOP
         v_last := v_result -> -1;
-        -- Hours, then days: days.
+        -- Buckets of hours and then of days are buckets of days.
         WHILE lakets._is_coarser(v_step, v_last) LOOP
             v_result := v_result - -1;
             v_last := v_result -> -1;

@@ -60,7 +60,7 @@ BEGIN
         ELSE
             RETURN NULL;
     END CASE;
-    -- A constant that is not one, or null, makes no step.
+    -- If an argument that must be a constant is not, or is null, the call is no step.
     RETURN CASE WHEN NOT jsonb_path_exists(v_step, '$.** ? (@ == null)') THEN jsonb_build_object('steps', v_step, 'argument', p_args -> v_time) END;
 END;
 $$;

@@ -13,7 +13,7 @@
 -- describes one query during the analysis: {query, relations: the columns of each entry of FROM,
 -- ctes, outer: the scope around it, bases: the sources}.
 
--- The label that an expression is; null when it is none.
+-- Return the label of an expression; null if it is not a label.
 CREATE OR REPLACE FUNCTION lakets._label(
     p_node  jsonb,
     p_scope jsonb
@@ -82,12 +82,12 @@ AS $$
 BEGIN
     RETURN p_one -> 'nullable' = p_other -> 'nullable' AND p_one -> 'units' <> p_other -> 'units' AND jsonb_array_length(p_one -> 'nullable') = 1
        AND p_scope #>> ARRAY['query', 'rtable', ((p_one -> 'nullable' ->> 0)::integer - 1)::text, 'jointype'] = '2';
-EXCEPTION WHEN invalid_parameter_value THEN  -- nullable is true: in a query further inside
+EXCEPTION WHEN invalid_parameter_value THEN  -- nullable is true, which stands for a join in a subquery
     RETURN false;
 END;
 $$;
 
--- The label that a column of an entry of FROM is.
+-- Return the label of a column of an entry of FROM; null if it is not a label.
 CREATE OR REPLACE FUNCTION lakets._column_label(
     p_var   jsonb,
     p_scope jsonb

@@ -18,7 +18,7 @@ BEGIN
     IF coalesce(p_query, '') ~ '^[\s;]*$' THEN
         RAISE invalid_cursor_definition;
     END IF;
-    PERFORM set_config('search_path', p_search_path, true);  -- from here on names are those of the caller
+    PERFORM set_config('search_path', p_search_path, true);  -- from here on names are resolved as for the caller
     OPEN v_cursor FOR EXECUTE v_query;  -- Postgres opens a cursor for one query only, and reads nothing yet
     CLOSE v_cursor;
 EXCEPTION WHEN invalid_cursor_definition THEN
@@ -84,7 +84,7 @@ DECLARE
     v_tree   text;
 BEGIN
     PERFORM set_config('search_path', p_search_path, true);
-    EXECUTE v_create;  -- names are those of the caller here
+    EXECUTE v_create;  -- names are resolved as for the caller
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     query := lakets._view_query(v_view::regclass);
     SELECT rule.ev_action::text INTO v_tree FROM pg_rewrite AS rule WHERE rule.ev_class = v_view::regclass;

@@ -90,7 +90,7 @@ BEGIN
         ELSE
             BEGIN
                 refreshed := lakets.refresh_rollup(v_next.rollup_name);
-            EXCEPTION WHEN OTHERS THEN  -- a RollUp's query is the user's own and can fail in any way; it must not take the others down
+            EXCEPTION WHEN OTHERS THEN  -- a RollUp's query is the user's own and can fail in any way; it must not stop the others
                 RAISE WARNING 'RollUp % failed: %', v_next.rollup_name, SQLERRM USING ERRCODE = SQLSTATE;
                 v_failed := v_failed || v_next.rollup_name;
             END;

@@ -51,7 +51,7 @@ $$;
 --
 -- A row is checked on its way into the table, since a second look at all rows costs a fifth of a
 -- large load. The count is kept in a setting, because that needs no right on any function of
--- LakeTS. OFFSET 0 prevents that rows are checked which the query filters out.
+-- LakeTS. OFFSET 0 prevents checks of rows that the query filters out.
 CREATE OR REPLACE FUNCTION lakets._fill_body(
     p_rollup lakets._rollup_registry
 ) RETURNS text

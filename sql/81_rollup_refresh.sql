@@ -53,7 +53,7 @@ BEGIN
     IF p_rollup.track_changes THEN
         SELECT range_agg(lakets._labels_of(p_rollup.definition -> 'steps', tstzrange(touched.min_time, touched.max_time + interval '1 microsecond')))
           INTO v_logged
-          FROM (SELECT min(log.min_time) AS min_time, max(log.max_time) AS max_time  -- by hour, to be few
+          FROM (SELECT min(log.min_time) AS min_time, max(log.max_time) AS max_time  -- one range per hour, so that there are few
                   FROM lakets._change_log AS log
                  WHERE log.chronotable_id = p_rollup.source_chronotable_id AND log.min_time IS NOT NULL
                    AND log.xid >= pg_snapshot_xmin(p_rollup.absorbed)
@@ -107,7 +107,7 @@ BEGIN
     SELECT DISTINCT dep.id, mark.bucket_start
       FROM (SELECT reg.*
               FROM lakets._rollup_registry AS reg WHERE p_rollup.id = ANY (reg.depends_on)
-             ORDER BY reg.id FOR KEY SHARE) AS dep  -- one that is being dropped is waited for, and then passed over
+             ORDER BY reg.id FOR KEY SHARE) AS dep  -- waits for one that is being dropped, then skips it
      CROSS JOIN unnest(p_windows) AS w
      CROSS JOIN LATERAL lakets._bucket_marks(dep, coalesce(
            lakets._labels_of(lakets._steps_between(p_rollup.definition -> 'steps', dep.definition -> 'steps'), w),
@@ -135,9 +135,9 @@ BEGIN
 END;
 $$;
 
--- Return true when a refresh has nothing to do, and all that it relies on is as it was noted: the
--- database, the source, the RollUps and columns that it reads, and the columns that it writes. This
--- is the usual case, and costs a few milliseconds less than to find out by a refresh.
+-- Return true if a refresh has nothing to do, and what it relies on is as recorded: the database,
+-- the source, the RollUps and columns that it reads, and the columns that it writes. This is the
+-- usual case; the check costs a few milliseconds less than a refresh.
 CREATE OR REPLACE FUNCTION lakets._is_idle(
     p_rollup lakets._rollup_registry
 ) RETURNS boolean
@@ -150,7 +150,7 @@ BEGIN
        OR EXISTS (SELECT FROM lakets._change_log AS log
                    WHERE log.chronotable_id = p_rollup.source_chronotable_id AND log.xid >= pg_snapshot_xmin(p_rollup.absorbed)
                      AND NOT pg_visible_in_snapshot(log.xid, p_rollup.absorbed))
-       -- A few changes cost readers nothing, but letting go of them costs a millisecond.
+       -- A few changes in the log cost readers nothing, but pruning them costs a millisecond.
        OR EXISTS (SELECT FROM lakets._change_log AS log
                    WHERE log.chronotable_id = p_rollup.source_chronotable_id AND log.xid < pg_snapshot_xmin(pg_current_snapshot()) OFFSET 99)
        OR EXISTS (SELECT FROM lakets._rollup_invalidation_log AS log WHERE log.rollup_id = p_rollup.id) THEN
@@ -168,8 +168,8 @@ BEGIN
 END;
 $$;
 
--- Refresh one RollUp. False: skipped, because refresh_lag has not passed since the last refresh
--- (unless p_force), or because another session is refreshing it.
+-- Refresh one RollUp. Returns false if it was skipped, because refresh_lag has not passed since the
+-- last refresh (unless p_force), or because another session is refreshing it.
 CREATE OR REPLACE FUNCTION lakets.refresh_rollup(
     p_name  text,
     p_force boolean DEFAULT false
@@ -195,7 +195,7 @@ BEGIN
     IF v_relation IS DISTINCT FROM v_rollup.relation THEN
         PERFORM lakets._rollup_relation(p_name);  -- raises, except after a restore
     END IF;
-    -- As lakets._shift counts.
+    -- In UTC, as in lakets._shift.
     IF NOT p_force AND (v_rollup.last_refreshed_at AT TIME ZONE 'UTC' + v_rollup.refresh_lag) AT TIME ZONE 'UTC' > clock_timestamp() THEN
         RETURN false;
     END IF;

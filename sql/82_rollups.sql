@@ -132,7 +132,7 @@ BEGIN
 END;
 $$;
 
--- Prevent that chunks of a RollUp's sources are dropped while they are read.
+-- Prevent chunks of a RollUp's sources from being dropped while they are read.
 CREATE OR REPLACE FUNCTION lakets._lock_sources(
     p_chronotable_id integer,
     p_depends_on     integer[]
@@ -143,7 +143,7 @@ AS $$
 DECLARE
     v_source regclass;
 BEGIN
-    -- A name that means what it meant need not be looked into.
+    -- _recognise is called only if the name now identifies another table, or none.
     FOR v_source IN
         SELECT coalesce((SELECT named WHERE named = tab.relation), (lakets._recognise(tab)).relation)
           FROM lakets._chronotable_registry AS tab, to_regclass(format('%I.%I', tab.schema_name, tab.table_name)) AS named

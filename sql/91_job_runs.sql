@@ -17,7 +17,7 @@ AS $$
            FOR UPDATE SKIP LOCKED);
 $$;
 
--- Note what a job did. p_results: an array of {"name", "outcome", "counts", "bytes", "seconds",
+-- Record what a job did. p_results: an array of {"name", "outcome", "counts", "bytes", "seconds",
 -- "detail"}, one for each table, chunk (of job tier) or RollUp. Adds a row for each table and
 -- RollUp with a result, or one row for all if nothing was due.
 CREATE OR REPLACE FUNCTION lakets._note_job_run(

@@ -22,7 +22,7 @@ BEGIN
     alert_name := p_name;
     severity := coalesce(p_severity, 'warning');
     fired_at := now();
-    PERFORM set_config('search_path', p_search_path, true);  -- from here on names are those of the caller
+    PERFORM set_config('search_path', p_search_path, true);  -- from here on names are resolved as for the caller
     -- A loop opens a cursor, and Postgres refuses a cursor for several queries.
     FOR alert_data IN EXECUTE v_query LOOP
         RETURN NEXT;

@@ -62,15 +62,15 @@ BEGIN
         PERFORM lakets._dress_shadow(v_relation, v_shadow, p_rollup.bucket_column);
     END IF;
     IF EXISTS (SELECT FROM pg_class AS cls WHERE cls.oid = v_relation AND cls.relreplident = 'd') AND lakets._key_index(v_relation) IS NULL THEN
-        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', v_relation);  -- as of those that are created now
+        EXECUTE format('ALTER TABLE %s REPLICA IDENTITY FULL', v_relation);  -- as for RollUps of this version
     END IF;
     PERFORM lakets._track_rollup(p_rollup.id);
 END;
 $$;
 
 -- Analyse the query of an older RollUp, under the default search_path. A query that cannot be kept
--- right is reported, not raised: it must not prevent the rest of the install, and its refresh fails
--- with the same error.
+-- right is reported with a warning. An error would prevent the rest of the install; the refresh
+-- raises it.
 CREATE OR REPLACE FUNCTION lakets._adopt_query(
     p_rollup lakets._rollup_registry
 ) RETURNS void
@@ -89,13 +89,13 @@ BEGIN
     END IF;
     BEGIN
         PERFORM lakets._ask_as_owner();
-        RAISE SQLSTATE 'LTOK0';  -- so that the locks on all partitions are let go, under which a query is planned
+        RAISE SQLSTATE 'LTOK0';  -- to release the locks on all partitions, which planning the query takes
     EXCEPTION WHEN SQLSTATE 'LTOK0' THEN
         NULL;
     END;
     DROP FUNCTION lakets._ask_as_owner();
     PERFORM lakets._redefine_rollup(p_rollup, 'public, lakets');
-EXCEPTION WHEN OTHERS THEN  -- a user's query can fail in any way; each RollUp stands alone
+EXCEPTION WHEN OTHERS THEN  -- a user's query can fail in any way; it must not stop the others
     RAISE WARNING 'RollUp % can no longer be refreshed: %', p_rollup.name, SQLERRM
         USING ERRCODE = SQLSTATE, HINT = 'Drop the RollUp and create it again with a query that can be kept right.';
 END;

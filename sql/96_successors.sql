@@ -1,6 +1,6 @@
--- After the functions of LakeTS 0.1.x were set aside (0001_older_functions.sql): each of ours takes
--- the place of the one that it succeeds, so that the views and functions of others, and the rights
--- that were granted, go on with ours. Called by the install only.
+-- Replace the functions of LakeTS 0.1.x, which 0001_older_functions.sql has renamed, by the
+-- functions of this version. Views and functions of others, and granted rights, then use these.
+-- Called by the install only.
 
 -- Return whether anything depends on a routine.
 CREATE OR REPLACE FUNCTION lakets._is_used(
@@ -178,7 +178,7 @@ BEGIN
         PERFORM lakets._succeed(v_old.routine);
     END LOOP;
 
-    WHILE v_found LOOP  -- again, since an aggregate's own functions are free only after it is gone
+    WHILE v_found LOOP  -- again, because the functions of an aggregate can be dropped only after it
         v_found := false;
         FOR v_old IN
             SELECT fn.oid::regprocedure AS routine, lakets._successor(fn.oid) AS successor
@@ -200,7 +200,7 @@ BEGIN
     LOOP
         PERFORM lakets._inherit_grants(v_old.routine, v_old.successor) WHERE v_old.successor IS NOT NULL;
         v_why := lakets._delegate(v_old.routine, v_old.successor);
-        CONTINUE WHEN v_old.successor IS NULL AND v_old.name LIKE '\_%';  -- what it is a part of is reported
+        CONTINUE WHEN v_old.successor IS NULL AND v_old.name LIKE '\_%';  -- the function that it is a part of is reported
         RAISE WARNING 'lakets.% is used by %, which now uses %: %.', v_old.name, v_old.users, v_old.routine,
             coalesce('that is the older function, unchanged, since ' || v_why, 'that calls the new one')
             USING HINT = pg_catalog.format('Rewrite it to use lakets.%I, then install again.', v_old.name);
@@ -210,7 +210,7 @@ BEGIN
         BEGIN
             DROP TYPE lakets._first_last_state;
         EXCEPTION WHEN dependent_objects_still_exist THEN
-            NULL;  -- it is used: it stays
+            NULL;  -- it is still used, so it stays
         END;
     END IF;
 
