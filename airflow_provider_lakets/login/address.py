@@ -42,7 +42,7 @@ def workspace_url(host: object, conn_label: str) -> str:
     if user:
         raise LakebaseCredentialError(
             f"{conn_label}: the address of the Databricks workspace holds a user name or a password before "
-            "an @. Take it out: an identity is named by login and password of a Databricks connection, or by "
+            "an @. Remove it: the identity comes from login and password of a Databricks connection, or from "
             "DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET."
         )
     in_brackets = ":" in name and is_ip(name)
@@ -89,8 +89,8 @@ def postgres_host(host: str, conn_label: str) -> str:
         return host
     raise LakebaseSettingError(
         f"{conn_label}: its host {shown_host(host)} is not a host name. Give the name alone, as in "
-        "ep-cool-lake.database.us-west-2.cloud.databricks.com: port, role and password have fields of their "
-        "own. A whole connection string begins with postgresql://."
+        "ep-cool-lake.database.us-west-2.cloud.databricks.com: port, role and password have separate fields. "
+        "A whole connection string begins with postgresql://."
     )
 
 

@@ -49,7 +49,7 @@ class Answer:
         raise self._broken(("name",), "a text")
 
     def secret(self, name: str) -> object:
-        """Return a token unchecked; callers check it with ``gate.clean``."""
+        """Return a secret unchecked; callers check it with ``gate.clean``."""
         return self._body.get(name)
 
     def flag(self, *path: str) -> bool:

@@ -97,7 +97,7 @@ class Resolver:
                 return self._search(host)
         raise LakebaseResolutionError(
             f"{self._asked}: no endpoint of {asked!r} that the {self._workspace.identity.name} sees has the "
-            f"host {host!r} of the connection. Take one of them out; or, if the host is another name for an "
+            f"host {host!r} of the connection. Remove one of them; or, if the host is another name for an "
             "endpoint, name project, branch and endpoint in the extra."
         )
 
@@ -154,7 +154,7 @@ class Resolver:
         if is_host(host):
             return host
         raise LakebaseResolutionError(
-            f"{self._asked}: the workspace gives {shown(host)} for a host, which is none. Correct the "
+            f"{self._asked}: the workspace returned {shown(host)}, which is not a host name. Correct the "
             "workspace's host."
         )
 
@@ -164,8 +164,8 @@ class Resolver:
             for endpoint in self._visible_endpoints():
                 if _same(endpoint.host, host):
                     log.info(
-                        "%s: host %s belongs to %s. Put that into the extra, as endpoint or instance, and it "
-                        "need not be searched for again.",
+                        "%s: host %s belongs to %s. To avoid this search, put that name into the extra, as "
+                        "endpoint or instance.",
                         self._asked,
                         host,
                         endpoint.name,

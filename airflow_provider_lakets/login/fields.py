@@ -23,15 +23,16 @@ PASTED = "connection_string"
 # libpq's names for the fields of a connection.
 _FIELDS = {"host": "host", "port": "port", "user": "login", "dbname": "schema"}
 
-# Settings of libpq that would bypass the fields of the connection, or expose or divert the login.
+# Settings of libpq that change where or how to log in, or expose the login; each with a remedy or
+# a reason.
 _REFUSED = {
     "conninfo": "Write each setting under its own name.",
     "service": "A service file is not read; write its settings into the connection.",
     "servicefile": "A service file is not read; write its settings into the connection.",
     "password": "Put it into the connection's field Password, where Airflow masks it.",
     "passfile": "A password file is not read; put the password into the connection's field Password.",
-    "sslkeylogfile": "It would write down the keys that protect the credential.",
-    "replication": "A replication connection runs no SQL of Airflow's.",
+    "sslkeylogfile": "It would write the keys that protect the credential to a file.",
+    "replication": "A replication connection cannot run the SQL of Airflow.",
 }
 
 # Connection types with the fields of Postgres. The password of another service must not be sent
@@ -98,7 +99,7 @@ def read_extra(connection: Connection) -> dict[str, Any]:
         if extra is not None and not isinstance(extra, dict):
             raise LakebaseSettingError(
                 f"The extra of connection {shown(connection.conn_id)} is not a JSON object, but "
-                f"{'no JSON' if isinstance(extra, str) else f'of type {type(extra).__name__}'}. "
+                f"{'text' if isinstance(extra, str) else f'of type {type(extra).__name__}'}. "
                 'Write an object, such as {"project": "weather"}.'
             )
         _ = connection.extra_dejson  # reading it registers its secrets for masking in Airflow's logs
@@ -117,8 +118,8 @@ def read(connection: Connection, ignored: Collection[str]) -> Fields:
     extra = read_extra(connection)
     if extra.get("iam") not in _OFF:
         raise LakebaseSettingError(
-            f"{conn_label}: its extra asks for iam, a login by AWS or Azure. Lakebase has none: take iam "
-            "out; without a password the login is OAuth, as the Databricks identity."
+            f"{conn_label}: its extra asks for iam, a login with AWS or Azure, which Lakebase does not "
+            "support. Remove iam; without a password the login is OAuth, as the Databricks identity."
         )
     fields = {name: getattr(connection, name) for name in ("host", "port", "login", "password", "schema")}
     fields = {name: value for name, value in fields.items() if not _is_blank(name, value)}
@@ -159,23 +160,23 @@ def libpq_settings(settings: Mapping[str, Any], where: str, conn_label: str) -> 
     checked: dict[str, str | int] = {}
     for name, value in settings.items():
         if name in _REFUSED:
-            raise LakebaseSettingError(f"{where} sets {name}, which is not taken there. {_REFUSED[name]}")
+            raise LakebaseSettingError(f"{where} sets {name}, which is not allowed there. {_REFUSED[name]}")
         if name not in known and _OF_IDENTITY.fullmatch(name):
             raise LakebaseSettingError(
-                f"{where} sets {name}, which names a Databricks identity. Put it into a Databricks "
-                "connection, and the id of that one here, as databricks_conn_id."
+                f"{where} sets {name}, which belongs to a Databricks identity. Put it into a Databricks "
+                "connection, and the id of that connection here, as databricks_conn_id."
             )
         if name not in known:
             close = difflib.get_close_matches(name, [*known - {*_REFUSED}, *PLACE, PASTED], n=1)
-            hint = f"Did you mean {close[0]}?" if close else "Take it out."
-            raise LakebaseSettingError(f"{where} sets {shown(name)}, which nothing reads. {hint}")
+            hint = f"Did you mean {close[0]}?" if close else "Remove it."
+            raise LakebaseSettingError(f"{where} sets {shown(name)}, which is not a known setting. {hint}")
         if isinstance(value, bool):
             value = int(value)
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if not isinstance(value, (str, int)):
             raise LakebaseSettingError(
-                f"{where} sets {name} to something of type {type(value).__name__}. Give a text or a whole "
+                f"{where} sets {name} to a value of type {type(value).__name__}. Give a text or a whole "
                 "number."
             )
         checked[name] = value if isinstance(value, int) else text(value, name, conn_label)
@@ -207,7 +208,7 @@ def _merge_pasted(
     found = pasted.parse(str(string), f"{conn_label}: its {where}")
     if "password" in found:
         raise LakebaseSettingError(
-            f"{conn_label}: its {where} holds a password, which everybody who may see connections could "
+            f"{conn_label}: its {where} contains a password, which everybody who may see connections could "
             "read. Put the password into the field Password, and the string without it here."
         )
     _merge(extra, found.pop("extra"), f"its {where}", conn_label)
@@ -220,7 +221,7 @@ def _merge(mine: dict[str, Any], more: Mapping[str, Any], where: str, conn_label
         if name in mine and str(mine[name]) != str(value):
             raise LakebaseSettingError(
                 f"{conn_label} contradicts itself: its {name} is {_shown(name, mine[name])}, but {where} "
-                f"says {_shown(name, value)}. Take one of them out."
+                f"says {_shown(name, value)}. Remove one of them."
             )
         mine[name] = value
 

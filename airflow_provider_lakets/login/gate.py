@@ -12,7 +12,7 @@ from airflow_provider_lakets.exceptions import LakebaseCredentialError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-SAID_AT_MOST = 500  # characters of a message from another program; the rest is cut off
+MESSAGE_LIMIT = 500  # characters of a message from another program; the rest is cut off
 
 LONGEST_SECRET = 32_768  # characters; servers accept no longer header
 
@@ -39,14 +39,15 @@ def clean(secret: object, what: str, conn_label: str) -> str:
     :param secret: A token, a client id or a secret; messages never contain it.
     :param what: The kind and the source of the secret, for the message.
     :param conn_label: The Airflow connection, for the message.
-    :raises LakebaseCredentialError: if it is not text, is empty or too long, or contains
-        characters other than visible ASCII.
+    :raises LakebaseCredentialError: if the secret is not text, is empty or too long, or contains
+        other characters than visible ASCII.
     """
     text = secret.strip() if isinstance(secret, str) else ""
     if _HEADER_SAFE.fullmatch(text) and len(text) <= LONGEST_SECRET:
         return text
     raise LakebaseCredentialError(
-        f"{conn_label}: {what} {_fault(secret, text)}. It has only visible ASCII characters: copy it again."
+        f"{conn_label}: {what} {_fault(secret, text)}. It must be visible ASCII characters only; copy it "
+        "again."
     )
 
 
@@ -92,13 +93,13 @@ def printable(text: str) -> str:
 
 def said(text: object, secrets: Collection[str] = ()) -> str:
     """Return a message from another program in one line, without secrets and control characters."""
-    line = " ".join(str(text)[: 20 * SAID_AT_MOST].split())
+    line = " ".join(str(text)[: 20 * MESSAGE_LIMIT].split())
     line = printable(redact(line, secrets))
-    return line if len(line) <= SAID_AT_MOST else f"{line[: SAID_AT_MOST - 3]}..."
+    return line if len(line) <= MESSAGE_LIMIT else f"{line[: MESSAGE_LIMIT - 3]}..."
 
 
 def shown(text: object) -> str:
-    """Return a value of the user, quoted for a message, without a user name before an @."""
+    """Quote a user's value for a message; mask a user before an @, and what looks like a secret."""
     quoted = printable(redact(str(text)[:200], ()))
     return f"'{quoted}'"
 
@@ -128,6 +129,6 @@ def _fault(secret: object, text: str) -> str:
     if not text:
         return "is empty"
     if len(text) > LONGEST_SECRET:
-        return f"has {len(text)} characters; {LONGEST_SECRET} are the most there can be"
+        return f"has {len(text)} characters; the maximum is {LONGEST_SECRET}"
     at = next(place for place, char in enumerate(text, 1) if not _HEADER_SAFE.fullmatch(char))
     return f"is broken: character {at} of {len(text)} is U+{ord(text[at - 1]):04X}"

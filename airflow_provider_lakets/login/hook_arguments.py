@@ -90,7 +90,7 @@ def driver(scheme: object) -> str:
     if scheme in (None, "", DRIVER):
         return DRIVER
     raise LakebaseSettingError(
-        f"sqlalchemy_scheme is {shown(scheme)}; Lakebase logins need {DRIVER!r}, the default. Take it out."
+        f"sqlalchemy_scheme is {shown(scheme)}; Lakebase logins need {DRIVER!r}, the default. Remove it."
     )
 
 
@@ -116,8 +116,8 @@ def engine_arguments(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     """
     if refused := sorted(_OF_THE_CONNECTION & set(arguments)):
         raise LakebaseSettingError(
-            f"An engine is given {', '.join(refused)}; the connection says where to log in and as whom. Take "
-            "it out, or use another connection."
+            f"An engine was given {', '.join(refused)}; only the connection may set this. Remove it, or use "
+            "another connection."
         )
     settings = {name: value for name, value in arguments.items() if name not in _OF_PSYCOPG}
     options = {name: value for name, value in arguments.items() if name in _OF_PSYCOPG}
@@ -135,5 +135,5 @@ def require_sqlalchemy_2(asked_for: str) -> None:
     if int(sqlalchemy.__version__.partition(".")[0]) < 2:
         raise LakeTSError(
             f"{asked_for} needs SQLAlchemy 2.0 or later, which can use psycopg 3; {sqlalchemy.__version__} "
-            "is installed. Upgrade SQLAlchemy, or use get_conn, get_records or get_pool, which need none."
+            "is installed. Upgrade SQLAlchemy, or use get_conn, get_records or get_pool instead."
         )

@@ -114,7 +114,7 @@ class Login:
         if token:
             return clean(token, f"{what}, as answered by {identity.host},", self._conn_label)
         raise LakebaseCredentialError(
-            f"{self._conn_label}: {what} was asked for by the {identity.name}, but the answer holds none."
+            f"{self._conn_label}: the {identity.name} requested {what}, but the response contains none."
         )
 
     @property
@@ -201,7 +201,7 @@ class Login:
         if self.is_native:
             raise LakebaseCredentialError(
                 f"{self._conn_label} has a password but no login. Set the login to the "
-                "password's Postgres role, or take the password out to log in by OAuth."
+                "password's Postgres role, or remove the password to log in with OAuth."
             )
         identity = self.workspace.identity
         if identity.role is None:

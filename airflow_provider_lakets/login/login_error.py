@@ -41,11 +41,11 @@ RETRY_POLICY: dict[str, Any] = {
 
 # libpq reports no SQLSTATE for a failed login, so its message is matched. FATAL comes from a
 # server that processed the request. These FATAL errors are temporary:
-_PASSING = re.compile(
+_TEMPORARY = re.compile(
     "starting up|shutting down|not yet accepting|in recovery|too many|connection slots|terminating connection"
 )
 # These errors do not come from the server, but a retry would fail in the same way.
-_HOPELESS = re.compile(
+_PERMANENT = re.compile(
     "invalid |sslmode|certificate|does not support SSL|no password supplied|channel binding"
 )
 
@@ -78,11 +78,11 @@ def login_error(err: Exception, asked: str, *, password: str, is_native: bool) -
         words = words.partition(". Either provide")[0]  # libpq advises to turn the check off
         advice = (
             "Correct sslrootcert in the extra of the connection, or PGSSLROOTCERT in the environment; "
-            "without both, the operating system's authorities count."
+            "without both, the authorities of the operating system are used."
         )
     elif re.search("SSL|sslmode|certificate", words):
         advice = (
-            "Without sslmode the server must prove by its certificate that it is this host (verify-full). "
+            "Without sslmode the certificate of the server must be valid for this host (verify-full). "
             "Correct the host, or name the file of the authority that signed its certificate as sslrootcert "
             "in the extra of the connection."
         )
@@ -90,11 +90,11 @@ def login_error(err: Exception, asked: str, *, password: str, is_native: bool) -
         advice = "Correct the connection."
     elif is_native:
         advice = (
-            "Correct login and password, and see that the project allows native Postgres passwords; or take "
-            "the password out to log in by OAuth."
+            "Correct login and password, and check that the project allows native Postgres passwords; or "
+            "remove the password to log in with OAuth."
         )
     else:
-        advice = "See that the role is this identity's in Postgres, and that the host is this endpoint's."
+        advice = "Check that the role belongs to this identity, and the host to this endpoint."
     return kind(f"{asked}, was refused: {words}. {advice}")
 
 
@@ -110,5 +110,5 @@ def _is_final(err: Exception, words: str) -> bool:
     if not isinstance(err, psycopg.OperationalError):
         return True  # psycopg itself rejected the arguments
     if "FATAL:" in words:
-        return _PASSING.search(words) is None
-    return _HOPELESS.search(words) is not None
+        return _TEMPORARY.search(words) is None
+    return _PERMANENT.search(words) is not None

@@ -41,7 +41,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
             f"Give one of this form, without quotes around it: {FORM}"
         )
     try:
-        found = _take_apart(text)
+        found = _split(text)
     except ValueError:
         found = None
     if found is None:
@@ -75,7 +75,7 @@ def pasted_connection(string: str, conn_id: str) -> Connection:
     )
 
 
-def _take_apart(text: str) -> dict[str, Any] | None:
+def _split(text: str) -> dict[str, Any] | None:
     """Return the parts; None or a ValueError if one of them is invalid."""
     if not text.isprintable():
         return None

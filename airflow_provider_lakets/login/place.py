@@ -58,7 +58,7 @@ def find_place(names: Mapping[str, str], conn_label: str) -> Place:
     if "instance" in found and len(found) > 1:
         raise LakebaseSettingError(
             f"{conn_label} contradicts itself: it names the provisioned instance {shown(found['instance'])}, "
-            f"but {'a ' if 'project' in found else 'a part of a '}project, too. Take one of them out."
+            f"but {'a ' if 'project' in found else 'a part of a '}project, too. Remove one of them."
         )
     variable = os.environ.get(VARIABLE, "").strip()
     if not variable or "project" in found or "instance" in found:
@@ -94,7 +94,7 @@ def _add(found: dict[str, str], ids: Mapping[str, str], where: str, conn_label: 
     for kind, value in ids.items():
         if found.setdefault(kind, value) != value:
             raise LakebaseSettingError(
-                f"{conn_label} contradicts what else is set: its extra names the {kind} "
-                f"{shown(found[kind])}, but {where} names {shown(value)}. Take one of them out, or name "
-                "the project in the extra."
+                f"{conn_label} contradicts another setting: its extra names the {kind} "
+                f"{shown(found[kind])}, but {where} names {shown(value)}. Remove one of them, or name the "
+                "project in the extra."
             )

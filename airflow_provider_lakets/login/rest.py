@@ -124,7 +124,7 @@ def _wait(state: tenacity.RetryCallState) -> float:
 
 def _log_wait(state: tenacity.RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
-    log.warning("%s Asking again in %.1f s.", error, state.next_action.sleep if state.next_action else 0)
+    log.warning("%s Trying again in %.1f s.", error, state.next_action.sleep if state.next_action else 0)
 
 
 def _send_once(
@@ -172,8 +172,8 @@ def _not_answered(asked: str, err: Exception) -> RestError:
     kind = type(err).__name__
     if isinstance(err, requests.exceptions.SSLError):
         return RestError(
-            f"{asked} was not sent: the workspace's certificate is not one that is trusted here ({kind}). "
-            "Correct the host; for an authority of your own set REQUESTS_CA_BUNDLE to its file.",
+            f"{asked} was not sent: the workspace's certificate is not trusted here ({kind}). Correct the "
+            "host; for an authority of your own set REQUESTS_CA_BUNDLE to its file.",
             is_unsendable=True,
         )
     passing = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)

@@ -53,8 +53,8 @@ def secured(settings: Mapping[str, Any], host: str, conn_label: str) -> dict[str
             )
     if settings.get("gssencmode", "disable") != "disable":
         raise LakebaseSettingError(
-            f"{conn_label}: gssencmode is {shown(settings['gssencmode'])}; it would replace TLS, by which "
-            "the server proves who it is. Take it out."
+            f"{conn_label}: gssencmode is {shown(settings['gssencmode'])}; it would replace TLS, which "
+            "verifies the server. Remove it."
         )
     mode = settings.get("sslmode")
     if mode is None:
@@ -93,21 +93,22 @@ def forbid_clear_text(login: Mapping[str, Any], *, conn_label: str) -> None:
         address = login.get("hostaddr") or login["host"]
         raise LakebaseCredentialError(
             f"{conn_label} asks for sslmode {mode!r} to {address!r}, which could send the database "
-            "credential in clear text. Take sslmode out of its extra for the default, verify-full."
+            "credential in clear text. Remove sslmode from its extra for the default, verify-full."
         )
 
 
 def trusted_roots() -> str:
     """
-    Return the trusted authorities of the system: ``system``, or a file if that does not work.
+    Return ``sslrootcert`` for the trusted authorities: ``system`` if that works, or a file.
 
     ``system`` needs libpq 16. With psycopg's binary package it also needs SSL_CERT_FILE or
-    SSL_CERT_DIR, because its OpenSSL searches a folder that no operating system has.
+    SSL_CERT_DIR, because the OpenSSL in the package searches a folder that no operating system has.
+    The file is SSL_CERT_FILE, that of the operating system, or that of certifi.
     """
     import psycopg
 
-    told = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
-    if psycopg.pq.version() >= 160000 and (told or psycopg.pq.__impl__ != "binary"):
+    is_set = os.environ.get("SSL_CERT_FILE") or os.environ.get("SSL_CERT_DIR")
+    if psycopg.pq.version() >= 160000 and (is_set or psycopg.pq.__impl__ != "binary"):
         return SYSTEM
     file = os.environ.get("SSL_CERT_FILE")
     candidates = (file, ssl.get_default_verify_paths().cafile, *_ROOTS)

@@ -26,7 +26,7 @@ MESSAGES = {
     "'airflow-provider-lakets[dbos]'",
     "LakebaseSettingError": "Connection 'lakebase_default': its host 'ep x' is not a host name. Give the "
     "name alone, as in ep-cool-lake.database.us-west-2.cloud.databricks.com: port, role and password have "
-    "fields of their own. A whole connection string begins with postgresql://.",
+    "separate fields. A whole connection string begins with postgresql://.",
     "LakebaseResolutionError": "Connection 'lakebase_default': project 'wether' was asked for. There are: "
     "weather, weather-dev, weather-of-a-very-long-name-for-a-project-0123456789, energy, traffic. Correct "
     "the project in the extra.",

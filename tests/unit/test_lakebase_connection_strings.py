@@ -173,7 +173,7 @@ def test_extra_that_is_no_object_is_refused_rather_than_left_out(extra: str) -> 
         ({"project": {"name": "x"}}, "project is not text"),
         ({"project": "a\nb"}, "control characters"),
         ({"port": 0}, "from 1 to 65535"),
-        ({"connection_string": "postgresql://u:hunter2@h/db"}, "holds a password"),
+        ({"connection_string": "postgresql://u:hunter2@h/db"}, "contains a password"),
         ({"connection_string": 7}, "is not a connection string"),
     ],
 )

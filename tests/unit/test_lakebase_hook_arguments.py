@@ -107,9 +107,9 @@ def test_engine_obeys_connect_args_and_the_extras_query(
 @pytest.mark.parametrize(
     ("connect_args", "word"),
     [
-        ({"host": "x"}, "is given host"),
-        ({"password": "hunter2"}, "is given password"),
-        ({"hostaddr": "10.0.0.7", "user": "x"}, "is given hostaddr, user"),
+        ({"host": "x"}, "was given host"),
+        ({"password": "hunter2"}, "was given password"),
+        ({"hostaddr": "10.0.0.7", "user": "x"}, "was given hostaddr, user"),
         ({"sslmod": "x"}, "Did you mean sslmode"),
         ({"conninfo": "host=x"}, "sets conninfo"),
         ({"service": "x"}, "sets service"),

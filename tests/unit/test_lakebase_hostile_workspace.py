@@ -311,7 +311,7 @@ def test_certificate_that_is_not_trusted_is_one_clear_error_at_once(
     monkeypatch.setenv("DATABRICKS_HOST", untrusted)
     define(extra={"project": "weather"})
 
-    with pytest.raises(LakebaseCredentialError, match="certificate is not one that is trusted here"):
+    with pytest.raises(LakebaseCredentialError, match="certificate is not trusted here"):
         LakebaseHook().get_conn()
 
 

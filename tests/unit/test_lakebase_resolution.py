@@ -269,10 +269,10 @@ def test_wrong_client_secret_is_told_as_such(
 @pytest.mark.parametrize(
     ("pattern", "what"),
     [
-        ("oidc/v1/token", "asked {host} for a token, but the answer holds none"),
+        ("oidc/v1/token", "asked {host} for a token, but the response contains none"),
         (
             "postgres/credentials",
-            "asked for by the service principal {client_id} (environment), but the answer",
+            "the service principal {client_id} (environment) requested a database credential for",
         ),
     ],
     ids=["identity", "credential"],
@@ -317,9 +317,9 @@ def test_workspace_is_asked_again_when_it_says(
 
     LakebaseHook().get_conn().close()
 
-    assert [text for text in caplog.messages if "Asking again" in text] == [
+    assert [text for text in caplog.messages if "Trying again" in text] == [
         f"POST {principal.host}/api/2.0/postgres/credentials was answered 429, INTERNAL_ERROR, "
-        "failed on purpose, sent Bearer ***. Asking again in 0.0 s."
+        "failed on purpose, sent Bearer ***. Trying again in 0.0 s."
     ] * 4
 
 

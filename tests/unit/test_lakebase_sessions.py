@@ -215,7 +215,7 @@ def test_refused_credential_fails_at_once_and_says_whose_it_was(
     assert re.search(
         f"as role '{principal.client_id}', database 'postgres', with a credential for projects/.*/primary "
         f"of the service principal {principal.client_id} .*, was refused: .*password authentication failed.* "
-        "See that the role is this identity's",
+        "Check that the role belongs to this identity",
         str(caught.value),
     )
 
@@ -256,7 +256,8 @@ def test_misspelt_argument_for_libpq_fails_at_once(
 ) -> None:
     hook = native(define, postgres, sslmod="require")
 
-    with pytest.raises(LakebaseSettingError, match=r"'sslmod', which nothing reads\. Did you mean sslmode"):
+    message = r"'sslmod', which is not a known setting\. Did you mean sslmode"
+    with pytest.raises(LakebaseSettingError, match=message):
         hook.get_conn()
 
 

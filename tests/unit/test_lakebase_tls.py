@@ -147,7 +147,7 @@ def test_certificate_of_another_host_is_not_taken(
         with pytest.raises(LakebaseCredentialError, match="does not match host name") as caught:
             LakebaseHook().get_conn()
 
-    assert "Without sslmode the server must prove" in str(caught.value)
+    assert "Without sslmode the certificate of the server must" in str(caught.value)
     assert server.received == []
 
 

@@ -79,7 +79,7 @@ def _from_connection(conn_id: str, conn_label: str) -> Identity:
     except NOT_DEFINED as err:
         raise LakebaseCredentialError(
             f"{conn_label} names the Databricks connection {shown(conn_id)} (databricks_conn_id), which is "
-            f"not defined. Define it, or take databricks_conn_id out to use the environment: {ENVIRONMENT}."
+            f"not defined. Define it, or remove databricks_conn_id to use the environment: {ENVIRONMENT}."
         ) from err
     extra = read_extra(connection)
     by_secret = extra.get("service_principal_oauth") and not any(map(extra.get, _PREFERRED_KINDS))

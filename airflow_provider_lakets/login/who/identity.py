@@ -53,7 +53,8 @@ class Identity:
         self.role = role
         self.secrets: list[str] = []  # messages must not contain them
         self.session = requests.Session()
-        # workspace_url allows plain HTTP for this machine only; that needs no proxy.
+        # workspace_url allows plain HTTP only to this machine. Do not use the environment's proxies
+        # for it.
         self.session.trust_env = self.host.startswith("https:")
         self.session.proxies.update(_proxies(proxies, conn_label))
         self.session.headers["User-Agent"] = f"airflow-provider-lakets/{__version__}"
@@ -133,7 +134,7 @@ class ServicePrincipal(Identity):
         if not (token := answer.secret("access_token")):
             raise LakebaseCredentialError(
                 f"{self.conn_label}: the {self.name} asked {self.host} for a token, "
-                "but the answer holds none."
+                "but the response contains none."
             )
         self._token = clean(token, f"the token that {self.host} gave the {self.name}", self.conn_label)
         self._renew_at = time.monotonic() + answer.seconds("expires_in", LONGEST_TOKEN) - RENEW_BEFORE
@@ -145,6 +146,6 @@ def _proxies(proxies: object, conn_label: str) -> dict[str, str]:
     if isinstance(proxies, dict) and all(isinstance(value, str) for value in proxies.values()):
         return proxies
     raise LakebaseSettingError(
-        f"{conn_label}: the proxies of its Databricks connection are no object of texts. Write them as "
+        f"{conn_label}: the proxies of its Databricks connection are not an object of strings. Write them as "
         '{"https": "http://proxy.example.com:3128"}.'
     )

@@ -62,7 +62,7 @@ class ConnectionIdentity(Identity):
             # The hook has no public method that returns the token.
             if token := self._hook._get_token(raise_error=True):
                 return {"Authorization": f"Bearer {token}", **self._hook._get_aad_headers()}
-            problem = "it has a user name and password, which Databricks no longer takes"
+            problem = "it has a user name and password, which Databricks no longer accepts"
         except Exception as err:
             problem = f"{type(err).__name__}: {said(err, self.secrets)}"
         # Raised here without a cause, because the errors of the hook may contain the token.

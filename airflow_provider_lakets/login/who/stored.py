@@ -13,7 +13,8 @@ from airflow_provider_lakets.login.gate import shown
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-# Airflow's errors for an undefined connection; 3.1 raises ImportError outside a task.
+# Airflow's errors for an undefined connection. Outside a task, 3.1 cannot ask its API server for
+# the connection and raises ImportError.
 NOT_DEFINED = (AirflowNotFoundException, ImportError)
 
 
@@ -32,6 +33,6 @@ def stored(conn_id: str) -> Connection:
     except Exception as err:
         kind = type(err).__name__
     raise LakebaseSettingError(
-        f"The connection {shown(conn_id)} cannot be read ({kind}). Correct it; in a connection string, what "
-        "is special in a role or a password is percent-encoded."
+        f"The connection {shown(conn_id)} cannot be read ({kind}). Correct it; in a connection string, "
+        "percent-encode special characters in a role or a password."
     )
