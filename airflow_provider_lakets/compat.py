@@ -70,7 +70,7 @@ def answer_limit() -> str:
 
 def add_partitions(event: Any, partitions: Sequence[str]) -> None:
     """
-    Add partition keys to an asset event; Airflow 3.1 has none.
+    Add partition keys to an asset event; on Airflow 3.1, which has none, do nothing.
 
     :param event: The accessor of the task's outlet.
     :param partitions: The keys.
@@ -103,8 +103,8 @@ def stored_connection(conn_id: str) -> Any:
 
     if not airflow.__version__.startswith("3.1."):
         return None
-    # In that version, hooks read the metadata database only in tasks. The hook reports errors
-    # better.
+    # In that version, hooks read the metadata database only in tasks. Errors are ignored here: the
+    # hook reports them.
     with contextlib.suppress(Exception):
         from airflow.models import Connection
 

@@ -29,7 +29,7 @@ def defer_by_default(deferrable: bool | None) -> bool:
 
 
 def deadline(seconds: float) -> datetime:
-    """Return the time in so many seconds."""
+    """Return the time that many seconds from now."""
     return datetime.now(timezone.utc) + timedelta(seconds=seconds)
 
 

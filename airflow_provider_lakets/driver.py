@@ -1,4 +1,4 @@
-"""PostgresHook on psycopg 3, whatever SQLAlchemy is installed."""
+"""PostgresHook on psycopg 3, with any version of SQLAlchemy."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class PsycopgHook(PostgresHook):
         :param kwargs: As for :meth:`PostgresHook.insert_rows`.
         """
         many = executemany or fast_executemany
-        super().insert_rows(*args, executemany=many, **kwargs)  # type: ignore[no-untyped-call]  # there unannotated
+        super().insert_rows(*args, executemany=many, **kwargs)  # type: ignore[no-untyped-call]  # unannotated in the base class
 
     def get_db_log_messages(self, conn: psycopg.Connection[Any]) -> None:
         """Do nothing: each message was logged on arrival (``enable_log_db_messages``)."""

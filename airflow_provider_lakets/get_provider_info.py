@@ -141,10 +141,10 @@ def get_provider_info() -> dict[str, Any]:
                         "password": "Native Postgres password",
                     },
                     "placeholders": {
-                        "host": "empty: looked up from the project",
+                        "host": "leave empty to look it up from the project",
                         "schema": "databricks_postgres",
-                        "login": "empty: the Databricks identity",
-                        "password": "empty: OAuth, a fresh credential at each login",
+                        "login": "leave empty for the Databricks identity",
+                        "password": "leave empty for OAuth, with a new credential at each login",
                         "port": "5432",
                     },
                 },

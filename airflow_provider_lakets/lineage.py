@@ -28,7 +28,7 @@ def is_wanted() -> bool:
 
 def note_refresh(hook: LakeTSHook, results: Iterable[RefreshResult]) -> dict[str, Any] | None:
     """
-    Return the arguments for :func:`of_refresh`; None if OpenLineage is off or has no work.
+    Return the arguments for :func:`of_refresh`; None if there is nothing to report.
 
     :param hook: Queried now, because OpenLineage asks after the task, without database access.
     :param results: The results of the RollUps.
@@ -38,14 +38,14 @@ def note_refresh(hook: LakeTSHook, results: Iterable[RefreshResult]) -> dict[str
         return None
     try:
         namespace, database = hook.lineage_names()
-        reads = what_is_read(hook.rollups())
+        reads = tables_read(hook.rollups())
     except LakeTSError as err:
         hook.log.warning("The refresh is not reported to OpenLineage: %s", err)
         return None
     return {"namespace": namespace, "database": database, "reads": reads, "rows": rows}
 
 
-def what_is_read(rollups: Iterable[Rollup]) -> dict[str, list[str]]:
+def tables_read(rollups: Iterable[Rollup]) -> dict[str, list[str]]:
     """Return the tables that each RollUp reads."""
     return {
         rollup.name: [

@@ -65,7 +65,7 @@ SELECT chunk.chunk_name,
  ORDER BY chunk.range_start
 """
 
-NOT_DURABLE = "not proved durable in Unity Catalog: the feed has not come to its last write"
+NOT_DURABLE = "not proved durable in Unity Catalog: the feed has not reached its last write"
 
 
 def not_flushed(cdf_status: str, lag_bytes: int | None) -> str:

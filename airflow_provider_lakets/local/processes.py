@@ -98,12 +98,12 @@ def end_process(
             time.sleep(0.02)
 
 
-def at_end_of_input(tell: Callable[[], None]) -> None:
+def at_end_of_input(callback: Callable[[], None]) -> None:
     """Call a function from a thread when standard input ends, because the parent is then gone."""
 
     def wait() -> None:
         while os.read(sys.stdin.fileno(), 1024):
             pass
-        tell()
+        callback()
 
     threading.Thread(target=wait, daemon=True).start()

@@ -61,17 +61,17 @@ class PortTakenError(LakeTSError):
 
 async def serve(options: argparse.Namespace) -> None:
     """Start all parts, publish their addresses, and stop them on a signal at any time."""
-    told = _hear_of_the_end(is_attached=options.attached)
+    stop = _stop_event(is_attached=options.attached)
     folder: Path = options.folder.resolve()
     async with contextlib.AsyncExitStack() as stack:
-        await _have_it_alone(folder, stack)
+        await _lock_folder(folder, stack)
         state = State.load(folder)
         state.gone(folder)  # a killed server did not do this
         lakebase = LocalLakebase(folder, version=options.version, feed_interval=options.feed_interval)
-        api = _bind(options.bind, options.api_port or state.api_port, is_asked_for=bool(options.api_port))
+        api = _bind(options.bind, options.api_port or state.api_port, is_requested=bool(options.api_port))
         stack.callback(api.close)
         stack.push_async_callback(asyncio.to_thread, lakebase.stop)
-        if not await _start(lakebase, told):
+        if not await _start(lakebase, stop):
             return
         url = _url(options.host or "127.0.0.1", api.getsockname()[1], is_tls=options.api_tls)
         world = World(state, lakebase, host=options.host, version=options.version)
@@ -99,43 +99,43 @@ async def serve(options: argparse.Namespace) -> None:
         state.ready(folder, pid=os.getpid(), url=url, port=port, api_port=api.getsockname()[1])
         stack.callback(state.gone, folder)
         log.info("Ready: %s, Postgres on port %d", url, port)
-        await _until_told(server, api, told)
+        await _serve_until(server, api, stop)
 
 
-async def _have_it_alone(folder: Path, stack: contextlib.AsyncExitStack) -> None:
-    """Become the only server of a folder until the end; wait for a predecessor that is stopping."""
+async def _lock_folder(folder: Path, stack: contextlib.AsyncExitStack) -> None:
+    """Lock a folder until the end; wait for a previous server that is stopping."""
     lock = stack.enter_context((folder / "server.lock").open("a", encoding="utf-8"))
     deadline = asyncio.get_running_loop().time() + _PREDECESSOR_SECONDS
     while not try_lock(lock):
         if State.load(folder).pid or asyncio.get_running_loop().time() > deadline:
             raise AlreadyServedError(
-                f"A local Lakebase was asked for in {folder}, but one runs there. "
-                f"Use that, or stop it: `lakets local down --folder {shlex.quote(str(folder))}`."
+                f"A local Lakebase already runs in {folder}. "
+                f"Use it, or stop it: `lakets local down --folder {shlex.quote(str(folder))}`."
             )
         await asyncio.sleep(0.05)
 
 
-def _hear_of_the_end(*, is_attached: bool) -> asyncio.Event:
+def _stop_event(*, is_attached: bool) -> asyncio.Event:
     """Return an event that is set by a signal, or when the parent process is gone."""
     loop = asyncio.get_running_loop()
-    told = asyncio.Event()
+    stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
+        loop.add_signal_handler(number, stop.set)
     if is_attached:
-        at_end_of_input(partial(_tell, loop, told))
-    return told
+        at_end_of_input(partial(_set_from_thread, loop, stop))
+    return stop
 
 
-def _tell(loop: asyncio.AbstractEventLoop, told: asyncio.Event) -> None:
+def _set_from_thread(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
     with contextlib.suppress(RuntimeError):  # the loop is already closed
-        loop.call_soon_threadsafe(told.set)
+        loop.call_soon_threadsafe(event.set)
 
 
-async def _start(lakebase: LocalLakebase, told: asyncio.Event) -> bool:
+async def _start(lakebase: LocalLakebase, stop: asyncio.Event) -> bool:
     """Start the Lakebase unless a stop is requested first; return whether it runs."""
     starting = asyncio.create_task(asyncio.to_thread(lakebase.start))
-    await _first_of(starting, told)
-    if not told.is_set():
+    await _first_of(starting, stop)
+    if not stop.is_set():
         await starting
         return True
     lakebase.give_up_start()
@@ -144,18 +144,18 @@ async def _start(lakebase: LocalLakebase, told: asyncio.Event) -> bool:
     return False
 
 
-async def _first_of(task: asyncio.Task[Any], told: asyncio.Event) -> None:
+async def _first_of(task: asyncio.Task[Any], stop: asyncio.Event) -> None:
     """Return when a task is done or a stop is requested."""
-    end = asyncio.create_task(told.wait())
+    end = asyncio.create_task(stop.wait())
     await asyncio.wait([task, end], return_when=asyncio.FIRST_COMPLETED)
     end.cancel()
 
 
-async def _until_told(server: uvicorn.Server, api: socket.socket, told: asyncio.Event) -> None:
+async def _serve_until(server: uvicorn.Server, api: socket.socket, stop: asyncio.Event) -> None:
     """Serve the REST API until a stop is requested."""
     with contextlib.suppress(asyncio.CancelledError):
         serving = asyncio.create_task(server._serve([api]))  # not serve(), which installs signal handlers
-        await _first_of(serving, told)
+        await _first_of(serving, stop)
         server.should_exit = True
         await serving
 
@@ -174,14 +174,14 @@ def _url(host: str, port: int, *, is_tls: bool) -> str:
     return f"{scheme}://{host}" if port == usual else f"{scheme}://{host}:{port}"
 
 
-def _bind(address: str | None, port: int, *, is_asked_for: bool) -> socket.socket:
+def _bind(address: str | None, port: int, *, is_requested: bool) -> socket.socket:
     """Bind a port; if it is taken, bind a free one, unless the port was requested."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((address or "127.0.0.1", port))
     except OSError as err:
-        if is_asked_for:
+        if is_requested:
             raise PortTakenError(_no_port(address or "127.0.0.1", port, "--api-port", err)) from err
         listener.bind((address or "127.0.0.1", 0))
     listener.listen()  # before this, another process could take the same port
@@ -200,8 +200,8 @@ async def _listen(gateway: Gateway, loopback: Sequence[str], options: argparse.N
 
 def _no_port(address: str, port: int, option: str, error: OSError) -> str:
     return (
-        f"Port {port} of {address} was asked for, and cannot be had: {error.strerror or error}. "
-        f"Name another with {option}, or leave it out for a free one."
+        f"Port {port} of {address} is not available: {error.strerror or error}. "
+        f"Set another port with {option}, or leave the option out to use a free port."
     )
 
 
@@ -210,19 +210,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_lakets.local.server", description=main.__doc__
     )
-    parser.add_argument("folder", type=Path, help=f"holds all of it, and {STATE_FILE}")
+    parser.add_argument("folder", type=Path, help=f"folder of all files, including {STATE_FILE}")
     parser.add_argument("--version", type=int, default=16, help="Postgres major version: 16, 17 or 18")
     parser.add_argument(
         "--feed-interval", type=float, default=DEFAULT_INTERVAL, help="seconds between two rounds of the feed"
     )
-    parser.add_argument("--host", help="name of the machine for others; by default this machine's loopback")
+    parser.add_argument("--host", help="name of this machine for others; by default loopback only")
     parser.add_argument("--bind", help="address to listen on; by default loopback only")
     parser.add_argument(
-        "--port", type=int, default=0, help="Postgres port; 0 for the last one used, or a free one"
+        "--port", type=int, default=0, help="Postgres port; 0 for the last port used, or a free port"
     )
-    parser.add_argument("--api-port", type=int, default=0, help="port of the REST API, likewise")
+    parser.add_argument("--api-port", type=int, default=0, help="port of the REST API; 0 as for --port")
     parser.add_argument(
-        "--api-tls", action="store_true", help="serve the REST API over TLS too, as --host needs it"
+        "--api-tls", action="store_true", help="also serve the REST API over TLS, which --host needs"
     )
     parser.add_argument("--attached", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(arguments)

@@ -53,11 +53,11 @@ class State:
         except (FileNotFoundError, NotADirectoryError):
             return cls()
         except OSError as err:
-            raise StateError(f"{path} cannot be read: {err.strerror}. Whose is it?") from err
+            raise StateError(f"{path} cannot be read: {err.strerror}. Check its owner.") from err
         except (ValueError, TypeError, KeyError) as err:
             raise StateError(
-                f"{path} is not what a local Lakebase keeps there. Remove that file, and start it again: "
-                "it gets new identities."
+                f"{path} is not the state file of a local Lakebase. Remove it and start the Lakebase again, "
+                "which creates new identities."
             ) from err
 
     def ready(self, folder: Path, *, pid: int, url: str, port: int, api_port: int) -> None:

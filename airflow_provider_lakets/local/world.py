@@ -1,4 +1,4 @@
-"""The content of the local workspace: a project to work in, and others as decoys."""
+"""The content of the local workspace: a project to work in, and other projects."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class LakeTSBaseTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.lakebase_conn_id = lakebase_conn_id
         if retired:
-            self.log.debug("%s takes no %s", type(self).__name__, ", ".join(retired))
+            self.log.debug("%s ignores the arguments %s", type(self).__name__, ", ".join(retired))
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor arguments of the subclass."""
@@ -79,11 +79,11 @@ class LakeTSBaseTrigger(BaseTrigger):
                 before, waiting = waiting, await self._look(hook)
                 failures, message = 0, None
             except Exception as err:
-                if not _passes(err):
+                if not _is_transient(err):
                     yield self._failed(err)
                     return
                 failures, message = failures + 1, str(err)
-                self.log.warning("%s Looking again (try %d).", message, failures + 1)
+                self.log.warning("%s Checking again (try %d).", message, failures + 1)
             else:
                 if not waiting:
                     yield _event(REACHED)
@@ -156,7 +156,7 @@ def _event(status: str, **more: Any) -> TriggerEvent:
     return TriggerEvent({"status": status, **more})  # type: ignore[no-untyped-call]
 
 
-def _passes(error: Exception) -> bool:
+def _is_transient(error: Exception) -> bool:
     """Return whether the next try may succeed."""
     from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakeTSContendedError
 

@@ -55,7 +55,7 @@ class Question:
             await cursor.execute(self.query, self.parameters)
             return await cursor.fetchall()
 
-    def forgives(self, error: LakeTSError) -> bool:
+    def ignores(self, error: LakeTSError) -> bool:
         """Return whether to ignore an error; a lost session is never ignored."""
         return self.may_fail and not isinstance(error, LakebaseConnectionError)
 
@@ -79,7 +79,7 @@ def look(hook: LakeTSHook, watch: Watch) -> Waiting:
                         question.ask, doing=question.doing, repeatable=not question.may_fail
                     )
                 except LakeTSError as err:
-                    if not question.forgives(err):
+                    if not question.ignores(err):
                         raise
                     rows = []
                 question = watch.send(rows)
@@ -103,7 +103,7 @@ async def alook(hook: LakeTSHook, watch: Watch) -> Waiting:
                     rows = await question.aask(conn)
                 except psycopg.Error as err:
                     failure = translate(err, doing=question.doing, role=role, conn_id=hook.get_conn_id())
-                    if not question.forgives(failure):
+                    if not question.ignores(failure):
                         raise failure from err
                     rows = []
                 question = watch.send(rows)
@@ -148,7 +148,7 @@ def durable(chunks: Sequence[str], *, may_flag: bool = False) -> Watch:
             )
         # One chunk of each table is enough, because a proof covers the whole table.
         one_each = {row["chronotable_id"]: row["chunk_name"] for row in rows if row["gap"]}
-        yield from _nudge(one_each.values())
+        yield from _request_proof(one_each.values())
         return waiting
     if may_flag:
         return (yield from _not_flagged(chunks))
@@ -181,7 +181,7 @@ def _not_flagged(chunks: Iterable[str]) -> Watch:
     return waiting
 
 
-def _nudge(chunks: Iterable[str]) -> Generator[Question, list[Row], None]:
+def _request_proof(chunks: Iterable[str]) -> Generator[Question, list[Row], None]:
     """
     Let the engine try to prove chunks that it has just reported as not durable.
 
@@ -246,7 +246,7 @@ def caught_up(table: str) -> Watch:
         unproven = yield Question(
             UNPROVEN, {"id": known["id"]}, doing=f"Looking for chunks of {table} without a proof"
         )
-        yield from _nudge(row["chunk_name"] for row in unproven)
+        yield from _request_proof(row["chunk_name"] for row in unproven)
     return {table: older.not_flushed(feed["cdf_status"], feed["cdf_lag_bytes"])}
 
 
@@ -311,19 +311,19 @@ def fresh(rollup: str, *, watermark: str | None = None, max_lag: str | None = No
     """
     if not (watermark or max_lag):
         raise LakeTSArgumentError(
-            f"There is no bound for RollUp {rollup!r} to reach. Give a watermark, a max_lag, or both."
+            f"No condition is given for RollUp {rollup!r}. Give a watermark, a max_lag, or both."
         )
     asked = {"rollup": rollup, "watermark": watermark, "max_lag": max_lag}
     rows = yield Question(ROLLUP, asked, doing=f"Checking how fresh RollUp {rollup} is")
     if not rows:
         raise LakeTSArgumentError(
-            f"RollUp {rollup!r} does not exist; lakets.show_rollups() lists those there are."
+            f"RollUp {rollup!r} does not exist; lakets.show_rollups() lists the RollUps."
         )
     (row,) = rows
     reasons = []
     if not row["reached"]:
-        reasons.append(f"its watermark is {row['watermark'] or 'not set'}, to be reached is {watermark}")
+        reasons.append(f"its watermark is {row['watermark'] or 'not set'} and must reach {watermark}")
     if not row["fresh"]:
         last = row["refreshed_at"] or "never"
-        reasons.append(f"its last refresh was {last}, it may be {max_lag} ago at most")
+        reasons.append(f"its last refresh was {last}, and max_lag is {max_lag}")
     return {rollup: "; ".join(reasons)} if reasons else {}

@@ -1,4 +1,4 @@
-"""The routes by which a local Lakebase is told to misbehave; a real one has none such."""
+"""The routes that cause faults in a local Lakebase; a real Lakebase does not have them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def admin_routes(
     token: str, faults: Faults, feeds: LocalFeeds, lakebase: FedDatabase, *, cut: Callable[[], int]
 ) -> APIRouter:
     """
-    Return the routes; each asks for the token in the folder's state.
+    Return the routes; each requires the admin token of the folder's state file.
 
-    :param cut: Cuts every session's connection, and returns how many there were.
+    :param cut: Cuts the connections of all sessions, and returns their number.
     """
 
     def check(request: Request) -> None:
@@ -58,7 +58,7 @@ def admin_routes(
             return {"sessions": cut()}
         if name is FaultName.SHUTDOWN:
             return {"sessions": await asyncio.to_thread(_end_sessions, lakebase)}
-        await asyncio.to_thread(feeds.disturb, name, fault.seconds)
+        await asyncio.to_thread(feeds.cause, name, fault.seconds)
         faults.active[name] = fault
         return {}
 
@@ -67,7 +67,7 @@ def admin_routes(
         cleared = list(faults.active)
         faults.active.clear()
         for name in cleared:
-            await asyncio.to_thread(feeds.mend, name)
+            await asyncio.to_thread(feeds.clear, name)
         return {"cleared": [name.value for name in cleared]}
 
     assert {FaultName.CUT, FaultName.SHUTDOWN} == MOMENTARY  # noqa: S101 - the two handled above

@@ -1,8 +1,8 @@
 """
 The REST API of the local Lakebase, as the unmodified databricks-sdk calls it.
 
-Reading, minting, and change feeds; projects and branches are made where the workspace is (see
-``server``).
+It reads resources, mints credentials, and manages databases and change feeds. Projects and branches
+cannot be created here (see ``world``).
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ _CDF_ID = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
 class FeedControl(Protocol):
-    """The change feeds behind the API."""
+    """The change feeds that the API controls."""
 
     async def start(self, database: Database, config: CdfConfig) -> None:
-        """Begin to stream."""
+        """Start streaming."""
 
     async def stop(self, database: Database, config: CdfConfig) -> None:
         """Stop streaming; the history stays."""
 
     async def statuses(self, database: Database, config: CdfConfig) -> list[Answer]:
-        """Return how each table stands, as the REST API does."""
+        """Return the state of each table, as in the REST API."""
 
 
 class Claims(Protocol):
-    """Whom a token was issued to, and for what."""
+    """The identity and the purpose of a token."""
 
     @property
     def identity(self) -> str:
@@ -72,24 +72,24 @@ class Issuer(Protocol):
     """Issues tokens and credentials, and checks them."""
 
     def issue(self, identity: str, audience: str, ttl: int, **claims: Any) -> tuple[str, int]:
-        """Return a token and when it expires, in seconds since the epoch."""
+        """Return a token and its expiry time, in seconds since the epoch."""
 
     def check(self, token: str) -> Claims:
         """
-        Return what a live token says.
+        Return the claims of a valid token.
 
-        :raises ValueError: if it is none of ours, or has expired.
+        :raises ValueError: if the token is from another issuer, or has expired.
         """
 
 
 class ControlPlane:
     """
-    Answers for a workspace.
+    Serve the REST API of a workspace.
 
-    :param workspace: What there is.
-    :param url: Where it is served.
+    :param workspace: The resources.
+    :param url: The URL of the workspace.
     :param issuer: Issues tokens and credentials.
-    :param faults: What goes wrong.
+    :param faults: The active faults.
     :param feeds: The change feeds.
     :param databases: The databases of each branch.
     """
@@ -126,7 +126,7 @@ class ControlPlane:
         return app
 
     def identity(self, request: Request) -> str:
-        """Return who calls, by a live token of this workspace."""
+        """Return the identity of the caller, who must send a valid token of this workspace."""
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         try:
             claims = self.issuer.check(token)
@@ -135,7 +135,7 @@ class ControlPlane:
                 401, "UNAUTHENTICATED", f"Credential was not sent or was of an unsupported type: {err}."
             ) from err
         if claims.audience != self.url:
-            raise ApiError(401, "UNAUTHENTICATED", "The token is not one for this workspace's API.")
+            raise ApiError(401, "UNAUTHENTICATED", "The token is not for the API of this workspace.")
         return claims.identity
 
     def _sign_in(self) -> APIRouter:
@@ -239,21 +239,21 @@ class ControlPlane:
         return router
 
     def _answer(self, child: Any) -> Answer:
-        """Return it as it stands; asking for an endpoint that sleeps does not wake it."""
+        """Return a child resource; reading a suspended endpoint does not resume it."""
         answer: Answer = child.answer()
         if isinstance(child, Endpoint) and FaultName.SUSPENDED in self.faults.active:
             answer["status"]["current_state"] = "IDLE"
         return answer
 
     async def _mint(self, identity: str, endpoint: str, ttl: int) -> tuple[str, int]:
-        if fault := self.faults.strike(FaultName.MINT_SLOW):
+        if fault := self.faults.take(FaultName.MINT_SLOW):
             await asyncio.sleep(fault.seconds)
-        if self.faults.strike(FaultName.MINT_429):
+        if self.faults.take(FaultName.MINT_429):
             raise ApiError(429, "REQUEST_LIMIT_EXCEEDED", "Too many credentials.", {"Retry-After": "1"})
-        if self.faults.strike(FaultName.MINT_500):
+        if self.faults.take(FaultName.MINT_500):
             raise ApiError(500, "INTERNAL_ERROR", "Minting failed.")
-        audience = self.url if self.faults.strike(FaultName.TOKEN_WRONG_KIND) else endpoint
-        if self.faults.strike(FaultName.TOKEN_EXPIRED):
+        audience = self.url if self.faults.take(FaultName.TOKEN_WRONG_KIND) else endpoint
+        if self.faults.take(FaultName.TOKEN_EXPIRED):
             ttl = -1
         return self.issuer.issue(identity, audience, ttl, scope="postgres")
 
@@ -336,7 +336,7 @@ class ControlPlane:
         return router
 
     def _done(self, name: str, response: Answer) -> Answer:
-        """Return an operation that has ended already; the SDK polls it once more anyway."""
+        """Return a finished operation; the SDK polls it once anyway."""
         name = f"{name}/operations/{secrets.token_hex(8)}"
         self._operations[name] = {"name": name, "done": True, "response": response}
         return self._operations[name]
@@ -357,7 +357,7 @@ def _new_config(database: Database, asked: Answer, config_id: str | None) -> Cdf
 
 def _children(branch: Any, kind: str) -> dict[str, Any]:
     if kind not in ("endpoints", "roles"):
-        raise ApiError(404, "ENDPOINT_NOT_FOUND", f"There is not a list of {kind} here.")
+        raise ApiError(404, "ENDPOINT_NOT_FOUND", f"Branches have no list of {kind}.")
     return getattr(branch, kind)  # type: ignore[no-any-return]
 
 

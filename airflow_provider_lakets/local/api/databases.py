@@ -1,4 +1,4 @@
-"""The databases of a branch over the REST API: listed as Postgres has them, made, and dropped."""
+"""The routes that list, create and drop the databases of a branch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.local.api.workspace import Branch, Database, Workspace
 
 _ID = re.compile(r"[a-z0-9]([a-z0-9-]{2,61})[a-z0-9]")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$-]{0,62}")  # what a database id can stand for
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$-]{0,62}")  # a name that a database id can represent
 
 _DATABASES = """
 SELECT db.datname, pg_catalog.pg_get_userbyid(db.datdba) FROM pg_catalog.pg_database AS db
@@ -28,7 +28,7 @@ SELECT db.datname, pg_catalog.pg_get_userbyid(db.datdba) FROM pg_catalog.pg_data
 
 
 class Servers(Protocol):
-    """The Postgres server of each branch, started if need be."""
+    """The Postgres server of each branch; it starts on first use."""
 
     async def superuser(self, branch: Branch) -> str:
         """Return a connection string of the superuser, for database ``postgres``."""
@@ -36,16 +36,16 @@ class Servers(Protocol):
 
 class Databases:
     """
-    The databases of all branches. Postgres is asked each time: a database may also be made by SQL.
+    The databases of all branches, read from Postgres each time: SQL can create databases too.
 
-    :param servers: Where the databases are.
+    :param servers: The servers with the databases.
     """
 
     def __init__(self, servers: Servers) -> None:
         self._servers = servers
 
     async def update(self, branch: Branch) -> None:
-        """Let a branch list the databases that it has."""
+        """Update the databases of a branch from its server."""
         found = dict(await self._run(branch, sql.SQL(_DATABASES)))
         known = {database.postgres_database for database in branch.databases.values()}
         for name in found.keys() - known:
@@ -58,9 +58,9 @@ class Databases:
 
     async def create(self, branch: Branch, name: str, owner: str) -> Database:
         """
-        Make a database.
+        Create a database.
 
-        :param owner: A role of Postgres.
+        :param owner: The Postgres role that owns it.
         """
         await self._run(
             branch,
@@ -99,8 +99,8 @@ def database_routes(
     """
     Return the routes of databases.
 
-    :param identity: Returns who calls.
-    :param done: Returns an operation that has ended, with its result.
+    :param identity: Returns the identity of the caller.
+    :param done: Returns a finished operation with its result.
     """
     base = "/projects/{p}/branches/{b}/databases"
     router = APIRouter(dependencies=[Depends(identity)])
@@ -151,7 +151,7 @@ def database_routes(
             raise ApiError(
                 400,
                 "FAILED_PRECONDITION",
-                f"{database.name} cannot be deleted here: it comes with the branch.",
+                f"{database.name} cannot be deleted: it is the default database of the branch.",
             )
         await databases.drop(branch, database)
         return done(database.name, {})
@@ -160,24 +160,24 @@ def database_routes(
 
 
 def _name(name: str, asked_id: str) -> str:
-    """Return the name of a new database, from itself or from its id."""
+    """Return the name of a new database; the id is also the name if no name is given."""
     if asked_id and not _ID.fullmatch(asked_id):
         raise invalid(f"{asked_id[:70]!r} is not an id of a database: 4 to 63 of a-z, 0-9 and '-'.")
     name = name or asked_id
     if not name:
-        raise invalid("A new database lacks spec.postgres_database.")
+        raise invalid("A new database requires spec.postgres_database.")
     if not _NAME.fullmatch(name):
         raise invalid(f"{name[:70]!r} is not a name of a database: {_NAME.pattern}")
     if asked_id and asked_id != database_id(name):
         raise invalid(
-            f"Here the id of a database follows from its name: that of {name!r} is {database_id(name)!r}, "
+            f"The id of a database follows from its name: the id of {name!r} is {database_id(name)!r}, "
             f"not {asked_id!r}."
         )
     return name
 
 
 def _owner(branch: Branch, role: str, caller: str) -> str:
-    """Return the Postgres role that a new database is to belong to; by default the caller's."""
+    """Return the Postgres role that owns a new database; by default the caller's."""
     if not role:
         return caller
     if role not in branch.roles:

@@ -1,4 +1,4 @@
-"""What a local Lakebase can be told to do wrong."""
+"""The faults that a local Lakebase can simulate."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ class FaultName(str, Enum):
 
 MEANINGS = {
     FaultName.TOKEN_EXPIRED: "minted credentials have expired already",
-    FaultName.TOKEN_WRONG_KIND: "a workspace token is handed out where a database credential is asked for",
+    FaultName.TOKEN_WRONG_KIND: "minting returns a workspace token instead of a database credential",
     FaultName.MINT_SLOW: "minting takes --seconds",
-    FaultName.MINT_429: "minting is answered 429, Retry-After: 1",
-    FaultName.MINT_500: "minting is answered 500",
-    FaultName.SUSPENDED: "the endpoint sleeps: logins fail --times, then it is awake",
-    FaultName.CUT: "every session is cut now, in the middle of what it does",
-    FaultName.SHUTDOWN: "every session is ended now by an administrator's command",
-    FaultName.FEED_PAUSED: "the change feed stands still",
-    FaultName.FEED_LAGGING: "the change feed lets --seconds pass between two rounds",
+    FaultName.MINT_429: "minting fails with 429, Retry-After: 1",
+    FaultName.MINT_500: "minting fails with 500",
+    FaultName.SUSPENDED: "the endpoint is suspended: --times logins fail, then it is active",
+    FaultName.CUT: "all connections are cut now, even while statements run",
+    FaultName.SHUTDOWN: "an administrator's command ends all sessions now",
+    FaultName.FEED_PAUSED: "the change feed is paused",
+    FaultName.FEED_LAGGING: "the change feed waits --seconds between two rounds",
     FaultName.FEED_SKIPPED: "every shadow is skipped: its replica identity is no longer FULL",
-    FaultName.FEED_UNREADABLE: "no role but the administrator may read the feed's state",
+    FaultName.FEED_UNREADABLE: "only the administrator may read the feed's state",
     FaultName.DISK_FULL: "Delta tables cannot be written",
 }
 
-# Over as soon as they have happened.
+# Faults that happen once, at once, and are then over.
 MOMENTARY = {FaultName.CUT, FaultName.SHUTDOWN}
 
 
 @dataclass
 class Fault:
     """
-    A fault that is on.
+    An active fault.
 
-    :param times: How often it still strikes; None until it is cleared.
-    :param seconds: How long, where that has a meaning.
+    :param times: How many more times it happens; None for until it is cleared.
+    :param seconds: The duration, for faults that have one.
     """
 
     times: int | None = None
@@ -59,12 +59,12 @@ class Fault:
 
 @dataclass
 class Faults:
-    """The faults that are on."""
+    """The active faults."""
 
     active: dict[FaultName, Fault] = field(default_factory=dict)
 
-    def strike(self, name: FaultName) -> Fault | None:
-        """Return a fault if it is on, and count it down."""
+    def take(self, name: FaultName) -> Fault | None:
+        """Return a fault if it is active, and count down its times."""
         fault = self.active.get(name)
         if fault is not None and fault.times is not None:
             fault.times -= 1

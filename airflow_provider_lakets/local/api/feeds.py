@@ -1,4 +1,4 @@
-"""The change feeds of the local Lakebase in its REST API, and the faults that disturb them."""
+"""The change feed for the REST API of the local Lakebase, and the faults that affect it."""
 
 from __future__ import annotations
 
@@ -38,29 +38,29 @@ class FedDatabase(Protocol):
     feed_interval: float
 
     def conninfo(self) -> str:
-        """Return a libpq connection string, of a superuser."""
+        """Return a libpq connection string of a superuser."""
 
     def start_feed(self) -> None:
-        """Start the feed at its interval."""
+        """Start the feed with its interval."""
 
     def stop_feed(self) -> None:
-        """Let the feed end its batch and stop."""
+        """Let the feed finish its batch, and stop it."""
 
     def pause_feed(self) -> None:
-        """Let the feed do nothing until it is resumed."""
+        """Pause the feed until it is resumed."""
 
     def resume_feed(self) -> None:
-        """Let a paused feed go on."""
+        """Resume a paused feed."""
 
     def feed_pid(self) -> int | None:
-        """Return the process id of the feed; None when there is none."""
+        """Return the process id of the feed; None if no feed runs."""
 
 
 class LocalFeeds:
     """
-    Starts, stops and describes the one feed there is: that of ``lakets_cdf`` in the default branch.
+    Start, stop and describe the only feed: that of ``lakets_cdf`` in the default branch.
 
-    :param lakebase: Runs the feed.
+    :param lakebase: The database with the feed.
     """
 
     def __init__(self, lakebase: FedDatabase) -> None:
@@ -68,11 +68,11 @@ class LocalFeeds:
         self._interval = lakebase.feed_interval
 
     async def start(self, database: Database, config: CdfConfig) -> None:
-        """Begin to stream."""
+        """Start streaming."""
         fed = "/branches/production/" in database.name and database.postgres_database == DEFAULT_DATABASE
         if config.postgres_schema != SCHEMA or not fed:
             raise invalid(
-                f"Here only schema {SCHEMA} in database {DEFAULT_DATABASE} of branch production can be fed."
+                f"Only schema {SCHEMA} of database {DEFAULT_DATABASE} in branch production can be streamed."
             )
         await asyncio.to_thread(control.resume, self._lakebase.conninfo())
 
@@ -81,7 +81,7 @@ class LocalFeeds:
         await asyncio.to_thread(control.pause, self._lakebase.conninfo())
 
     async def statuses(self, database: Database, config: CdfConfig) -> list[dict[str, Any]]:
-        """Return how each table stands, as the REST API does."""
+        """Return the state of each table, as in the REST API."""
         async with await psycopg.AsyncConnection.connect(self._lakebase.conninfo(), autocommit=True) as conn:
             rows = await (await conn.execute(_STATUSES, [config.postgres_schema])).fetchall()
         return [
@@ -96,8 +96,8 @@ class LocalFeeds:
             for table, status, lsn, at in rows
         ]
 
-    def disturb(self, fault: FaultName, seconds: float) -> None:
-        """Bring a fault of the feed about."""
+    def cause(self, fault: FaultName, seconds: float) -> None:
+        """Cause a fault, if it is one of the feed."""
         match fault:
             case FaultName.FEED_PAUSED:
                 self._lakebase.pause_feed()
@@ -110,8 +110,8 @@ class LocalFeeds:
             case FaultName.DISK_FULL:
                 self._limit_files(1)
 
-    def mend(self, fault: FaultName) -> None:
-        """Undo it."""
+    def clear(self, fault: FaultName) -> None:
+        """Undo :meth:`cause`."""
         match fault:
             case FaultName.FEED_PAUSED:
                 self._lakebase.resume_feed()
@@ -140,7 +140,7 @@ class LocalFeeds:
                 conn.execute(statement)
 
     def _limit_files(self, size: int) -> None:
-        """Limit the size of files that the feed writes: it acts like a full disk but fills none."""
+        """Limit the size of the files that the feed writes, to simulate a full disk."""
         pid = self._lakebase.feed_pid()
         if pid is not None:
             psutil.Process(pid).rlimit(psutil.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

@@ -1,4 +1,4 @@
-"""Read requests with care: any bad input is answered with one of the API's own errors."""
+"""Parse requests; the response to invalid input is an error of the API."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 Answer = dict[str, Any]
 
-MIN_TTL, MAX_TTL = 300, 3600  # seconds that a database credential lives
+MIN_TTL, MAX_TTL = 300, 3600  # lifetime of a database credential in seconds
 DEFAULT_PAGE, LARGEST_PAGE = 50, 1000
 
 
 class ApiError(Exception):
     """
-    An answer that is an error.
+    An error response.
 
     :param status: HTTP status.
     :param code: Databricks' error code.
@@ -34,12 +34,12 @@ class ApiError(Exception):
 
 
 def invalid(message: str) -> ApiError:
-    """Return the error for a parameter that is of no use."""
+    """Return the error for an invalid parameter."""
     return ApiError(400, "INVALID_PARAMETER_VALUE", message)
 
 
 async def body_of(request: Request) -> Answer:
-    """Return the JSON object that is a request's body."""
+    """Return the body of a request, which must be a JSON object."""
     try:
         body = await request.json()
     except (ValueError, RecursionError) as err:
@@ -50,7 +50,7 @@ async def body_of(request: Request) -> Answer:
 
 
 def text(asked: Answer, name: str) -> str:
-    """Return a field that is text; without it, empty."""
+    """Return a text field; empty if it is missing."""
     value = asked.get(name) or ""
     if not isinstance(value, str):
         raise invalid(f"{name} takes text, not {type(value).__name__}.")
@@ -58,7 +58,7 @@ def text(asked: Answer, name: str) -> str:
 
 
 def texts(asked: Answer, name: str) -> list[str]:
-    """Return a field that is a list of texts."""
+    """Return a field with a list of texts; empty if it is missing."""
     values = asked.get(name) or []
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise invalid(f"{name} takes a list of texts.")
@@ -66,7 +66,7 @@ def texts(asked: Answer, name: str) -> list[str]:
 
 
 def number(asked: Answer, name: str) -> float | None:
-    """Return a field that is a number of 0 or more; None without it."""
+    """Return a field with a number of 0 or more; None if it is missing."""
     value = asked.get(name)
     if value is None:
         return None
@@ -76,7 +76,7 @@ def number(asked: Answer, name: str) -> float | None:
 
 
 def ttl(asked: Answer) -> int:
-    """Return how long a credential shall live, from ``ttl`` ('600s') or ``expire_time``."""
+    """Return the lifetime of a credential in seconds, from ``ttl`` ('600s') or ``expire_time``."""
     try:
         if until := text(asked, "expire_time"):
             instant = datetime.fromisoformat(until.replace("Z", "+00:00"))
@@ -86,9 +86,9 @@ def ttl(asked: Answer) -> int:
         else:
             seconds = float((text(asked, "ttl") or f"{MAX_TTL}s").removesuffix("s"))
     except (ValueError, OverflowError) as err:
-        raise invalid(f"Not a time to live: {err}.") from err
-    if not MIN_TTL - 0.5 <= seconds <= MAX_TTL + 0.5:  # so not, too, what is not a number
-        raise invalid(f"A credential lives {MIN_TTL} to {MAX_TTL} seconds, not {seconds:g}.")
+        raise invalid(f"The lifetime is invalid: {err}.") from err
+    if not MIN_TTL - 0.5 <= seconds <= MAX_TTL + 0.5:  # false for NaN too, so it is refused
+        raise invalid(f"A credential is valid for {MIN_TTL} to {MAX_TTL} seconds, not {seconds:g}.")
     return round(seconds)
 
 
@@ -97,7 +97,7 @@ def page_of(request: Request, key: str, answers: Sequence[Answer]) -> Answer:
     size = _position(request, "page_size") or DEFAULT_PAGE
     start = _position(request, "page_token") or 0
     if size > LARGEST_PAGE:
-        raise invalid(f"page_size is {LARGEST_PAGE} at most, not {size}.")
+        raise invalid(f"page_size is at most {LARGEST_PAGE}, not {size}.")
     page: Answer = {key: list(answers[start : start + size])}
     if start + size < len(answers):
         page["next_page_token"] = str(start + size)
@@ -111,5 +111,5 @@ def _position(request: Request, name: str) -> int | None:
     if not (value.isascii() and value.isdigit() and len(value) < 10) or (
         name == "page_size" and not int(value)
     ):
-        raise invalid(f"{name} is not one: {value[:40]!r}.")
+        raise invalid(f"{name} is invalid: {value[:40]!r}.")
     return int(value)

@@ -25,14 +25,14 @@ class Principal:
 
 @dataclass
 class Role:
-    """A Postgres role: an identity logs in with a credential, or anybody with its password."""
+    """A Postgres role: its identity logs in with a credential, or anybody with its password."""
 
     name: str
     postgres_role: str
     identity: str | None = None
 
     def answer(self) -> Answer:
-        """Return it as the REST API does."""
+        """Return the resource as in the REST API."""
         method = "LAKEBASE_OAUTH_V1" if self.identity else "PG_PASSWORD_SCRAM_SHA_256"
         status = {"postgres_role": self.postgres_role, "auth_method": method, "role_id": _last(self.name)}
         if self.identity:
@@ -50,7 +50,7 @@ class CdfConfig:
     postgres_schema: str
 
     def answer(self) -> Answer:
-        """Return it as the REST API does."""
+        """Return the resource as in the REST API."""
         return {
             "name": self.name,
             "cdf_config_id": _last(self.name),
@@ -70,7 +70,7 @@ class Database:
     cdf_configs: dict[str, CdfConfig] = field(default_factory=dict)
 
     def answer(self) -> Answer:
-        """Return it as the REST API does."""
+        """Return the resource as in the REST API."""
         status = {"postgres_database": self.postgres_database, "database_id": _last(self.name)}
         if self.owner:
             status["role"] = f"{_parent(self.name)}/roles/{_id(self.owner)}"
@@ -79,14 +79,14 @@ class Database:
 
 @dataclass
 class Endpoint:
-    """A place to log in to."""
+    """An endpoint that clients log in to."""
 
     name: str
     kind: Literal["ENDPOINT_TYPE_READ_WRITE", "ENDPOINT_TYPE_READ_ONLY"]
     host: str
 
     def answer(self) -> Answer:
-        """Return it as the REST API does."""
+        """Return the resource as in the REST API."""
         return {
             "name": self.name,
             "parent": _parent(self.name),
@@ -101,7 +101,7 @@ class Endpoint:
 
 @dataclass
 class Branch:
-    """A branch: a Postgres of its own, behind one or more endpoints."""
+    """A branch: a separate Postgres server behind one or more endpoints."""
 
     name: str
     is_default: bool
@@ -110,7 +110,7 @@ class Branch:
     roles: dict[str, Role] = field(default_factory=dict)
 
     def answer(self) -> Answer:
-        """Return it as the REST API does."""
+        """Return the resource as in the REST API."""
         return {
             "name": self.name,
             "parent": _parent(self.name),
@@ -123,19 +123,19 @@ class Branch:
         }
 
     def add_endpoint(self, endpoint_id: str, kind: Any, host: str) -> Endpoint:
-        """Make an endpoint."""
+        """Add an endpoint."""
         name = f"{self.name}/endpoints/{endpoint_id}"
         self.endpoints[name] = endpoint = Endpoint(name, kind, host)
         return endpoint
 
     def add_database(self, postgres_database: str) -> Database:
-        """Make a database known."""
+        """Add a database."""
         name = f"{self.name}/databases/{database_id(postgres_database)}"
         self.databases[name] = database = Database(name, postgres_database)
         return database
 
     def add_role(self, postgres_role: str, identity: str | None = None) -> Role:
-        """Make a Postgres role known."""
+        """Add a Postgres role."""
         name = f"{self.name}/roles/{_id(postgres_role)}"
         self.roles[name] = role = Role(name, postgres_role, identity)
         return role
@@ -150,7 +150,7 @@ class Project:
     branches: dict[str, Branch] = field(default_factory=dict)
 
     def answer(self) -> Answer:
-        """Return it as the REST API does."""
+        """Return the resource as in the REST API."""
         default = next((branch.name for branch in self.branches.values() if branch.is_default), None)
         return {
             "name": self.name,
@@ -164,7 +164,7 @@ class Project:
         }
 
     def add_branch(self, branch_id: str, *, is_default: bool = False) -> Branch:
-        """Make a branch."""
+        """Add a branch."""
         name = f"{self.name}/branches/{branch_id}"
         self.branches[name] = branch = Branch(name, is_default)
         return branch
@@ -179,7 +179,7 @@ class Instance:
     pg_version: int
 
     def answer(self) -> Answer:
-        """Return it as the REST API does."""
+        """Return the resource as in the REST API."""
         return {
             "name": self.name,
             "capacity": "CU_1",
@@ -192,14 +192,14 @@ class Instance:
 
 @dataclass
 class Workspace:
-    """All of it."""
+    """The workspace with all its resources."""
 
     principals: dict[str, Principal] = field(default_factory=dict)
     projects: dict[str, Project] = field(default_factory=dict)
     instances: dict[str, Instance] = field(default_factory=dict)
 
     def add_project(self, project_id: str, pg_version: int) -> Project:
-        """Make a project without branches."""
+        """Add a project without branches."""
         name = f"projects/{project_id}"
         self.projects[name] = project = Project(name, pg_version)
         return project
@@ -209,7 +209,7 @@ class Workspace:
         return [branch for project in self.projects.values() for branch in project.branches.values()]
 
     def branch(self, name: str) -> Branch | None:
-        """Return the branch of that resource name."""
+        """Return the branch with this resource name."""
         return next((branch for branch in self.branches() if branch.name == name), None)
 
     def branch_of(self, endpoint: Endpoint) -> Branch:
@@ -217,15 +217,15 @@ class Workspace:
         return next(branch for branch in self.branches() if endpoint.name in branch.endpoints)
 
     def endpoint(self, name: str) -> Endpoint | None:
-        """Return the endpoint of that resource name."""
+        """Return the endpoint with this resource name."""
         return next((b.endpoints[name] for b in self.branches() if name in b.endpoints), None)
 
     def endpoint_at(self, host: str) -> Endpoint | None:
-        """Return the endpoint that listens there."""
+        """Return the endpoint with this host."""
         return next((e for b in self.branches() for e in b.endpoints.values() if e.host == host), None)
 
     def database(self, name: str) -> Database | None:
-        """Return the database of that resource name."""
+        """Return the database with this resource name."""
         return next((b.databases[name] for b in self.branches() if name in b.databases), None)
 
 

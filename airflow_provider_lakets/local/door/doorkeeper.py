@@ -62,7 +62,7 @@ class LakebaseDoorkeeper:
 
     async def knock(self, host: str) -> None:
         """Reject connections while the endpoint is suspended; each attempt counts."""
-        if self._faults.strike(FaultName.SUSPENDED):
+        if self._faults.take(FaultName.SUSPENDED):
             name = self._endpoint(host).name
             raise RefusedError(STARTING, "the database system is starting up", f"{name} was asleep.")
 
@@ -125,7 +125,7 @@ class LakebaseDoorkeeper:
 
 def matches_scram(password: str, verifier: str) -> bool:
     """
-    Check a password against what Postgres keeps of it.
+    Return whether a password matches the verifier that Postgres stores.
 
     :param verifier: ``SCRAM-SHA-256$<iterations>:<salt>$<stored key>:<server key>``, RFC 5803.
     """

@@ -218,7 +218,7 @@ class Gateway:
         except asyncio.TimeoutError:
             client.send(_fatal("57014", f"The login took longer than {_LOGIN_SECONDS:g} seconds."))
         except (ConnectionError, ssl.SSLError, struct.error, UnicodeDecodeError) as err:
-            log.debug("A login came to nothing: %s", type(err).__name__)
+            log.debug("A login was abandoned: %s", type(err).__name__)
         except Exception as err:  # a lost transport or a server that did not start ends only this login
             log.warning("A login failed", exc_info=True)
             reason = str(err).partition("\n")[0] or type(err).__name__

@@ -91,7 +91,7 @@ def test_hints_name_the_folder_unless_it_is_the_usual_one(
         (["--folder", "/proc/nope"], "/proc/nope cannot be made"),
         (["--folder", "{file}"], "is there already"),
         (["--folder", "{file}/below"], "{file}/below"),
-        (["--folder", "{damaged}"], "Remove that file"),
+        (["--folder", "{damaged}"], "Remove it and start"),
         (["--feed-interval=-1"], "-1 is not between"),
         (["--feed-interval=0"], "0 is not between"),
         (["--feed-interval=nan"], "nan is not between"),
@@ -166,7 +166,7 @@ def test_a_port_that_is_taken_is_one_clear_error(tmp_path: Path, postgres_versio
     for option, message in zip(("--port", "--api-port"), messages, strict=True):
         assert message.count("\n") == 1
         assert message.startswith(f"Port {port} of 127.0.0.1")
-        assert f"Name another with {option}" in message
+        assert f"Set another port with {option}" in message
     assert not LocalServer(folder).is_running
     assert os.listdir(folder)
 

@@ -222,6 +222,6 @@ def test_there_is_no_second_one_in_a_folder(running: LocalServer) -> None:
     second = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60)
 
     assert second.returncode == EXPLAINED
-    assert "but one runs there" in second.stderr
+    assert "already runs in" in second.stderr
     assert "Traceback" not in second.stderr
     assert running.is_running

@@ -241,7 +241,7 @@ def test_a_database_made_by_sql_is_listed(
         ("databricks-postgres", None, AlreadyExists, "databricks-postgres"),
         ("sensor_data", "something-else", InvalidParameterValue, "'sensor-data', not 'something-else'"),
         (None, "UPPER", InvalidParameterValue, "not an id of a database"),
-        (None, None, InvalidParameterValue, "lacks spec.postgres_database"),
+        (None, None, InvalidParameterValue, "requires spec.postgres_database"),
         ("with space", None, InvalidParameterValue, "not a name of a database"),
         ("x" * 64, None, InvalidParameterValue, "not a name of a database"),
     ],
@@ -271,7 +271,7 @@ def test_what_a_branch_does_not_have_is_refused(workspace: WorkspaceClient) -> N
         workspace.postgres.create_database("projects/local/branches/nowhere", Database(spec=nobody))
     with pytest.raises(NotFound, match="nothing-here"):
         workspace.postgres.delete_database(f"{PRODUCTION}/databases/nothing-here")
-    with pytest.raises(BadRequest, match="comes with the branch"):
+    with pytest.raises(BadRequest, match="default database of the branch"):
         workspace.postgres.delete_database(DATABASE)
 
 
