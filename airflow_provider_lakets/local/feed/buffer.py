@@ -30,10 +30,10 @@ def record_batch(
     runs: Iterable[tuple[Begin, int, int]],
 ) -> pa.RecordBatch:
     """
-    Return rows as they are stored.
+    Return rows in the form in which they are stored.
 
     :param fields: The table's columns, in the order of the values in a row.
-    :param runs: Whose changes these are: (transaction, number of its first change here, how many).
+    :param runs: Whose changes these are: (transaction, number of its first change, how many).
     """
     columns = list(zip(*rows, strict=True)) if rows else [() for _ in fields]
     if len(columns) != len(fields):
@@ -63,9 +63,9 @@ def _column(field: pa.Field, values: Sequence[bytes | str | None]) -> pa.Array:
 
 class ChangeBuffer:
     """
-    Changes in the order they came; a column may be added or dropped between two of them.
+    Changes in order of arrival; columns may be added or dropped in between.
 
-    :param folder: Where batches go that are too large for memory.
+    :param folder: The folder for batches that do not fit into memory.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -87,7 +87,7 @@ class ChangeBuffer:
         return {field.name.lower(): field for field in (*sealed, *self._fields)}
 
     def set_fields(self, fields: Sequence[pa.Field]) -> None:
-        """Say what the rows that follow look like."""
+        """Set the columns of the rows that follow."""
         if tuple(fields) != self._fields:
             self.seal()
             self._fields = tuple(fields)
@@ -96,7 +96,7 @@ class ChangeBuffer:
         """
         Add one change; raise :class:`ConversionError` when a batch of them cannot be stored.
 
-        :param size: About how many bytes its values have.
+        :param size: The approximate size of its values in bytes.
         """
         if transaction is not self._transaction:
             self._end_run()
@@ -137,7 +137,7 @@ class ChangeBuffer:
                 yield batch if batch.schema == schema else _widen(batch, schema)
 
     def close(self) -> None:
-        """Give back the disk space."""
+        """Free the disk space."""
         for store in self._stores:
             store.close()
         self._stores = []
@@ -152,7 +152,7 @@ def _widen(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 class _Store:
-    """Batches of one schema: in memory while they are few, then in a file that has no name."""
+    """Batches of one schema: in memory while they are few, then in an unnamed file."""
 
     def __init__(self, schema: pa.Schema, folder: Path) -> None:
         self.schema = schema

@@ -29,14 +29,14 @@ PENDING, SNAPSHOTTING, STREAMING, SKIPPED = "PENDING", "SNAPSHOTTING", "STREAMIN
 # Types below it are Postgres' own: never domains that matter here.
 _FIRST_USER_OID = 16384
 
-# Held for each round: whoever gets it knows that no round is running.
+# Held during each round: a session that gets it knows that no round is running.
 ROUND_LOCK = "hashtext('wal2delta_local'), 0"
 _INSTALL_LOCK = "hashtext('wal2delta_local'), 1"
 
 _OPTIONS = {
     **TEXT_SETTINGS,
     "search_path": "pg_catalog",
-    "synchronous_commit": "on",  # also on a server that is set to be careless: what we publish must last
+    "synchronous_commit": "on",  # even if the server has it off: what the feed reports must survive a crash
     "lock_timeout": "2s",
     "row_security": "off",
 }
@@ -54,8 +54,7 @@ SELECT c.oid::bigint, c.relname, c.relreplident = 'f',
  ORDER BY c.oid
 """  # noqa: S608 - constants only
 
-# Who may have written rows that are not yet committed. Prepared transactions count; they are
-# "-1/...".
+# The transactions that may have written uncommitted rows, including prepared ones ("-1/...").
 _WRITERS = """
 SELECT DISTINCT l.virtualtransaction FROM pg_locks AS l
  WHERE l.locktype = 'relation' AND l.granted AND l.relation = %s
@@ -125,7 +124,7 @@ class Watched(NamedTuple):
 
 
 class Synced(NamedTuple):
-    """What a former round wrote down about a table."""
+    """What an earlier round recorded about a table."""
 
     oid: int
     shadow: str
@@ -154,7 +153,7 @@ class Visibility:
         return cls(int(xmin), int(xmax), frozenset(int(xid) for xid in running.split(",") if xid))
 
     def sees(self, xid: int) -> bool:
-        """Return whether a transaction that has committed since was committed then."""
+        """Return whether the snapshot sees a transaction that is committed now."""
         return xid < self.xmin or (xid < self.xmax and xid not in self.running)
 
 
@@ -180,7 +179,7 @@ class Catalog:
     """
     The feed's session in the database.
 
-    :param conninfo: How to reach the database, as a superuser.
+    :param conninfo: The connection string of a superuser.
     """
 
     def __init__(self, conninfo: str) -> None:
@@ -193,7 +192,7 @@ class Catalog:
 
     @property
     def is_lost(self) -> bool:
-        """Return whether the server has gone."""
+        """Return whether the connection is lost."""
         return self._conn.broken
 
     def _row(self, query: str, **parameters: object) -> tuple[object, ...]:
@@ -205,7 +204,7 @@ class Catalog:
         return int(str(self._row(query, **parameters)[0]))
 
     def install(self) -> None:
-        """Make ``wal2delta.tables`` and what the feed keeps for itself."""
+        """Create ``wal2delta.tables`` and the feed's own tables."""
         script = (Path(__file__).parent / "wal2delta.sql").read_text(encoding="utf-8")
         with self._conn.transaction():
             self._conn.execute(f"SELECT pg_advisory_xact_lock({_INSTALL_LOCK})")
@@ -215,7 +214,7 @@ class Catalog:
     @contextlib.contextmanager
     def round(self) -> Iterator[bool]:
         """Hold the round lock; yield False when the feed is paused."""
-        with self._unhurried():
+        with self._without_lock_timeout():
             self._conn.execute(f"SELECT pg_advisory_lock({ROUND_LOCK})")
         try:
             yield not self._row("SELECT bool_or(c.is_paused) FROM wal2delta_local.control AS c")[0]
@@ -224,13 +223,13 @@ class Catalog:
                 self._conn.execute(f"SELECT pg_advisory_unlock({ROUND_LOCK})")
 
     @contextlib.contextmanager
-    def _unhurried(self) -> Iterator[None]:
+    def _without_lock_timeout(self) -> Iterator[None]:
         self._conn.execute("SET lock_timeout = 0")
         yield
         self._conn.execute("RESET lock_timeout")
 
     def identity(self) -> tuple[str, str]:
-        """Return a name for this database that no other has, and the name of its slot."""
+        """Return a unique name for this database, and the name of its slot."""
         system, database = self._row(
             "SELECT s.system_identifier, d.oid FROM pg_control_system() AS s, pg_database AS d"
             " WHERE d.datname = current_database()"
@@ -238,22 +237,22 @@ class Catalog:
         return f"wal2delta/{system}/{database}", f"wal2delta_{database}"
 
     def ensure_slot(self, slot: str) -> None:
-        """Make the replication slot unless it is there, with all that happened since."""
+        """Create the replication slot unless it exists and has all its WAL."""
         found = self._conn.execute(
             "SELECT s.wal_status FROM pg_replication_slots AS s WHERE s.slot_name = %s", [slot]
         ).fetchone()
         if found is not None and found[0] != "lost":
             return
-        # Nobody knows what happened without a slot: each table starts again with the rows it has.
+        # Changes made without a slot are unknown: each table starts again with the rows it has.
         self._conn.execute("DELETE FROM wal2delta_local.sync")
         if found is not None:
             self._conn.execute("SELECT pg_drop_replication_slot(%s)", [slot])
-        log.info("Making slot %s: Postgres waits for every transaction in flight on the server", slot)
-        with self._unhurried():
+        log.info("Creating slot %s: Postgres waits for all running transactions on the server", slot)
+        with self._without_lock_timeout():
             self._conn.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [slot])
 
     def slot_position(self, slot: str) -> int:
-        """Return up to where the slot has been confirmed."""
+        """Return the confirmed position of the slot."""
         return self._number(
             "SELECT (s.confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots AS s"
             " WHERE s.slot_name = %(slot)s",
@@ -270,7 +269,7 @@ class Catalog:
         )
 
     def insert_lsn(self) -> int:
-        """Return where the log ends, written out or not."""
+        """Return the end of the WAL, flushed or not."""
         return self._number("SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint")
 
     def next_xid(self) -> int:
@@ -278,11 +277,11 @@ class Catalog:
         return self._number("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
 
     def flushed_lsn(self) -> int:
-        """Return a position on disk that every transaction committed so far lies before."""
+        """Return a flushed position that lies after the commits of all transactions so far."""
         is_behind = self._row("SELECT pg_current_wal_insert_lsn() > pg_current_wal_flush_lsn()")[0]
         if is_behind:
-            # Sessions with synchronous_commit = off leave their commits in memory; ours takes them
-            # to disk.
+            # Sessions with synchronous_commit = off leave their commits in memory; the commit of
+            # this message flushes them.
             self._conn.execute("SELECT pg_logical_emit_message(true, 'lakets-feed', '')")
         return self._number("SELECT (pg_current_wal_flush_lsn() - '0/0')::bigint")
 
@@ -291,30 +290,30 @@ class Catalog:
         return [Watched(*row) for row in self._conn.execute(_WATCHED).fetchall()]  # type: ignore[arg-type]
 
     def synced(self) -> list[Synced]:
-        """Return what former rounds wrote down."""
+        """Return what earlier rounds recorded."""
         return [Synced(*row) for row in self._conn.execute(_SYNCED).fetchall()]  # type: ignore[arg-type]
 
     def writers(self, oid: int) -> frozenset[str]:
-        """Return the transactions that may have written to a table and are not over."""
+        """Return the transactions that may have written to a table and have not ended."""
         return frozenset(str(row[0]) for row in self._conn.execute(_WRITERS, [oid]))
 
     def quiet_lsn(self, oid: int) -> int | None:
         """
-        Return a position that lies before any write to a table by those who have yet to commit.
+        Return a position before all writes to a table by transactions that have not committed.
 
-        :return: None when somebody is writing, who may have begun before.
+        :return: None if a transaction is writing, because it may have begun earlier.
         """
         lsn = self.insert_lsn()
         return None if self.writers(oid) else lsn
 
     def publish(self, shadow: str) -> None:
-        """Have the changes of a table streamed from now on."""
+        """Stream the changes of a table from now on."""
         name = table_name(shadow)
         with contextlib.suppress(psycopg.errors.DuplicateObject):
             self._conn.execute(sql.SQL(f"ALTER PUBLICATION {PUBLICATION} ADD TABLE ONLY {{}}").format(name))
 
     def unpublish(self, oid: int) -> None:
-        """Stop streaming a table; it may have gone, or have another name or schema by now."""
+        """Stop streaming a table, even if it was dropped, renamed or moved to another schema."""
         found = self._conn.execute(
             "SELECT r.prrelid::regclass::text FROM pg_publication_rel AS r"
             " JOIN pg_publication AS p ON p.oid = r.prpubid WHERE p.pubname = %s AND r.prrelid = %s",
@@ -324,7 +323,7 @@ class Catalog:
             self._conn.execute(f"ALTER PUBLICATION {PUBLICATION} DROP TABLE ONLY {found[0]}".encode())
 
     def base_type(self, column: Column) -> tuple[int, int]:
-        """Return the type a column is stored as: a domain's own, or the column's."""
+        """Return the type that a column is stored as: its own, or the base type of its domain."""
         kind = (column.type_oid, column.typmod)
         if column.type_oid < _FIRST_USER_OID:
             return kind
@@ -336,7 +335,7 @@ class Catalog:
     def save_first_rows(
         self, oid: int, *, shadow: str, starts_at: int, reading: int, first_rows: str, is_empty: bool
     ) -> None:
-        """Write down where the stream of a table begins."""
+        """Record where the stream of a table begins."""
         parameters = {
             "oid": oid,
             "shadow": shadow,
@@ -348,27 +347,27 @@ class Catalog:
         self._conn.execute(_SAVE_FIRST_ROWS, parameters)
 
     def save_skipped(self, oid: int, *, shadow: str, reason: str, definition: str | None) -> None:
-        """Write down why a table is not followed."""
+        """Record why a table is skipped."""
         parameters = {"oid": oid, "shadow": shadow, "reason": reason, "definition": definition}
         self._conn.execute(_SAVE_SKIPPED, parameters)
 
     def forget(self, oid: int, *, is_gone: bool) -> None:
-        """Begin anew with a table; one that is gone is no longer reported either."""
+        """Make a table start again; a dropped table is no longer reported either."""
         with self._conn.transaction():
             self._conn.execute("DELETE FROM wal2delta_local.sync WHERE table_oid = %s", [oid])
             if is_gone:
                 self._conn.execute("DELETE FROM wal2delta.tables WHERE table_oid = %s", [oid])
 
     def forget_skipped(self) -> None:
-        """Begin anew with the tables that are not followed."""
+        """Make all skipped tables start again."""
         self._conn.execute("DELETE FROM wal2delta_local.sync WHERE skipped_for IS NOT NULL")
 
     def set_status(self, oid: int, status: str, committed_lsn: int | None, *, wrote: bool) -> None:
-        """Report on a table; its position never goes back."""
+        """Set the reported status of a table; its position never decreases."""
         self._conn.execute(
             _SET_STATUS, {"oid": oid, "status": status, "committed_lsn": committed_lsn, "wrote": wrote}
         )
 
     def wait(self, seconds: float) -> bool:
-        """Wait for somebody to ask for a round; return False when nobody did."""
+        """Wait for a request for a round; return False if none came."""
         return any(True for _ in self._conn.notifies(timeout=seconds, stop_after=1))

@@ -1,4 +1,4 @@
-"""Steer a running feed, from any process that reaches its database as a superuser."""
+"""Control a running feed, from any process that can connect to its database as a superuser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 DEFAULT_INTERVAL = 15.0  # seconds between two rounds, as in Lakebase
 _POLL_SECONDS = 0.05
-_NUDGE_SECONDS = 1.0
+_NOTIFY_SECONDS = 1.0
 
 _SLOT = """
 SELECT s.slot_name, s.active, (s.confirmed_flush_lsn - %(lsn)s::pg_lsn) >= 0
@@ -36,14 +36,14 @@ SELECT c.relname FROM pg_catalog.pg_class AS c
 
 
 class FeedNotCaughtUpError(LakeTSError):
-    """The feed did not bring to Delta in time what was committed."""
+    """The feed did not write all committed changes to Delta in time."""
 
 
 def pause(conninfo: str) -> None:
     """
-    Let the feed do nothing until :func:`resume`, even when it is started anew.
+    Pause the feed until :func:`resume`, even if it is restarted.
 
-    Returns when the round at hand has ended.
+    Returns when the current round has ended.
     """
     with psycopg.connect(conninfo, autocommit=True) as conn:
         conn.execute("UPDATE wal2delta_local.control SET is_paused = true")
@@ -51,7 +51,7 @@ def pause(conninfo: str) -> None:
 
 
 def resume(conninfo: str) -> None:
-    """Let a paused feed go on, at once."""
+    """Resume a paused feed at once."""
     with psycopg.connect(conninfo, autocommit=True) as conn:
         conn.execute("UPDATE wal2delta_local.control SET is_paused = false")
         conn.execute(f"NOTIFY {CHANNEL}")
@@ -69,10 +69,10 @@ def wait_flushed(conninfo: str, timeout: float, check: Callable[[], None] = lamb
     Return once everything committed now is in Delta; the feed does not wait for its interval.
 
     :param timeout: Seconds to wait before :class:`FeedNotCaughtUpError`.
-    :param check: Called now and then; may raise when there is nothing to wait for.
+    :param check: Called repeatedly; raises an error if waiting is of no use.
     """
     deadline = time.monotonic() + timeout
-    nudged = -_NUDGE_SECONDS
+    notified_at = -_NOTIFY_SECONDS
     with psycopg.connect(conninfo, autocommit=True) as conn:
         row = conn.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
         target = row[0] if row else "0/0"
@@ -83,19 +83,19 @@ def wait_flushed(conninfo: str, timeout: float, check: Callable[[], None] = lamb
             check()
             if time.monotonic() > deadline:
                 raise FeedNotCaughtUpError(_explain(conn, timeout, target))
-            if time.monotonic() - nudged > _NUDGE_SECONDS:
+            if time.monotonic() - notified_at > _NOTIFY_SECONDS:
                 conn.execute(f"NOTIFY {CHANNEL}")
-                nudged = time.monotonic()
+                notified_at = time.monotonic()
             time.sleep(_POLL_SECONDS)
 
 
 def _explain(conn: psycopg.Connection[tuple[object, ...]], timeout: float, target: str) -> str:
     slot = conn.execute(_SLOT, {"lsn": target}).fetchone()
-    head = f"After {timeout:g} s the feed has not brought everything up to {target} to Delta: "
+    head = f"After {timeout:g} s the feed has not written everything up to {target} to Delta: "
     if slot is None:
         return head + "it has never run in this database. Start it."
     if not slot[1]:
-        return head + "it is not running. Start it; its log tells why it ended."
+        return head + "it is not running. Start it; its log says why it ended."
     paused = conn.execute("SELECT c.is_paused FROM wal2delta_local.control AS c").fetchone()
     if paused is not None and paused[0]:
         return head + "it is paused. Resume it."

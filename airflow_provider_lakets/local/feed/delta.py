@@ -1,4 +1,4 @@
-"""The Delta table in which the history of one shadow is kept, and the rows that it leads to."""
+"""The Delta table with the history of one shadow, and the rows that result from it."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ METADATA_FIELDS = (
     pa.field("_sort_by", pa.string()),
 )
 
-# A smaller target bounds the memory of a large write: files are encoded side by side.
+# A smaller target bounds the memory of a large write: files are encoded in parallel.
 _TARGET_FILE_BYTES = 32 * 1024 * 1024
 
 
 def history_path(folder: Path, shadow: str) -> Path:
-    """Return where the history of a shadow lives; a name that is no plain file name is escaped."""
+    """Return the path of the history of a shadow; special characters in its name are escaped."""
     plain = re.sub(r"[^A-Za-z0-9_$-]", lambda match: f"~{ord(match[0]):x}~", shadow)
     return folder / f"lb_{plain}_history"
 
 
 class History:
     """
-    An append-only Delta table that also remembers how far it has come.
+    An append-only Delta table that also stores how far the feed has come.
 
-    Marks are numbers under a name, stored in the same Delta commit as the rows they describe: after
-    a crash they tell which changes are already there.
+    A mark is a named number, stored in the same Delta commit as the rows it describes: after a
+    crash, marks show which changes are already stored.
 
-    :param path: The folder of the Delta table; made by the first append.
-    :param owner: What the marks belong to: a table that is dropped and made anew has new ones.
+    :param path: The folder of the Delta table; created by the first append.
+    :param owner: What the marks belong to: a table that is dropped and created again has new ones.
     """
 
     def __init__(self, path: Path, owner: str) -> None:
@@ -72,7 +72,7 @@ class History:
         return self._table.transaction_version(f"{self.owner}/{name}") if self._table else None
 
     def fields(self) -> dict[str, pa.Field]:
-        """Return the columns of the Delta table by lower-case name: Delta tells no case apart."""
+        """Return the columns of the Delta table by lower-case name: Delta ignores case."""
         if self._table is None:
             return {}
         return {field.name.lower(): field for field in pa.schema(self._table.schema())}
@@ -81,8 +81,7 @@ class History:
         """
         Add rows and marks in one commit, and return once it would survive a power cut.
 
-        Marks that are there already came with these very rows: then the last attempt failed after
-        its commit.
+        If the marks are stored already, so are the rows: the last attempt failed after its commit.
         """
         if not self._has(marks):
             self._write(batches, schema, marks)
@@ -107,7 +106,7 @@ class History:
                 ),
             )
         except Exception:
-            # What follows a commit (a checkpoint, say) may fail after the commit itself was made.
+            # A step after the commit, such as a checkpoint, may fail although the commit was made.
             self.reload()
             if not self._has(marks):
                 raise
@@ -171,14 +170,14 @@ def _fsync(path: Path) -> None:
 
 def present_rows(history: pa.Table, columns: Sequence[str]) -> pa.Table:
     """
-    Return the rows that remain when every change of a history is made, as a multiset in no order.
+    Return the rows that result from all changes of a history, as a multiset in no order.
 
     :param history: Rows of a Delta history table.
     :param columns: The table's columns to compare rows by.
-    :raises ValueError: When a row was taken away more often than it was put there.
+    :raises ValueError: if a row was deleted more often than it was inserted.
     """
     if not columns:
-        raise ValueError("A history is played back by its columns, and none were given.")
+        raise ValueError("A history is replayed by its columns, but none were given.")
     takes_away = pc.is_in(history["_pg_change_type"], pa.array([DELETE, UPDATE_PREIMAGE]))
     sign = pc.if_else(takes_away, pa.scalar(-1, pa.int64()), pa.scalar(1, pa.int64()))
     counted = (
@@ -190,7 +189,7 @@ def present_rows(history: pa.Table, columns: Sequence[str]) -> pa.Table:
     if len(counted) and pc.min(counted["_count_sum"]).as_py() < 0:
         wrong = counted.filter(pc.less(counted["_count_sum"], 0))
         raise ValueError(
-            f"The history takes away {len(wrong)} row(s) that it never put there, such as "
+            f"The history deletes {len(wrong)} row(s) that it never inserted, such as "
             f"{wrong.slice(0, 1).to_pylist()[0]}: changes are missing from it."
         )
     positions = [

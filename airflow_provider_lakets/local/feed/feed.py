@@ -1,25 +1,23 @@
 """
-The change feed: what is committed in ``lakets_cdf`` goes to Delta tables, exactly once.
+The change feed: it writes what is committed in ``lakets_cdf`` to Delta tables, exactly once.
 
-A round reads the log up to where it ended when the round began, in batches that end with a
-transaction. A batch becomes one Delta commit a table, and that commit also holds the position it
-reaches: after a crash the slot sends the batch again, and each table skips what its own commits say
-is there. Only then is ``committed_lsn`` moved, and only then may the server forget the log.
+A round reads the WAL up to its end at the start of the round, in batches of whole transactions. A
+batch becomes one Delta commit per table, which also stores the position that it reaches. After a
+crash the slot sends the batch again, and each table skips the changes that its commits contain.
+Only after the commits does ``committed_lsn`` advance, and only then may the server remove the WAL.
 
-A history is append-only, and so:
+A history is append-only. Therefore:
 
-- TRUNCATE leaves no trace in it, but a warning in the log of the feed.
-- When a table is dropped its history stays. A table made anew under that name goes on in it, and
-  begins with the rows it has, as inserts; so does one that was skipped for a while. ``_sort_by``
-  tells where.
+- TRUNCATE leaves no trace in it; the log of the feed has a warning.
+- The history of a dropped table stays. A new table with that name continues it, beginning with its
+  existing rows as inserts; so does a table that was skipped for a while. ``_sort_by`` shows where.
 - A renamed table begins a history under its new name.
-- A column added later is NULL in what came before, though an old row may read otherwise: the images
-  of later changes show what the default made of it. A dropped column stays, and is NULL from then
-  on.
-- A column keeps the Delta type it began with. A value that this cannot hold skips the table, as
-  does a replica identity other than FULL; ``wal2delta_local.sync`` tells why. It is tried again
+- A column added later is NULL in earlier entries, even if its default gave old rows a value: the
+  images of later changes show that value. A dropped column stays, and is NULL from then on.
+- A column keeps its first Delta type. A table with a value that does not fit is skipped, and so is
+  a table whose replica identity is not FULL; ``wal2delta_local.sync`` says why. It is tried again
   when its definition changes and when the feed starts.
-- Generated columns are left out. Values: see :mod:`airflow_provider_lakets.local.feed.values`.
+- Generated columns are left out. For values see :mod:`airflow_provider_lakets.local.feed.values`.
 
 Run as a program: ``python -m airflow_provider_lakets.local.feed.feed CONNINFO DELTA_DIR``.
 """
@@ -66,8 +64,8 @@ BATCH_ROWS = 200_000
 _STOP_CHECK_SECONDS = 0.5
 
 
-def _may_pass(error: BaseException) -> bool:
-    """Tell what is worth another attempt; tenacity would also catch what is to end the process."""
+def _is_retryable(error: BaseException) -> bool:
+    """Return whether to try again; tenacity would also catch errors that must end the process."""
     return isinstance(error, Exception) and not isinstance(error, SlotInUseError)
 
 
@@ -75,10 +73,10 @@ class Feed:
     """
     The feed of one database. It connects when first used, and again after an error.
 
-    :param conninfo: How to reach the database, as a superuser.
+    :param conninfo: The connection string of a superuser.
     :param delta_dir: The folder of the Delta tables, one ``lb_<shadow>_history`` each.
     :param interval: Seconds from the end of a round to the next.
-    :param batch_rows: A batch ends with the transaction that fills it.
+    :param batch_rows: A batch ends with the transaction that reaches this number of rows.
     """
 
     def __init__(
@@ -100,10 +98,10 @@ class Feed:
 
     def run_once(self) -> list[Flushed]:
         """
-        Bring to Delta all that was committed before the call, and say what that was.
+        Write everything committed before the call to Delta, and return what was written.
 
-        While the feed is paused nothing happens. After an error everything that was read and not
-        written is forgotten: the next call reads it again.
+        A paused feed does nothing. After an error, the next call reads again what was read but not
+        written.
         """
         try:
             follower = self._follower
@@ -123,9 +121,9 @@ class Feed:
             raise
 
     def run(self) -> None:
-        """Do a round now and one each interval, whatever fails, until :meth:`stop` is called."""
+        """Run a round now and after each interval until :meth:`stop`; retry after errors."""
         retrying = Retrying(
-            retry=retry_if_exception(_may_pass),
+            retry=retry_if_exception(_is_retryable),
             wait=wait_exponential(0.5, max=30),
             stop=stop_when_event_set(self._stop),
             sleep=sleep_using_event(self._stop),
@@ -140,7 +138,7 @@ class Feed:
         self.close()
 
     def _sleep(self) -> None:
-        """Wait for the interval to pass, or for somebody to ask for a round."""
+        """Wait for the interval to pass, or for a request for a round."""
         deadline = time.monotonic() + self.interval
         while not self._stop.is_set() and (left := deadline - time.monotonic()) > 0:
             pause = min(left, _STOP_CHECK_SECONDS)
@@ -158,7 +156,7 @@ class Feed:
         self._stop.set()
 
     def close(self) -> None:
-        """Disconnect, and return once the server has let go of the slot."""
+        """Disconnect, and return once the server has released the slot."""
         follower, self._follower = self._follower, None
         if follower is not None:
             follower.close()
@@ -180,19 +178,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("conninfo", help="the database, as a superuser")
     parser.add_argument("delta_dir", type=Path, help="the folder of the Delta tables")
     parser.add_argument("--interval", type=float, default=DEFAULT_INTERVAL, help="seconds between two rounds")
-    parser.add_argument("--lock", type=Path, help="a file to hold while running")
+    parser.add_argument("--lock", type=Path, help="a file to lock while running")
     parser.add_argument("--attached", action="store_true", help="stop when standard input ends")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    os.umask(0o077)  # every row is in the files that it writes
+    os.umask(0o077)  # the files that it writes contain all rows
     with contextlib.ExitStack() as stack:
         if options.lock:
             lock = stack.enter_context(options.lock.open("a+", encoding="utf-8"))
             if not try_lock(lock):
-                log.error("Another feed holds %s", options.lock)
+                log.error("Another feed has locked %s", options.lock)
                 return 1
             lock.truncate(0)
-            # Attached, it ends with its owner: nobody should join it once that is gone.
+            # An attached feed ends with its owner; nobody should use it after that.
             lock.write(json.dumps({"pid": os.getpid(), "owner": os.getppid() if options.attached else None}))
             lock.flush()
         feed = stack.enter_context(Feed(options.conninfo, options.delta_dir, interval=options.interval))

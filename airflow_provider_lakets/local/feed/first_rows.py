@@ -29,15 +29,15 @@ log = logging.getLogger(__name__)
 
 def read_first_rows(conninfo: str, feed: Catalog, shadow: Shadow, *, starts_at: int) -> int | None:
     """
-    Store the present rows of a table as inserts, and from when on its changes count.
+    Store the existing rows of a table as inserts, and record which changes come after them.
 
-    The rows are those that one database snapshot sees. Written down with them is whom that snapshot
-    saw: what these transactions did is among the rows already, what all others did comes by the
-    stream. Any transaction is on exactly one side, wherever the log stood.
+    The rows are those that one snapshot sees, and the snapshot is stored too. Changes of the
+    transactions that it sees are among the rows; changes of all others come from the stream. Each
+    transaction is on exactly one side, whatever the position in the WAL.
 
-    :param starts_at: A position that all later changes lie behind, and all earlier ones of any
-        table of this name before: they sort after and before these rows.
-    :return: How many rows there were, or None when it is too early: try again.
+    :param starts_at: A position after all earlier changes of any table with this name, and before
+        all later changes: these rows are sorted in between.
+    :return: The number of rows, or None if it is too early and the caller must try again.
     """
     reading = feed.insert_lsn()
     claim = feed.quiet_lsn(shadow.oid)
@@ -99,7 +99,7 @@ def _copy(
         try:
             shadow.history.append(batches, pa.schema([*fields, *METADATA_FIELDS]), {"first_rows": reading})
         except Exception:
-            # The Delta writer reports what its input raises as an error of its own.
+            # The Delta writer hides an error of its input behind its own.
             if batches.error is not None:
                 raise batches.error from None
             raise
@@ -107,7 +107,7 @@ def _copy(
 
 
 class _Batches:
-    """The rows in batches, and what went wrong with them."""
+    """The rows in batches, and the error that ended them, if any."""
 
     def __init__(self, fields: list[pa.Field], rows: Iterator[tuple[str | None, ...]], begin: Begin) -> None:
         self.count = 0

@@ -39,26 +39,25 @@ _RELEASE_SECONDS = 2.0
 _NOT_FULL = "its replica identity is not FULL"
 
 
-def _may_pass(error: BaseException) -> bool:
-    """Tell what is worth another attempt; tenacity would also catch what is to end the process."""
+def _is_retryable(error: BaseException) -> bool:
+    """Return whether to try again; tenacity would also catch errors that must end the process."""
     return isinstance(error, Exception) and not isinstance(error, ConversionError)
 
 
-def _is_to_start_again(shadow: Shadow, table: Watched) -> bool:
+def _must_start_again(shadow: Shadow, table: Watched) -> bool:
     if shadow.skipped_for is not None:
         is_full_again = shadow.skipped_for == _NOT_FULL and table.is_full
         return is_full_again or shadow.definition != table.definition
-    # It left the publication and came back to what it should be between two rounds: changes were
-    # missed.
+    # It left the publication and became FULL again between two rounds: changes were missed.
     return shadow.first_rows is not None and table.is_full and not table.is_published
 
 
 class DeliveryError(LakeTSError):
-    """A Delta table could not be written for now; what it lacks will be sent again."""
+    """A Delta table could not be written; the missing changes will be sent again."""
 
 
 class Flushed(NamedTuple):
-    """What a round brought to one Delta table."""
+    """How many rows a round wrote to one Delta table."""
 
     shadow: str
     rows: int
@@ -66,11 +65,11 @@ class Flushed(NamedTuple):
 
 class Follower:
     """
-    Follows one database; after an error it is closed and another takes over from what is on disk.
+    Follow one database. After an error it is closed, and a new one continues from what is on disk.
 
-    :param conninfo: How to reach the database, as a superuser.
+    :param conninfo: The connection string of a superuser.
     :param delta_dir: The folder of the Delta tables.
-    :param spool: A folder for changes that are too many for memory.
+    :param spool: A folder for changes that do not fit into memory.
     """
 
     def __init__(self, conninfo: str, delta_dir: Path, spool: Path) -> None:
@@ -85,15 +84,14 @@ class Follower:
 
     @property
     def is_open(self) -> bool:
-        """Return whether the slot is taken."""
+        """Return whether this object reads the slot."""
         return self._stream is not None
 
     def open(self, *, retry_skipped: bool = False) -> None:
         """
-        Take the slot, which no two can have, and take up every table where it stands.
+        Start reading the slot, which only one process can do, and resume every table.
 
-        :param retry_skipped: Try again with tables that could not be stored: somebody may have seen
-            to it.
+        :param retry_skipped: Whether to try skipped tables again: the reason may no longer apply.
         """
         self._owner, self._slot = self.catalog.identity()
         self.catalog.ensure_slot(self._slot)
@@ -112,13 +110,13 @@ class Follower:
                 log.warning("%s starts again with the rows it has", synced.shadow)
 
     def close(self) -> None:
-        """Let go of the slot and the session."""
+        """Release the slot and close the session."""
         for shadow in self._shadows.values():
             shadow.discard()
         if self._stream is not None:
             self._stream.close()
-            # A database cannot be dropped while somebody has its slot: the server takes a moment to
-            # notice.
+            # The server needs a moment to release the slot; until then the database cannot be
+            # dropped.
             with contextlib.suppress(psycopg.Error):
                 deadline = time.monotonic() + _RELEASE_SECONDS
                 while self.catalog.slot_is_active(self._slot) and time.monotonic() < deadline:
@@ -130,7 +128,7 @@ class Follower:
         return Shadow(oid, name, history, self._spool)
 
     def round(self, batch_rows: int, is_stopping: Callable[[], bool]) -> list[Flushed]:
-        """Bring to Delta all that was committed before the call, or less when told to stop."""
+        """Write everything committed before the call to Delta, or less if a stop is requested."""
         watched = {table.oid: table for table in self.catalog.watched()}
         names = {oid: table.name for oid, table in watched.items()}
         given_up = {shadow.name for oid, shadow in self._shadows.items() if names.get(oid) != shadow.name}
@@ -144,7 +142,7 @@ class Follower:
         failures = [shadow for shadow in self._shadows.values() if shadow.failure is not None]
         if failures:
             errors = ", ".join(f"{shadow.name}: {shadow.failure}" for shadow in failures)
-            raise DeliveryError(f"Not written to Delta, to be tried again: {errors}") from failures[0].failure
+            raise DeliveryError(f"Not written to Delta, will be retried: {errors}") from failures[0].failure
         return flushed
 
     def _pass(
@@ -171,7 +169,7 @@ class Follower:
             shadow = self._shadows.get(table.oid)
             if shadow is None:
                 shadow = self._shadows[table.oid] = self._shadow(table.oid, table.name)
-            if _is_to_start_again(shadow, table):
+            if _must_start_again(shadow, table):
                 shadow = self._start_again(shadow, table)
             if table.is_full:
                 self._report(shadow)
@@ -189,7 +187,7 @@ class Follower:
         return fresh
 
     def _begin(self, shadow: Shadow, table: Watched) -> list[Flushed]:
-        """Read a table's first rows, unless somebody writes to it since before it was published."""
+        """Read a table's first rows, unless a writer of it began before it was published."""
         try:
             if not table.is_published:
                 self.catalog.publish(table.name)
@@ -200,11 +198,11 @@ class Follower:
         except ConversionError as err:
             self._skip(shadow, err)
         except (psycopg.errors.LockNotAvailable, psycopg.errors.UndefinedTable) as err:
-            log.info("%s is begun in a later round: %s", table.name, err)
+            log.info("%s starts in a later round: %s", table.name, err)
         except Exception as err:
             if self.catalog.is_lost:
                 raise
-            log.warning("The first rows of %s could not be brought to Delta", table.name, exc_info=True)
+            log.warning("The first rows of %s could not be written to Delta", table.name, exc_info=True)
             shadow.failure = err
         else:
             if count:
@@ -213,7 +211,7 @@ class Follower:
         return []
 
     def _writers_are_gone(self, shadow: Shadow) -> bool:
-        """Wait briefly for transactions that began before the publication had the table."""
+        """Wait briefly for writers from before the publication; return whether all have ended."""
         deadline = time.monotonic() + _WRITER_PATIENCE_SECONDS
         if shadow.waiting_for is None:
             shadow.waiting_since = self.catalog.flushed_lsn()
@@ -226,7 +224,7 @@ class Follower:
         return not shadow.waiting_for
 
     def _end_tables(self, watched: dict[int, Watched]) -> None:
-        """Stop following tables that are gone, renamed or no longer FULL, after their end."""
+        """Stop following tables that are gone, renamed or not FULL, after their last changes."""
         for oid, shadow in list(self._shadows.items()):
             table = watched.get(oid)
             if table is None:
@@ -242,7 +240,7 @@ class Follower:
                 self._start_again(shadow, table)
 
     def _skip(self, shadow: Shadow, reason: ConversionError) -> None:
-        """Give a table up for now; the others go on."""
+        """Skip a table for now; the others continue."""
         log.warning("%s.%s is skipped: %s", catalog.SCHEMA, shadow.name, reason)
         self.catalog.unpublish(shadow.oid)
         shadow.discard()
@@ -278,11 +276,11 @@ class Follower:
     def _write(self, shadow: Shadow) -> int:
         try:
             for attempt in Retrying(
-                retry=retry_if_exception(_may_pass),
+                retry=retry_if_exception(_is_retryable),
                 stop=stop_after_attempt(_WRITE_ATTEMPTS),
                 wait=wait_exponential(0.1, max=2),
                 before_sleep=lambda state: log.warning(
-                    "Writing %s once more: %s", shadow.name, state.outcome and state.outcome.exception()
+                    "Writing %s again: %s", shadow.name, state.outcome and state.outcome.exception()
                 ),
                 reraise=True,
             ):

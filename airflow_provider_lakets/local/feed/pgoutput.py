@@ -49,7 +49,7 @@ class Relation:
 
 @dataclass(frozen=True, eq=False)
 class Begin:
-    """The head of a transaction. It is sent after the commit, so it can tell where that lies."""
+    """The start of a transaction. It is sent after the commit, so it has the commit's position."""
 
     commit_lsn: int
     committed_at_us: int
@@ -106,7 +106,7 @@ def _relation(data: bytes) -> Relation:
     (oid,) = _INT32(data, 1)
     schema, at = _name(data, 5)
     name, at = _name(data, at)
-    (count,) = _INT16(data, at + 1)  # after the replica identity, which each change tells by itself
+    (count,) = _INT16(data, at + 1)  # after the replica identity, which each change shows
     at += 3
     columns = []
     for _ in range(count):

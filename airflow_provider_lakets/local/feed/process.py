@@ -1,4 +1,4 @@
-"""The feed as a process of its own, found again by whoever comes to its folder."""
+"""The feed as a separate process, which other processes find by its folder."""
 
 from __future__ import annotations
 
@@ -31,12 +31,11 @@ class FeedStartError(LakeTSError):
 
 class FeedProcess:
     """
-    Starts and ends the feed of one folder.
+    Start and stop the feed of one folder.
 
-    A feed holds ``feed.lock`` while it runs, so there is one at most; ``feed.log`` is what it has
-    to say.
+    A feed locks ``feed.lock`` while it runs, so there is at most one. Its log is ``feed.log``.
 
-    :param folder: Where these files are.
+    :param folder: The folder of these files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,7 +50,7 @@ class FeedProcess:
         return self._process is not None
 
     def pid(self) -> int | None:
-        """Return the process id of the feed, whoever started it; None when there is none."""
+        """Return the process id of the feed, whoever started it; None if no feed runs."""
         return self._holder().get("pid")
 
     def _holder(self) -> dict[str, int]:
@@ -64,7 +63,7 @@ class FeedProcess:
         return {}
 
     def wait_for_orphan(self) -> None:
-        """Let a feed end whose owner was killed: it is about to notice."""
+        """Wait for the end of a feed whose owner was killed; kill it if it takes too long."""
         deadline = time.monotonic() + _STOP_SECONDS
         while (owner := self._holder().get("owner")) and not psutil.pid_exists(owner):
             if time.monotonic() > deadline:
@@ -75,10 +74,10 @@ class FeedProcess:
         """
         Start the feed, and return once it follows the database.
 
-        :param attached: End it when this process ends, be it killed.
+        :param attached: Whether the feed ends with this process, even if the process is killed.
         """
         self._forget()
-        self._wait(conninfo, is_running=False)  # a killed one leaves its slot a moment later
+        self._wait(conninfo, is_running=False)  # a killed feed releases its slot a moment later
         command = [sys.executable, "-m", "airflow_provider_lakets.local.feed.feed", conninfo, str(delta_dir)]
         command += ["--interval", str(interval), "--lock", str(self._lock_file)]
         if attached:
@@ -89,7 +88,7 @@ class FeedProcess:
                 stdin=subprocess.PIPE if attached else subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                start_new_session=True,  # Ctrl-C is for us: the feed ends in its turn
+                start_new_session=True,  # Ctrl-C must not reach the feed
             )
         self._wait(conninfo, is_running=True)
 
@@ -105,13 +104,13 @@ class FeedProcess:
             time.sleep(0.05)
 
     def give_up(self) -> None:
-        """Let another thread that waits for the feed in :meth:`start` wait no longer, but raise."""
+        """Make another thread that waits in :meth:`start` raise an error."""
         self._is_given_up.set()
 
     def check(self) -> None:
         """Raise :class:`FeedStartError`, with the end of its log, when our feed has ended."""
         if self._is_given_up.is_set():
-            raise FeedStartError("The feed is not waited for any more: everything is about to stop.")
+            raise FeedStartError("The start of the feed was given up, because the local Lakebase stops.")
         if self._process is not None and self._process.poll() is not None:
             raise FeedStartError(self._with_log(f"The feed ended with code {self._process.returncode}"))
 
@@ -121,12 +120,12 @@ class FeedProcess:
         return "\n".join([f"{message}; the end of {self.log_file}:", *lines])
 
     def stop(self) -> None:
-        """Let the feed end its batch and stop; kill it after a timeout, which loses nothing."""
+        """Let the feed finish its batch and stop; kill it after a timeout, which loses nothing."""
         self.end(signal.SIGTERM, _STOP_SECONDS)
         self.end(signal.SIGKILL, _END_SECONDS)
 
     def end(self, number: signal.Signals, seconds: float = _END_SECONDS) -> None:
-        """Send the feed a signal, and wait so long for its end."""
+        """Send the feed a signal, and wait at most that many seconds for its end."""
         process = self._process
         if process is None:
             end_process(self.pid() or 0, [(number, seconds)])
@@ -135,13 +134,13 @@ class FeedProcess:
             self._forget()
 
     def leave(self) -> None:
-        """Let the feed run, as somebody else's from now on."""
+        """Leave the feed running; it then no longer belongs to this object."""
         if self._process is not None and self._process.stdin is None:
-            self._process.returncode = 0  # else Python complains that nobody waited for it
+            self._process.returncode = 0  # else Python warns that nobody waited for it
             self._process = None
 
     def _forget(self) -> None:
-        """Drop a process that has ended."""
+        """Forget our process if it has ended."""
         if self._process is not None and self._process.poll() is not None:
             if self._process.stdin is not None:
                 self._process.stdin.close()

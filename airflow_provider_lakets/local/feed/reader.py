@@ -23,13 +23,13 @@ _XIDS = 1 << 32
 
 class ChangeReader:
     """
-    The reading end of the feed.
+    Read the changes of the stream into the buffers.
 
-    :param stream: Where the changes come from.
-    :param catalog: Tells what a domain is based on.
+    :param stream: The source of the changes.
+    :param catalog: Returns the base types of domains.
     :param shadows: The tables that are followed, by oid.
     :param skip: Called with a shadow whose changes cannot be stored, and the reason.
-    :param position: Up to where the slot has been confirmed.
+    :param position: The confirmed position of the slot.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class ChangeReader:
         position: int,
     ) -> None:
         self.position = position  # every transaction that ended before it has been read
-        self.next_xid = 0  # any recent one: tells the epoch of those in the stream
+        self.next_xid = 0  # a recent id, which gives the epoch of the ids in the stream
         self._stream = stream
         self._catalog = catalog
         self._shadows = shadows
         self._skip = skip
         self._relations: dict[int, Relation] = {}
         self._transaction: Begin | None = None
-        # What to do with each table's changes in the present transaction; None: nothing.
+        # The shadow for each table's changes in the current transaction; None if they are ignored.
         self._admitted: dict[int, Shadow | None] = {}
 
     def read(self, target: int, limit: int) -> bool:

@@ -18,8 +18,8 @@ from airflow_provider_lakets.local.feed.pgoutput import EPOCH_OFFSET_US
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# Values arrive as text: pin every setting that shapes it. The feed may be busy writing for longer
-# than wal_sender_timeout, and a dead feed is noticed by its closed socket.
+# Values arrive as text, so every setting that affects it is fixed. wal_sender_timeout is off: a
+# write may take longer, and the server notices a dead feed by its closed socket.
 TEXT_SETTINGS = {
     "client_encoding": "UTF8",
     "datestyle": "ISO",
@@ -34,7 +34,7 @@ _WAL_DATA, _KEEPALIVE = b"w"[0], b"k"[0]
 _WAL_DATA_HEADER = 25
 _STATUS = struct.Struct("!cQQQqB")
 _IDLE_SECONDS = 0.01
-_PATIENCE_SECONDS = 5.0  # with a slot that a killed predecessor has not let go yet
+_PATIENCE_SECONDS = 5.0  # for a slot that a killed feed has not released yet
 
 
 class SlotInUseError(LakeTSError):
@@ -43,11 +43,11 @@ class SlotInUseError(LakeTSError):
 
 class ReplicationStream:
     """
-    The changes of one slot, from where it was last confirmed.
+    The changes of one slot, from its confirmed position on.
 
-    :param conninfo: How to reach the database, as a role that may replicate.
-    :param slot: The logical replication slot, made for ``pgoutput``.
-    :param publication: What to publish.
+    :param conninfo: The connection string of a role that may replicate.
+    :param slot: The logical replication slot, created for ``pgoutput``.
+    :param publication: The publication with the tables.
     """
 
     def __init__(self, conninfo: str, *, slot: str, publication: str) -> None:
@@ -88,7 +88,7 @@ class ReplicationStream:
         """
         Yield pgoutput messages of all transactions that ended at or before ``target``.
 
-        May be left early and called again: nothing is skipped.
+        The caller may stop early and call it again: nothing is skipped.
         """
         if self.received >= target:
             return
@@ -96,7 +96,7 @@ class ReplicationStream:
         while True:
             size, data = self._conn.get_copy_data(1)
             if size == 0:
-                # Caught up, or the server is still reading its log: ask where it stands.
+                # Caught up, or the server is still reading the WAL: ask for its position.
                 if not self._wait():
                     self._send_status(0, reply=True)
             elif size < 0 or data is None:
@@ -106,7 +106,7 @@ class ReplicationStream:
             elif data[0] == _WAL_DATA:
                 yield bytes(data[_WAL_DATA_HEADER:])
             elif data[0] == _KEEPALIVE:
-                # The position is moved only after a transaction has been sent whole.
+                # The position advances only after a whole transaction has been sent.
                 (self.received,) = struct.unpack_from("!Q", data, 1)
                 if self.received >= target:
                     return
@@ -118,11 +118,11 @@ class ReplicationStream:
         return bool(readable)
 
     def confirm(self, lsn: int) -> None:
-        """Let the server forget everything that ended at or before this position."""
+        """Let the server remove the WAL of everything that ended at or before this position."""
         self._send_status(lsn, reply=False)
 
     def _send_status(self, flushed: int, *, reply: bool) -> None:
-        # Zero means "no news" to the server: it never moves the slot back.
+        # Zero changes nothing: the server never moves the slot back.
         now = time.time_ns() // 1000 - EPOCH_OFFSET_US
         self._conn.put_copy_data(_STATUS.pack(b"r", flushed, flushed, flushed, now, reply))
         self._conn.flush()

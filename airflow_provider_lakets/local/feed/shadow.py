@@ -1,4 +1,4 @@
-"""One table that the feed follows, and where it stands."""
+"""One table that the feed follows, and its state."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Shadow:
     """
     A table of the followed schema.
 
-    :param oid: Its identity; a table dropped and made anew is another.
-    :param name: Its name, which names the Delta table too.
+    :param oid: Its oid; a table that is dropped and created again has another.
+    :param name: Its name, from which the Delta table has its name.
     :param history: Its Delta table.
-    :param spool: Where changes go that are too many for memory.
+    :param spool: The folder for changes that do not fit into memory.
     """
 
     def __init__(self, oid: int, name: str, history: History, spool: Path) -> None:
@@ -39,16 +39,16 @@ class Shadow:
         # Set once the first rows are read:
         self.first_rows: Visibility | None = None
         self.starts_at = 0
-        # A position that nobody who has yet to commit had reached when last seen: it may be
-        # reported once the stream has been read beyond it.
+        # A position before all writes of transactions that had not committed when it was read. It
+        # may be reported once the stream has been read beyond it.
         self.claim: int | None = None
         self.has_passed_claim = False
         self.reported: tuple[str, int | None] | None = None
         self.position = history.mark("position") or 0  # commit position of the last change in Delta
-        # Until then: who is waited for, and whose changes the stream has brought in vain.
+        # Until then: the transactions to wait for, and those whose streamed changes were ignored.
         self.waiting_for: frozenset[str] | None = None
         self.waiting_since = (
-            0  # behind all that any table of this name ever had streamed, also before a crash
+            0  # after all changes ever streamed for a table with this name, also before a crash
         )
         self.streamed: set[int] = set()
         # Of the batch that is being read:
@@ -59,7 +59,7 @@ class Shadow:
         self._spool = spool
 
     def resume(self, synced: Synced) -> bool:
-        """Take up where a former round stopped; return False when that is not possible."""
+        """Continue where an earlier round stopped; return False if that is not possible."""
         if synced.skipped_for is not None:
             self.status, self.skipped_for, self.definition = SKIPPED, synced.skipped_for, synced.definition
             return True
@@ -78,14 +78,14 @@ class Shadow:
         return True
 
     def begin(self, first_rows: Visibility, *, starts_at: int, claim: int | None) -> None:
-        """Count changes from now on."""
+        """Store changes from now on."""
         self.first_rows = first_rows
         self.starts_at, self.claim = starts_at, claim
         self.waiting_for = None
         self.streamed.clear()
 
     def fields(self, columns: Iterable[Column], catalog: Catalog) -> list[pa.Field]:
-        """Return how columns of the table are stored."""
+        """Return the fields in which columns of the table are stored."""
         wanted = [(column.name, arrow_type(*catalog.base_type(column))) for column in columns]
         return merged_fields(wanted, {**self.history.fields(), **self.changes.fields()})
 
@@ -116,9 +116,9 @@ class Shadow:
         """
         Return the commit position of the last change in Delta.
 
-        The first rows have none. Until a change follows them it is a position that divides those
-        whose changes are in Delta from those who have not begun to write; None when that is not
-        known.
+        The first rows have none. Until a change follows them, it is a position that separates the
+        transactions whose changes are in Delta from those that have not begun to write; None if no
+        such position is known.
         """
         if self.first_rows is None or self.status != STREAMING:
             return None
@@ -128,7 +128,7 @@ class Shadow:
         return max(known, default=None)
 
     def write(self) -> int:
-        """Append what was taken in to the Delta table, and return how many rows that were."""
+        """Append the collected changes to the Delta table, and return their number."""
         self.changes.seal()
         marks = {"position": self.last_commit}
         self.history.append(self.changes.batches(), self.changes.schema(), marks)
@@ -139,6 +139,6 @@ class Shadow:
         return count
 
     def discard(self) -> None:
-        """Drop what was taken in."""
+        """Drop the collected changes."""
         self.changes.close()
         self.changes = ChangeBuffer(self._spool)

@@ -13,13 +13,13 @@ date                                      date
 timestamp                                 timestamp_ntz, microseconds
 timestamptz                               timestamp (UTC), microseconds
 bytea                                     binary
-a domain                                  what it is based on
+a domain                                  the type it is based on
 all else: text, uuid, json(b), enum,      string: what ``::text`` gives (arrays too: ``{1,NULL,3}``)
 time, interval, arrays, ranges, ...
 ========================================  ==========================================================
 
-A Delta date or timestamp lies between the years 1 and 9999: what lies outside, infinity included,
-is stored as the nearest end of that range, as Spark does when it reads Postgres.
+A Delta date or timestamp lies between the years 1 and 9999. A value outside, such as infinity, is
+stored as the nearest end of that range, as Spark does when it reads Postgres.
 """
 
 from __future__ import annotations

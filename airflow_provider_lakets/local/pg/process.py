@@ -32,39 +32,38 @@ SOCKET = ".s.PGSQL.5432"
 
 _ORPHANS_SECONDS = 10.0
 _READY_SECONDS = 120
-# "Fast" ends every session and writes out what is in memory. "Immediate" leaves that to the next
-# start, which reads the log: nothing is lost, and nobody waits for a slow disk.
+# A fast shutdown ends every session and writes a checkpoint. An immediate shutdown leaves recovery
+# to the next start: nothing is lost, and nobody waits for a slow disk.
 _WAYS_TO_STOP = ((signal.SIGINT, 2.5), (signal.SIGQUIT, 6.0), (signal.SIGKILL, 6.0))
 
 _INITDB = ("--username=postgres", "--encoding=UTF8", "--locale=C", "--auth=peer")
 _BASEBACKUP = ("--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast")
-_CONF = "lakets.conf"  # written at each start: the folder may have been moved
+_CONF = "lakets.conf"  # written at each start, because the folder may have been moved
 _USERS = ".users.json"  # the processes that use the server
 _LOG_TAIL_LINES = 20
 
-# Only the account that made the cluster gets in; as any role, since that account is the superuser
-# anyway.
+# Only the accounts in pg_ident.conf may log in, as any role: they are superusers anyway.
 _HBA = """\
 local all all peer map=us
 local replication all peer map=us
 """
 
-# A longer path, or one that means something else to Postgres or libpq, cannot name a socket.
+# Other paths are too long for a socket, or have another meaning for Postgres or libpq.
 _SOCKET_FOLDER = re.compile(r"/[\w./~+=-]{1,80}", re.ASCII)
 
 
 class ServerError(LakeTSError):
-    """The embedded server cannot be made or started."""
+    """The embedded server cannot be created or started."""
 
 
 class Server:
     """
     The server of one cluster. The processes that start it share it; it stops with the last of them.
 
-    Nobody reaches it but the account of those processes: folder and socket are private, and the
-    server asks the kernel who connects.
+    Only the account of those processes can connect: folder and socket are private, and the server
+    uses peer authentication.
 
-    :param data_dir: Where the cluster lives, or is to live; without symbolic links.
+    :param data_dir: The folder of the cluster, without symbolic links.
     :param version: Postgres major version.
     """
 
@@ -91,11 +90,10 @@ class Server:
 
     def start(self, settings: str, *, follows: str | None = None) -> None:
         """
-        Make the cluster and start the server, each only if need be, and use it until :meth:`leave`.
+        Create the cluster and start the server if necessary, and use it until :meth:`leave`.
 
         :param settings: Lines of ``postgresql.conf``, for a new cluster.
-        :param follows: Connection string of the server that a new cluster is to be a hot standby
-            of.
+        :param follows: Connection string of the server that a new cluster is a hot standby of.
         """
         self._account.make_private(self.data_dir.parent)
         with self._lock:
@@ -109,7 +107,7 @@ class Server:
         atexit.register(self._leave)
 
     def leave(self) -> None:
-        """Use it no more; it stops, unless others use it or ``keep_running`` is set."""
+        """Stop using the server; it stops unless others use it or ``keep_running`` is set."""
         self.uses -= 1
         if not self.uses:
             atexit.unregister(self._leave)
@@ -118,7 +116,7 @@ class Server:
     def _leave(self) -> None:
         with self._lock:
             if self.data_dir.exists():
-                # Whoever was killed uses it no more.
+                # Killed processes do not count as users.
                 left = {*forget_dead_users(self.data_dir)} - {os.getpid()}
                 _write_users(self.data_dir, left)
                 if not left and not self.keep_running:
@@ -143,12 +141,12 @@ class Server:
         kept = self.data_dir / "PG_VERSION"
         if kept.exists() and (found := kept.read_text(encoding="utf-8").strip()) != str(version):
             raise ServerError(
-                f"Version mismatch: Postgres {version} was asked for, but {self.data_dir} was made by "
-                f"{found}. Ask for that version, or for another folder."
+                f"Version mismatch: Postgres {version} was requested, but {self.data_dir} was created by "
+                f"{found}. Request that version, or another folder."
             )
 
     def _make(self, settings: str, follows: str | None) -> None:
-        """Create the cluster beside its place, so that a partial one is never used."""
+        """Create the cluster under another name first, so that a partial one is never used."""
         fresh = self.data_dir.with_name(f".{self.data_dir.name}.new")
         shutil.rmtree(fresh, ignore_errors=True)
         self._account.make_private(fresh)
@@ -160,7 +158,7 @@ class Server:
         else:
             places = (f"--pgdata={fresh}", f"--dbname={follows}")
             self._call("pg_basebackup", *_BASEBACKUP, *places, data_dir=fresh)
-            for name in (_USERS, f"{SOCKET}.lock"):  # they are the other server's
+            for name in (_USERS, f"{SOCKET}.lock"):  # they belong to the other server
                 (fresh / name).unlink(missing_ok=True)
         with (fresh / "postgresql.conf").open("a", encoding="utf-8") as conf:
             conf.write(settings)
@@ -183,19 +181,18 @@ class Server:
         if f"include '{_CONF}'" not in main.read_text(encoding="utf-8"):
             with main.open("a", encoding="utf-8") as out:
                 out.write(f"include '{_CONF}'\n")
-        # By its command line the server is known where nobody may see in which folder it runs.
+        # The command line identifies the server where its working folder cannot be read.
         options = f"-D {shlex.quote(str(self.data_dir))}"
         wait = ("--silent", "--wait", f"--timeout={_READY_SECONDS}")
         self._call("pg_ctl", "start", *wait, f"--options={options}", data_dir=self.data_dir)
 
     def _call(self, program: str, *arguments: str, data_dir: Path) -> None:
-        """Run a program of Postgres; what it says goes to the server's log."""
+        """Run a program of Postgres; its output goes to the log of the server."""
         found = self._bin / program
         if not found.exists():  # Postgres 17 comes with the server only; newer clients know older servers
             found = bin_dir(max(VERSIONS)) / program
         command = [str(found), *arguments]
-        # pg_ctl would put a folder that it is given before a shell as it is; from here it only
-        # reads it.
+        # pg_ctl would pass a folder argument to a shell unquoted; it only reads this variable.
         environ = {**os.environ, "PGDATA": str(data_dir)}
         log_file = data_dir.with_name(f"{data_dir.name.removeprefix('.').removesuffix('.new')}.log")
         with open_log(log_file) as log:
@@ -214,17 +211,17 @@ class Server:
 
 
 def _mapped(account: str) -> str:
-    """Return the line of pg_ident.conf that lets an account in, as any role."""
+    """Return the line of pg_ident.conf that lets an account log in as any role."""
     return 'us "{}" all\n'.format(account.replace('"', '""'))
 
 
 def stop_server(data_dir: Path) -> None:
-    """Stop the server in a folder, whoever uses it; do nothing if none runs."""
+    """Stop the server in a folder, even if it is used; do nothing if none runs."""
     end_process(_running(data_dir), _WAYS_TO_STOP)
 
 
 def stop_abandoned_server(data_dir: Path) -> None:
-    """Stop a server that nobody uses any more: who started it was killed."""
+    """Stop a server without users: the processes that used it were killed."""
     if _running(data_dir) and not forget_dead_users(data_dir):
         stop_server(data_dir)
 
@@ -233,31 +230,30 @@ def clean_up(data_dir: Path) -> None:
     """
     Clean up after processes that were killed.
 
-    A process that has the old server's id by now is not taken for it (in a container the ids start
-    over), one that is only starting or still ending is waited for, and users long dead are
-    forgotten.
+    Another process that now has the old server's id is ignored (ids start over in a container). A
+    server that is starting or stopping is waited for. Users that have ended are removed.
     """
     _wait_until_settled(data_dir)
     pid_file = data_dir / "postmaster.pid"
     if not _running(data_dir):
-        # Sessions outlive a killed server for a moment. The file is what keeps a new one off them.
+        # Sessions outlive a killed server for a moment. The file keeps a new server from starting.
         deadline = time.monotonic() + _ORPHANS_SECONDS
         while pid_file.exists() and any(_is_at_home(pid, data_dir) for pid in psutil.pids()):
             if time.monotonic() > deadline:
                 raise ServerError(f"Sessions of a dead server still run in {data_dir}; end them.")
             time.sleep(0.05)
         with contextlib.suppress(FileNotFoundError, IndexError):
-            # Postgres respects the lock of whoever it could send a signal to, be it a zombie or a
-            # stranger.
+            # Postgres respects the lock file of any process that exists, even of a zombie or an
+            # unrelated process.
             socket_dir = pid_file.read_text(encoding="utf-8").splitlines()[4]
             Path(socket_dir, f"{SOCKET}.lock").unlink()
         pid_file.unlink(missing_ok=True)
-        (data_dir / _USERS).unlink(missing_ok=True)  # nobody uses what does not run
+        (data_dir / _USERS).unlink(missing_ok=True)  # a server that does not run has no users
     forget_dead_users(data_dir)
 
 
 def forget_dead_users(data_dir: Path) -> list[int]:
-    """Strike killed processes off the list of users, and return who is left."""
+    """Remove ended processes from the list of users, and return the others."""
     users = data_dir / _USERS
     if not users.exists():
         return []
@@ -269,12 +265,12 @@ def forget_dead_users(data_dir: Path) -> list[int]:
 def _write_users(data_dir: Path, pids: Iterable[int]) -> None:
     fresh = data_dir / f"{_USERS}.new"
     fresh.write_text(json.dumps(sorted(pids)), encoding="utf-8")
-    Account().give(fresh)  # the server sends it along to a standby
+    Account().give(fresh)  # the server must read it for pg_basebackup
     fresh.replace(data_dir / _USERS)
 
 
 def _wait_until_settled(data_dir: Path) -> None:
-    """Let a server that is coming up or going down get there."""
+    """Wait for a server that is starting or stopping."""
     deadline = time.monotonic() + _READY_SECONDS
     while _running(data_dir) and _status(data_dir) != "ready":
         if time.monotonic() > deadline:
@@ -310,7 +306,7 @@ def _is_at_home(pid: int, data_dir: Path) -> bool:
         process = psutil.Process(pid)
         try:
             return bool(process.cwd() == home)
-        except psutil.AccessDenied:  # as root in a container: the server has a user of its own
+        except psutil.AccessDenied:  # root in a container: the server runs as another user
             command = process.cmdline()
             return home in command or _is_orphan(process, " ".join(command))
     except psutil.Error:  # gone, or somebody else's
@@ -318,6 +314,6 @@ def _is_at_home(pid: int, data_dir: Path) -> bool:
 
 
 def _is_orphan(process: psutil.Process, title: str) -> bool:
-    """Return whether a process is a session whose server is dead, be it of another folder."""
+    """Return whether a process is a session whose server is dead, even of another folder."""
     parent = process.parent()
     return title.startswith("postgres:") and (parent is None or parent.name() != "postgres")

@@ -1,8 +1,8 @@
 """
-A stand-in for the extension uuid-ossp, which Lakebase has and the embedded Postgres lacks.
+A replacement for the extension uuid-ossp, which Lakebase has and the embedded Postgres lacks.
 
-DBOS 2.x asks for it when it starts. Nothing can be added to the installation, which others use,
-too: so the catalog says that the extension is there, and a function does what is used of it.
+DBOS 2.x creates the extension when it starts. It cannot be added to the Postgres installation,
+which is shared. So the catalog lists it as installed, and one function does what DBOS needs.
 """
 
 from __future__ import annotations

@@ -87,9 +87,9 @@ def test_hints_name_the_folder_unless_it_is_the_usual_one(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--postgres-version", "15"], "Postgres 15 was asked for; there are 16, 17, 18"),
-        (["--folder", "/proc/nope"], "/proc/nope cannot be made"),
-        (["--folder", "{file}"], "is there already"),
+        (["--postgres-version", "15"], "Postgres 15 was requested; available are 16, 17, 18"),
+        (["--folder", "/proc/nope"], "/proc/nope cannot be created"),
+        (["--folder", "{file}"], "already exists"),
         (["--folder", "{file}/below"], "{file}/below"),
         (["--folder", "{damaged}"], "Remove it and start"),
         (["--feed-interval=-1"], "-1 is not between"),
