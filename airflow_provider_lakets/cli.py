@@ -116,7 +116,7 @@ def doctor(
         from airflow_provider_lakets.commands.doctor import examine
         from airflow_provider_lakets.commands.findings import show
 
-        found = show(examine(open_hook(conn_id, uri), patience=wait), as_json=as_json)
+        found = show(examine(open_hook(conn_id, uri), wait=wait), as_json=as_json)
     raise typer.Exit(1 if "fail" in found else 3 if strict and "warn" in found else 0)
 
 

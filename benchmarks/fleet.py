@@ -81,7 +81,7 @@ def _measure(server: Server, database: str, count: int, chunks: int) -> list[Fig
 def _doctor(hook: LakeTSHook) -> Any:
     from airflow_provider_lakets.commands.doctor import examine
 
-    return list(examine(hook, patience=0))
+    return list(examine(hook, wait=0))
 
 
 def _worked(work: Callable[[LakeTSHook], Any]) -> tuple[float, float]:

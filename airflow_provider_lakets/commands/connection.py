@@ -1,4 +1,4 @@
-"""What the commands share: which database, and errors as one message."""
+"""Shared code of the commands: the options for the connection, and errors as one message."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from airflow_provider_lakets.commands.metadata import make_no_airflow
+from airflow_provider_lakets.commands.metadata import use_temporary_metadata
 from airflow_provider_lakets.monitoring.words import name
 
 if TYPE_CHECKING:
@@ -34,42 +34,42 @@ ConnId = Annotated[
     str,
     typer.Option(
         callback=_mark_typed,
-        help="Airflow connection, from wherever Airflow keeps them. Where lakebase_default is not defined, "
-        "LAKETS_LAKEBASE_ENDPOINT and DATABRICKS_... in the environment do.",
+        help="Airflow connection. If lakebase_default is not defined, LAKETS_LAKEBASE_ENDPOINT and "
+        "DATABRICKS_... in the environment are used.",
     ),
 ]
 Uri = Annotated[
     str | None,
     typer.Option(
         help="Connection string postgresql://<role>@<host>/<database>, instead of a connection. "
-        "Without a password: OAuth. <role>:@<host>, with a colon, asks for the password. One with a password "
-        "belongs into LAKETS_URI: others can read arguments.",
+        "Without a password the login is OAuth. <role>:@<host>, with a colon, asks for the password. Set a "
+        "string with a password as LAKETS_URI, because other users can read arguments.",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 
 
-SEEN = (
-    "--uri holds a password, which every user of this machine can read in the list of processes, and which "
-    "the shell keeps in its history. Put the string into the environment as LAKETS_URI instead."
+IN_ARGUMENTS = (
+    "--uri contains a password, which every user of this machine can read in the list of processes, and "
+    "which the shell keeps in its history. Put the string into the environment as LAKETS_URI instead."
 )
 
 
 def open_hook(conn_id: str, uri: str | None) -> LakeTSHook:
-    """Return a hook for a connection, defined or given."""
+    """Return a hook for a defined connection or for a connection string."""
     from airflow_provider_lakets.compat import stored_connection
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
     where = "--uri"
-    if uri is None and not isinstance(conn_id, _Typed):  # what is typed wins over the environment
+    if uri is None and not isinstance(conn_id, _Typed):  # an argument takes precedence over the environment
         uri, where = os.environ.get("LAKETS_URI"), "LAKETS_URI"
     if uri is not None:
         from airflow_provider_lakets.login.pasted import pasted_connection
 
         connection = pasted_connection(uri, where)
         if connection.password and where == "--uri":
-            typer.secho(SEEN, err=True, fg=typer.colors.YELLOW)
-        elif urlsplit(uri).password == "":  # there is a colon for it
+            typer.secho(IN_ARGUMENTS, err=True, fg=typer.colors.YELLOW)
+        elif urlsplit(uri).password == "":  # a colon without a password
             asked = f"Password of {name(connection.login)}"
             connection.password = typer.prompt(asked, hide_input=True, err=True)
         return LakeTSHook(where, connection=connection)
@@ -78,13 +78,13 @@ def open_hook(conn_id: str, uri: str | None) -> LakeTSHook:
 
 @contextlib.contextmanager
 def explain_errors() -> Iterator[None]:
-    """Turn what a user can do something about into one message and exit code 1."""
-    # Airflow logs to standard output, which is for results here; whoever wants its remarks sets the
-    # level. What went wrong is told once, by the message below.
+    """Turn errors that a user can correct into one message and exit code 1."""
+    # Airflow logs to standard output, which is for results here; users can set the level. The error
+    # is reported once, by the message below.
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "CRITICAL")
-    # As Airflow's own command does it, to be let at the connections in the metadata database.
+    # Airflow's own command sets this, too. It gives access to connections in the metadata database.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    make_no_airflow()
+    use_temporary_metadata()
     from airflow.exceptions import AirflowException  # type: ignore[attr-defined]
 
     from airflow_provider_lakets.exceptions import LakeTSError
@@ -97,7 +97,7 @@ def explain_errors() -> Iterator[None]:
 
 def stop(message: str) -> NoReturn:
     """End with a message on standard error and exit code 1."""
-    # It may quote a name of somebody else's.
+    # The message may contain names with invisible characters.
     visible = "\n".join(map(name, message.split("\n")))
     typer.secho(visible, err=True, fg=typer.colors.RED)
     sys.exit(1)

@@ -1,4 +1,4 @@
-"""`lakets doctor`: everything between here and a working LakeTS, one thing after another."""
+"""`lakets doctor`: check everything that a working LakeTS needs, step by step."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
 
-PATIENCE = 20.0  # a feed that works flushes about every 15 s
+FEED_SECONDS = 20.0  # a working feed flushes about every 15 s
 SLOW_SECONDS = 3.0  # minting takes a fraction of a second
 SKEW_SECONDS = 5.0
 
-# Without these, the checks behind them make no sense.
+# If one of these fails, the checks after it are skipped.
 NEEDED = {"identity", "endpoint", "credential", "login", "TLS", "LakeTS"}
 
 
 class Checks:
-    """What the checks look at; each leaves to the next what it found."""
+    """The checks of a connection; later ones use results of earlier ones."""
 
     def __init__(self, hook: LakeTSHook) -> None:
         self.hook = hook
         self.by_password = False
 
     def identity(self) -> Finding:
-        """Say who logs in."""
+        """Report the identity."""
         login = self.hook.login
         self.by_password = login.is_native
         if self.by_password:
@@ -52,26 +52,26 @@ class Checks:
         return Finding("", "ok", f"{login.workspace.identity.name}, at {login.workspace.identity.host}")
 
     def endpoint(self) -> Finding:
-        """Say where to."""
+        """Report the endpoint or the host."""
         if self.by_password:
             return Finding("", "ok", str(self.hook.login.arguments()["host"]))
         endpoint = self.hook.login.endpoint
         said = f"{endpoint.name}, host {endpoint.host}"
-        return Finding("", "ok", f"{said}; asleep: the login wakes it" if is_asleep(self.hook) else said)
+        return Finding("", "ok", f"{said}; suspended: the login resumes it" if is_asleep(self.hook) else said)
 
     def credential(self) -> Finding:
-        """Mint a credential, and forget it."""
+        """Mint a credential, and discard it."""
         if self.by_password:
             return Finding("", "ok", "not needed with a native password")
         started = time.monotonic()
         self.hook.login.mint()
         if (took := time.monotonic() - started) > SLOW_SECONDS:
-            said = f"minted, but it took {took:.0f} s; each login mints its own, and waits as long"
-            return Finding("", "warn", said, "See the status of the workspace.")
-        return Finding("", "ok", "minted; each login mints its own")
+            said = f"minted, but it took {took:.0f} s; each login mints one, and waits as long"
+            return Finding("", "warn", said, "Check the status of the workspace.")
+        return Finding("", "ok", "minted; each login mints one")
 
     def login(self) -> Finding:
-        """Log in."""
+        """Log in, and report role, database and server."""
         row = self._row(
             "SELECT current_user AS role, current_database() AS database,"
             " current_setting('server_version') AS server, current_setting('is_superuser') AS superuser"
@@ -82,7 +82,7 @@ class Checks:
         return Finding("", "ok", said)
 
     def tls(self) -> Finding:
-        """See whether the session is encrypted."""
+        """Check that the session is encrypted and the server is verified."""
         with self.hook.borrow_session() as conn:
             pgconn = conn.pgconn
             encrypted = bool(pgconn.ssl_in_use)
@@ -90,43 +90,45 @@ class Checks:
         mode, roots = login["sslmode"], login.get("sslrootcert")
         trusted = f"sslmode {mode}, sslrootcert {roots or 'of libpq'}"
         if encrypted and mode == "verify-full":
-            return Finding("", "ok", f"encrypted, and the server proved who it is ({trusted})")
+            return Finding("", "ok", f"encrypted, and the server is verified ({trusted})")
         if stays_here(login, login["host"]):
             said = "encrypted" if encrypted else "not encrypted"
             return Finding("", "ok", f"{said}, and the session does not leave this machine")
-        advice = "To be sure who answers, take sslmode out: the default is verify-full."
+        advice = "To verify the server, remove sslmode: the default is verify-full."
         if encrypted and mode == "verify-ca":
-            said = f"encrypted; the server proved an authority's certificate, not who it is ({trusted})"
+            said = f"encrypted; the certificate is trusted, but not checked for the host name ({trusted})"
             return Finding("", "warn", said, advice)
         if encrypted:
-            said = f"encrypted (sslmode {mode}); anybody could answer with a certificate of their own"
+            said = f"encrypted (sslmode {mode}), but any server with any certificate is accepted"
             return Finding("", "warn", said, advice)
         return Finding("", "fail", f"not encrypted (sslmode {mode})", advice)
 
     def clock(self) -> Finding:
-        """Compare the database's clock with this machine's."""
+        """Compare the clock of the database with that of this machine."""
         before = datetime.now(timezone.utc)
         at = self._row("SELECT clock_timestamp() AS at")["at"]
         after = datetime.now(timezone.utc)
-        # The answer was given at some time between the two.
+        # The server read its clock at some time between the two.
         skew = min((at - before).total_seconds(), 0) + max((at - after).total_seconds(), 0)
         if abs(skew) <= SKEW_SECONDS:
             return Finding("", "ok", "the database and this machine agree")
         said = f"the database is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine"
-        advice = "Policies go by the database's clock, schedules by Airflow's. Set this machine's by NTP."
+        advice = (
+            "Policies use the clock of the database, schedules that of Airflow. Synchronize this one by NTP."
+        )
         return Finding("", "warn", said, advice)
 
     def lakets(self) -> Finding:
-        """See which LakeTS is there."""
+        """Check the version of LakeTS."""
         version = self.hook.version()
         if version is None:
-            return Finding("", "fail", "LakeTS is not in this database", "Run `lakets install`.")
+            return Finding("", "fail", "LakeTS is not installed in this database", "Run `lakets install`.")
         for one in of_engine(version):
             return Finding("", VERDICTS[one.severity], one.said, one.advice)
         return Finding("", "ok", f"version {version}")
 
     def rights(self) -> Finding:
-        """See whether the role may do what the jobs do."""
+        """Check that the role has the rights that the jobs need."""
         missing = missing_rights(self.hook)
         if not missing:
             return Finding("", "ok", "all that the four jobs need")
@@ -140,12 +142,12 @@ class Checks:
         return row
 
 
-def examine(hook: LakeTSHook, *, patience: float = PATIENCE) -> Iterator[Finding]:
+def examine(hook: LakeTSHook, *, wait: float = FEED_SECONDS) -> Iterator[Finding]:
     """
-    Yield what each check found; after one that fails, most others make no sense.
+    Yield the finding of each check; if a check that is needed fails, the others are skipped.
 
-    :param hook: For the connection in question.
-    :param patience: Seconds that a change feed which lags is given to move.
+    :param hook: The hook of the connection.
+    :param wait: Seconds to wait for a lagging change feed to advance.
     """
     checked, standing = Checks(hook), Standing(hook)
     checks: list[tuple[str, Callable[[], Finding]]] = [
@@ -157,7 +159,7 @@ def examine(hook: LakeTSHook, *, patience: float = PATIENCE) -> Iterator[Finding
         ("clock", checked.clock),
         ("LakeTS", checked.lakets),
         ("rights", checked.rights),
-        ("feed", FeedCheck(hook, standing, patience=patience).examine),
+        ("feed", FeedCheck(hook, standing, wait=wait).examine),
         ("repairs", standing.repairs),
         *((name, partial(standing.check, name)) for name in CODES if name != "repairs"),
     ]
@@ -175,6 +177,6 @@ def _checked(name: str, check: Callable[[], Finding]) -> Finding:
     try:
         found = check()
     except (LakeTSError, AirflowException, psycopg.Error) as err:
-        # A lock that is held too long is found by the check of the chunks.
+        # The check of the chunks reports a lock that is held too long.
         return Finding(name, "warn" if isinstance(err, LakeTSContendedError) else "fail", str(err))
     return dataclasses.replace(found, check=name)

@@ -1,4 +1,4 @@
-"""`lakets explain`: why a chunk or a RollUp is as it is, and what will happen to it."""
+"""`lakets explain`: the state of a chunk or a RollUp, why, and what happens next."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ SELECT lakets.explain_durability(%(name)s) AS not_durable, due.blocked_by,
 
 def explain(hook: LakeTSHook, name: str) -> dict[str, Any]:
     """
-    Return what is to be said of a chunk or a RollUp, by heading.
+    Return the facts about a chunk or a RollUp, by heading.
 
-    :param hook: The connection.
+    :param hook: The hook of the connection.
     :param name: A chunk as ``schema.chunk``, or a RollUp.
-    :raises LakeTSArgumentError: if neither is called so.
+    :raises LakeTSArgumentError: if neither has this name.
     """
     with hook.session():
         rollups = {rollup.name: rollup for rollup in hook.rollups()}
@@ -86,8 +86,8 @@ def _chunk(hook: LakeTSHook, name: str, chunk: dict[str, Any]) -> dict[str, Any]
         "status": chunk["status"],
     }
     if chunk["status"] == "dropped":
-        return {**said, "next": "nothing: it is no more in Lakebase. Unity Catalog has what was synced."}
-    (gaps,) = hook.query(GAPS, {**chunk, "name": name}, doing=f"Asking what keeps chunk {name}")
+        return {**said, "next": "nothing: it is no longer in Lakebase. Unity Catalog has what was synced."}
+    (gaps,) = hook.query(GAPS, {**chunk, "name": name}, doing=f"Looking up what keeps chunk {name}")
     kept = (gaps["blocked_by"] or "the next run drops it") if gaps["is_due"] else "not due"
     return {
         **said,
@@ -103,11 +103,11 @@ def _instant(at: Any) -> str | None:
 
 
 def in_lines(said: dict[str, Any]) -> Iterator[str]:
-    """Yield what was said as lines that fit the terminal, the headings beside it."""
+    """Yield the facts as lines that fit the terminal, each after its heading."""
     width = max(map(len, said))
     room = max(MIN_ROOM, console().width - width - 2)
     for heading, sentence in said.items():
-        # A name stays whole, however long it is.
+        # Long names are not broken.
         lines = textwrap.wrap(name(sentence), room, break_long_words=False, break_on_hyphens=False)
         for number, line in enumerate(lines or [""]):
             yield f"{'' if number else heading:<{width}}  {line}"

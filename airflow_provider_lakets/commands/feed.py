@@ -1,4 +1,4 @@
-"""Whether the change feed brings what is written to Unity Catalog, and if not, where it stops."""
+"""Check whether the change feed reaches Unity Catalog, and if not, where it stops."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ SELECT shadow, lakets._cdf_committed_lsn(shadow)::text AS lsn FROM unnest(%(shad
 
 class FeedCheck:
     """
-    Looks at the feed of every synced table.
+    Check the feed of every synced table.
 
-    :param hook: In a session.
-    :param standing: What page and status say of it.
-    :param patience: Seconds that a feed which lags is given to move; it flushes about every 15 s.
+    :param hook: The hook, in a session.
+    :param standing: The problems that the page and `lakets status` show.
+    :param wait: Seconds to wait for a lagging feed to advance; it flushes about every 15 s.
     """
 
-    def __init__(self, hook: LakeTSHook, standing: Standing, *, patience: float) -> None:
+    def __init__(self, hook: LakeTSHook, standing: Standing, *, wait: float) -> None:
         self._hook = hook
         self._standing = standing
-        self._patience = patience
+        self._seconds = wait
 
     def examine(self) -> Finding:
-        """Say which tables stream and catch up, and which do not, and why."""
+        """Report which tables stream and catch up, and which do not, and why."""
         synced = [table for table in self._standing.snapshot.tables if table.sync_enabled]
         if not synced:
-            return Finding("", "ok", "no table is synced, so none is needed")
+            return Finding("", "ok", "no table is synced, so no feed is needed")
         found = self._standing.of("feed-not-streaming", "feed-starting")
         streaming = [table for table in synced if table.feed == "STREAMING"]
         still = [*self._of_still([table for table in streaming if table.lag_bytes])]
@@ -61,17 +61,17 @@ class FeedCheck:
         return replace(summed, said="; ".join([summed.said, *fine]))
 
     def _of_still(self, late: list[Table]) -> Iterator[Attention]:
-        """Wait for the feed of tables that it is behind of: one that works moves within seconds."""
+        """Wait for the feed of lagging tables; a working feed advances within seconds."""
         shadows = {table.shadow_table_name: table for table in late if table.shadow_table_name}
         if not shadows:
             return
         before = self._positions(shadows)
         waited = _wait(
-            self._patience, lambda: all(now != before[one] for one, now in self._positions(shadows).items())
+            self._seconds, lambda: all(now != before[one] for one, now in self._positions(shadows).items())
         )
         after = self._positions(shadows)
         still = [table for shadow, table in shadows.items() if after[shadow] == before[shadow]]
-        advice = "The feed stands still: see in the workspace what it waits for. Until it moves, nothing "
+        advice = "The feed stands still: check in the workspace what it waits for. Until it moves, nothing "
         advice += "new is tiered or dropped."
         for table in still:
             said = f"{size(table.lag_bytes)} behind, and not moved within {waited:.0f} s"
@@ -79,7 +79,7 @@ class FeedCheck:
 
     def _positions(self, shadows: Iterable[str]) -> dict[str, str | None]:
         rows = self._hook.query(
-            POSITIONS, {"shadows": [*shadows]}, doing="Looking where the change feed stands"
+            POSITIONS, {"shadows": [*shadows]}, doing="Reading the position of the change feed"
         )
         return {row["shadow"]: row["lsn"] for row in rows}
 
@@ -89,7 +89,7 @@ def _names(tables: Iterable[Table]) -> str:
 
 
 def _wait(seconds: float, is_over: Callable[[], bool]) -> float:
-    """Wait until something is so, but not longer than some seconds; return how long it took."""
+    """Wait until a condition is met or the time is over; return the seconds that it took."""
     started = time.monotonic()
     while not is_over() and (left := started + seconds - time.monotonic()) > 0:
         time.sleep(min(POLL_SECONDS, left))

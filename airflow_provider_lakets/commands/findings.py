@@ -1,4 +1,4 @@
-"""What the checks of `lakets doctor` found, as text for people and as JSON for programs."""
+"""Print the findings of `lakets doctor` as text or as JSON."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
 @dataclass(frozen=True)
 class Finding:
     """
-    What one check found.
+    The result of one check.
 
-    :param check: Which check.
-    :param verdict: ok, warn (it works, but), fail, or skip (not checked).
-    :param said: What was found, with large groups summed up.
-    :param advice: What to do, in words.
-    :param statements: What to do, in SQL.
-    :param details: All single things of which ``said`` is the sum.
+    :param check: The name of the check.
+    :param verdict: ok, warn (it works with a problem), fail, or skip (not checked).
+    :param said: What was found; large groups are summarized.
+    :param advice: What to do, as text.
+    :param statements: What to do, as SQL.
+    :param details: Each item that ``said`` summarizes.
     """
 
     check: str
@@ -44,7 +44,7 @@ class Finding:
 
 
 def show(findings: Iterable[Finding], *, as_json: bool = False) -> set[str]:
-    """Print findings, as text as they come, and return the verdicts that there were."""
+    """Print the findings, as text one by one or as JSON at the end; return their verdicts."""
     verdicts = set()
     printed = []
     for found in findings:
@@ -59,8 +59,7 @@ def show(findings: Iterable[Finding], *, as_json: bool = False) -> set[str]:
 
 def _print(found: Finding) -> None:
     out = console()
-    # A table or a host may have any name: no markup, nothing that cannot be seen. No line is longer
-    # than a terminal is wide.
+    # Names of tables and hosts may contain markup and invisible characters. Lines fit the terminal.
     first, *rest = _lines(found.said, out.width) or [""]
     line = Text(f"{found.verdict:4} ", style=COLOURS[found.verdict])
     out.print(line.append(f"{found.check:10} {first}", style="default"), soft_wrap=True)
@@ -69,7 +68,7 @@ def _print(found: Finding) -> None:
     statements = [*found.statements[:STATEMENTS]]
     if len(found.statements) > STATEMENTS:
         statements.append(f"-- and {len(found.statements) - STATEMENTS} more: lakets doctor --json")
-    # Statements stay whole: a quoted name may hold spaces.
+    # Statements are not wrapped, because a quoted name may contain spaces.
     for text in [*_lines(found.advice, out.width), *map(name, statements)]:
         out.print(Text(INDENT + text, style="dim"), soft_wrap=True)
 

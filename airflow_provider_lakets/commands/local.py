@@ -1,4 +1,4 @@
-"""`lakets local`: a Lakebase on this machine, up and down, and out of order on command."""
+"""`lakets local`: start, stop and disturb a Lakebase on this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ app = typer.Typer(
 
 DEFAULT_FOLDER = Path(".lakets")
 
-Folder = Annotated[Path, typer.Option(help="Holds all of it.")]
+Folder = Annotated[Path, typer.Option(help="The folder with its data and settings.")]
 
 
 def _port(help_text: str) -> Any:
@@ -32,14 +32,14 @@ def _port(help_text: str) -> Any:
 
 def _seconds(value: float) -> float:
     """Return the seconds between two rounds; refuse values that are too small or too large."""
-    if not 0.1 <= value <= 86_400:  # nor what is not a number
+    if not 0.1 <= value <= 86_400:  # NaN fails this, too
         raise typer.BadParameter(f"{value:g} is not between 0.1 and 86400 seconds.")
     return value
 
 
 @contextlib.contextmanager
 def _server(folder: Path, **options: Any) -> Iterator[LocalServer]:
-    """Yield the Lakebase of a folder; what a user can do something about becomes one message."""
+    """Yield the Lakebase of a folder; turn errors that a user can correct into one message."""
     try:
         from airflow_provider_lakets.local.client import LocalServer
     except ModuleNotFoundError as err:
@@ -53,7 +53,7 @@ def _server(folder: Path, **options: Any) -> Iterator[LocalServer]:
     except LakeTSError as err:
         _fail(str(err))
     except OSError as err:
-        _fail(f"The folder {folder} is of no use: {err.strerror or err}. Name another with --folder.")
+        _fail(f"The folder {folder} cannot be used: {err.strerror or err}. Name another with --folder.")
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:
@@ -74,7 +74,7 @@ def up(
     port: Annotated[int | None, _port("Port of Postgres")] = None,
     api_port: Annotated[int | None, _port("Port of the REST API")] = None,
 ) -> None:
-    """Start it, unless it runs, and leave it running."""
+    """Start the Lakebase in the background, unless it runs."""
     asked = {"--port": port, "--api-port": api_port}
     arguments = [text for name, value in asked.items() if value for text in (name, str(value))]
     with _server(
@@ -100,7 +100,7 @@ def up(
 
 @app.command()
 def down(folder: Folder = DEFAULT_FOLDER) -> None:
-    """Stop it; its data stays in the folder."""
+    """Stop the Lakebase; its data stays in the folder."""
     with _server(folder) as server:
         was_running = server.is_running
         server.stop()
@@ -109,7 +109,7 @@ def down(folder: Folder = DEFAULT_FOLDER) -> None:
 
 @app.command()
 def status(folder: Folder = DEFAULT_FOLDER) -> None:
-    """Say whether it runs, where, and what is wrong on purpose; exit code 1 if it does not run."""
+    """Show whether the Lakebase runs, where, and its faults; exit code 1 if it does not run."""
     with _server(folder) as server:
         if not server.is_running:
             typer.echo(f"Nothing runs in {server.folder}. Start it with `{server.command('up')}`.")
@@ -126,13 +126,13 @@ def status(folder: Folder = DEFAULT_FOLDER) -> None:
 
 @app.command()
 def fault(
-    name: Annotated[str | None, typer.Argument(help="Which; none lists them.")] = None,
-    times: Annotated[int | None, typer.Option(help="How often it strikes; without, until --clear.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="How long, for the slow ones.")] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Undo every fault.")] = False,
+    name: Annotated[str | None, typer.Argument(help="The fault; omit it to list all.")] = None,
+    times: Annotated[int | None, typer.Option(help="How often it occurs; by default until --clear.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="How long a slow fault takes.")] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Clear all faults.")] = False,
     folder: Folder = DEFAULT_FOLDER,
 ) -> None:
-    """Make it misbehave, to see what your pipelines do."""
+    """Cause a fault, to see how your pipelines react."""
     with _server(folder) as server:
         from airflow_provider_lakets.local.api.faults import MEANINGS, FaultName
 

@@ -9,12 +9,13 @@ import tempfile
 from pathlib import Path
 
 
-def make_no_airflow() -> None:
+def use_temporary_metadata() -> None:
     """
-    Keep Airflow, which looks for connections in its database, from making a home and a database.
+    Prevent Airflow from creating its home and database when it looks up connections.
 
-    Has an effect only before Airflow is first imported, and only where neither the environment nor
-    the home names a database. Such a home is replaced by one that is removed at the end.
+    It has an effect only before the first import of Airflow, and only if neither the environment
+    nor the home defines a database. The database, and a missing home, are then in a temporary
+    folder, which is removed at exit.
     """
     home = Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser()
     is_named = any("SQL_ALCHEMY_CONN" in name or name == "AIRFLOW_CONFIG" for name in os.environ)

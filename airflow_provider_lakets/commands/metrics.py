@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.monitoring.finding import Attention
 
-# What each name means; a name of a newer LakeTS has none.
+# The meaning of each metric; metrics of a newer LakeTS are not listed.
 HELP = {
     "lakets_chronotables_total": "ChronoTables.",
     "lakets_chunks_total": "Chunks by status.",
@@ -21,21 +21,21 @@ HELP = {
     "lakets_database_size_bytes": "Size of the database in Lakebase.",
     "lakets_estimated_rows": "Rows of a ChronoTable, as far as ANALYZE and VACUUM know.",
     "lakets_rows_outside_chunks": "Rows that lie in no chunk, and are neither tiered nor dropped.",
-    "lakets_sync_enabled": "1 where a ChronoTable is mirrored for the change feed.",
+    "lakets_sync_enabled": "1 if a ChronoTable is mirrored for the change feed.",
     "lakets_tiering_pending_chunks": "Chunks that are due for tiering.",
-    "lakets_tiering_tiered_chunks_total": "Chunks that are durable in Unity Catalog, and in Lakebase.",
-    "lakets_tiering_caught_up": "1 where all that was written is flushed to Unity Catalog.",
-    "lakets_tiering_reclaimable_bytes": "Size of the tiered chunks, which retention gives back.",
+    "lakets_tiering_tiered_chunks_total": "Chunks that are durable in Unity Catalog and still in Lakebase.",
+    "lakets_tiering_caught_up": "1 if all changes are flushed to Unity Catalog.",
+    "lakets_tiering_reclaimable_bytes": "Size of the tiered chunks, which retention can reclaim.",
     "lakets_tiering_reclaimed_bytes": "Size of the chunks that were dropped.",
-    "lakets_feed_streaming": "1 where the change feed streams the table.",
+    "lakets_feed_streaming": "1 if the change feed streams the table.",
     "lakets_feed_lag_bytes": "How far the change feed is behind the last write.",
     "lakets_rollup_watermark_lag_seconds": "Age of the newest bucket of a RollUp.",
     "lakets_rollup_refresh_lag_seconds": "Time since the last refresh of a RollUp.",
     "lakets_rollup_invalidation_log_depth": "Buckets of a RollUp that are marked to be computed again.",
-    "lakets_job_last_run_timestamp_seconds": "When a job began last.",
-    "lakets_job_last_run_seconds": "How long the last run of a job took.",
-    "lakets_attention": "What needs attention, by kind and severity, as `lakets status` says it.",
-    "lakets_job_problems_1d": "How often within a day a job went wrong with a table or a RollUp.",
+    "lakets_job_last_run_timestamp_seconds": "Start of the last run of a job.",
+    "lakets_job_last_run_seconds": "Duration of the last run of a job.",
+    "lakets_attention": "Problems that need attention, by kind and severity, as in `lakets status`.",
+    "lakets_job_problems_1d": "How often a job had a problem with a table or a RollUp within a day.",
 }
 
 ATTENTION = "lakets_attention"
@@ -43,14 +43,14 @@ ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 def of_attention(attention: Iterable[Attention]) -> Iterator[Metric]:
-    """Yield how often there is each kind of thing that needs attention, none included."""
+    """Yield the number of problems of each kind, including 0."""
     counts = Counter(one.code for one in attention)
     for code, severity in SEVERITIES.items():
         yield Metric(ATTENTION, counts[code], {"code": code, "severity": severity})
 
 
 def exposition(metrics: Iterable[Metric]) -> str:
-    """Return metrics as text, those of one name together, as the format asks."""
+    """Return metrics as text, grouped by name, as the format requires."""
     by_name: dict[str, list[Metric]] = {}
     for metric in metrics:
         by_name.setdefault(metric.metric_name, []).append(metric)

@@ -1,4 +1,4 @@
-"""How far long work is, on standard error: a bar on a terminal, plain lines elsewhere."""
+"""Show progress on standard error: a bar on a terminal, or plain lines otherwise."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 class Report(Protocol):
-    """Shows how far the work is."""
+    """A function that shows progress."""
 
     def __call__(self, done: int, total: int, what: str = ...) -> None:
-        """Show how much is done, of how much in all (0: nobody knows), and what is being done."""
+        """Show how many of the total are done (0 for an unknown total), and the current step."""
 
 
 def console() -> Console:
@@ -30,9 +30,9 @@ def console() -> Console:
 @contextlib.contextmanager
 def progress(begin: str) -> Iterator[Report]:
     """
-    Yield a function that shows how far the work is.
+    Yield a function that shows progress.
 
-    :param begin: What is done until it is called.
+    :param begin: The step that is shown until the function is called.
     """
     out = console()
     if not out.is_terminal:
@@ -46,7 +46,7 @@ def progress(begin: str) -> Iterator[Report]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=out, transient=True) as shown:
-        # Without a total the bar only says that something is going on.
+        # Without a total, the bar only shows activity.
         task = shown.add_task(begin, total=None, count="")
 
         def show(done: int, total: int, what: str = "") -> None:
@@ -59,6 +59,6 @@ def progress(begin: str) -> Iterator[Report]:
 
 
 def _print_line(done: int, total: int, what: str = "") -> None:
-    """Print a line for each part but the last, which the results say."""
+    """Print a line for each part except the last, which the results report."""
     if done < total:
         typer.echo(name(f"{what or 'Progress'}: {done} of {total}"), err=True)

@@ -1,4 +1,4 @@
-"""What the jobs' role must be allowed to do, and is not."""
+"""Find rights that the role of the jobs needs and lacks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class MissingRight:
     grant: str
 
 
-# One row for each right that is missing. Only an owner's member may attach or drop a partition.
+# One row for each missing right. Only a member of the owner may attach or drop a partition.
 MISSING = """
 WITH wanted_schema AS (
     SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname IN ('lakets', 'lakets_cdf', 'public')
@@ -57,7 +57,7 @@ SELECT pg_catalog.format('membership in %s, the owner of %s', owner, name),
   FROM chronotable WHERE NOT pg_catalog.pg_has_role(owner::oid, 'USAGE')
 """
 
-# What those need in addition whose policies trim. 0.1.x has neither such policies nor this table.
+# Missing rights for policies that trim. 0.1.x has neither such policies nor this table.
 MISSING_TO_TRIM = """
 SELECT pg_catalog.format('%s on table %s', priv, cls.oid::regclass) AS lacks,
        pg_catalog.format('GRANT SELECT, INSERT ON %s TO %I', cls.oid::regclass, current_user) AS grant
@@ -72,7 +72,7 @@ SELECT pg_catalog.format('%s on table %s', priv, cls.oid::regclass) AS lacks,
 
 def missing_rights(hook: LakeTSHook) -> list[MissingRight]:
     """
-    Return what the session's role lacks, in the order in which it is best granted.
+    Return the rights that the role of the session lacks, in the order to grant them.
 
     :param hook: A hook whose connection logs in and whose database has LakeTS.
     """

@@ -21,30 +21,30 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
     from airflow_provider_lakets.hooks.results import JobResult
 
-    # Yields, for each part of the work, the whole number of things and what became of those of the
-    # part. A part that is long in itself says meanwhile how far it is.
+    # Yields, for each part of the work, the total number of items and the results of the part. A
+    # long part reports its own progress.
     Parts = Callable[[LakeTSHook, Report], Iterator[tuple[int, Sequence[JobResult]]]]
 
-# As many tables or chunks in one call as a mapped task of the sample DAGs has.
+# The number of tables or chunks per call, as in a mapped task of the sample DAGs.
 BATCH = 20
-# Of sysexits.h: trying again later makes sense.
+# EX_TEMPFAIL of sysexits.h: try again later.
 TRY_AGAIN = 75
 
 app = typer.Typer(
     invoke_without_command=True,
-    help="Run one of the four jobs now, with the code of the operators. Exit code 0: all is done; 75: a "
-    "later run does what is left, such as a table that another session holds; 1: something failed for good.",
+    help="Run one of the four jobs now, with the code of the operators. Exit code 0: all is done; 75: try "
+    "again later, for example because another session locks a table; 1: something failed permanently.",
 )
 
 Tables = Annotated[
     list[str] | None,
     typer.Option("--table", help="Only this ChronoTable (schema.table); repeat for several."),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Report what would be done, and change nothing.")]
 
 
 class Runner(str, Enum):
-    """What can run the jobs on their schedules, beside Airflow."""
+    """The runners that can run the jobs on schedules, besides Airflow."""
 
     DBOS = "dbos"
 
@@ -99,7 +99,7 @@ def tier(
     conn_id: ConnId = "lakebase_default",
     uri: Uri = None,
 ) -> None:
-    """Flag the cold chunks that are proved durable in Unity Catalog; drops nothing."""
+    """Flag the cold chunks that are proved durable in Unity Catalog; nothing is dropped."""
 
     def parts(hook: LakeTSHook, _: Report) -> Iterator[tuple[int, Sequence[JobResult]]]:
         look = hook.plan_candidates if dry_run else hook.tier_candidates
@@ -114,7 +114,7 @@ def tier(
 def retain(
     table: Tables = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Drop even what is not proved durable. Name the tables.")
+        bool, typer.Option("--force", help="Also drop chunks that are not proved durable. Needs --table.")
     ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -123,7 +123,7 @@ def retain(
 ) -> None:
     """Drop the expired chunks that are durable in Unity Catalog, from Lakebase only."""
     if force and not table:
-        raise typer.BadParameter("--force needs --table: it drops what may be nowhere else.")
+        raise typer.BadParameter("--force needs --table, because it drops data that may exist nowhere else.")
 
     def parts(hook: LakeTSHook, _: Report) -> Iterator[tuple[int, Sequence[JobResult]]]:
         names = [one.name for one in hook.chronotables(table, policy="retention")]
@@ -139,7 +139,7 @@ def retain(
 @app.command(epilog="Example: lakets run refresh --rollup hourly --parallelism 2")
 def refresh(
     rollup: Annotated[
-        str | None, typer.Option(help="Only this RollUp, with all that it reads; else every one.")
+        str | None, typer.Option(help="Only this RollUp and those it reads; the default is all.")
     ] = None,
     parallelism: Annotated[int, typer.Option(min=1, help="How many to refresh at a time.")] = 4,
     dry_run: DryRun = False,
@@ -147,7 +147,7 @@ def refresh(
     conn_id: ConnId = "lakebase_default",
     uri: Uri = None,
 ) -> None:
-    """Aggregate the buckets that changed, each RollUp after those that it reads."""
+    """Aggregate the buckets that changed; each RollUp is refreshed after those it reads."""
 
     def parts(hook: LakeTSHook, report: Report) -> Iterator[tuple[int, Sequence[JobResult]]]:
         if dry_run:
@@ -184,7 +184,7 @@ def _run(parts: Parts, conn_id: str, uri: str | None, *, as_json: bool) -> None:
 
 
 def _line(one: JobResult) -> str:
-    """Return a result as a line: what, what became of it, and what it says about that."""
+    """Return a result as a line: its name, outcome and details."""
     plain = one.as_dict()
     counts = [
         f"{len(plain[key])} {'chunk' if len(plain[key]) == 1 else 'chunks'} {key}"

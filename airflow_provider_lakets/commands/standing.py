@@ -1,4 +1,4 @@
-"""What needs attention, as checks of `lakets doctor`: in the words of the page, and as bad."""
+"""The checks of `lakets doctor` for the problems that the page shows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
     from airflow_provider_lakets.monitoring.finding import Attention
 
-# The feed has a check of its own, which waits for it.
+# The feed has a separate check, which waits for it.
 CODES = {
     "repairs": ("repair", "repairs-unknown"),
     "chunks": ("table-changed", "no-chunks-ahead", "rows-outside-chunks", "chunks-left", "busy"),
@@ -27,24 +27,24 @@ CODES = {
 }
 FINE = {
     "repairs": "none is needed",
-    "chunks": "made ahead for each table, and no row lies outside them",
+    "chunks": "created ahead for each table, and no row lies outside them",
     "policies": "none contradicts another",
     "RollUps": "none is late",
-    "jobs": "none failed when it ran last",
+    "jobs": "no last run failed",
 }
-# A note is worth a line, and nothing is wrong.
+# A note is shown, but does not count as a warning.
 VERDICTS = {"fail": "fail", "warn": "warn", "info": "ok", None: "ok"}
 
 
 class Standing:
-    """Looks once, when the first check asks."""
+    """Read the problems once, at the first check that needs them."""
 
     def __init__(self, hook: LakeTSHook) -> None:
         self._hook = hook
 
     @cached_property
     def snapshot(self) -> Snapshot:
-        """What there is."""
+        """The snapshot of the database."""
         return gather(self._hook)
 
     @cached_property
@@ -52,18 +52,18 @@ class Standing:
         return needs_attention(self.snapshot)
 
     def of(self, *codes: str) -> list[Attention]:
-        """Return what needs attention of some kinds."""
+        """Return the problems with these codes."""
         return [one for one in self._attention if one.code in codes]
 
     def check(self, name: str) -> Finding:
-        """Say what was found of one of the groups of ``CODES``."""
+        """Return the finding for a group of ``CODES``."""
         found = self.of(*CODES[name])
         return summed_up(found) if found else Finding("", "ok", FINE[name])
 
     def repairs(self) -> Finding:
-        """Say what is left to mend, for instance after an upgrade, with the statements that do."""
+        """Return the pending repairs, for instance after an upgrade, with their statements."""
         if self._hook.is_older():
-            return Finding("", "ok", "not looked for in LakeTS 0.1.x")
+            return Finding("", "ok", "not checked in LakeTS 0.1.x")
         found = self.of(*CODES["repairs"])
         remedies = [one.remedy.partition("; or ") for one in found if one.remedy]
         other = dict.fromkeys(other for _, _, other in remedies if other)
@@ -76,7 +76,7 @@ class Standing:
 def summed_up(
     found: Iterable[Attention], *, advice: str | None = None, statements: Sequence[str] = ()
 ) -> Finding:
-    """Return one finding, as bad as the worst: what is alike once, and all of it in details."""
+    """Return one finding with the highest severity; its details list each of the problems."""
     groups = grouped(found)
     ordered = [one for group in groups for one in group]
     if advice is None:

@@ -1,4 +1,4 @@
-"""`lakets status`: how ChronoTables, chunks, the feed and RollUps stand."""
+"""`lakets status`: the state of ChronoTables, chunks, the feed and RollUps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.results import FeedStatus, Rollup, Status
     from airflow_provider_lakets.monitoring.finding import Attention
 
-# A pipe has no width of its own; names should not break there.
+# A pipe has no width; names must not be broken there.
 PIPE_WIDTH = 200
 WIDE = 120
 NARROW = 80
@@ -38,11 +38,11 @@ def console() -> Console:
 
 def show(status: Status, attention: Sequence[Attention], *, as_json: bool) -> None:
     """
-    Print a status, what needs attention first.
+    Print a status, with the problems first.
 
-    :param status: What the hook found.
-    :param attention: What somebody should look at, as on the page in Airflow.
-    :param as_json: As JSON, for programs.
+    :param status: The status.
+    :param attention: The problems, as on the page in Airflow.
+    :param as_json: Whether to print JSON.
     """
     out = console()
     if as_json:
@@ -58,7 +58,7 @@ def show(status: Status, attention: Sequence[Attention], *, as_json: bool) -> No
 
 
 def _show_attention(attention: Sequence[Attention], out: Console) -> None:
-    """Print each with its next step; what many tables have in common once."""
+    """Print each problem with its next step, and similar problems of many tables once."""
     if not attention:
         out.print("Nothing needs attention.")
         return
@@ -67,7 +67,7 @@ def _show_attention(attention: Sequence[Attention], out: Console) -> None:
     groups = grouped(attention)
     for group in groups[:MOST_SHOWN]:
         one = group[0]
-        # A table may have any name: no markup, and nothing that cannot be seen.
+        # Names of tables may contain markup and invisible characters.
         said = in_words(group) if len(group) > 1 else f"{one.subject}: {one.said}"
         line = f"{one.severity:4} {name(said)}"
         for number, text in enumerate(textwrap.wrap(line, width, subsequent_indent=INDENT)):
@@ -122,7 +122,7 @@ def _rollups(rollups: list[Rollup], *, wide: bool) -> Table:
 
 
 def _names(header: str) -> Column:
-    """Return a column whose names are whole, on several lines where they are long."""
+    """Return a column that wraps long names and does not truncate them."""
     return Column(header, overflow="fold")
 
 

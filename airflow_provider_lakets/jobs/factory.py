@@ -32,10 +32,10 @@ SCHEDULES = {
 }
 
 _WHAT = {
-    "partition_manager": "Make the chunks that writers will need, or, in a backfill, those of its intervals.",
+    "partition_manager": "Create the chunks that writers will need; a backfill, those of its intervals.",
     "tiering": "Flag cold chunks that are proved durable in Unity Catalog. Nothing is dropped.",
     "retention": "Drop chunks past their table's retention from Lakebase; Unity Catalog keeps every row.",
-    "rollup_refresh": "Refresh the RollUps, each after those it reads; a backfill, all of its intervals.",
+    "rollup_refresh": "Refresh the RollUps, each after those it reads; a backfill refreshes its intervals.",
 }
 
 _OUTCOMES = {
@@ -47,7 +47,7 @@ _OUTCOMES = {
 
 _RANGED = ("partition_manager", "rollup_refresh")
 
-# What a manual run can be asked for.
+# The fields of the trigger form.
 _FIELDS = {
     "partition_manager": ("tables", "start", "end", "dry_run"),
     "rollup_refresh": ("rollup", "start", "end", "dry_run"),
@@ -55,7 +55,7 @@ _FIELDS = {
     "retention": ("tables", "force", "dry_run"),
 }
 
-# Which option a field of the form is for, and the template that reads it.
+# The option that each field of the form sets, and the template that reads the field.
 _READS = {
     "tables": ("tables", form.TABLES),
     "rollup": ("rollup", form.ROLLUP),
@@ -66,7 +66,7 @@ _READS = {
 }
 
 
-# What a default_args would set in vain.
+# Arguments that have no effect in default_args.
 _NO_DEFAULTS = ("trigger_rule", "max_active_tis_per_dagrun", "max_active_tis_per_dag", "dry_run", "force")
 _CHOICES = ("tables", "rollup", "batch_size", "max_batches", "max_active_tis", "parallelism")
 
@@ -157,7 +157,7 @@ def lakets_dags(
 
 
 def _schedule(job: str, schedule: Any) -> Any:
-    """Give runs that can be backfilled a data interval: a plain cron expression has none."""
+    """Give runs that can be backfilled a data interval; a plain cron expression gives none."""
     if job in _RANGED and isinstance(schedule, str) and schedule not in ("@once", "@continuous"):
         return CronDataIntervalTimetable(schedule, timezone="UTC")
     return schedule

@@ -1,9 +1,9 @@
 """
-What a manual run may be asked: the params of the trigger form, and the templates that read them.
+The params of the trigger form of a manual run, and the templates that read them.
 
-The templates need a DAG with ``render_template_as_native_obj=True``. An empty field, also one that
-Airflow sends as null or as a list of empty lines, means what is left out: every table, every
-RollUp, no range.
+The templates need a DAG with ``render_template_as_native_obj=True``. An empty field means the
+default: every table, every RollUp, no range. Airflow may send it as null or as a list of empty
+lines.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TABLES = "{{ (params.tables or []) | map('trim') | select | list or '*' }}"
-# Quoted, so that native rendering makes no number of a RollUp called 2024.
+# Quoted, so that native rendering does not turn a RollUp named 2024 into a number.
 ROLLUP = "{{ ((params.rollup or '') | trim or '*') | tojson }}"
-# A backfilled run is for its data interval.
+# A backfill run processes its data interval.
 RANGE_START = "{{ data_interval_start if dag_run.run_type == 'backfill' else params.start or '*' }}"
 RANGE_END = "{{ data_interval_end if dag_run.run_type == 'backfill' else params.end or '*' }}"
 DRY_RUN = "{{ params.dry_run or false }}"
@@ -74,9 +74,9 @@ def params(*names: str, tables: Sequence[str] = (), rollup: str | None = None) -
     """
     Return params for a DAG.
 
-    :param names: Which: ``tables``, ``rollup``, ``start``, ``end``, ``force``, ``dry_run``.
-    :param tables: The tables of a run that is not asked for others; empty for all.
-    :param rollup: The RollUp of a run that is not asked for another; None for all.
+    :param names: The fields: ``tables``, ``rollup``, ``start``, ``end``, ``force``, ``dry_run``.
+    :param tables: The default tables; empty for all.
+    :param rollup: The default RollUp; None for all.
     """
     unknown = [name for name in names if name not in _FIELDS]
     if unknown:

@@ -21,8 +21,8 @@ from airflow_provider_lakets.jobs.tasks import MAKERS
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-# A job runs after one that had nothing to do, and was skipped, but not after one that failed.
-HOLDS_BACK = "none_failed"
+# A job runs after a job that was skipped, with nothing to do, but not after a job that failed.
+DEFAULT_RULE = "none_failed"
 
 
 def lakets_task_group(
@@ -64,11 +64,11 @@ def lakets_task_group(
         if "max_active_tis_per_dagrun" in inherited:
             options.setdefault("max_active_tis", inherited["max_active_tis_per_dagrun"])
         settings = JobOptions(**{**{name: inherited[name] for name in known if name in inherited}, **options})
-        rule = inherited.get("trigger_rule", HOLDS_BACK)
+        rule = inherited.get("trigger_rule", DEFAULT_RULE)
         last = None
         for job in chosen:
             with TaskGroup(job):
-                first, end = MAKERS[job](settings, rule if last is None else HOLDS_BACK)
+                first, end = MAKERS[job](settings, rule if last is None else DEFAULT_RULE)
             if last is not None:
                 last >> first
             last = end

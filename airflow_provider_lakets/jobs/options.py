@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-# In the order in which they make sense: what is tiered and rolled up can be dropped.
+# In the order to run them: chunks can be dropped once they are rolled up and tiered.
 JOBS = ("partition_manager", "rollup_refresh", "tiering", "retention")
 
 RETRIES: dict[str, Any] = {
@@ -53,7 +53,7 @@ class JobOptions:
     range_end: str | None = None
 
     def given(self, *names: str) -> dict[str, Any]:
-        """Return those of the options that are not left to others, by name."""
+        """Return those of the named options that are set, by name."""
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def __post_init__(self) -> None:
@@ -67,13 +67,13 @@ class JobOptions:
 
 
 def check_id(what: str, value: object) -> None:
-    """Refuse what Airflow takes for no id."""
+    """Refuse a value that is not a valid id in Airflow."""
     if not isinstance(value, str) or not _ID.fullmatch(value):
         raise ValueError(f"{what} must be letters, digits, '_', '-' and '.', not {value!r}")
 
 
 def check_tables(tables: object) -> None:
-    """Refuse what cannot name ChronoTables; a template is checked at run time instead."""
+    """Refuse values that cannot name ChronoTables; a template is checked at run time instead."""
     if tables is None or (isinstance(tables, str) and "{{" in tables):
         return
     if isinstance(tables, str) or not isinstance(tables, (list, tuple)) or not tables:
@@ -84,7 +84,7 @@ def check_tables(tables: object) -> None:
 
 
 def check_jobs(jobs: Collection[str], what: str = "jobs") -> tuple[str, ...]:
-    """Return the jobs in their order; refuse unknown ones, and none at all."""
+    """Return the jobs in their order; refuse unknown jobs and an empty selection."""
     chosen = [jobs] if isinstance(jobs, str) else list(jobs)
     unknown = [job for job in chosen if job not in JOBS]
     if unknown or not chosen:
@@ -94,7 +94,7 @@ def check_jobs(jobs: Collection[str], what: str = "jobs") -> tuple[str, ...]:
 
 
 def check_pool(pool: object) -> None:
-    """Refuse what is not a name of a pool."""
+    """Refuse a value that is not the name of a pool."""
     if not isinstance(pool, str) or not pool.strip():
         raise ValueError(f"pool must be the name of a pool, not {pool!r}")
 

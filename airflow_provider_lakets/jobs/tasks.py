@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     Ends = tuple[BaseOperator, BaseOperator]
 
 
-# What the operators of all jobs take.
+# Options of the operators of all jobs.
 SHARED = ("lakebase_conn_id", "dry_run")
 
-# The rules within a job are its own: with another, from default_args say, it would go on after a
-# failure, or its summary would not see one.
+# The trigger rules within a job are fixed. With a rule from default_args, a job could continue
+# after a failure, or its summary could miss one.
 WITHIN, LAST = TriggerRule.ALL_SUCCESS, TriggerRule.ALL_DONE
 
 
 def partition_manager(options: JobOptions, rule: str) -> Ends:
-    """Make the task that makes chunks."""
+    """Make the task that creates chunks."""
     task = LakeTSPartitionOperator(
         task_id="ensure_partitions",
         trigger_rule=rule,
@@ -104,7 +104,7 @@ def _mapped(options: JobOptions) -> dict[str, Any]:
     return {
         "max_active_tis_per_dagrun": options.max_active_tis,
         "trigger_rule": WITHIN,
-        "retry_exponential_backoff": False,  # in a mapped task it ends the scheduler of Airflow 3.1.0
+        "retry_exponential_backoff": False,  # in a mapped task it crashes the scheduler of Airflow 3.1.0
     }
 
 

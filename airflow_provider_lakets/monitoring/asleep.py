@@ -9,7 +9,7 @@ from airflow_provider_lakets.exceptions import LakeTSError
 if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
-# The states of an endpoint or an instance that the next login would start.
+# The states in which the next login would start an endpoint or an instance.
 _ASLEEP = {"IDLE", "SUSPENDED", "STOPPED", "INACTIVE"}
 
 

@@ -1,4 +1,4 @@
-"""What needs attention, each with its next step, for page, `status` and `doctor`."""
+"""Find what needs attention, with the next step, for the page, `status` and `doctor`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.monitoring.data import Snapshot
 
-# What a repair names first, and how the page calls it. A function of 0.1.x is named alone.
+# The kind with which a repair begins, and its name on the page. Repairs of functions have none.
 KINDS = {"ChronoTable": "table", "RollUp": "rollup"}
 
 
 def needs_attention(snapshot: Snapshot) -> list[Attention]:
-    """Return what somebody should look at, the worst first."""
+    """Return the problems, the most severe first."""
     found: list[Attention] = [*of_engine(snapshot.version)]
     for table in snapshot.tables:
         found += [*of_table(table, snapshot), *of_policies(table)]
@@ -35,11 +35,11 @@ def needs_attention(snapshot: Snapshot) -> list[Attention]:
 
 
 def of_engine(version: str | None) -> Iterator[Attention]:
-    """Yield that the LakeTS of the database is older than the one that this provider brings."""
+    """Yield a problem if the LakeTS of the database is older than that of this provider."""
     if version is None or _numbers(version) >= _numbers(__version__):
         return
-    said = f"version {version}; this provider brings {__version__}"
-    advice = "It works; `lakets install` adds what this provider's engine can do beyond it."
+    said = f"version {version}; this provider includes {__version__}"
+    advice = "It works; `lakets install` upgrades it to the engine of this provider."
     yield Attention("LakeTS", said, advice, "engine-older", "engine")
 
 
@@ -51,22 +51,22 @@ def _numbers(version: str) -> tuple[int, ...]:
 def _of_rollups(snapshot: Snapshot) -> Iterator[Attention]:
     for rollup in snapshot.rollups:
         if rollup.is_refused:
-            said = "its query cannot be kept right, and was refused by the install; it is not refreshed"
-            advice = "Drop it with lakets.drop_rollup, and create it again with a query that is taken."
+            said = "the install refused its query, which cannot be kept correct; it is not refreshed"
+            advice = "Drop it with lakets.drop_rollup, and create it again with a supported query."
             yield Attention(rollup.name, said, advice, "rollup-refused", "rollup")
         elif rollup.is_late:
             when = f"refreshed {ago(rollup.last_refreshed_at, snapshot.at)}"
             when = when if rollup.last_refreshed_at else "never refreshed"
             said = f"{when}; its refresh_lag is {rollup.refresh_lag}"
-            advice = "See whether the RollUp job runs; `lakets run refresh` shows why a refresh fails."
+            advice = "Check whether the RollUp job runs; `lakets run refresh` shows why a refresh fails."
             yield Attention(rollup.name, said, advice, "rollup-late", "rollup")
 
 
 def _of_repairs(snapshot: Snapshot) -> Iterator[Attention]:
-    """Yield what an upgrade or a change of the schema left to mend."""
+    """Yield the repairs that are pending after an upgrade or a change of the schema."""
     if why := snapshot.troubles.repairs_unknown:
-        said = f"what is left to mend cannot be asked now: {why}"
-        yield Attention("LakeTS", said, "Look again later.", "repairs-unknown", "engine")
+        said = f"the pending repairs cannot be read now: {why}"
+        yield Attention("LakeTS", said, "Try again later.", "repairs-unknown", "engine")
     refused = {rollup.name for rollup in snapshot.rollups if rollup.is_refused}
     for repair in snapshot.troubles.repairs:
         first, _, name = repair.object.partition(" ")

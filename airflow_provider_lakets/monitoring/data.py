@@ -1,4 +1,4 @@
-"""What the page shows of one Lakebase: read in one session, as plain records."""
+"""Read what the page shows of one Lakebase, in one session, as plain records."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 STATES = ("hot", "due", "deferred", "tiered", "changed", "dropped", "planned")
 MEANINGS = {
     "hot": "in Lakebase, written to",
-    "due": "its age is reached; the next run takes it",
-    "deferred": "due, and a run has left it",
+    "due": "old enough; the next run processes it",
+    "deferred": "due, but not processed by the last run",
     "tiered": "proved in Unity Catalog, still in Lakebase",
-    "changed": "tiered, and changed since: to be proved again",
+    "changed": "changed since it was tiered; must be proved again",
     "dropped": "dropped from Lakebase; Unity Catalog has it",
-    "planned": "made ahead of time, empty",
+    "planned": "created ahead of time, empty",
 }
-EXPLAINED = 12  # deferred tables, each for its oldest chunk
+EXPLAINED = 12  # tables whose oldest deferred chunk is explained
 HISTORY = 60
 
 
 @dataclass(frozen=True)
 class Run:
-    """Adjoining chunks in one state: name of the first, range, count, and bytes if known."""
+    """Adjacent chunks in one state: range, count, bytes if known, and name of the first."""
 
     state: str
     range_start: datetime
@@ -71,16 +71,16 @@ class Table:
     drop_seconds: float | None = None
 
     def count(self, *states: str) -> int:
-        """Return how many chunks are in one of some states."""
+        """Return how many chunks are in one of the states."""
         return sum(run.chunks for run in self.runs if run.state in states)
 
     def state_at(self, start: datetime, otherwise: str) -> str:
-        """Return the state of the chunk that begins then; it may have been made since."""
+        """Return the state of the chunk with this start; ``otherwise`` if it is not known yet."""
         states = (run.state for run in self.runs if run.range_start <= start < run.range_end)
         return next(states, otherwise)
 
     def bytes_of(self, *states: str) -> int | None:
-        """Return what the chunks in some states take or took, as far as that was noted."""
+        """Return the size of the chunks in these states, as far as recorded; None if it is not."""
         known = [run.bytes for run in self.runs if run.state in states and run.bytes is not None]
         return sum(known) if known else None
 
@@ -104,7 +104,7 @@ class Rollup:
 
 @dataclass
 class Snapshot:
-    """Everything that the overview shows, and when it was so."""
+    """Everything that the overview shows, and when it was read."""
 
     at: datetime
     version: str | None
@@ -124,10 +124,10 @@ class Snapshot:
 
 def gather(hook: LakeTSHook, before: Snapshot | None = None) -> Snapshot:
     """
-    Read what there is.
+    Read a snapshot.
 
-    :param hook: For the connection, with short limits.
-    :param before: An earlier look, which tells whether a change feed moves.
+    :param hook: The hook of the connection.
+    :param before: An earlier snapshot, to see whether a change feed advances.
     """
     with hook.session():
         version = hook.version()
@@ -145,7 +145,7 @@ def gather(hook: LakeTSHook, before: Snapshot | None = None) -> Snapshot:
 
 
 def _compare_feeds(snapshot: Snapshot, before: Snapshot) -> None:
-    """Note since when each feed that is behind has not moved."""
+    """Record since when each lagging feed has not advanced."""
     earlier = {table.id: table for table in before.tables}
     for table in snapshot.tables:
         then = earlier.get(table.id)
@@ -177,10 +177,10 @@ def _tables(hook: LakeTSHook) -> list[Table]:
 
 def chunk_runs(hook: LakeTSHook, table_id: int | None) -> list[dict[str, Any]]:
     """
-    Return the chunks, adjoining ones of one state together, table by table and oldest first.
+    Return runs of adjacent chunks in one state, by table and oldest first.
 
-    :param hook: The connection.
-    :param table_id: Only of this ChronoTable.
+    :param hook: The hook of the connection.
+    :param table_id: Only this ChronoTable; None means all.
     """
     older = hook.is_older()
     query = queries.RUNS.format(
@@ -191,7 +191,7 @@ def chunk_runs(hook: LakeTSHook, table_id: int | None) -> list[dict[str, Any]]:
 
 
 def _why(hook: LakeTSHook, chunk: str) -> str | None:
-    """Return why a chunk is not proved durable; None if it is or if that cannot be read now."""
+    """Return why a chunk is not proved durable, or the error of asking; None if it is."""
     try:
         reason = hook.call_value("explain_durability", p_chunk_name=chunk)
     except LakeTSError as err:
@@ -201,10 +201,10 @@ def _why(hook: LakeTSHook, chunk: str) -> str | None:
 
 def history(hook: LakeTSHook, relation: str | None = None) -> list[JobRun]:
     """
-    Return the newest lines of the jobs' log; none where the installed LakeTS keeps no log.
+    Return the newest entries of the job log; an empty list if the installed LakeTS has none.
 
-    :param hook: The connection.
-    :param relation: Only of this table or RollUp.
+    :param hook: The hook of the connection.
+    :param relation: Only this table or RollUp.
     """
     if not hook.supports("job_history"):
         return []

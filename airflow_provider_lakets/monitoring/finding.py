@@ -1,4 +1,4 @@
-"""One thing that needs attention, how bad it is, and many of one kind in a sentence."""
+"""A problem that needs attention and its severity, and summaries of similar problems."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 ORDER = {"fail": 0, "warn": 1, "info": 2}
-# How bad each kind of thing is. Page, `status`, `doctor` and `metrics` ask nobody else.
+# The severity of each code, for the page, `status`, `doctor` and `metrics`.
 SEVERITIES = {
     "feed-not-streaming": "fail",
     "table-changed": "fail",
@@ -36,7 +36,7 @@ SEVERITIES = {
     "feed-starting": "info",
     "repairs-unknown": "info",
 }
-# Codes that stand for troubles of several kinds, such as the failures of different jobs.
+# Codes of problems of several kinds, such as the failures of different jobs.
 VARIOUS = {"feed-not-streaming", "job-failed", "job-contended", "repair"}
 KINDS = {
     "table": "table",
@@ -45,18 +45,18 @@ KINDS = {
     "engine": "engine",
     "slot": "replication slot",
 }
-PAGES = ("table", "rollup")  # what has a page of its own
-NAMED = 5  # of a whole fleet
+PAGES = ("table", "rollup")  # kinds that have a page
+NAMED = 5  # names shown of a group
 
 
 @dataclass(frozen=True)
 class Attention:
     """
-    One thing: how bad it is, what it is about, what was found, and what to do.
+    A problem: its severity, its subject, what was found, and what to do.
 
-    :param code: What kind of thing, one of :data:`SEVERITIES`.
-    :param kind: What the subject is, one of :data:`KINDS`.
-    :param remedy: The statement that mends it, where the engine names one.
+    :param code: The kind of problem, one of :data:`SEVERITIES`.
+    :param kind: The kind of the subject, one of :data:`KINDS`.
+    :param remedy: The statement that repairs it, if the engine names one.
     """
 
     severity: str = field(init=False)
@@ -81,12 +81,12 @@ def named(kind: str, names: Sequence[str]) -> str:
 
 
 def worst(attention: Iterable[Attention]) -> str | None:
-    """Return the severity of the worst; None if there is nothing."""
+    """Return the highest severity; None if there are no problems."""
     return min((one.severity for one in attention), key=ORDER.__getitem__, default=None)
 
 
 def grouped(attention: Iterable[Attention]) -> list[list[Attention]]:
-    """Return what is alike together, in the order of the first of each, its subjects by name."""
+    """Group similar problems, in the order of the first of each group; sort groups by subject."""
     groups: dict[tuple[str, str, str], list[Attention]] = {}
     for one in attention:
         groups.setdefault((one.code, one.kind, _shape(one)), []).append(one)
@@ -94,29 +94,29 @@ def grouped(attention: Iterable[Attention]) -> list[list[Attention]]:
 
 
 def _shape(one: Attention) -> str:
-    """Return what tells the troubles of one code apart: how the words begin, without numbers."""
+    """Return what distinguishes problems of one code: the start of the text, without numbers."""
     if one.code not in VARIOUS:
         return ""
     return re.sub(r"lakets_cdf\.\S+|\d+", "#", re.split("[:,]", one.said, maxsplit=1)[0])
 
 
 def in_words(group: Sequence[Attention]) -> str:
-    """Return whom it is about and what was found; of several that differ, what of the first."""
+    """Return the subjects and what was found; if that differs, only that of the first."""
     return named(KINDS[group[0].kind], [one.subject for one in group]) + found_of(group)
 
 
 def found_of(group: Sequence[Attention]) -> str:
-    """Return what was found of a group, as it follows its names."""
+    """Return what was found, in a form that follows the names of the group."""
     first = group[0].said
     return f": {first}" if all(one.said == first for one in group) else f"; the first of them: {first}"
 
 
 def all_alike(group: Sequence[Attention]) -> bool:
-    """Return whether words and next step are the same for all of a group, but for the names."""
+    """Return whether a group has one text and one next step, except for the names."""
     return len({(one.said.replace(one.subject, ""), one.advice) for one in group}) == 1
 
 
 def next_step(group: Sequence[Attention]) -> str:
-    """Return what to do about a group; of steps that differ, the first."""
+    """Return the next step of a group; if the steps differ, only the first."""
     first = group[0].advice
     return first if all(one.advice == first for one in group) else f"For the first of them: {first}"

@@ -1,4 +1,4 @@
-"""What the jobs did not get done, by the log that they keep in Lakebase."""
+"""Find problems of the jobs in the job log in Lakebase."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.monitoring.data import Snapshot
 
-# A feed flushes within a minute, a lock is held for seconds: after so many runs somebody should
-# look.
+# A feed flushes within a minute, and a lock is held for seconds. So many runs without success need
+# attention.
 MANY_RUNS = 3
 
 
 def of_jobs(snapshot: Snapshot) -> Iterator[Attention]:
-    """Yield what failed when it was tried last, and what is left undone run after run."""
+    """Yield jobs whose last run failed, and jobs that had no success in several runs."""
     tables = {table.name for table in snapshot.tables}
     refreshed = {rollup.name: rollup.last_refreshed_at for rollup in snapshot.rollups}
     for streak in snapshot.troubles.streaks:
@@ -33,15 +33,15 @@ def of_jobs(snapshot: Snapshot) -> Iterator[Attention]:
         detail = " ".join((streak.detail or "").split())
         if streak.outcome == "failed":
             said = f"job {job} failed, {when}: {detail or 'see its log'}"
-            advice = f"Mend what it says; `lakets run {job}` tries again."
+            advice = f"Correct the cause; `lakets run {job}` tries again."
             yield Attention(name, said, advice, "job-failed", kind)
         elif streak.outcome == "contended" and streak.runs >= MANY_RUNS:
             said = (
                 f"job {job} did not get a lock in {streak.runs} runs, {when}: {detail or 'another session'}"
             )
-            advice = "End the session that holds it, or run the job later."
+            advice = "End the session that holds the lock, or run the job later."
             yield Attention(name, said, advice, "job-contended", kind)
         elif streak.outcome == "deferred" and job == "tier" and streak.runs >= MANY_RUNS:
             said = f"chunks were not proved durable in {streak.runs} runs, {when}"
-            advice = "Run `lakets doctor`: it says what stops the feed."
+            advice = "Run `lakets doctor` to see what stops the feed."
             yield Attention(name, said, advice, "chunks-unproved", kind)

@@ -1,4 +1,4 @@
-"""Policies that contradict each other, or the table that they are for."""
+"""Find policies that contradict each other or their table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def of_policies(table: Table) -> Iterator[Attention]:
-    """Yield what cannot be meant so."""
+    """Yield the contradictions."""
     tier, drop = table.tier_seconds, table.drop_seconds
     if tier is not None and not table.sync_enabled:
         said = f"it is to be tiered after {table.tier_after}, but no change feed is enabled for it"

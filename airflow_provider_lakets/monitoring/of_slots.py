@@ -1,4 +1,4 @@
-"""Replication slots, where the change feed is made of one: why it may stand still."""
+"""Find replication slots that stop the change feed, if it uses one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from airflow_provider_lakets.monitoring.finding import Attention
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-# Anybody may read this. A feed that is not made of a replication slot has none here.
+# Every role may read this. A feed without a replication slot has no row here.
 SLOTS = """
 SELECT slot.slot_name AS name, slot.active AS is_active, coalesce(slot.wal_status = 'lost', false) AS is_lost
   FROM pg_catalog.pg_replication_slots AS slot
@@ -20,7 +20,7 @@ SELECT slot.slot_name AS name, slot.active AS is_active, coalesce(slot.wal_statu
 
 @dataclass(frozen=True)
 class Slot:
-    """A logical replication slot of the database, whoever made it."""
+    """A logical replication slot of the database, of any program."""
 
     name: str
     is_active: bool
@@ -29,15 +29,15 @@ class Slot:
 
 def of_slots(slots: Iterable[Slot], *, stands_still: bool) -> Iterator[Attention]:
     """
-    Yield what keeps a feed from its changes.
+    Yield the slots that may stop a feed.
 
-    :param slots: Those of the database. Some may be of other programs.
-    :param stands_still: Whether the feed does not move. While it moves, a slot that nobody reads is
-        none of its own.
+    :param slots: The slots of the database; some may belong to other programs.
+    :param stands_still: Whether a feed stands still. If none does, a slot that nobody reads belongs
+        to another program.
     """
     for slot in slots:
         if slot.is_lost:
-            advice = "If it is that of the change data feed, make the feed anew: it begins with a snapshot."
+            advice = "If the change data feed uses it, create the feed again; it begins with a snapshot."
             yield Attention(slot.name, "lost its WAL", advice, "slot-lost", "slot")
         elif stands_still and not slot.is_active:
             advice = "The change data feed does not run: start it again."

@@ -1,4 +1,4 @@
-"""What needs attention about one ChronoTable: its feed, its chunks, its locks."""
+"""Find problems of one ChronoTable: its feed, its chunks, its locks."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.monitoring.data import Snapshot, Table
 
-STILL_SECONDS = 60  # a feed that works flushes about every 15 s
+STILL_SECONDS = 60  # a working feed flushes about every 15 s
 NOT_STREAMING = "feed-not-streaming"
 DOCTOR = "`lakets doctor` says more."
 
 
 def of_table(table: Table, snapshot: Snapshot) -> Iterator[Attention]:
-    """Yield what somebody should look at."""
+    """Yield the problems of a table."""
     problem = snapshot.troubles.problems.get(table.id)
     if problem:
-        said = f"the jobs leave it alone: {problem}"
-        yield Attention(table.name, said, "Mend what it says.", "table-changed")
+        said = f"the jobs skip it: {problem}"
+        yield Attention(table.name, said, "Correct the cause.", "table-changed")
         return
     yield from _of_feed(table, snapshot)
     yield from _of_chunks(table, snapshot)
     if holder := snapshot.troubles.holders.get(table.id):
         name = f" ({holder.name})" if holder.name else ""
         said = f"busy: session {holder.pid}{name} has a lock on it for {duration(holder.seconds)}"
-        advice = "Chunks can be made, tiered or dropped once that session ends its transaction."
+        advice = "Chunks can be created, tiered or dropped once that session ends its transaction."
         yield Attention(table.name, said, advice, "busy")
 
 
@@ -49,7 +49,7 @@ def _of_feed(table: Table, snapshot: Snapshot) -> Iterator[Attention]:
 
 
 def _why_not_streaming(table: Table, snapshot: Snapshot) -> tuple[str, str, str] | None:
-    """Return code, reason and advice; None for an empty table, which needs none."""
+    """Return code, reason and advice; None for an empty table, which needs no feed yet."""
     if table.feed == "SKIPPED":
         mirror = (table.shadow_table_name or "").replace('"', '""')
         advice = f'Run ALTER TABLE lakets_cdf."{mirror}" REPLICA IDENTITY FULL. {DOCTOR}'
@@ -71,19 +71,17 @@ def _of_chunks(table: Table, snapshot: Snapshot) -> Iterator[Attention]:
     if (deferred := table.count("deferred")) and not (table.sync_enabled and table.feed != "STREAMING"):
         lag = f"; the feed is {size(table.lag_bytes)} behind" if table.lag_bytes else ""
         many = f"{deferred} chunk{'s' * (deferred > 1)}"
-        said = (
-            f"{many} due and left by the last run: {table.why or 'nothing stands in the way any more'}{lag}"
-        )
-        advice = "The next run takes what is proved by then." if table.why else "The next run takes them."
+        said = f"{many} due but deferred by the last run: {table.why or 'nothing prevents it any more'}{lag}"
+        advice = "The next run takes those proved by then." if table.why else "The next run takes them."
         yield Attention(table.name, said, advice, "chunks-left")
     if not table.count("planned"):
-        said = "no chunk is made ahead; rows after the last chunk go to the default partition"
+        said = "no chunk is created ahead; rows after the last chunk go to the default partition"
         advice = "Run the partition manager, or `lakets run partitions`."
         yield Attention(table.name, said, advice, "no-chunks-ahead")
     if rows := snapshot.troubles.strays.get(table.id):
         said = f"{rows} outside all chunks, where nothing is tiered or dropped"
         advice = (
-            "Such rows are too early, too late or of a dropped range. The partition manager makes chunks for "
-            "those that are near; move or delete the others in the default partition."
+            "Such rows are too early, too late or in a dropped range. The partition manager creates chunks "
+            "for rows near the present; move or delete the others in the default partition."
         )
         yield Attention(table.name, said, advice, "rows-outside-chunks")

@@ -1,9 +1,9 @@
-"""The page's queries on Lakebase: a few statements, whatever the number of tables."""
+"""The queries of the page on Lakebase; their number does not depend on the number of tables."""
 
 from __future__ import annotations
 
-# Adjoining chunks of one state and about one length are one run: 40,000 chunks come as some
-# thousand rows. No partition is opened for it.
+# A run is adjacent chunks of one state and similar length, so 40,000 chunks become a few thousand
+# rows. This opens no partition.
 RUNS = """
 WITH policy AS (
     SELECT pol.chronotable_id,
@@ -47,7 +47,7 @@ SELECT numbered.chronotable_id AS table_id, min(numbered.state) AS state,
   FROM numbered GROUP BY numbered.chronotable_id, numbered.run ORDER BY 1, 3
 """
 
-# Changes not known to be flushed, as ranges of time; only those can be of a tiered chunk.
+# The time ranges of changes that are not known to be flushed.
 CHANGED = """changed AS (
     SELECT log.chronotable_id, range_agg(tstzrange(log.min_time, log.max_time, '[]')) AS times
       FROM lakets._chronotable_registry AS reg
@@ -59,7 +59,7 @@ CHANGED = """changed AS (
      GROUP BY log.chronotable_id)"""
 IS_CHANGED = "coalesce(changed.times && tstzrange(chunk.range_start, chunk.range_end), false)"
 
-# LakeTS 0.1.x notes when a chunk was last changed.
+# LakeTS 0.1.x records when a chunk was last changed.
 CHANGED_OLDER = "changed AS (SELECT NULL::integer AS chronotable_id)"
 IS_CHANGED_OLDER = "coalesce(chunk.last_modified_at > chunk.tiered_at, false)"
 
@@ -80,8 +80,8 @@ SELECT reg.id, reg.schema_name || '.' || reg.table_name AS name, reg.schema_name
          FROM lakets._policy_registry AS one WHERE one.chronotable_id = reg.id AND one.enabled) AS pol ON true
 """
 
-# By the length of its file; true where there is no mirror, and what is written goes nowhere. One
-# that is locked is not asked, which would have to wait.
+# Whether the mirror has rows, by the size of its file. Also true if there is no mirror, or if it is
+# locked: reading its size would then have to wait.
 HAS_ROWS = """(SELECT coalesce(
            CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_locks AS lck
                                   WHERE lck.relation = mirror.oid AND lck.mode = 'AccessExclusiveLock')
@@ -125,7 +125,7 @@ SELECT rol.name, rol.watermark, rol.last_refreshed_at, rol.bucket_interval::text
   LEFT JOIN lakets._chronotable_registry AS tab ON tab.id = rol.source_chronotable_id
 """
 
-# Tables, indexes and TOAST by what ANALYZE and VACUUM have seen: no file is asked for its length.
+# Tables, indexes and TOAST as of the last ANALYZE or VACUUM, without reading the size of any file.
 SPACE = """
 SELECT reg.id, sum(part.relpages + coalesce(toast.relpages, 0) + coalesce(idx.pages, 0))::bigint
        * current_setting('block_size')::bigint AS bytes

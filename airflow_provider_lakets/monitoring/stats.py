@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# A tag stands in a line of StatsD as it is: a colon or a line feed would begin something else
-# there.
+# StatsD does not escape tags: a colon or a line feed would break the line.
 _UNSAFE = re.compile(r"[^\w.\-]", re.ASCII)
 
 LAGS = """
@@ -34,12 +33,12 @@ SELECT rol.name, extract(epoch FROM now() - rol.watermark)::double precision AS 
 
 def send_results(job: str, results: Sequence[JobResult], *, seconds: float, tags: Mapping[str, str]) -> None:
     """
-    Send how long a job took, and how many chunks and RollUps met which end.
+    Send the duration of a job, and how many chunks and RollUps had which outcome.
 
     :param job: ``partitions``, ``tier``, ``retain`` or ``refresh``.
-    :param results: What it did.
-    :param seconds: How long it took.
-    :param tags: What all of them are tagged with, beside the job.
+    :param results: The results of the job.
+    :param seconds: The duration.
+    :param tags: The tags of all metrics, in addition to the job.
     """
     common = {**tags, "job": job}
     _send("timing", "job_duration", timedelta(seconds=seconds), common)
@@ -57,17 +56,17 @@ def send_results(job: str, results: Sequence[JobResult], *, seconds: float, tags
 
 def send_lags(hook: LakeTSHook, results: Sequence[RefreshResult], *, tags: Mapping[str, str]) -> None:
     """
-    Send how far the newest bucket of each RollUp is behind now, and the largest of these.
+    Send how far the newest bucket of each RollUp is behind now, and the largest of these lags.
 
-    :param hook: In the session of the job.
-    :param results: The RollUps.
-    :param tags: What all of them are tagged with.
+    :param hook: The hook, in the session of the job.
+    :param results: The results for the RollUps.
+    :param tags: The tags of all metrics.
     """
     try:
         names = [result.name for result in results]
-        rows = hook.query(LAGS, {"names": names}, doing="Asking how far the RollUps are behind")
+        rows = hook.query(LAGS, {"names": names}, doing="Reading the lag of the RollUps")
     except LakeTSError as err:  # the refresh itself went well
-        log.debug("No lag of the RollUps is sent: %s", err)
+        log.debug("The lag of the RollUps is not sent: %s", err)
         return
     for row in rows:
         _send("gauge", "rollup_lag_seconds", row["seconds"], {**tags, "rollup": row["name"]})
@@ -77,16 +76,16 @@ def send_lags(hook: LakeTSHook, results: Sequence[RefreshResult], *, tags: Mappi
 
 
 def _counts(result: JobResult, *, is_whole: bool) -> dict[str, int]:
-    """Return what is counted of a result."""
+    """Return the counters of a result."""
     if not result.ok:
-        # What could be done of it is done, and counts.
+        # The part that succeeded counts, too.
         return {"problems": 1, **_chunks(result)}
     if isinstance(result, RefreshResult):
         return {"rollups_refreshed": 1} if result.outcome == "refreshed" else {}
     if isinstance(result, TierResult):
         if result.outcome == "deferred":
             return {"chunks_deferred": 1}
-        # The next try takes what this one flagged for new again, and counts it then.
+        # If the job failed, its retry treats these chunks as new again and counts them then.
         return {"chunks_tiered": 1} if result.new and is_whole else {}
     return _chunks(result)
 
@@ -104,5 +103,5 @@ def _send(kind: str, name: str, value: Any, tags: Mapping[str, str]) -> None:
     safe = {key: _UNSAFE.sub("_", value) for key, value in tags.items()}
     try:
         getattr(stats(), kind)(f"lakets.{name}", value, tags=safe)
-    except Exception:  # of whatever client is configured: the job is done, and must not fail for it
+    except Exception:  # of any client; the job is done and must not fail because of it
         log.debug("Metric lakets.%s is not sent", name, exc_info=True)

@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 COUNTED_TABLES = 12
 COUNTED_ROWS = 1000
 
-# The newest outcome of each job and relation, and in how many runs on end it was that. A job notes
-# each batch of chunks by itself: lines of one runner that follow each other at once are of one run.
-# A job that finds nothing to do notes one line for all; what went wrong before is over then.
+# The newest outcome of each job and relation, and in how many consecutive runs it occurred. A job
+# logs each batch of chunks: entries of one runner within a minute belong to one run. A job with
+# nothing to do logs one entry for all relations, which ends all earlier problems.
 STREAKS = """
 WITH noted AS (
     SELECT run.*, run.started_at + run.seconds * interval '1 second' AS ended_at
@@ -56,7 +56,7 @@ SELECT streak.job, streak.relation, streak.outcome, streak.started_at, streak.en
  ORDER BY streak.run_id DESC
 """
 
-# The lock of this question is given back at once. It is not asked where it would have to wait.
+# Reading the size takes a lock for a moment. A partition where this would have to wait is left out.
 STRAYS = """
 SELECT reg.id, nsp.nspname AS schema_name, cls.relname AS table_name
   FROM lakets._chronotable_registry AS reg
@@ -70,9 +70,8 @@ SELECT reg.id, nsp.nspname AS schema_name, cls.relname AS table_name
  ORDER BY reg.id
 """
 
-# An exclusive lock of one of our jobs is over in a moment; a transaction that is open for minutes
-# keeps the jobs from its chunks, whatever it does there. A role that may not see since when other
-# roles' transactions are open sees none of them.
+# The jobs hold exclusive locks for a moment only. A transaction that is open for minutes blocks the
+# jobs with any lock. A role that may not see the start of other roles' transactions finds none.
 HOLDERS = """
 SELECT DISTINCT ON (reg.id) reg.id, lck.pid, act.application_name AS name,
        extract(epoch FROM clock_timestamp() - act.xact_start)::float8 AS seconds
@@ -93,7 +92,7 @@ PROBLEMS = """
 SELECT reg.id, lakets._identity_problem(reg) AS problem FROM lakets._chronotable_registry AS reg
 """
 
-# By the catalog: a name is not looked up in a schema that the role may not use.
+# Reads the catalog, because a role cannot look up a name in a schema that it may not use.
 FEED = """
 SELECT pg_catalog.has_schema_privilege(nsp.oid, 'USAGE')
        AND pg_catalog.has_table_privilege(cls.oid, 'SELECT') AS readable
@@ -104,7 +103,7 @@ SELECT pg_catalog.has_schema_privilege(nsp.oid, 'USAGE')
 
 @dataclass(frozen=True)
 class Streak:
-    """The newest outcome of a job for one table or RollUp, and how many runs on end had it."""
+    """The newest outcome of a job for a table or RollUp, and its number of consecutive runs."""
 
     job: str
     relation: str
@@ -117,7 +116,7 @@ class Streak:
 
 @dataclass(frozen=True)
 class Holder:
-    """A session whose transaction holds a lock on a table, and for how long it has been open."""
+    """A session with a lock on a table, and for how long its transaction has been open."""
 
     pid: int
     name: str | None
@@ -136,12 +135,12 @@ class Repair:
 @dataclass
 class Troubles:
     """
-    What may be wrong, by the id of the ChronoTable where it is about one.
+    The problems of a Lakebase; those of ChronoTables by the id of the table.
 
     :param feed: Whether the state of the feed is ``readable``, ``unreadable`` or ``absent``.
-    :param strays: How many rows lie outside all chunks, in words.
+    :param strays: How many rows lie outside all chunks, as text.
     :param problems: Why the registry and a table no longer match.
-    :param repairs_unknown: Why what is left to mend could not be asked.
+    :param repairs_unknown: Why the pending repairs could not be read.
     """
 
     feed: str = "absent"
@@ -156,16 +155,16 @@ class Troubles:
 
 def read_troubles(hook: LakeTSHook) -> Troubles:
     """
-    Read what may be wrong.
+    Read the problems.
 
-    :param hook: In a session.
+    :param hook: The hook, in a session.
     """
     found = Troubles(feed=feed_state(hook), strays=_strays(hook))
     found.slots = [Slot(**row) for row in hook.query(SLOTS, doing="Looking at the replication slots")]
-    for row in hook.query(HOLDERS, doing="Looking who holds locks on ChronoTables"):
+    for row in hook.query(HOLDERS, doing="Looking up who holds locks on ChronoTables"):
         found.holders[row["id"]] = Holder(row["pid"], row["name"], row["seconds"])
     if hook.supports("job_history"):
-        found.streaks = [Streak(**row) for row in hook.query(STREAKS, doing="Reading what the jobs left")]
+        found.streaks = [Streak(**row) for row in hook.query(STREAKS, doing="Reading the job log")]
     if not hook.is_older():
         rows = hook.query(PROBLEMS, doing="Comparing the ChronoTables with their registry")
         found.problems = {row["id"]: row["problem"] for row in rows if row["problem"]}
@@ -185,7 +184,7 @@ def feed_state(hook: LakeTSHook) -> str:
 
 
 def _strays(hook: LakeTSHook) -> dict[int, str]:
-    """Count rows outside all chunks, up to a limit and for the first tables."""
+    """Count the rows outside all chunks, up to a limit and only for the first tables."""
     from psycopg import sql
 
     found = {}

@@ -8,13 +8,13 @@ from datetime import datetime, timezone
 from typing import Any
 
 NOTHING = "\N{EN DASH}"
-# Control, format (which turn the direction of text), private and unassigned characters, line
-# separators.
+# Control, format (which can reverse the direction of text), surrogate, private and unassigned
+# characters, and line separators.
 _UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def name(text: Any) -> str:
-    """Return a name of somebody else's with characters that cannot be seen written out."""
+    """Return a name with its invisible characters escaped."""
     return "".join(
         f"\\u{{{ord(one):X}}}" if unicodedata.category(one) in _UNSEEN else one for one in str(text)
     )
@@ -48,7 +48,7 @@ def duration(seconds: float | None) -> str:
 
 
 def interval(text: str | None) -> str:
-    """Return an interval as Postgres writes it, its hours, minutes and seconds in their units."""
+    """Return an interval of Postgres, with units for its hours, minutes and seconds."""
     if not text:
         return NOTHING
 
@@ -60,18 +60,18 @@ def interval(text: str | None) -> str:
 
 
 def ago(at: datetime | None, now: datetime | None = None) -> str:
-    """Return how long ago something was."""
+    """Return how long ago a time was."""
     if at is None:
         return "never"
     return f"{duration(((now or datetime.now(timezone.utc)) - at).total_seconds())} ago"
 
 
 def instant(at: datetime | None) -> str:
-    """Return a time with its zone, which is always UTC here."""
+    """Return a time in UTC."""
     return at.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M UTC") if at else NOTHING
 
 
 def day(at: datetime) -> str:
-    """Return the start or end of a chunk: a date alone where it is midnight."""
+    """Return the start or end of a chunk in UTC, without the time if it is midnight."""
     utc = at.astimezone(timezone.utc)
     return utc.strftime("%Y-%m-%d" if (utc.hour, utc.minute) == (0, 0) else "%Y-%m-%d %H:%M")

@@ -30,7 +30,7 @@ class LakeTSPlugin(AirflowPlugin):
 
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:  # type: ignore[override]  # an attribute there
-        """The app; built, and FastAPI imported, only by the API server, which alone asks for it."""
+        """The app; only the API server reads this, so no other process imports FastAPI."""
         from airflow_provider_lakets.plugin.app import create_app
 
         return [{"app": create_app(), "name": NAME, "url_prefix": PREFIX}]

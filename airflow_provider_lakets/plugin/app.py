@@ -1,4 +1,4 @@
-"""The app: three pages, read-only, each behind the rights of `security.py`."""
+"""The app: three read-only pages, with the access checks of `security.py`."""
 
 from __future__ import annotations
 
@@ -54,8 +54,7 @@ def create_app() -> FastAPI:
     )
     snapshots = Snapshots()
     app.add_middleware(SafeHeaders)
-    # Style and script are the same for everybody, and those who have to log in again need them,
-    # too.
+    # Style and script need no access check: the page for users who must log in uses them, too.
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
 
     @app.get("/", response_class=HTMLResponse)
@@ -90,17 +89,17 @@ def _required(request: Request, name: str) -> str:
     return value
 
 
-_SAID = {
+_MESSAGES = {
     401: ("Log in to Airflow", "Your session has ended, or you have not logged in."),
     403: ("No access", "You lack the right to see plugins. An administrator of Airflow can grant it."),
 }
 
 
 def _refused(request: Request, error: Exception) -> Response:
-    """Return a page for a refusal: in a frame nobody can make sense of JSON."""
+    """Return an error as a page, because users cannot read JSON in a frame."""
     err = cast("StarletteHTTPException", error)  # it is registered for these
     otherwise = "Not found" if err.status_code == 404 else "Refused"
-    title, text = _SAID.get(err.status_code, (otherwise, str(err.detail)))
+    title, text = _MESSAGES.get(err.status_code, (otherwise, str(err.detail)))
     return HTMLResponse(_message(request, title, text, err.status_code), err.status_code, headers=err.headers)
 
 

@@ -1,4 +1,4 @@
-"""What every page is told of the request."""
+"""The request, as every page reads it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What every page is told: where it is, which connections there are, and which one is shown."""
+    """A request: URLs, the connections that the user may see, and the one that is shown."""
 
     base: str
     airflow: str

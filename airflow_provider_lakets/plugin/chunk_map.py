@@ -1,4 +1,4 @@
-"""The chunk map: a row a table over time, as SVG whose lengths are percentages of the row."""
+"""The chunk map: one row per table over time, as SVG with lengths in percent of the row."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.monitoring.data import Run, Table
 
 SPANS = {"1d": 1, "7d": 7, "30d": 30, "90d": 90, "1y": 366, "5y": 1827, "all": None}
-NARROWEST = 0.8  # per cent of the row: narrower chunks are drawn as one
-FEW = 40  # cells of a row among others that say what they are; so the page stays small
-GAP = 0.11  # per cent of the row, between two chunks of one state: about a pixel
-# Where chunks are drawn as one, the first of these that is among them gives the colour.
+NARROWEST = 0.8  # percent of the row; narrower chunks are merged
+FEW = 40  # cells; in rows with more, cells have no titles, to keep the page small
+GAP = 0.11  # percent of the row between two chunks of one state, about a pixel
+# Merged chunks have the colour of the first of these states that occurs in them.
 URGENCY = ("deferred", "due", "changed", "hot", "tiered", "planned", "dropped")
-COVERED = 0.9  # of the tables, whose resident chunks the span that is chosen by itself shows
+COVERED = 0.9  # the default span shows the resident chunks of this share of the tables
 _STEPS = [
     timedelta(hours=1), timedelta(hours=3), timedelta(hours=6), timedelta(days=1), timedelta(days=2),
     timedelta(days=7), timedelta(days=14), timedelta(days=30), timedelta(days=91), timedelta(days=365),
@@ -32,7 +32,7 @@ _STEPS = [
 
 @dataclass(frozen=True)
 class Axis:
-    """The times that all rows show."""
+    """The time axis of all rows."""
 
     start: datetime
     end: datetime
@@ -40,11 +40,11 @@ class Axis:
     span: str
 
     def at(self, instant: datetime) -> float:
-        """Return where an instant is, in per cent; outside the axis it is below 0 or above 100."""
+        """Return the position of an instant in percent; outside the axis, below 0 or above 100."""
         return 100 * ((instant - self.start) / (self.end - self.start))
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Return about six places with their labels."""
+        """Return about six positions with their labels."""
         whole = self.end - self.start
         step = next((one for one in _STEPS if whole / one <= 8), _STEPS[-1])
         epoch = datetime(2000, 1, 3, tzinfo=timezone.utc)
@@ -69,10 +69,10 @@ def choose_axis(tables: Sequence[Table], now: datetime, asked: str | None = None
     """
     Return the axis for some tables.
 
-    :param tables: Those shown.
-    :param now: The time of the look.
-    :param asked: One of :data:`SPANS`; by default the shortest that shows what most tables have in
-        Lakebase.
+    :param tables: The tables that are shown.
+    :param now: The time of the snapshot.
+    :param asked: One of :data:`SPANS`; the default is the shortest that shows what most tables have
+        in Lakebase.
     """
     starts = sorted(
         min((run.range_start for run in table.runs if run.state != "dropped"), default=now)
@@ -119,13 +119,13 @@ def row_svg(table: Table, axis: Axis, *, alone: bool = False) -> Markup:
 
     :param table: The table.
     :param axis: The axis of all rows.
-    :param alone: Whether it is the only row: it is higher, and each of its cells says what it is.
+    :param alone: Whether it is the only row; then it is higher, and each of its cells has a title.
     """
     height = 44 if alone else 22
     groups = _groups(table.runs, axis)
     cells: dict[str, list[Markup]] = {}
     for group in groups:
-        state, cell = _cell(group, axis, is_said=alone or len(groups) <= FEW)
+        state, cell = _cell(group, axis, has_title=alone or len(groups) <= FEW)
         if cell:
             cells.setdefault(state, []).append(cell)
     drawn = [
@@ -145,7 +145,7 @@ def row_svg(table: Table, axis: Axis, *, alone: bool = False) -> Markup:
 
 
 def _groups(runs: Sequence[Run], axis: Axis) -> list[list[Run]]:
-    """Return the runs, those together that are too narrow to be told apart: their cells are few."""
+    """Group runs that are too narrow to be distinguished, which limits the number of cells."""
     found: list[list[Run]] = []
     for run in runs:
         if found and axis.at(run.range_end) - axis.at(found[-1][0].range_start) < NARROWEST:
@@ -155,15 +155,15 @@ def _groups(runs: Sequence[Run], axis: Axis) -> list[list[Run]]:
     return found
 
 
-def _cell(group: Sequence[Run], axis: Axis, *, is_said: bool) -> tuple[str, Markup]:
-    """Return the state that a group is drawn in, and its cell; no cell outside the axis."""
+def _cell(group: Sequence[Run], axis: Axis, *, has_title: bool) -> tuple[str, Markup]:
+    """Return the state that a group shows, and its cell, which is empty outside the axis."""
     worst = min(group, key=lambda run: URGENCY.index(run.state))
     left, right = axis.at(group[0].range_start), axis.at(group[-1].range_end)
     first, last = max(left, 0), min(right, 100)
     if last <= first:
         return worst.state, Markup("")
     place = f"{first:.2f}", f"{max(last - first, 0.12):.2f}"
-    if is_said:
+    if has_title:
         cell = Markup('<rect x="{}%" width="{}%"><title>{}</title></rect>').format(*place, describe(group))
     else:
         cell = Markup('<rect x="{}%" width="{}%"/>').format(*place)
@@ -173,7 +173,7 @@ def _cell(group: Sequence[Run], axis: Axis, *, is_said: bool) -> tuple[str, Mark
 
 
 def _gaps(left: float, right: float, chunks: int) -> Markup:
-    """Return the gaps between chunks of a run: the dashes of a line in which a chunk is 1 long."""
+    """Return the gaps between chunks of a run, as dashes of a line with length 1 per chunk."""
     one = (right - left) / chunks
     if one < NARROWEST:
         return Markup("")
@@ -196,7 +196,7 @@ def _horizons(table: Table, axis: Axis) -> list[tuple[str, datetime | None, str]
 
 
 def describe(group: Sequence[Run]) -> str:
-    """Return adjoining runs of chunks in words."""
+    """Return adjacent runs of chunks as text."""
     counts = {state: sum(run.chunks for run in group if run.state == state) for state in URGENCY}
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     start, end = day(group[0].range_start), day(group[-1].range_end)
@@ -205,7 +205,7 @@ def describe(group: Sequence[Run]) -> str:
 
 
 def in_words(table: Table) -> str:
-    """Return the row of a table in words."""
+    """Return the row of a table as text."""
     counts = [f"{count} {state}" for state in STATES if (count := table.count(state))]
     return f"{name(table.name)}: {', '.join(counts) or 'no chunks'}"
 

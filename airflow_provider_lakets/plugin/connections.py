@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 DEFAULT = "lakebase_default"
 FIELD = "lakebase_conn_id"
 KEPT_SECONDS = 60.0
-_ID = re.compile(r"[\w.@+-]{1,250}")  # a template is no id
+_ID = re.compile(r"[\w.@+-]{1,250}")  # a template does not match
 _OURS = "airflow_provider_lakets."
 
 
 def named_in_configuration() -> list[str]:
-    """Return the connections of ``[lakets] page_connections``, which no DAG need use."""
+    """Return the connections of ``[lakets] page_connections``, also if no DAG uses them."""
     text = conf.get("lakets", "page_connections", fallback="") or ""
     return [name for name in re.split(r"[,\s]+", text) if _ID.fullmatch(name)]
 
@@ -30,11 +30,11 @@ def connections_of(task: Mapping[str, Any]) -> set[str]:
     """
     Return the connections that a serialised task logs in with.
 
-    :param task: What Airflow keeps of the task; a mapped one has its arguments further inside.
+    :param task: The serialized task; a mapped task nests its arguments.
     """
     found = set(_values(task))
     if not found and str(task.get("_task_module", "")).startswith(_OURS):
-        found = {DEFAULT}  # a mapped task keeps no defaults
+        found = {DEFAULT}  # a mapped task is serialized without defaults
     return {one for one in found if _ID.fullmatch(one)}
 
 
@@ -51,7 +51,7 @@ def _values(node: Any) -> Iterator[str]:
 
 
 class Uses:
-    """Remembers for a minute which DAGs use which connection: the serialised DAGs may be many."""
+    """Cache for a minute which DAGs use which connection, because there may be many DAGs."""
 
     def __init__(self) -> None:
         self._found: dict[str, set[str]] = {}
@@ -86,7 +86,7 @@ def _read_dags() -> dict[str, set[str]]:
         )
         .join(DagModel, DagModel.dag_id == SerializedDagModel.dag_id)
         .where(DagModel.is_stale.is_(False))
-        # Where Airflow compresses them, each has to be looked into.
+        # If Airflow compresses the DAGs, each one must be read.
         .where(or_(raw.contains(FIELD), raw.contains(_OURS), SerializedDagModel._data.is_(None)))
     )
     found: dict[str, set[str]] = {}
@@ -103,7 +103,7 @@ def lakebase_connection(conn_id: str) -> Any:
     """
     Return a connection for the hook; None leaves it to the hook to find it.
 
-    :raises LakeTSError: if it is of another type: the page must not open that.
+    :raises LakeTSError: if it has another type; the page must not open such connections.
     """
     connection = stored_connection(conn_id)
     found = connection
@@ -113,12 +113,12 @@ def lakebase_connection(conn_id: str) -> Any:
         found = LakebaseHook.get_connection(conn_id)
     if found.conn_type != "lakebase":
         raise LakeTSError(
-            f"The connection {conn_id!r} is of type {found.conn_type!r}, and the page shows those of type "
-            "'lakebase' only."
+            f"The connection {conn_id!r} is of type {found.conn_type!r}; the page shows only connections of "
+            "type 'lakebase'."
         )
     return connection
 
 
 def environment_default() -> list[str]:
-    """Return lakebase_default where the environment stands in for it."""
+    """Return lakebase_default if the environment defines it."""
     return [DEFAULT] if os.environ.get("LAKETS_LAKEBASE_ENDPOINT") else []

@@ -13,13 +13,13 @@ from markupsafe import Markup, escape
 from airflow_provider_lakets.monitoring.finding import KINDS, NAMED, PAGES, all_alike, found_of, next_step
 from airflow_provider_lakets.monitoring.words import ago, duration, instant, interval, name, size
 
-# How the page calls a severity.
+# The names of the severities on the page.
 MARKS = {"fail": "Broken", "warn": "Look", "info": "Note"}
 FOLDER = Path(__file__).parent
 
 
 def marked(text: str) -> Markup:
-    """Return a text with what stands between backticks as code."""
+    """Return a text as HTML, with the parts between backticks as code."""
     parts = name(text).split("`")
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
@@ -29,7 +29,7 @@ def marked(text: str) -> Markup:
 
 @cache
 def environment() -> Environment:
-    """Return the templates; whatever they insert is escaped."""
+    """Return the templates, which escape all values."""
     found = Environment(
         loader=FileSystemLoader(FOLDER / "templates"),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""What each page shows: the values for its template."""
+"""The values for the template of each page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHUNKS = 100  # single chunks a page
 
 
 def href(asked: Asked, page: str, /, **query: Any) -> str:
-    """Return the address of a page of ours for the connection that is shown."""
+    """Return the URL of a page of the plugin for the connection that is shown."""
     given = {"conn": asked.conn, **query}
     return f"{asked.base}/{page}?{urlencode({key: one for key, one in given.items() if one is not None})}"
 
@@ -45,7 +45,7 @@ def _common(asked: Asked, known: Known, title: str) -> dict[str, Any]:
         "title": title,
         "runs": _runs(asked),
         "states": [(state, data.MEANINGS[state]) for state in data.STATES],
-        # The query may have a `page` of its own: the number of it.
+        # Positional only, because the query may also contain `page`, a number.
         "href": lambda page, /, **query: href(asked, page, **query),
     }
 
@@ -55,7 +55,7 @@ def _runs(asked: Asked) -> list[DagRun]:
 
 
 def overview(asked: Asked, known: Known, given: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the first page shows."""
+    """Return the values for the first page."""
     values = _common(asked, known, f"LakeTS · {asked.conn}")
     snapshot = known.snapshot
     if snapshot is None or snapshot.version is None:
@@ -68,7 +68,7 @@ def overview(asked: Asked, known: Known, given: Mapping[str, str]) -> dict[str, 
     tables = found[(page - 1) * ROWS : page * ROWS]
     hrefs = {f"table:{one.name}": href(asked, "table", name=one.name) for one in snapshot.tables}
     hrefs |= {f"rollup:{one.name}": href(asked, "rollup", name=one.name) for one in snapshot.rollups}
-    # The worst of each comes first, and stays.
+    # Reversed, so that the worst problem of each RollUp is kept.
     severities = {one.subject: one.severity for one in reversed(attention) if one.kind == "rollup"}
     return {
         **values,
@@ -111,13 +111,13 @@ def _space(snapshot: Snapshot) -> dict[str, int | None]:
 
 
 def table(asked: Asked, snapshots: Snapshots, name: str, given: Mapping[str, str]) -> dict[str, Any]:
-    """Return what the page of a table shows."""
+    """Return the values for the page of a table."""
     known, values = _known(asked, snapshots, name)
     if known.snapshot is None:
         return values
     found = known.snapshot.table(name)
     if found is None:
-        raise HTTPException(404, "There is no such ChronoTable over this connection.")
+        raise HTTPException(404, "This connection has no such ChronoTable.")
     page = _number(given.get("page"), 1)
     count = found.count(*data.STATES)
     page = min(page, max(1, -(-count // CHUNKS)))
@@ -140,13 +140,13 @@ def table(asked: Asked, snapshots: Snapshots, name: str, given: Mapping[str, str
 
 
 def rollup(asked: Asked, snapshots: Snapshots, name: str) -> dict[str, Any]:
-    """Return what the page of a RollUp shows."""
+    """Return the values for the page of a RollUp."""
     known, values = _known(asked, snapshots, name)
     if known.snapshot is None:
         return values
     found = known.snapshot.rollup(name)
     if found is None:
-        raise HTTPException(404, "There is no such RollUp over this connection.")
+        raise HTTPException(404, "This connection has no such RollUp.")
     history = snapshots.ask(asked.conn or "", lambda hook: data.history(hook, name))
     return {
         **values,
@@ -165,7 +165,7 @@ def _known(asked: Asked, snapshots: Snapshots, name: str) -> tuple[Known, dict[s
 
 
 def _about(kind: str, name: str, snapshot: Snapshot) -> list[list[Attention]]:
-    """Return what needs attention of one table or RollUp, one by one."""
+    """Return the problems of one table or RollUp, each as a separate group."""
     return [[one] for one in needs_attention(snapshot) if (one.kind, one.subject) == (kind, name)]
 
 

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 224, 58
 GAP_X, GAP_Y = 56, 14
 LONGEST = 26  # characters of a name that fit in a box
-MARKED = 8  # characters less where a mark is beside it
-MOST = 60  # boxes; a picture of more says less than the list
+MARKED = 8  # characters that a mark takes from the name
+MOST = 60  # boxes; a larger graph is harder to read than the list
 
 
 @dataclass(frozen=True)
 class Box:
-    """A node: what is in it, and where it is."""
+    """A node: its content and its position."""
 
     label: str
     title: str
@@ -38,7 +38,7 @@ class Box:
 
 
 def levels(rollups: Sequence[Rollup]) -> dict[str, int]:
-    """Return the depth of each RollUp above the tables; a cycle ends where it began."""
+    """Return the depth of each RollUp above the tables; cycles are cut."""
     known = {one.name: one for one in rollups}
     found: dict[str, int] = {}
 
@@ -54,7 +54,7 @@ def levels(rollups: Sequence[Rollup]) -> dict[str, int]:
 
 
 def in_order(rollups: Sequence[Rollup]) -> list[Rollup]:
-    """Return the RollUps in the order of a refresh: each after those that it reads."""
+    """Return the RollUps in the order of a refresh: each after those it reads."""
     order = levels(rollups)
     return sorted(rollups, key=lambda one: (order[one.name], natural(one.name)))
 
@@ -70,13 +70,13 @@ def graph_svg(
     rollups: Sequence[Rollup], hrefs: Mapping[str, str], now: datetime, severities: Mapping[str, str]
 ) -> Markup | None:
     """
-    Return the graph; None where there are none, or too many.
+    Return the graph; None if there are no RollUps, or too many.
 
-    :param rollups: All of them.
+    :param rollups: All RollUps.
     :param hrefs: The address of each table's and RollUp's page, by ``table:<name>`` and
         ``rollup:<name>``.
-    :param now: The time of the look.
-    :param severities: How bad it is with each RollUp that needs attention.
+    :param now: The time of the snapshot.
+    :param severities: The severity for each RollUp that needs attention.
     """
     boxes = _boxes(rollups, hrefs, now, severities)
     if not rollups or len(boxes) > MOST:
@@ -121,14 +121,14 @@ def _boxes(
 
 
 def kind_of(one: Rollup, severity: str | None) -> str:
-    """Return how a RollUp is doing, in one word: how bad it is, or whether it is up to date."""
+    """Return the state of a RollUp in one word: its severity, or whether it is up to date."""
     if severity in ("fail", "warn"):
         return severity
     return "dirty" if one.marks else "fresh"
 
 
 def lines_of(one: Rollup, now: datetime) -> tuple[str, ...]:
-    """Return what a box says of a RollUp."""
+    """Return the lines in the box of a RollUp."""
     behind = duration((now - one.watermark).total_seconds()) if one.watermark else None
     return (
         f"up to {behind} before now" if behind else "empty",

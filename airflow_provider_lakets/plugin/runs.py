@@ -29,12 +29,12 @@ class DagRun:
 
     @property
     def path(self) -> str:
-        """Where Airflow shows the run, below its root."""
+        """The path of the run's page in Airflow."""
         return f"dags/{quote(self.dag_id, safe='')}/runs/{quote(self.run_id, safe='')}"
 
     @property
     def seconds(self) -> float | None:
-        """How long it took."""
+        """The duration of the run."""
         if self.started_at is None or self.ended_at is None:
             return None
         return (self.ended_at - self.started_at).total_seconds()
@@ -45,7 +45,7 @@ def last_runs(dag_ids: Sequence[str], *, limit: int = MOST) -> list[DagRun]:
     Return the newest runs of some DAGs.
 
     :param dag_ids: The DAGs; the caller has checked that the user may read them.
-    :param limit: At most so many.
+    :param limit: The largest number of runs.
     """
     from airflow.models.dagrun import DagRun as Model
     from airflow.utils.session import create_session

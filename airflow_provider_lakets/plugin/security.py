@@ -34,8 +34,8 @@ def dags_by_connection(user: Any = _USER) -> dict[str, list[str]]:
     """
     Return the connections that a user may see, each with the DAGs that use it.
 
-    What a connection leads to is shown whole, so the user must be allowed to read every DAG that
-    uses it. One that is only named in the configuration is for who may read the connection itself.
+    The page shows the whole database, so the user must be allowed to read every DAG that uses the
+    connection. Without such a DAG, the user must be allowed to read the connection itself.
     """
     manager = get_auth_manager()
     used = _uses.by_connection()
@@ -53,8 +53,8 @@ def chosen(allowed: Mapping[str, list[str]], conn_id: str | None) -> str | None:
     """
     Return the connection to show: the one asked for, or the first.
 
-    :raises HTTPException: if the user may not see it, or there is none: which of the two is not
-        said.
+    :raises HTTPException: if it does not exist or the user may not see it; the error does not say
+        which.
     """
     if conn_id is None:
         return next(iter(allowed), None)

@@ -1,4 +1,4 @@
-"""Snapshots of each Lakebase, cached briefly: one reader at a time, and none wakes it unasked."""
+"""Cache snapshots of each Lakebase, and do not resume a suspended endpoint without a request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 FRESH_SECONDS = 15.0
 AWAKE_SECONDS = 50.0
-WAIT_SECONDS = 12.0  # for a look that another request has begun
+WAIT_SECONDS = 12.0  # for a snapshot that another request is reading
 STATEMENT_TIMEOUT = "5s"
 LOCK_TIMEOUT = "500ms"
 CONNECT_SECONDS = 3
@@ -39,11 +39,11 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Known:
     """
-    What is known of one Lakebase.
+    The cached state of one Lakebase.
 
-    :param snapshot: The last look that succeeded, if any.
-    :param problem: Why there is no newer one.
-    :param asleep: Whether the endpoint sleeps (or None: whether it does cannot be asked).
+    :param snapshot: The last snapshot, if any.
+    :param problem: Why there is no newer snapshot.
+    :param asleep: Whether the endpoint is suspended; None if there is no workspace to ask.
     """
 
     snapshot: Snapshot | None = None
@@ -53,7 +53,7 @@ class Known:
 
 
 class Snapshots:
-    """Keeps what was seen, by connection."""
+    """A cache of snapshots, by connection."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -61,21 +61,21 @@ class Snapshots:
 
     def look(self, conn_id: str, *, wake: bool = False) -> Known:
         """
-        Return what is known of a Lakebase, looking again where that is some seconds old.
+        Return the state of a Lakebase; read it again if it is some seconds old.
 
         :param conn_id: The connection; the caller has checked that it may be shown.
-        :param wake: Whether somebody asked to look even if that wakes a sleeping endpoint.
+        :param wake: Whether the user asked to read it even if that resumes a suspended endpoint.
         """
         with self._lock:
             entry = self._entries.setdefault(conn_id, _Entry())
         if entry.is_fresh(wake=wake):
             return entry.known
         tries = entry.tries
-        # While one looks, others wait; if they have waited for long, what was known before must do.
+        # One request reads. Others return the old snapshot, or wait a limited time without one.
         if not entry.looking.acquire(timeout=0 if entry.known.snapshot else WAIT_SECONDS):
             return entry.known
         try:
-            # Whoever waited for a look that went as far as to log in has the answer to it.
+            # Do not read again if, meanwhile, another request logged in or failed.
             if entry.tries == tries and not entry.is_fresh(wake=wake):
                 entry.learn(_look(conn_id, entry.known, wake=wake))
         finally:
@@ -84,10 +84,10 @@ class Snapshots:
 
     def ask(self, conn_id: str, question: Callable[[LakeTSHook], T], *, wake: bool = False) -> T | None:
         """
-        Ask something more of a Lakebase that was just looked at; None if it cannot be asked now.
+        Run another query on a Lakebase; None if it cannot be read now.
 
         :param conn_id: The connection.
-        :param question: What to ask.
+        :param question: The query.
         :param wake: As in :meth:`look`.
         """
         known = self.look(conn_id, wake=wake)
@@ -96,7 +96,7 @@ class Snapshots:
         try:
             return question(open_hook(conn_id))
         except (LakeTSError, AirflowException) as err:
-            log.info("The LakeTS page could not ask %r: %s", conn_id, err)
+            log.info("The LakeTS page could not query %r: %s", conn_id, err)
             return None
 
 
@@ -105,7 +105,7 @@ class _Entry:
         self.looking = threading.Lock()
         self.known = Known()
         self.until = 0.0
-        self.tries = 0  # how many looks logged in, or failed
+        self.tries = 0  # how many reads logged in or failed
 
     def learn(self, known: Known) -> None:
         self.tries += known.problem is not None or known.snapshot is not self.known.snapshot
@@ -113,8 +113,8 @@ class _Entry:
         self.until = time.monotonic() + FRESH_SECONDS
 
     def is_fresh(self, *, wake: bool) -> bool:
-        asked_in_vain = wake and (self.known.snapshot is None or self.known.asleep is not False)
-        return time.monotonic() < self.until and not asked_in_vain
+        is_waking = wake and (self.known.snapshot is None or self.known.asleep is not False)
+        return time.monotonic() < self.until and not is_waking
 
 
 def _look(conn_id: str, before: Known, *, wake: bool) -> Known:
@@ -130,7 +130,7 @@ def _look(conn_id: str, before: Known, *, wake: bool) -> Known:
 
 
 def _is_surely_awake(known: Known) -> bool:
-    """Return whether a session of ours ended so recently that the endpoint cannot sleep yet."""
+    """Return whether the page read it so recently that the endpoint cannot be suspended yet."""
     return (
         known.asleep is None
         and known.snapshot is not None
@@ -139,8 +139,8 @@ def _is_surely_awake(known: Known) -> bool:
 
 
 def open_hook(conn_id: str) -> LakeTSHook:
-    """Return a hook that gives up soon."""
-    return _impatient()(
+    """Return a hook with short timeouts and without retries."""
+    return _hook_class()(
         conn_id,
         connection=lakebase_connection(conn_id),
         statement_timeout=STATEMENT_TIMEOUT,
@@ -151,22 +151,22 @@ def open_hook(conn_id: str) -> LakeTSHook:
 
 
 def warm_up() -> None:
-    """Import in the background what a login needs: the first page is not to wait seconds for it."""
+    """Import what a login needs in the background, because it takes seconds."""
     threading.Thread(target=_import, name="lakets-page", daemon=True).start()
 
 
 def _import() -> None:
     import_module("databricks.sdk.core")
-    _impatient()
+    _hook_class()
 
 
 @cache
-def _impatient() -> type[LakeTSHook]:
-    # Here: the API server imports this module at its start, and is not to wait for the hook.
+def _hook_class() -> type[LakeTSHook]:
+    # Imported here, because it would delay the start of the API server.
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
-    class ImpatientHook(LakeTSHook):
-        """Logs in once, and does not wait for an endpoint that wakes up."""
+    class PageHook(LakeTSHook):
+        """Log in without retries, and do not wait for an endpoint that resumes."""
 
         def _open(self, connect: Any, more: Any = None, **options: Any) -> Any:
             more = {"connect_timeout": CONNECT_SECONDS, **(more or {})}
@@ -174,4 +174,4 @@ def _impatient() -> type[LakeTSHook]:
             self._opened.add(connection)
             return connection
 
-    return ImpatientHook
+    return PageHook

@@ -99,7 +99,7 @@ def test_a_table_in_the_place_of_another_is_left_alone_and_said(lab: Lab) -> Non
     one = found(lab)["table-changed"]
 
     assert one.severity == "fail"
-    assert "the jobs leave it alone" in one.said
+    assert "the jobs skip it" in one.said
 
 
 def test_what_an_upgrade_left_is_named_with_the_statement_that_mends_it(lab: Lab) -> None:

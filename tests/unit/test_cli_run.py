@@ -156,7 +156,7 @@ def test_a_chunk_is_explained(in_lab: Callable[..., Result], world: Lab) -> None
 
     assert before["of"] == "public.metrics"
     assert (after["durable in Unity Catalog"], after["retention"]) == ("yes", "the next run drops it")
-    assert "no more in Lakebase" in dropped.stdout
+    assert "no longer in Lakebase" in dropped.stdout
 
 
 def test_a_chunk_that_is_not_durable_is_explained(in_lab: Callable[..., Result], world: Lab) -> None:

@@ -170,7 +170,7 @@ def test_the_doctor_says_when_its_login_wakes_the_endpoint(
 
     found = checks(lakets("doctor", "--json"))["endpoint"]
 
-    assert (found["verdict"], "asleep: the login wakes it" in found["said"]) == ("ok", asleep)
+    assert (found["verdict"], "suspended: the login resumes it" in found["said"]) == ("ok", asleep)
 
 
 def test_minting_that_takes_long_is_warned_of(
@@ -183,7 +183,7 @@ def test_minting_that_takes_long_is_warned_of(
 
     found = checks(lakets("doctor", "--json"))["credential"]
 
-    assert (found["verdict"], "each login mints its own, and waits" in found["said"]) == ("warn", True)
+    assert (found["verdict"], "each login mints one, and waits" in found["said"]) == ("warn", True)
 
 
 def test_a_password_among_the_arguments_is_warned_of_and_not_shown(

@@ -34,8 +34,8 @@ def hook(mode: str, host: str, *, encrypted: bool) -> LakeTSHook:
     ("mode", "host", "encrypted", "verdict", "word"),
     [
         ("verify-full", HOST, True, "ok", "sslrootcert /own/ca.pem"),
-        ("verify-ca", HOST, True, "warn", "not who it is"),
-        ("require", HOST, True, "warn", "anybody could answer"),
+        ("verify-ca", HOST, True, "warn", "not checked for the host name"),
+        ("require", HOST, True, "warn", "any server with any certificate is accepted"),
         ("disable", HOST, False, "fail", "not encrypted"),
         ("require", "127.0.0.1", True, "ok", "does not leave this machine"),
         ("disable", "/run/postgresql", False, "ok", "does not leave this machine"),

@@ -303,9 +303,9 @@ def test_what_is_alike_is_said_once_and_each_name_leads_to_its_page(page: TestCl
     attention = text[: text.index('id="space"')]
 
     assert "12 things need attention" in attention
-    assert attention.count("the jobs leave it alone") == 1
+    assert attention.count("the jobs skip it") == 1
     assert "11 tables: " in attention
-    assert "and 6 more; the first of them: the jobs leave it alone" in attention
+    assert "and 6 more; the first of them: the jobs skip it" in attention
     assert "All 11 by name" in attention
     for number in range(1, 12):
         assert f'name=public.sensors_{number}"' in attention
@@ -376,7 +376,7 @@ def test_an_unknown_table_or_rollup_is_a_page_that_says_so(page: TestClient, lab
     for path in ("/prefix/lakets/table", "/prefix/lakets/rollup"):
         answer = page.get(path, params={"name": "nope"})
         assert answer.status_code == 404
-        assert "There is no such" in answer.text
+        assert "has no such" in answer.text
 
 
 def test_loading_the_plugin_imports_no_fastapi() -> None:
