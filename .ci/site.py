@@ -1,8 +1,8 @@
 """
-What the site has beside the documents themselves, as an event hook of mkdocs.
+An event hook of mkdocs that makes links absolute and adds the messages of the code.
 
-Links to files of the repository become absolute: the site has only what is in docs/. The page of
-errors gets every message that the code can raise, read from the code.
+Only links to files outside docs/ become absolute, because the site does not have these files. The
+page of errors gets every message that the code can raise, read from the code.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def provider_messages() -> Iterator[tuple[str, str]]:
 
 
 def text_of(node: ast.expr) -> str:
-    """Return a string of the code as far as it is fixed."""
+    """Return the text of a string in the code; ``…`` replaces variables."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):

@@ -1,1 +1,1 @@
-"""What the engine costs, beside the same work on plain Postgres."""
+"""The cost of the engine, compared with the same work on plain Postgres."""

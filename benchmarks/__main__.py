@@ -32,8 +32,7 @@ from benchmarks.server import running_server
 if TYPE_CHECKING:
     from benchmarks.measure import Figure
 
-# Chunks first: a file system may pass over the inodes of files just deleted, which makes new files
-# costly.
+# Chunks first: right after files are deleted, creating files may be slower on some file systems.
 GROUPS = {
     "chunks": chunks,
     "ingest": ingest,

@@ -1,4 +1,4 @@
-"""Cascades: over many RollUps of which none has anything to do, and over a few that have much."""
+"""Cascades over many RollUps with nothing to do, and over a few with much to do."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _idle(conn: psycopg.Connection, sessions: list[psycopg.Connection], scale: S
 
 
 def _busy(conn: psycopg.Connection, sessions: list[psycopg.Connection], scale: Scale) -> Figure:
-    """Aggregate all of a table anew in RollUps that do not depend on each other."""
+    """Aggregate a whole table again in RollUps that do not depend on each other."""
     names = _rollups(conn, "busy", days=10, count=2 * CORES)
 
     def step(count: int) -> float:

@@ -99,7 +99,7 @@ def _life(
 
 
 def _fill(conn: psycopg.Connection, table: str, first: str, chunks: int) -> None:
-    """Put one row in each chunk; let RollUps and the feed take note."""
+    """Put one row into each chunk; refresh the RollUps, and let the feed catch up."""
     conn.execute(
         f"INSERT INTO {table} SELECT {first} + day * interval '1 day', 1, 1"
         f" FROM generate_series(0, {chunks - 1}) AS day"
@@ -122,7 +122,7 @@ def _batches(count: int, size: int) -> list[range]:
 
 
 def _retain(conn: psycopg.Connection, table: str, chunks: int) -> float:
-    """Drop batch after batch, as LakeTSHook does; all must go."""
+    """Drop batch after batch, as LakeTSHook does; all chunks must be dropped."""
     dropped = 0
     started = time.perf_counter()
     while batch := tables.scalar(

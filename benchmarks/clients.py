@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TODAY = "date_trunc('day', now())"
 INSERT = "INSERT INTO {} (at, device, value) VALUES (clock_timestamp(), :client_id, 20.5);\n"
-# Two runs at saturation differ by so much; less than this is a fall.
+# Two runs at saturation can differ by this much; only a larger decrease counts.
 NOISE = 0.05
 
 

@@ -31,7 +31,7 @@ SCRIPTS = {
 
 @dataclass
 class Latencies:
-    """Those of one run in ms, and what retention did meanwhile."""
+    """The latencies of one run in ms, and what retention did meanwhile."""
 
     taken: list[float]
     dropped: int = 0
@@ -47,8 +47,7 @@ def run(server: Server, scale: Scale) -> list[Figure]:
     runs: dict[str, list[Latencies]] = {"alone": [], "retention": []}
     with server.database("contention") as conn, tempfile.TemporaryDirectory() as folder:
         table_id = tables.chronotable(conn, "busy", TODAY, f"{TODAY} + interval '2 days'")
-        # Writes are mirrored, drops wait for the feed and for a RollUp: so it is where retention
-        # runs.
+        # As in production, writes are mirrored, and drops wait for the feed and for a RollUp.
         tables.track(conn, "busy", 1, tier_after="10 days")
         conn.execute("SELECT lakets.add_retention_policy('busy', '20 days')")
 

@@ -1,4 +1,4 @@
-"""What is measured, put into the documentation."""
+"""Write measured figures into the documentation."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ END = "<!-- end -->"
 
 def fill(name: str, marker: str, text: str) -> None:
     """
-    Replace what stands in a document between ``<!-- marker -->`` and ``<!-- end -->``.
+    Replace the text in a document between ``<!-- marker -->`` and ``<!-- end -->``.
 
     :param name: The document, in docs.
-    :param marker: Which place in it; a document without it is left alone.
-    :param text: What to put there, with a line end.
+    :param marker: The place in it; a document without the marker stays unchanged.
+    :param text: The new text, with a line end.
     """
     document = DOCS / name
     before, begin, rest = document.read_text().partition(f"<!-- {marker} -->\n")

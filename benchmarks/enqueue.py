@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from benchmarks.scale import Scale
     from benchmarks.server import Server
 
-# It makes the system tables and the queue, and ends: what is measured is Airflow's part.
+# It creates the system tables and the queue, and ends: only Airflow's part is measured.
 PROGRAM = """
 from dbos import DBOS
 from airflow_provider_lakets.dbos import create_lakebase_engine

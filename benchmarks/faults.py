@@ -50,8 +50,7 @@ class Stage:
     """
     A Lakebase with one table that has one cold chunk.
 
-    :param said: Takes all that is printed and logged meanwhile, and every error with all that led
-        to it.
+    :param said: The file for all output and logs, and for each error with its causes.
     """
 
     server: LocalServer
@@ -100,7 +99,7 @@ def _context() -> Any:
     }
 
 
-# What happens to a job: each returns what came of it, and the seconds that took.
+# The result of a job, and how many seconds it took.
 Outcome = tuple[str, float]
 
 
@@ -119,7 +118,7 @@ def _login(stage: Stage, _: FaultName) -> Outcome:
 
 
 def _in_the_middle(stage: Stage, fault: FaultName) -> Outcome:
-    """Let a fault strike while the statement of a job waits for a lock."""
+    """Cause a fault while the statement of a job waits for a lock."""
     outcomes: list[Outcome] = []
     job = threading.Thread(target=lambda: outcomes.append(_login(stage, fault)))
     with psycopg.connect(stage.superuser) as admin:
@@ -134,7 +133,7 @@ def _in_the_middle(stage: Stage, fault: FaultName) -> Outcome:
 
 
 def _feed(stage: Stage, fault: FaultName) -> Outcome:
-    """Run the jobs that ask for proof, then mend it and wait for the chunk to be flagged."""
+    """Run the jobs that need a proof, then clear the fault and wait until the chunk is flagged."""
     _have_something_unflushed(stage, fault)
     started = time.monotonic()
     outcomes = f"tiering: {stage.tier()}, retention: {stage.retain()}"
@@ -149,9 +148,9 @@ def _feed(stage: Stage, fault: FaultName) -> Outcome:
 @dataclass(frozen=True)
 class Scenario:
     """
-    A fault, and a job that meets it.
+    A fault, and a job that runs with it.
 
-    :param how: How the fault is told to strike, for the table.
+    :param how: The options of the fault, for the table.
     """
 
     fault: FaultName
@@ -182,7 +181,7 @@ SCENARIOS = (
 
 
 def play(stage: Stage, scenario: Scenario) -> Outcome:
-    """Let one job meet one fault, on a table whose changes are flushed but for the last."""
+    """Run one job with one fault, on a table of which all changes but the last are flushed."""
     stage.execute(TABLE)
     stage.flush()
     if scenario.job is not _in_the_middle:
@@ -194,18 +193,18 @@ def play(stage: Stage, scenario: Scenario) -> Outcome:
 
 def _have_something_unflushed(stage: Stage, fault: FaultName) -> None:
     if fault is FaultName.FEED_LAGGING:
-        stage.flush()  # it has just been started again: let the round at its start pass
+        stage.flush()  # the feed was just restarted: wait for its first round
     if fault is FaultName.FEED_SKIPPED:
         with psycopg.connect(stage.superuser, autocommit=True) as admin:
             while admin.execute("SELECT FROM wal2delta.tables WHERE status = 'SKIPPED'").fetchone() is None:
                 time.sleep(0.05)
-    # Superuser's: the login of the jobs is not what this is about.
+    # As superuser, because the login of the jobs is not tested here.
     with psycopg.connect(stage.superuser, autocommit=True) as admin:
         admin.execute("UPDATE metrics SET value = value + 1")
 
 
-def told(stage: Stage) -> list[str]:
-    """Return what secrets show in what was said, by us and by the server."""
+def shown_secrets(stage: Stage) -> list[str]:
+    """Return the kinds of secrets that the output and the logs of the server show."""
     state = stage.server.state
     logs = [stage.server.log_file, stage.server.folder / "feed.log", stage.server.folder / "pg/log"]
     sys.stdout.flush()
@@ -242,7 +241,7 @@ def staged() -> Iterator[Stage]:
 
 @contextmanager
 def _printed_to(path: Path) -> Iterator[IO[str]]:
-    """Send all that goes to standard output and error, be it from C, to a file."""
+    """Send standard output and error, including that of C code, to a file."""
     with path.open("w+") as said:
         kept = [(os.dup(number), number) for number in (1, 2)]
         for _, number in kept:
@@ -265,7 +264,7 @@ def main() -> int:
         for scenario in SCENARIOS:
             outcome, seconds = play(stage, scenario)
             lines.append(f"| `{scenario.fault.value}` | {scenario.how} | {outcome} | {seconds:.1f} |")
-        secrets, size = told(stage), stage.said.tell()
+        secrets, size = shown_secrets(stage), stage.said.tell()
     table = "\n".join(lines) + "\n"
     print(table)
     print(f"Secrets in {size:,} bytes of logs and errors, and in the server's own logs: {secrets or 'none'}")

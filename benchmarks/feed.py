@@ -1,4 +1,4 @@
-"""How fast the local change feed brings changes to Delta, and where its time goes."""
+"""How fast the local change feed writes changes to Delta, and how its time is spent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CREATE TABLE lakets_cdf.readings (
 ALTER TABLE lakets_cdf.readings REPLICA IDENTITY FULL;
 CREATE INDEX ON lakets_cdf.readings (id);
 """
-# Six of ten are rows that come, two change one, two take one away.
+# Six of ten changes insert a row, two update one, two delete one.
 INSERT = """
 INSERT INTO lakets_cdf.readings
 SELECT g, '2026-01-01'::timestamptz + g * interval '1 s', 'station ' || mod(g, 50), random() * 100,
@@ -46,7 +46,7 @@ RANGE = "WHERE id >= %(first)s AND id < %(first)s::bigint + %(count)s"
 UPDATE = f"UPDATE lakets_cdf.readings SET value = value + 1 {RANGE}"
 DELETE = f"DELETE FROM lakets_cdf.readings {RANGE}"
 
-# What the server alone takes: its decoding, the messages thrown away.
+# The time of the server alone: it decodes, and the messages are discarded.
 FLOOR_SLOT = "SELECT pg_create_logical_replication_slot('bench_floor', 'pgoutput')"
 FLOOR = """
 SELECT count(*) FROM pg_logical_slot_get_binary_changes(
@@ -55,7 +55,7 @@ SELECT count(*) FROM pg_logical_slot_get_binary_changes(
 
 
 def run(server: Server, scale: Scale) -> list[Figure]:
-    """Write changes while the feed waits, then time the round that brings them to Delta."""
+    """Write changes while the feed waits, then time the round that writes them to Delta."""
     engine, floor = [], []
     with server.database("bench_feed") as conn, tempfile.TemporaryDirectory() as folder:
         conn.execute(TABLE)
@@ -98,7 +98,7 @@ def _seconds(work: Callable[[], object]) -> float:
 
 
 def _parts(feed: Feed) -> dict[str, float]:
-    """Time the parts of one round more; looking at the clock costs something, too."""
+    """Time the parts of one more round; reading the clock takes time, too."""
     spent: defaultdict[str, float] = defaultdict(float)
 
     def clocked(part: str, original: Callable[..., Any]) -> Callable[..., Any]:

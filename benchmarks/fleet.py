@@ -1,4 +1,4 @@
-"""Many tables on which nothing is due: a night of all jobs, the reports, and the install."""
+"""Many tables on which nothing is due: all jobs once, the reports, and the install."""
 
 from __future__ import annotations
 

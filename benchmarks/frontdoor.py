@@ -1,4 +1,4 @@
-"""What the local Lakebase's TLS front door costs beside the server's own socket."""
+"""The cost of the local Lakebase's TLS gateway, compared with the server's own socket."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BLOCK = 65_536
 
 
 def run(server: Server, scale: Scale) -> list[Figure]:
-    """Log in to a Lakebase of its own both ways, and send the same through both."""
+    """Log in to a new Lakebase both ways, and send the same through both."""
     with (
         tempfile.TemporaryDirectory(prefix="lake-", ignore_cleanup_errors=True) as folder,
         LocalServer(Path(folder)) as lakebase,

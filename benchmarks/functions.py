@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 ROWS = 1_000_000
 ORIGIN = "timestamptz '2000-01-01 00:00:00+00'"
-# Name, expression, that of the floor, what the floor is called, bar.
+# Name, expression, expression of the floor, name of the floor, bar.
 COMPARISONS: list[tuple[str, str, str, str, Bar | None]] = [
     (
         "count(time_bucket('1 hour', at))",
@@ -35,7 +35,7 @@ COMPARISONS: list[tuple[str, str, str, str, Bar | None]] = [
 
 
 def run(server: Server, scale: Scale) -> list[Figure]:
-    """Call each once a row of a million, on one core, beside what Postgres has."""
+    """Call each function for a million rows on one core, and the same for what Postgres has."""
     figures = []
     with server.database("functions") as conn:
         conn.execute(f"CREATE TABLE plain ({tables.COLUMNS})")

@@ -55,7 +55,7 @@ def load(conn: psycopg.Connection, days: int) -> None:
 
 
 def _corrections(conn: psycopg.Connection, days: int, rounds: int) -> list[Figure]:
-    """Update, then delete 10,000 old rows at a time, each time others."""
+    """Update, then delete 10,000 old rows at a time, different ones each time."""
     figures = []
     statements = {"UPDATE {} SET value = value + 1": 0, "DELETE FROM {}": (rounds + 1) * CORRECTED}
     for statement, start in statements.items():

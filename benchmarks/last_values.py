@@ -1,4 +1,4 @@
-"""The last value cache beside the same trigger by hand: COPY, and single rows of 8 clients."""
+"""The last value cache compared with a hand-written trigger: COPY, and single rows of 8 clients."""
 
 from __future__ import annotations
 

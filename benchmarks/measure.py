@@ -18,7 +18,7 @@ Step = Callable[[int], float]
 @dataclass(frozen=True)
 class Bar:
     """
-    What a figure must reach.
+    The limit of a figure.
 
     :param limit: The figure's limit.
     :param of: Whether the limit is on the ratio to the floor or on the engine's own figure.
@@ -71,12 +71,12 @@ def measure(variants: Mapping[str, Step], *, rounds: int, warm_up: int = 1) -> d
     """
     Run the variants in turn, round after round, and return the samples of each.
 
-    The order turns every round, so that no variant always runs first, and whatever else the machine
-    does meanwhile falls on all of them.
+    The order changes every round, so that no variant always runs first, and other load on the
+    machine affects all of them.
 
-    :param variants: What to compare, by name.
-    :param rounds: How many samples of each to keep.
-    :param warm_up: How many rounds to run before and forget.
+    :param variants: The variants to compare, by name.
+    :param rounds: The number of samples of each to keep.
+    :param warm_up: The number of rounds before that to discard.
     """
     samples: dict[str, list[float]] = {name: [] for name in variants}
     names = list(variants)

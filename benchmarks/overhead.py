@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from benchmarks.scale import Scale
     from benchmarks.server import Server
 
-# What a worker's process has done by the time it calls execute: imported Airflow's task runner, and
-# the DAG file with its operators. The first row is that of the first statement, the list of
-# ChronoTables.
+# Before a worker's process calls execute, it has imported Airflow's task runner and the DAG file
+# with its operators. The first row is that of the first statement, the list of ChronoTables.
 CHILD = """
 import json, sys, time
 from types import SimpleNamespace
@@ -69,7 +68,7 @@ def run(server: Server, scale: Scale) -> list[Figure]:
             )
         env = {**os.environ, "AIRFLOW_HOME": f"{folder}/airflow", **lakebase.airflow_env()}
         env.pop("PYTHONDONTWRITEBYTECODE", None)  # a worker has its bytecode
-        _measure(env)  # and writes it the first time
+        _measure(env)  # this run writes it
         runs = [_measure(env)[0] for _ in range(scale.rounds)]
         imports = imported(_measure(env, "-X", "importtime")[1])
     names = {name.partition(".")[0] for one in runs for name in one["loaded"]}
@@ -115,7 +114,7 @@ def imported(log: str) -> dict[str, float]:
 
 def by_package(imports: dict[str, float]) -> dict[str, float]:
     """
-    Return the ms of all modules of each package, dearest first.
+    Return the ms of all modules of each package, slowest first.
 
     :param imports: What :func:`imported` returns.
     """

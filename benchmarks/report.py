@@ -53,13 +53,12 @@ def show(console: Console, figures: Sequence[Figure]) -> None:
 
 def write(figures: Sequence[Figure], scale: Scale, postgres: str, *, whole: bool) -> None:
     """
-    Write all samples and what they were measured on.
+    Write all samples, with the machine and the settings of the measurement.
 
-    :param figures: What was measured.
-    :param scale: On tables of which size.
+    :param figures: The measured figures.
+    :param scale: The size of the tables.
     :param postgres: The server and its version.
-    :param whole: Instead of all that was measured at this scale before; else of the same operations
-        only.
+    :param whole: Whether to replace all figures of this scale; else only the same operations.
     """
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     measured = [_as_dict(figure) for figure in figures]
@@ -95,7 +94,7 @@ def _as_dict(figure: Figure) -> dict[str, Any]:
 
 
 def number(value: float, unit: str) -> str:
-    """Return a figure as it is shown, with three digits that count."""
+    """Return a figure as text, with three significant digits."""
     digits = 0 if value >= 100 else 1 if value >= 10 else 2
     return f"{value:,.{digits}f} {unit}"
 

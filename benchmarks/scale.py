@@ -11,12 +11,12 @@ class Scale:
     The sizes of one run.
 
     :param ingest_batches: COPY batches of 10,000 rows a round.
-    :param client_seconds: How long concurrent clients insert, a round.
+    :param client_seconds: How long concurrent clients insert per round.
     :param histories: Days of history, at 33,300 rows a day, on which corrections are measured.
     :param chunks: How many chunks are created and dropped.
     :param standing_chunks: How many chunks a table has on which nothing is due.
     :param rollups: How many idle RollUps a cascade goes over.
-    :param load_seconds: How long readers and writers run beside retention, a round.
+    :param load_seconds: How long readers and writers run beside retention per round.
     :param fleets: How many tables, and how many chunks each has.
     """
 

@@ -18,8 +18,8 @@ from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# As a small production server is set: durable, and with room enough that a checkpoint seldom falls
-# into a measurement. wal_level is logical, as on Lakebase, for the floor as well.
+# Like a small production server: durable, and with enough WAL space that checkpoints during a
+# measurement are rare. wal_level is logical, as on Lakebase, for the floor as well.
 SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
@@ -34,7 +34,7 @@ SETTINGS = {
     "max_locks_per_transaction": "256",
 }
 
-# What the engine knows of the change feed: that it streams, and has flushed all so far.
+# The state of the change feed that the engine reads: it streams, and everything is flushed.
 FEED = """
 CREATE SCHEMA wal2delta;
 CREATE TABLE wal2delta.tables (
@@ -44,7 +44,7 @@ CREATE TABLE wal2delta.tables (
 
 
 class Server:
-    """Hands out fresh databases with LakeTS installed, and runs pgbench in them."""
+    """Create databases with LakeTS installed, and run pgbench in them."""
 
     def __init__(self, postgres: EmbeddedPostgres, bin_dir: Path) -> None:
         self._postgres = postgres
@@ -64,7 +64,7 @@ class Server:
         """
         Yield a session in a new database, which is dropped afterwards to stop its autovacuum.
 
-        :param script: What to install there instead of LakeTS and the feed.
+        :param script: SQL to install there instead of LakeTS and the feed.
         """
         self._postgres.ensure_database(name)
         try:

@@ -1,4 +1,4 @@
-"""The tables that are measured: ChronoTables, and what stands for plain Postgres beside them."""
+"""The measured tables: ChronoTables, and the plain Postgres tables to compare them with."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def add_rollup(conn: psycopg.Connection, name: str, query: str, interval: str) -
 
 
 def plain_partitions(conn: psycopg.Connection, name: str, first: str, days: int) -> None:
-    """Make a partitioned table with a partition for each day, as anybody would by hand."""
+    """Create a partitioned table with a partition for each day, as one would by hand."""
     conn.execute(f"CREATE TABLE {name} ({COLUMNS}) PARTITION BY RANGE (at)")
     conn.execute(create_partitions(name, first, range(days)))
 
@@ -105,12 +105,12 @@ def mirror_inserts(conn: psycopg.Connection, name: str) -> None:
 
 
 def feed_catches_up(conn: psycopg.Connection) -> None:
-    """Tell the engine that the change feed has flushed all there is."""
+    """Report to the engine that the change feed has flushed everything."""
     conn.execute("UPDATE wal2delta.tables SET committed_lsn = pg_current_wal_insert_lsn()")
 
 
 def settle(conn: psycopg.Connection) -> None:
-    """Leave nothing over from the loading that would run into the measuring."""
+    """Finish background work of the loading, so that it does not affect the measurement."""
     conn.execute("VACUUM (ANALYZE)")
     conn.execute("CHECKPOINT")
 

@@ -1,9 +1,9 @@
 """
-Make the chunks that writers will need, for every ChronoTable.
+Create the chunks that writers will need, for every ChronoTable.
 
-One before the current one and three after it; every 6 hours, UTC. A backfill makes the chunks of
-its data intervals, a manual run those of a range or of some tables. A dry run reports which chunks
-it would make.
+Runs every 6 hours, UTC, and creates one chunk before the current one and three after it. A backfill
+creates the chunks of its data intervals; a manual run can be limited to a range or to some tables.
+A dry run reports which chunks it would create.
 
 A manual run takes:
 
@@ -45,7 +45,7 @@ with DAG(
         "retries": 3,
         "retry_delay": timedelta(minutes=1),
         "retry_exponential_backoff": True,
-        "pool": "default_pool",  # or one of your own, to bound the load on Lakebase
+        "pool": "default_pool",  # use a dedicated pool to limit the load on Lakebase
     },
 ):
     LakeTSPartitionOperator(

@@ -1,15 +1,15 @@
 """
 Drop chunks past their table's retention from Lakebase; Unity Catalog keeps every row.
 
-What is not proved durable there, or not yet in its RollUps, stays, and the task says why. Daily at
-03:00 UTC, an hour after tiering. A manual run may be for some tables only, or a dry run, which
-changes nothing. With `force` it drops what is not proved durable as well, once somebody has
-approved that.
+A chunk that is not proved durable there, or not yet absorbed by its RollUps, stays, and the task
+says why. Runs daily at 03:00 UTC, an hour after tiering. A manual run can be limited to some
+tables, or be a dry run, which changes nothing. With `force` it also drops chunks that are not
+proved durable, after an approval.
 
 A manual run takes:
 
 - `tables`: only these, as `schema.table`; empty for all.
-- `force`: also drop what is not proved durable, once somebody has approved it.
+- `force`: also drop chunks that are not proved durable, after an approval.
 - `dry_run`: report what would happen, and change nothing.
 
 Outcomes of a table:
@@ -48,7 +48,7 @@ with DAG(
         "retries": 3,
         "retry_delay": timedelta(minutes=1),
         "retry_exponential_backoff": True,
-        "pool": "default_pool",  # or one of your own, to bound the load on Lakebase
+        "pool": "default_pool",  # use a dedicated pool to limit the load on Lakebase
     },
 ):
     tables = LakeTSTablesOperator(
@@ -58,7 +58,7 @@ with DAG(
         max_batches=100,  # with more than 100 tables a mapped task has several
     )
 
-    # Asks for approval when force is on, and only then; a rejection leaves no table to go on with.
+    # Asks for approval only if force is on. A rejection leaves no table to process.
     approved = LakeTSForceApprovalOperator(
         task_id="approve_force",
         tables=tables.output,
@@ -66,15 +66,15 @@ with DAG(
         dry_run=form.DRY_RUN,
     )
 
-    # One mapped task a table, or a batch of them; skipped when no table has a retention policy.
+    # One mapped task per table or batch of tables. Skipped when no table has a retention policy.
     drop = LakeTSRetentionOperator.partial(
         task_id="drop_expired",
-        retry_exponential_backoff=False,  # in a mapped task it ends the scheduler of Airflow 3.1.0
+        retry_exponential_backoff=False,  # in a mapped task it crashes the scheduler of Airflow 3.1.0
         max_active_tis_per_dagrun=4,
         map_index_template="{{ task.label }}",
         force=form.FORCE,
         dry_run=form.DRY_RUN,
     ).expand(table=approved.output)
 
-    # How many were dropped, deferred and why; fails when anything failed.
+    # Counts what was dropped and deferred, with the reasons. Fails when anything failed.
     LakeTSSummaryOperator(task_id="summary", given=approved.output, results=drop.output)

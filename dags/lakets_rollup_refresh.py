@@ -1,13 +1,14 @@
 """
-Refresh every RollUp, each after those it reads; every 15 minutes, UTC.
+Refresh every RollUp, each after the RollUps that it reads.
 
-Only what changed is aggregated again. A backfill aggregates all buckets of its data intervals
-again, a manual run those of a range; buckets whose source is dropped keep their value. A dry run
-reports which RollUps would be refreshed, in which order, and changes nothing.
+Runs every 15 minutes, UTC, and aggregates only changed buckets again. A backfill aggregates all
+buckets of its data intervals again, and a manual run those of a range. Buckets whose source is
+dropped keep their value. A dry run reports which RollUps would be refreshed, in which order, and
+changes nothing.
 
 A manual run takes:
 
-- `rollup`: only this one, with all that it reads; empty for all.
+- `rollup`: only this one, with the RollUps that it reads; empty for all.
 - `start`, `end`: a range of time; empty for what is due now.
 - `dry_run`: report what would happen, and change nothing.
 
@@ -46,7 +47,7 @@ with DAG(
         "retries": 3,
         "retry_delay": timedelta(minutes=1),
         "retry_exponential_backoff": True,
-        "pool": "default_pool",  # or one of your own, to bound the load on Lakebase
+        "pool": "default_pool",  # use a dedicated pool to limit the load on Lakebase
     },
 ):
     LakeTSRollupRefreshOperator(

@@ -15,7 +15,7 @@ from airflow_provider_lakets.local.state import State
 
 
 def main() -> None:
-    """Take the identity from the Lakebase's folder, and become the program."""
+    """Take the identity from the Lakebase's folder, and run the program."""
     folder, program = (Path(argument) for argument in sys.argv[1:])
     os.environ.update(State.load(folder).env(folder))
     runpy.run_path(str(program), run_name="__main__")

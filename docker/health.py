@@ -1,7 +1,7 @@
 """
-Exit with 0 if a part of Airflow is healthy, by the heartbeats that the API server tells of.
+Exit with 0 if a part of Airflow is healthy, according to the heartbeats in the API server.
 
-``airflow jobs check`` says the same, but takes seconds of processor time for each look.
+``airflow jobs check`` does the same, but takes seconds of processor time for each check.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ URL = "http://api-server:8080/api/v2/monitor/health"
 
 def main(part: str) -> int:
     """
-    Look.
+    Check one part.
 
     :param part: ``metadatabase``, ``scheduler``, ``triggerer`` or ``dag_processor``.
     """

@@ -14,14 +14,14 @@ DATABASE = "postgresql+psycopg2://airflow:{password}@postgres/airflow"
 
 def keep(name: str, value: str) -> str:
     """
-    Return what a file holds, which is the value if the file is new.
+    Return the content of a file; if the file is missing, create it with a value.
 
     :param name: The file; only its owner may read it.
-    :param value: What it shall hold.
+    :param value: The content of a new file.
     """
     path = FOLDER / name
     if not path.exists():
-        # By another name first: killed halfway, this leaves no half of a secret behind.
+        # Under another name first, so that a killed run leaves no partial secret.
         fresh = path.with_suffix(".new")
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
             out.write(value)
@@ -30,7 +30,7 @@ def keep(name: str, value: str) -> str:
 
 
 def main() -> None:
-    """Make what is missing."""
+    """Create the missing secrets."""
     keep("fernet_key", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
     keep("api_secret_key", secrets.token_urlsafe(32))
     keep("jwt_secret", secrets.token_urlsafe(64))

@@ -44,7 +44,7 @@ END $$;
 GRANT tables_owner TO "{owner}" WITH INHERIT TRUE, SET TRUE;
 GRANT tables_owner TO "{jobs}";
 """
-# As docs/permissions.md has them.
+# As in docs/permissions.md.
 RIGHTS = """
 GRANT USAGE, CREATE ON SCHEMA public, lakets, lakets_cdf TO tables_owner;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA lakets TO tables_owner;
@@ -54,7 +54,7 @@ GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA lakets TO tables_owner;
 
 
 def main() -> None:
-    """Do all of it."""
+    """Install LakeTS, load the sample tables, and write the connections."""
     state = State.load(LAKEBASE)
     hook = _owner(state)
     installed = hook.install()
@@ -87,7 +87,7 @@ def _owner(state: State) -> LakeTSHook:
 
 
 def _load(conn: psycopg.Connection[Any], source: Source, rows: pa.Table) -> None:
-    """Make a ChronoTable that is streamed, has RollUps and policies, and fill it."""
+    """Create a ChronoTable that is streamed and has RollUps and a policy, and fill it."""
     conn.execute(create_table(source))
     columns = ", ".join(source.columns)
     with conn.cursor().copy(f"COPY public.{source.name} ({columns}) FROM STDIN") as copy:
@@ -111,7 +111,7 @@ def _load(conn: psycopg.Connection[Any], source: Source, rows: pa.Table) -> None
 
 
 def _wait_until_flushed(conn: psycopg.Connection[Any]) -> None:
-    """Prepare chunks for the first run of the tiering DAG, or for later runs if it takes long."""
+    """Wait until the feed streams the tables, so that the tiering DAG has chunks to flag."""
     deadline = time.monotonic() + FLUSH_SECONDS
     query = "SELECT FROM lakets.show_tiering_status(%s) AS s WHERE s.cdf_status = 'STREAMING'"
     while not all(conn.execute(query, [source.name]).fetchone() == () for source in data.SOURCES):
@@ -151,7 +151,7 @@ def _write_connections(state: State) -> None:
 
 
 def _write(name: str, text: str) -> None:
-    """Write a file that only its owner may read, at one stroke: others may be reading it."""
+    """Write a file that only its owner may read; atomically, because others may be reading it."""
     fresh = CLIENT / f"{name}.new"
     with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as out:
         out.write(text)

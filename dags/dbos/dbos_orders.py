@@ -1,8 +1,8 @@
 """
-An event starts a DBOS workflow once: it charges each order that is announced.
+Start a DBOS workflow for each order that an asset event announces, and charge the order once.
 
-However often a task is tried or cleared, each order has one workflow. What is charged is announced
-in turn, and starts the DAGs that wait for it. Wants the extra `dbos`.
+Each order has one workflow, even if the task is retried or cleared. Afterwards an event of another
+asset starts the DAGs that wait for it. Requires the extra `dbos`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ with DAG(
     def orders(**context: Any) -> list[dict[str, Any]]:
         """Return the arguments of each event's workflow, from its extra, such as {"order": 7}."""
         events = chain.from_iterable(context["triggering_asset_events"].values())
-        # Not the whole extra: Airflow adds to that of an event made by hand or by its REST API.
+        # Not the whole extra: Airflow adds keys to events created by hand or by its REST API.
         return [{"order": event.extra["order"]} for event in events]
 
     DBOSEnqueueOperator(

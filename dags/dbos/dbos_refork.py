@@ -1,8 +1,8 @@
 """
 Run failed DBOS workflows of the night again, from the step that failed.
 
-Somebody approves the list first. The earlier steps are not repeated; a retry forks nothing twice.
-Wants the extra `dbos`, and a connection whose database is the system database of the DBOS program.
+The list must be approved first. Earlier steps are not repeated, and a retry forks nothing twice.
+Requires the extra `dbos`, and a connection to the system database of the DBOS program.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ with DAG(
     doc_md=__doc__,
     params={
         "step": Param(2, type=["integer", "string"], description="Number or name of the step that failed"),
-        "after": Param("03:00", type="string", description="Created from then on, UTC"),
-        "before": Param("05:00", type="string", description="Created until then, UTC"),
+        "after": Param("03:00", type="string", description="Only workflows created from this time on, UTC"),
+        "before": Param("05:00", type="string", description="Only workflows created until this time, UTC"),
     },
     default_args={"retries": 2, "retry_delay": timedelta(minutes=1)},
 ):

@@ -1,5 +1,5 @@
 """
-A shop as a DBOS program on Lakebase: what it has begun it ends, whenever it is killed.
+A shop as a DBOS program on Lakebase: it finishes what it has begun, even if it is killed.
 
 Run it beside a local Lakebase, or with the environment of a real one:
 
@@ -29,7 +29,7 @@ config: DBOSConfig = {
 }
 DBOS(config=config)
 
-# An engine of its own: a transaction holds a session while DBOS needs another one.
+# A separate engine, because a transaction holds a session while DBOS needs another one.
 shop_engine = create_lakebase_engine(pool_size=10)
 shop = SQLAlchemyDatasource.create("postgresql+psycopg://", engine=shop_engine, schema="shop")
 api = FastAPI(title="Shop")
@@ -38,7 +38,7 @@ outage = {"is_on": False}
 
 @DBOS.step(retries_allowed=True, max_attempts=3, interval_seconds=0.2)
 def ask_bank(order: int, amount: float) -> str:
-    """Call a bank that is not always there; it is asked three times."""
+    """Call a bank that may not answer; the step is tried three times."""
     if outage["is_on"]:
         raise ConnectionError("the bank does not answer")
     return f"bank-{order}-{amount:g}"
@@ -53,7 +53,7 @@ def book(order: int, amount: float, reference: str) -> None:
 
 @shop.transaction()
 def total() -> float:
-    """Return what all charges come to."""
+    """Return the sum of all charges."""
     query = sa.text("SELECT coalesce(sum(amount), 0) FROM shop.charge")
     return float(shop.sql_session().execute(query).scalar_one())
 
@@ -66,7 +66,7 @@ def look_up(order: int) -> float:
 
 @DBOS.workflow(name="charge_order")
 def charge_order(order: int) -> dict[str, Any]:
-    """Charge an order: the workflow that Airflow starts for each order that is announced."""
+    """Charge an order; Airflow starts this workflow for each announced order."""
     amount = look_up(order)
     reference = ask_bank(order, amount)
     book(order, amount, reference)
@@ -76,7 +76,7 @@ def charge_order(order: int) -> dict[str, Any]:
 
 @DBOS.workflow(name="approved_order")
 def approved_order(order: int, patience: float = 3600) -> dict[str, Any]:
-    """Wait until somebody approves, however long and through however many restarts; then charge."""
+    """Wait for an approval, even across restarts, and then charge."""
     if DBOS.recv("approval", timeout_seconds=patience) is not True:
         return {"order": order, "status": "not approved"}
     charge: Any = DBOS.enqueue_workflow("orders", charge_order, order)
@@ -85,27 +85,27 @@ def approved_order(order: int, patience: float = 3600) -> dict[str, Any]:
 
 @DBOS.workflow(name="remind")
 def remind(order: int, seconds: float) -> str:
-    """Sleep durably: who is killed meanwhile sleeps for what is left."""
+    """Sleep durably: after a restart, the workflow sleeps for the rest of the time."""
     DBOS.sleep(seconds)
     return f"order {order} is due"
 
 
 @DBOS.workflow(name="report")
 def report(scheduled_at: datetime, context: Any) -> None:
-    """Add up, on a schedule."""
+    """Report the total, on a schedule."""
     DBOS.set_event("total", total())
 
 
 @api.post("/orders/{order}", status_code=202)
 def place(order: int) -> dict[str, str]:
-    """Start the charge of an order, once however often it is asked for."""
+    """Start the charge of an order; repeated requests start it only once."""
     with SetWorkflowID(f"order-{order}"):
         return {"workflow_id": DBOS.enqueue_workflow("orders", charge_order, order).workflow_id}
 
 
 @api.get("/orders/{order}")
 def receipt(order: int) -> dict[str, Any]:
-    """Return how far an order is, and its receipt as soon as there is one."""
+    """Return the status of an order, and its receipt if it has one."""
     found = DBOS.list_workflows(workflow_ids=[f"order-{order}"])
     if not found:
         raise HTTPException(404, f"there is no order {order}")
@@ -117,7 +117,7 @@ def receipt(order: int) -> dict[str, Any]:
 
 @api.post("/orders/{order}/approval", status_code=202)
 def approve(order: int, patience: float = 3600, *, is_good: bool = True) -> dict[str, str]:
-    """Start an order that waits for its approval, and approve it; the key makes it one message."""
+    """Start an order that waits for its approval, and approve it; the key prevents duplicates."""
     with SetWorkflowID(f"approved-{order}"):
         handle: Any = DBOS.start_workflow(approved_order, order, patience)
     DBOS.send(handle.workflow_id, is_good, "approval", idempotency_key=f"approval-{order}")
@@ -132,26 +132,26 @@ def start_reminder(order: int, seconds: float) -> dict[str, str]:
 
 @api.post("/workflows/{workflow_id:path}/fork", status_code=202)
 def fork(workflow_id: str, step: int) -> dict[str, str]:
-    """Run a workflow again from a step on; what came before is taken over."""
+    """Run a workflow again from a step on; it keeps the results of earlier steps."""
     return {"workflow_id": DBOS.fork_workflow(workflow_id, step).workflow_id}
 
 
 @api.get("/workflows/{workflow_id:path}")
 def look(workflow_id: str) -> dict[str, Any]:
-    """Return how far a workflow is."""
+    """Return the status of a workflow."""
     (found,) = DBOS.list_workflows(workflow_ids=[workflow_id])
     return {"status": found.status, "result": found.output, "error": str(found.error or "")}
 
 
 @api.put("/outage")
 def switch(*, is_on: bool) -> dict[str, bool]:
-    """Make the bank fail, to see what fails and to run it again: dags/dbos/dbos_refork.py."""
+    """Make the bank fail, to run failed workflows again with dags/dbos/dbos_refork.py."""
     outage["is_on"] = is_on
     return outage
 
 
 def main() -> None:
-    """Make the table, start DBOS with its queue and its schedule, and serve."""
+    """Create the table, start DBOS with its queue and its schedule, and serve."""
     with shop_engine.begin() as conn:
         columns = "number int, amount float8, reference text, at timestamptz DEFAULT now()"
         conn.execute(sa.text(f"CREATE TABLE IF NOT EXISTS shop.charge ({columns})"))

@@ -36,7 +36,7 @@ UNION ALL
 SELECT up.shadow_table_name FROM lakets._rollup_registry AS up WHERE up.name = %(name)s
 """
 
-# Chunks that the registry calls dropped, but are there, or the other way round.
+# Chunks that exist although the registry calls them dropped, or the other way round.
 _MISNAMED = """
 SELECT chunk.chunk_name, chunk.status
   FROM lakets._chunk_metadata AS chunk
@@ -75,7 +75,7 @@ class RollupAudit:
 
 @dataclass(frozen=True)
 class Audit:
-    """All that was looked at, and all that is wrong, in sentences; none means that it holds."""
+    """The audited tables and RollUps, and a sentence for each problem."""
 
     tables: Sequence[TableAudit]
     rollups: Sequence[RollupAudit]
@@ -84,17 +84,15 @@ class Audit:
 
 def audit(lakebase: LocalLakebase, conn: psycopg.Connection[Any], truth: Mapping[str, pa.Table]) -> Audit:
     """
-    Compare both tiers with the source data, and RollUps with their queries. All is flushed.
+    Compare both tiers with the source data, and RollUps with their queries; all must be flushed.
 
     :param lakebase: The Lakebase with its Delta tables.
     :param conn: A session in it.
-    :param truth: The rows that each table should have, from the source's side.
+    :param truth: The rows that each table should have, from the source.
     """
     tables = [_audit_table(lakebase, conn, source, truth[source.name]) for source in SOURCES]
     rollups = [_audit_rollup(lakebase, conn, one) for one in ROLLUPS]
-    problems = [
-        f"Chunk {name} is called {status}, which it is not" for name, status in conn.execute(_MISNAMED)
-    ]
+    problems = [f"Chunk {name} has the wrong status: {status}" for name, status in conn.execute(_MISNAMED)]
     problems += [said for table in tables for said in table.problems]
     problems += [said for rollup in rollups for said in rollup.problems]
     return Audit(tables, rollups, problems)
@@ -147,14 +145,14 @@ def _replay(
         rows = lakebase.current_rows(shadow)
         return rows.select(schema.names).cast(schema) if rows.num_columns else schema.empty_table()
     except (ValueError, KeyError) as err:
-        problems.append(f"{name}: its Delta history cannot be played back. {err}")
+        problems.append(f"{name}: its Delta history cannot be replayed. {err}")
         return schema.empty_table()
 
 
 def _in_dropped_chunk(conn: psycopg.Connection[Any], source: Source, rows: pa.Table) -> pa.ChunkedArray:
-    """Tell of each row whether its time lies in a chunk that was dropped."""
+    """Return for each row whether its time is in a dropped chunk."""
     times = rows[source.time]
-    inside = pc.less(times, times)  # of none
+    inside = pc.less(times, times)  # false for all
     for start, end in conn.execute(_DROPPED, [source.name]).fetchall():
         lower, upper = (pa.scalar(edge, times.type) for edge in (start, end))
         inside = pc.or_(inside, pc.and_(pc.greater_equal(times, lower), pc.less(times, upper)))

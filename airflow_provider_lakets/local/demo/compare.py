@@ -1,4 +1,4 @@
-"""Compare rows as Arrow, value by value and however often each occurs."""
+"""Compare rows as Arrow tables, value by value and with their number of copies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Difference:
 
     @property
     def lacking(self) -> pa.Table:
-        """The expected rows that were not found as they should be."""
+        """The expected rows that are missing or altered."""
         return pa.concat_tables([self.missing, self.altered])
 
 
@@ -35,7 +35,7 @@ def difference(expected: pa.Table, found: pa.Table, key: Sequence[str]) -> Diffe
 
     :param expected: The rows that should be there.
     :param found: The rows that are, with the same schema.
-    :param key: Columns by which a missing row and an extra one are the same row, altered.
+    :param key: The key columns: a missing and an extra row with the same key are an altered row.
     """
     columns, keys = expected.column_names, list(key)
     signed = [

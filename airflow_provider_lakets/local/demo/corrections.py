@@ -31,7 +31,7 @@ class Correction:
     """
     Rows that change: ``old`` alone is a delete, ``new`` alone an insert, both an update.
 
-    :param what: In words.
+    :param what: A description.
     """
 
     what: str
@@ -40,7 +40,7 @@ class Correction:
     new: Sequence[Row] = ()
 
     def execute(self, conn: psycopg.Connection[Any]) -> None:
-        """Make it in Lakebase, in one transaction, and see to it that every row was found."""
+        """Apply the correction to Lakebase in one transaction; fail if a row is not found."""
         columns, key = list(self.source.columns), list(self.source.key)
         table = sql.Identifier("public", self.source.name)
         into = sql.SQL(", ").join(map(sql.Identifier, columns))
@@ -60,10 +60,12 @@ class Correction:
         with conn.transaction(), conn.cursor() as cursor:
             cursor.executemany(query, rows)
             if cursor.rowcount != len(rows):
-                raise DemoError(f"{self.what}: {len(rows)} rows were to be touched, {cursor.rowcount} were.")
+                raise DemoError(
+                    f"{self.what}: {len(rows)} rows should have changed, but {cursor.rowcount} did."
+                )
 
     def apply(self, rows: pa.Table) -> pa.Table:
-        """Make it in the demo's own copy of the source, which the audit goes by."""
+        """Apply the correction to the demo's copy of the source, which the audit compares with."""
         key = list(self.source.key)
         if self.old:
             gone = pa.Table.from_pylist(list(self.old), rows.schema)
@@ -76,13 +78,13 @@ class Correction:
 @dataclass(frozen=True)
 class Ages:
     """
-    Instants in the life of a row.
+    Ages and instants in the lifecycle of a row.
 
-    :param now: When the data ends.
+    :param now: The end of the data.
     :param tier: The age at which tiering is due.
-    :param drop: The age at which retention is.
+    :param drop: The age at which retention is due.
     :param span: The age of the oldest row.
-    :param chunk: How long a chunk of flights is.
+    :param chunk: The length of a chunk of flights.
     """
 
     now: datetime
@@ -92,7 +94,7 @@ class Ages:
     chunk: timedelta
 
     def cold(self, share: float) -> datetime:
-        """Return an instant between the horizons: 0 is the one of tiering, 1 of retention."""
+        """Return an instant between the horizons: 0 is that of tiering, 1 that of retention."""
         return self.now - self.tier - (self.drop - self.tier) * share
 
     def expired(self, share: float) -> datetime:
@@ -111,7 +113,7 @@ def first_wave(rows: Mapping[str, pa.Table], ages: Ages) -> list[Correction]:
 
 
 def second_wave(rows: Mapping[str, pa.Table], ages: Ages) -> list[Correction]:
-    """Return corrections of tiered rows, moves between buckets and chunks, and one row too late."""
+    """Return corrections of tiered rows, moves between buckets and chunks, and late rows."""
     flights, weather = rows["flights"], rows["weather"]
     return [
         _update("delays filed again", FLIGHTS, _from(flights, FLIGHTS, ages.cold(0.5), 100), _more_delay),
@@ -155,7 +157,7 @@ def _update(what: str, source: Source, old: list[Row], change: Callable[[Row], R
 
 
 def _more_delay(row: Row) -> Row:
-    # One that had no delay on file was cancelled: now it has flown.
+    # A flight without a delay was cancelled; the correction says that it has flown.
     return {"dep_delay": (row["dep_delay"] or 0) + 20, "arr_delay": (row["arr_delay"] or 0) + 25}
 
 
@@ -168,5 +170,5 @@ def _filed_late(row: Row) -> Row:
 
 
 def _later(by: timedelta) -> Callable[[Row], Row]:
-    # With a number of its own, since the flight of that hour may be there already.
+    # With another flight number, because the flight of that hour may exist already.
     return lambda row: {**_filed_late(row), "scheduled": row["scheduled"] + by}

@@ -25,7 +25,7 @@ _INSTANT = pa.timestamp("us", tz="UTC")
 @dataclass(frozen=True)
 class Source:
     """
-    What one table is made of.
+    The definition of one table.
 
     :param name: The table.
     :param time: Its time column.
@@ -86,8 +86,8 @@ def load(now: datetime, days: int = 366) -> dict[str, pa.Table]:
     """
     Return the rows of both tables.
 
-    :param now: The last flight is moved into the hour before it, and all else as far.
-    :param days: Only what happened so many days before ``now`` or later.
+    :param now: The time of all rows is shifted so that the last flight is in the hour before this.
+    :param days: The number of days before ``now`` of which rows are returned.
     """
     folder = _folder()
     # The package itself would read all five files with pandas: its files are enough.
@@ -99,7 +99,7 @@ def load(now: datetime, days: int = 366) -> dict[str, pa.Table]:
     flights = flights.append_column(
         "scheduled", pc.add(flights["time_hour"], pc.cast(minutes, pa.duration("us")))
     )
-    # By whole hours: an hourly reading stays one of the full hour.
+    # By whole hours, so that hourly readings stay on the hour.
     behind = now - pc.max(flights["scheduled"]).as_py()
     shift = behind - behind % timedelta(hours=1)
     tables = {}

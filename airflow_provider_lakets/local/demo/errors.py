@@ -1,4 +1,4 @@
-"""What can go wrong in a demo and is told in a sentence."""
+"""The exception of the demo."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from airflow_provider_lakets.exceptions import LakeTSError
 
 
 class DemoError(LakeTSError):
-    """The demo cannot go on; the message says why."""
+    """The demo cannot continue; the message says why."""

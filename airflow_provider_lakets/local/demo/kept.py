@@ -1,4 +1,4 @@
-"""The RollUp buckets just before part of their source left Lakebase: they must never change."""
+"""Copies of RollUp buckets from before part of their source was dropped: these must not change."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def overlaps(rollup: Rollup, bucket: str, dropped: str = f"({_DROPPED})") -> str
 
     :param rollup: The RollUp.
     :param bucket: SQL of the bucket's start.
-    :param dropped: The relation of dropped chunks to go by.
+    :param dropped: The relation with the dropped chunks.
     """
     if rollup.source is None:
         return "false"
@@ -38,7 +38,7 @@ def overlaps(rollup: Rollup, bucket: str, dropped: str = f"({_DROPPED})") -> str
 
 
 def prepare(conn: psycopg.Connection[Any]) -> None:
-    """Make the place to keep them, once the RollUps are there."""
+    """Create the tables for the copies, once the RollUps exist."""
     conn.execute("CREATE SCHEMA demo")
     for rollup in ROLLUPS:
         conn.execute(f"CREATE TABLE demo.{rollup.name} (LIKE {rollup.table})")
@@ -46,7 +46,7 @@ def prepare(conn: psycopg.Connection[Any]) -> None:
 
 @contextlib.contextmanager
 def keep(conn: psycopg.Connection[Any]) -> Iterator[None]:
-    """Copy the RollUps before retention runs, and keep of the copy what lost source rows by it."""
+    """Copy the RollUps before retention runs, and keep the buckets whose source it dropped."""
     conn.execute(f"CREATE TEMP TABLE dropped_before AS {_DROPPED}")
     for rollup in ROLLUPS:
         conn.execute(f"CREATE TEMP TABLE before_{rollup.name} AS TABLE {rollup.table}")

@@ -1,4 +1,4 @@
-"""The life of the demo's tables, step by step; each step says in a few words what it did."""
+"""The lifecycle of the demo's tables, step by step; each step returns a summary."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _FLUSH_SECONDS = 180.0
 @dataclass(frozen=True)
 class Scale:
     """
-    How much data the demo runs on, and how soon it grows cold.
+    How much data the demo has, and when it is tiered and dropped.
 
-    :param days: Rows of so many days.
+    :param days: The number of days of data.
     :param chunks: The chunk interval of each table.
     :param tier_days: The age at which chunks are tiered.
-    :param drop_days: The age at which they leave Lakebase.
+    :param drop_days: The age at which they are dropped from Lakebase.
     """
 
     days: int
@@ -54,12 +54,12 @@ YEAR = Scale(366, {"weather": "1 month", "flights": "7 days"}, tier_days=90, dro
 
 class Lifecycle:
     """
-    The demo's tables in one Lakebase, and a copy of their rows that only the demo keeps.
+    The demo's tables in one Lakebase, and the demo's own copy of their rows.
 
-    :param lakebase: Runs, with LakeTS not yet installed.
+    :param lakebase: A running Lakebase; LakeTS must be installed before the first step.
     :param tables: The rows, by table.
     :param scale: Policies and chunks.
-    :param now: When the data ends.
+    :param now: The end of the data.
     :param conn: The session to work in; by default one of the superuser.
     """
 
@@ -84,7 +84,7 @@ class Lifecycle:
     # Set up
 
     def adopt_weather(self) -> str:
-        """Turn a table that is full already into a ChronoTable, and stream it."""
+        """Turn a table with rows into a ChronoTable, and stream it."""
         self.conn.execute(create_table(WEATHER))
         rows = self._copy(WEATHER)
         self._create_chronotable(WEATHER)
@@ -94,8 +94,7 @@ class Lifecycle:
     def stream_flights(self) -> str:
         """Fill an empty ChronoTable that is synced and has RollUps, as an application would."""
         self.conn.execute(create_table(FLIGHTS))
-        # Daily chunks would be small for it, as is found out right after: chunks made from now on
-        # are larger.
+        # Daily chunks would be too small: the interval is changed for chunks created from now on.
         self._create_chronotable(FLIGHTS, "1 day")
         self.conn.execute(
             "SELECT lakets.set_chunk_interval('flights', %s::interval)", [self.scale.chunks["flights"]]
@@ -117,7 +116,7 @@ class Lifecycle:
         )
 
     def _begin(self, source: Source) -> None:
-        """Stream a ChronoTable, give it RollUps and a policy."""
+        """Stream a ChronoTable, and give it RollUps and a policy."""
         self.conn.execute("SELECT lakets.enable_sync(%s)", [source.name])
         for rollup in ROLLUPS:
             if not rollup.name.startswith(source.name):
@@ -160,7 +159,7 @@ class Lifecycle:
         return f"caught up after {time.monotonic() - started:.1f} s"
 
     def correct(self, wave: Iterable[Correction]) -> str:
-        """Make corrections, in Lakebase and in the demo's own copy."""
+        """Apply corrections, in Lakebase and in the demo's own copy."""
         touched = 0
         for correction in wave:
             correction.execute(self.conn)
@@ -170,7 +169,7 @@ class Lifecycle:
         return f"{touched} rows"
 
     def correct_while_feed_lags(self) -> str:
-        """Hold the feed back and correct old rows: from now on Delta lacks something."""
+        """Pause the feed and correct old rows, so that Delta lacks changes."""
         self.lakebase.pause_feed()
         return self.correct(corrections.first_wave(self.truth, self._ages))
 

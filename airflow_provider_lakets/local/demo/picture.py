@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.local.demo.audit import Audit
 
 _HOT, _TIERED, _DELTA = "red", "yellow", "blue"
-# How long the longest bar of each table is.
+# The length of the longest bar of each table.
 _BARS = {"flights": 28, "weather": 12}
 
 
 def print_picture(console: Console, conn: psycopg.Connection[Any], audit: Audit) -> None:
-    """Print for each month where its rows are, and what the RollUps still know of it."""
+    """Print for each month where its rows are, and the values of its RollUps."""
     unicode = console.encoding.lower().startswith("utf")
     hot, tiered, delta = _marks(unicode=unicode)
     places = {one.name: _places(conn, one.name, one.delta_only) for one in audit.tables}
@@ -54,8 +54,8 @@ def print_picture(console: Console, conn: psycopg.Connection[Any], audit: Audit)
     )
     console.print(
         Text(
-            "Late (15 min) and mean are of the monthly RollUps, which outlive the rows.\n"
-            f"A lone {hot} behind {delta}: flights filed after their chunk was dropped stay here.\n",
+            "Late (15 min) and mean are from the monthly RollUps, which outlive the rows.\n"
+            f"A {hot} after {delta}: flights filed after their chunk was dropped stay in Lakebase.\n",
             style="dim",
         )
     )
@@ -107,8 +107,8 @@ def draw_bar(counts: Mapping[str, int], most: int, width: int, *, unicode: bool)
     Draw the rows of a month, from the coldest to the hottest.
 
     :param counts: How many are ``hot``, ``tiered`` and in ``delta`` only.
-    :param most: How many rows fill the whole width.
-    :param width: How long that is.
+    :param most: The number of rows that fills the width.
+    :param width: The width in characters.
     :param unicode: Whether the terminal can show blocks.
     """
     hot, tiered, delta = _marks(unicode=unicode)
@@ -117,7 +117,7 @@ def draw_bar(counts: Mapping[str, int], most: int, width: int, *, unicode: bool)
     for place, mark, style in (("delta", delta, _DELTA), ("tiered", tiered, _TIERED), ("hot", hot, _HOT)):
         count = counts.get(place, 0)
         total += count
-        # A few rows are still rows: they get a mark, if need be the last one.
+        # Even a few rows get a mark, if necessary in place of the last one.
         length = max(round(width * total / most) - len(bar), 1) if count else 0
         bar.truncate(width - length)
         bar.append(mark * length, style)

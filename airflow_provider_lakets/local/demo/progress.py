@@ -1,4 +1,4 @@
-"""Tell what is going on: a line for each step, live on a terminal, and everything in a log file."""
+"""Show the progress: a line for each step, live on a terminal, and everything in a log file."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _SECONDS = 8
 
 class Step:
     """
-    A step at work, drawn as one line.
+    A running step, drawn as one line.
 
-    :param title: What is being done.
-    :param width: How long the line may be.
-    :param spinner: What turns in front of it.
+    :param title: What the step does.
+    :param width: The maximal length of the line.
+    :param spinner: The name of the spinner in front of it.
     """
 
     def __init__(self, title: str, *, width: int, spinner: str) -> None:
@@ -39,7 +39,7 @@ class Step:
         self._started = time.monotonic()
 
     def say(self, note: str) -> None:
-        """Show how far it is, and at the end, what came of it."""
+        """Show the progress, and at the end the result."""
         if note != self.note:
             log.info("%s: %s", self.title, note)
         self.note = note
@@ -54,7 +54,7 @@ class Step:
         return Text.assemble(first if isinstance(first, Text) else "", head, note, seconds)
 
     def __rich__(self) -> Text:
-        """Draw the line anew, each time the terminal is refreshed."""
+        """Return the line, each time the terminal is refreshed."""
         return self.line()
 
 
@@ -62,7 +62,7 @@ class Steps:
     """
     The steps, one after another.
 
-    :param console: Where to tell.
+    :param console: Where to print.
     """
 
     def __init__(self, console: Console) -> None:
@@ -73,7 +73,7 @@ class Steps:
 
     @contextlib.contextmanager
     def step(self, title: str) -> Iterator[Step]:
-        """Tell that something is being done, then how it ended and how long it took."""
+        """Show that a step runs, then whether it succeeded and how long it took."""
         log.info("%s ...", title)
         step = Step(title, width=self._console.width, spinner=self._spinner)
         mark = Text(self._failed, style="red")

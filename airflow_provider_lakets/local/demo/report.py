@@ -1,4 +1,4 @@
-"""What a stranger sees at the end: what each job did, where the rows are, what the audit found."""
+"""The report at the end: what each job did, and what the audit found."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.local.demo.audit import Audit
 
 _INDENT = "  "
-# What the columns beside the widest one take.
+# The width of the columns beside the widest one.
 _OTHER_COLUMNS = 29
 
 
 def print_jobs(console: Console, runs: Iterable[DagRun]) -> None:
-    """Print what each run of a DAG did, by what its tasks returned."""
+    """Print what each run of a DAG did, from the results of its tasks."""
     table = plain_table("What each job did, run by Airflow")
     table.add_column("DAG", style="bold")
     table.add_column("did")
@@ -143,7 +143,7 @@ def print_audit(console: Console, audit: Audit) -> None:
             *(_zero(n) for n in (one.missing, one.altered, one.extra)),
         )
     console.print(rows)
-    rollups = plain_table("Audit of the RollUps: beside their queries, run afresh")
+    rollups = plain_table("Audit of the RollUps, compared with their queries")
     rollups.add_column("RollUp", style="bold")
     for title in ("equal to the query", "source dropped, value kept", "wrong buckets"):
         rollups.add_column(title, justify="right")
@@ -153,7 +153,7 @@ def print_audit(console: Console, audit: Audit) -> None:
 
 
 def plain_table(title: str) -> Table:
-    """Return an empty table in the style of all of them."""
+    """Return an empty table in the common style."""
     return Table(
         title=title,
         title_justify="left",

@@ -42,11 +42,11 @@ _LONGEST_TEMP = 40
 
 def run_demo(scale: Scale = YEAR, *, keep: bool = False, console: Console | None = None) -> int:
     """
-    Run the demo, tell how it goes, and return the exit code: 0 when the audit holds.
+    Run the demo, print its progress, and return the exit code: 0 if the audit finds no problem.
 
-    :param scale: How much data, and how soon it grows cold.
+    :param scale: How much data, and when it is tiered and dropped.
     :param keep: Leave the Lakebase running at the end, until Ctrl-C.
-    :param console: Where to tell.
+    :param console: Where to print.
     """
     console = console or _console()
     folder = Path(tempfile.mkdtemp(prefix="lakets-demo-", dir=_temp_dir()))
@@ -67,11 +67,11 @@ def run_demo(scale: Scale = YEAR, *, keep: bool = False, console: Console | None
         shutil.rmtree(folder, ignore_errors=True)
         seconds = time.monotonic() - started
         console.print(
-            f"Every row is where it must be and every RollUp right. All of it took {seconds:.0f} s."
+            f"Every row is where it must be, and every RollUp is right. The demo took {seconds:.0f} s."
         )
         console.print("demo: OK")
         return 0
-    console.print(f"\nWhat was left behind is in {folder}; see demo.log there first.", soft_wrap=True)
+    console.print(f"\nThe files of the demo are in {folder}; read demo.log there first.", soft_wrap=True)
     for problem in problems:
         console.print(f"demo: {problem}", style="red", markup=False, soft_wrap=True)
     return 1
@@ -81,10 +81,10 @@ class _Demo:
     """
     One run.
 
-    :param folder: Holds all that it makes.
-    :param scale: How much data, and how soon it grows cold.
-    :param console: Where to tell.
-    :param stop: Is told when signals must not interrupt any more.
+    :param folder: The folder of all its files.
+    :param scale: How much data, and when it is tiered and dropped.
+    :param console: Where to print.
+    :param stop: Decides whether a signal interrupts the run.
     """
 
     def __init__(self, folder: Path, scale: Scale, console: Console, stop: Stop) -> None:
@@ -97,9 +97,9 @@ class _Demo:
         self.now = datetime.now(timezone.utc)
 
     def run(self, *, keep: bool) -> list[str]:
-        """Go through the whole life, and return what is wrong at its end."""
+        """Run the whole lifecycle, and return the problems found."""
         self.console.print(
-            "\n[bold]A year of New York weather and flights goes through its whole life[/]\n"
+            "\n[bold]A year of New York weather and flights goes through its whole lifecycle[/]\n"
             "in a local Lakebase: real Postgres, change feed, Delta tables and Airflow.\n"
         )
         dags = sample_dags()
@@ -113,7 +113,7 @@ class _Demo:
     def _run(self, stack: contextlib.ExitStack, dags: Path, *, keep: bool) -> list[str]:
         with self.steps.step("Start a local Lakebase") as step:
             cloud = stack.enter_context(LocalServer(self.folder / "lakebase", feed_interval=_FEED_INTERVAL))
-            # The same once more, past the front door: what is in Delta is seen from there.
+            # The same Lakebase without the gateway: it gives access to the Delta tables.
             lakebase = stack.enter_context(LocalLakebase(cloud.folder, feed_interval=_FEED_INTERVAL))
             owner, jobs = cloud.state.owner.client_id, cloud.state.jobs.client_id
             lakebase.create_role(jobs, member_of=owner)
@@ -132,7 +132,7 @@ class _Demo:
             step.say(f"Airflow {airflow.version()}, {len(airflow.dag_ids())} LakeTS DAGs")
         self._dag(airflow, "lakets_install")
 
-        lakebase.create_role(owner)  # who owns the tables needs rights on what the jobs' role installed
+        lakebase.create_role(owner)  # the owner of the tables needs rights on what the jobs' role installed
         life = stack.enter_context(
             contextlib.closing(Lifecycle(lakebase, tables, self.scale, self.now, cloud.connect()))
         )
@@ -160,9 +160,9 @@ class _Demo:
     def _set_up(self, life: Lifecycle) -> None:
         with self.steps.step("Adopt a full table: weather") as step:
             step.say(life.adopt_weather())
-        with self.steps.step("Fill an empty one: flights") as step:
+        with self.steps.step("Fill an empty table: flights") as step:
             step.say(life.stream_flights())
-        with self.steps.step("Let the feed bring it to Delta") as step:
+        with self.steps.step("Let the feed write it to Delta") as step:
             step.say(life.wait_flushed())
         kept.prepare(life.conn)
 
@@ -175,7 +175,7 @@ class _Demo:
         self._dag(airflow, "lakets_tiering")
         with kept.keep(life.conn):
             self._dag(airflow, "lakets_retention")
-        with self.steps.step("Correct more, feed goes on") as step:
+        with self.steps.step("Correct more, then resume feed") as step:
             step.say(life.correct_again())
         self._dag(airflow, "lakets_rollup_refresh")
         self._dag(airflow, "lakets_tiering")
@@ -204,7 +204,7 @@ def _temp_dir() -> str:
 
 @contextlib.contextmanager
 def _log_to(path: Path) -> Iterator[None]:
-    """Write what this package logs to a file; nothing of it goes to the terminal."""
+    """Write the log of this package to a file, not to the terminal."""
     logger = logging.getLogger("airflow_provider_lakets")
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

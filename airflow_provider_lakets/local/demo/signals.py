@@ -1,4 +1,4 @@
-"""Stop once, and then clean up undisturbed."""
+"""Stop on the first signal, and ignore others during the cleanup."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Stop:
         self._ignored = False
 
     def ignore(self) -> None:
-        """Let no signal interrupt what follows."""
+        """Ignore all signals from now on."""
         self._ignored = True
 
     def handle(self, number: int, frame: FrameType | None) -> None:
@@ -32,7 +32,7 @@ class Stop:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Turn every signal that asks us to end into one KeyboardInterrupt."""
+    """Turn the first signal to stop into a KeyboardInterrupt."""
     stop = Stop()
     before = {number: signal.signal(number, stop.handle) for number in _SIGNALS}
     try:

@@ -17,9 +17,9 @@ class Rollup:
     A RollUp of the demo.
 
     :param name: Its name.
-    :param interval: How long its buckets are.
-    :param source: The ChronoTable that it reads, or None: it reads another RollUp.
-    :param query: What it holds.
+    :param interval: The length of its buckets.
+    :param source: The ChronoTable that it reads; None if it reads another RollUp.
+    :param query: Its query.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Rollup:
 
     @property
     def table(self) -> str:
-        """Where it is kept."""
+        """The table with its rows."""
         return f"public._rollup_{self.name}"
 
 
@@ -87,12 +87,12 @@ ROLLUPS = (
     ),
 )
 
-# The one that is streamed to Delta as well.
+# The RollUp that is also streamed to Delta.
 SYNCED_ROLLUP = "flights_daily"
 
 
 def create_table(source: Source) -> str:
-    """Return the statement that makes an ordinary table."""
+    """Return the statement that creates an ordinary table."""
     columns = [f"{name} {_postgres_type(kind)}" for name, kind in source.columns.items()]
     return f"CREATE TABLE public.{source.name} ({', '.join(columns)}, PRIMARY KEY ({', '.join(source.key)}))"
 

@@ -37,7 +37,7 @@ REFRESH = "SELECT lakets.refresh_rollup_cascade()"
 
 
 class Lived(NamedTuple):
-    """A Lakebase after the demo's life, and what the source says of it."""
+    """A Lakebase after the demo's lifecycle, and the rows of the source."""
 
     lakebase: LocalLakebase
     conn: psycopg.Connection[Any]
@@ -163,7 +163,7 @@ DELTA = {
     "beginning-gone": (
         "flights",
         lambda rows: rows.filter(pc.not_equal(rows["_pg_change_type"], "insert")),
-        "flights: its Delta history cannot be played back",
+        "flights: its Delta history cannot be replayed",
     ),
     "all-gone": ("weather", lambda rows: rows.slice(0, 0), "weather: 1,... rows are not in Delta"),
     "row-of-a-rollup-gone": (
@@ -261,7 +261,7 @@ def test_fails_when_the_source_has_a_row_that_is_in_neither_tier(lived: Lived) -
 
 
 def _forgotten(flights: pa.Table) -> pa.Table:
-    """Return a row of a time whose chunk was dropped: that it is not in Lakebase is no wonder."""
+    """Return a row of a dropped chunk, which is therefore not in Lakebase."""
     oldest = flights.sort_by("scheduled").slice(0, 1).to_pylist()[0]
     return pa.Table.from_pylist([{**oldest, "flight": 1_000_000}], flights.schema)
 

@@ -1,4 +1,4 @@
-"""The demo's parts that need no server: data, comparison, and the account of what the jobs did."""
+"""The demo's parts that need no server: data, comparison, and the report of the jobs."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ ELSEWHERE = {
 
 @pytest.fixture
 def temp(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Be the place of the demo's folder, so that what is left can be seen."""
+    """Let the demo put its folder here, so that the test can see what is left."""
     # Not pytest's own: its path is too long for a socket.
     folder = Path(tempfile.mkdtemp(prefix="lakets-"))
     monkeypatch.setattr("airflow_provider_lakets.local.demo.run._temp_dir", lambda: str(folder))
@@ -70,7 +70,7 @@ def processes_of(folder: Path) -> list[str]:
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have an environment that leads to other servers, and a locale that knows no UTF-8."""
+    """Set an environment that leads to other servers, and a locale without UTF-8."""
     for name, value in ELSEWHERE.items():
         monkeypatch.setenv(name, value)
 

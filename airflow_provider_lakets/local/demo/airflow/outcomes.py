@@ -1,4 +1,4 @@
-"""What the tasks of a run returned, and whether it is what the demo set up to happen."""
+"""The results of the tasks of a run, and whether they are as the demo expects."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ def installed(run: DagRun) -> Result:
 
 
 def partitions(run: DagRun) -> list[Result]:
-    """Return what became of each table's chunks."""
+    """Return the result for each table."""
     (results,) = run.results("ensure_partitions")
     return list(results)
 
 
 def tiered(run: DagRun) -> list[Result]:
-    """Return what became of each candidate, whichever mapped task it was given to."""
+    """Return the result for each candidate, from all mapped tasks."""
     return [result for batch in run.results("tier") for result in batch]
 
 
 def retained(run: DagRun) -> list[Result]:
-    """Return what was dropped and deferred of each table."""
+    """Return the result for each table, with what was dropped and deferred."""
     return run.results("drop_expired")
 
 
 def refreshed(run: DagRun) -> list[Result]:
-    """Return what became of each RollUp."""
+    """Return the result for each RollUp."""
     (results,) = run.results("refresh")
     return list(results)
 
 
 def surprises(runs: Sequence[DagRun]) -> list[str]:
-    """Return where the jobs did not do what the demo prepared for them, in sentences."""
+    """Return a sentence for each run that did not do what the demo expects."""
     return [
         f"DAG {run.dag_id}, run {number}: {said}"
         for dag_id in dict.fromkeys(run.dag_id for run in runs)
@@ -52,10 +52,10 @@ def surprises(runs: Sequence[DagRun]) -> list[str]:
 
 def _surprises(run: DagRun, *, is_first: bool) -> Iterator[str]:
     """
-    Compare one run with what was prepared.
+    Compare one run with what is expected.
 
-    At the first run the feed is held back: chunks with late corrections must be deferred, all
-    others not. At the second nothing may be left to defer.
+    In the first run the feed is paused: chunks with late corrections must be deferred, the others
+    not. In the second run nothing may be deferred.
     """
     if run.dag_id == "lakets_partition_manager" and not any(one["created"] for one in partitions(run)):
         yield "it created no chunk, though some were missing"

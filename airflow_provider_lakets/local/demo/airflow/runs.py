@@ -1,4 +1,4 @@
-"""Run DAGs on the demo's Airflow over its public API, and see what their tasks returned."""
+"""Run DAGs on the demo's Airflow through its public API, and read the results of their tasks."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.4
 _RUN_SECONDS = 300.0
-_ANSWER_SECONDS = 120.0  # on a busy machine the API server builds half of itself for long
+_ANSWER_SECONDS = 120.0  # on a busy machine the first responses of the API server take long
 _FAILED = ("failed", "up_for_retry", "upstream_failed")
 
 
 @dataclass(frozen=True)
 class TaskRun:
-    """What became of one task instance; ``name`` is what it is mapped over, ``result`` its XCom."""
+    """A finished task instance; ``name`` is its label if it is mapped, ``result`` its XCom."""
 
     task_id: str
     name: str | None
@@ -53,19 +53,19 @@ class DagRun:
 
 class AirflowClient:
     """
-    A user of an Airflow.
+    A client of Airflow's API.
 
-    :param server: The Airflow; begun to be started.
+    :param server: The Airflow, whose start has begun.
     """
 
     def __init__(self, server: AirflowServer) -> None:
         self._server = server
         self._token = ""
-        # What the environment says of proxies is not meant for our own port.
+        # The proxies of the environment are not meant for our own port.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def wait_ready(self) -> None:
-        """Return once the API answers and knows every DAG; the scheduler follows on its own."""
+        """Return once the API answers and knows every DAG; the scheduler may start later."""
         self._server.wait_started()
         deadline = time.monotonic() + READY_SECONDS
         while not self._token:
@@ -86,17 +86,17 @@ class AirflowClient:
         return sorted(dag["dag_id"] for dag in self.call("GET", "/api/v2/dags")["dags"])
 
     def version(self) -> str:
-        """Return the version that the API server tells."""
+        """Return the version of Airflow."""
         return str(self.call("GET", "/api/v2/version")["version"])
 
     def run(self, dag_id: str, progress: Callable[[str], None] = lambda said: None) -> DagRun:
         """
         Trigger a DAG, wait for its end, and return what its tasks did.
 
-        A task that fails is not waited for until it is tried again.
+        Raise an error as soon as a task has failed, even if it will be retried.
 
         :param dag_id: The DAG.
-        :param progress: Is told in a word or two how far the run is.
+        :param progress: Called with a short text about the progress.
         """
         started = time.monotonic()
         path = f"/api/v2/dags/{dag_id}/dagRuns"
@@ -106,9 +106,9 @@ class AirflowClient:
             tasks = self.call("GET", f"{path}/taskInstances?limit=1000")["task_instances"]
             failed = [task for task in tasks if task["state"] in _FAILED]
             if failed:
-                raise DemoError(self._told(dag_id, run_id, failed))
-            # Asking costs the same two cores that run the tasks: the run itself is asked for at the
-            # end only.
+                raise DemoError(self._failure(dag_id, run_id, failed))
+            # Requests take time from the cores that run the tasks, so the state of the run is read
+            # only at the end.
             if _are_done(tasks) and self.call("GET", path)["state"] == "success":
                 break
             self._server.check_alive()
@@ -135,7 +135,7 @@ class AirflowClient:
         return TaskRun(task["task_id"], task["rendered_map_index"], task["state"], value)
 
     def call(self, method: str, path: str, body: Any = None) -> Any:
-        """Return what the API answers."""
+        """Return the response of the API."""
         try:
             return self._ask(method, path, body)
         except OSError as err:
@@ -154,7 +154,7 @@ class AirflowClient:
         with self._opener.open(request, timeout=_ANSWER_SECONDS) as answer:
             return json.load(answer)
 
-    def _told(self, dag_id: str, run_id: str, failed: list[dict[str, Any]]) -> str:
+    def _failure(self, dag_id: str, run_id: str, failed: list[dict[str, Any]]) -> str:
         lines = [f"DAG {dag_id} failed."]
         for task in failed:
             if task["state"] == "upstream_failed":
@@ -173,7 +173,7 @@ class AirflowClient:
 
 
 def _states(tasks: list[dict[str, Any]]) -> str:
-    """Say which tasks run, or else how many are done."""
+    """Return which tasks run, or else how many are done."""
     running = [task["task_id"] for task in tasks if task["state"] == "running"]
     if running:
         return f"{running[0]} ({len(running)} running)" if len(running) > 1 else running[0]
@@ -185,7 +185,7 @@ def _are_done(tasks: list[dict[str, Any]]) -> bool:
 
 
 def _last_error(path: Path) -> str:
-    """Return the exception of a task's log, and where the rest is."""
+    """Return the exception in a task's log, and the path of the log."""
     try:
         entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):

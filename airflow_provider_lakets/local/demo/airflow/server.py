@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 USER = "demo"
 READY_SECONDS = 180.0
 _STOP_SECONDS = 1.0
-# What the user's environment says of another Airflow, workspace or database.
+# Prefixes of variables that are for another Airflow, workspace or database.
 _NOT_OURS = ("AIRFLOW_", "DATABRICKS_", "LAKETS_", "PG")
 
 
@@ -53,10 +53,10 @@ class AirflowServer:
 
     Nothing of the user's own Airflow is read or touched.
 
-    :param home: AIRFLOW_HOME; made when missing.
+    :param home: AIRFLOW_HOME; created if missing.
     :param dags: The DAG folder.
     :param environment: Further variables, such as those of its connections.
-    :param parts: What runs beside the API server. Without ``dag-processor``, DAGs are read once.
+    :param parts: What to run beside the API server. Without ``dag-processor``, DAGs are read once.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class AirflowServer:
             ("CORE", "SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"): str(self._passwords),
             ("CORE", "EXECUTION_API_SERVER_URL"): f"{self.url}/execution/",
             ("DATABASE", "SQL_ALCHEMY_CONN"): f"sqlite:///{self.home / 'airflow.db'}",
-            # The demo says when a DAG runs: its schedule must not step in between.
+            # Only the demo starts DAG runs, not their schedules.
             ("SCHEDULER", "USE_JOB_SCHEDULE"): "False",
             ("SCHEDULER", "SCHEDULER_IDLE_SLEEP_TIME"): "0.2",
             ("WORKERS", "MIN_HEARTBEAT_INTERVAL"): "1",
@@ -103,7 +103,7 @@ class AirflowServer:
             ("LOGGING", "COLORED_CONSOLE_LOG"): "False",
             ("API", "SECRET_KEY"): secrets.token_urlsafe(24),
             ("API_AUTH", "JWT_SECRET"): secrets.token_urlsafe(48),
-            # Airflow 3.1 has none by default, which newer releases of PyJWT do not take.
+            # Airflow 3.1 has none by default, which newer releases of PyJWT reject.
             ("API_AUTH", "JWT_ISSUER"): "lakets",
         }
         return {
@@ -111,7 +111,7 @@ class AirflowServer:
             **{f"AIRFLOW__{part}__{name}": value for (part, name), value in section.items()},
             "AIRFLOW_HOME": str(self.home),
             **past_proxies(kept),
-            "PYTHONUTF8": "1",  # Airflow reads its files as the locale says
+            "PYTHONUTF8": "1",  # Airflow reads its files in the encoding of the locale
             "PYTHONWARNINGS": "ignore",
         }
 
@@ -122,12 +122,12 @@ class AirflowServer:
     # Start and stop
 
     def start(self) -> None:
-        """Begin to start, in the background; see :meth:`wait_started`."""
+        """Start in the background; see :meth:`wait_started`."""
         self.home.mkdir(parents=True, exist_ok=True)
         self._passwords.touch(mode=0o600)
         self._passwords.write_text(json.dumps({USER: self.password}), encoding="utf-8")
-        # All processes are in its group; when we die, even killed, its input ends and it ends the
-        # group.
+        # All processes are in its group. When this process ends, even by SIGKILL, its input ends,
+        # and it kills the group.
         self._guard = subprocess.Popen(
             ["sh", "-c", "read _; kill -KILL 0"], stdin=subprocess.PIPE, **_in_group(0)
         )
@@ -148,7 +148,7 @@ class AirflowServer:
         self._launch(part, part, **environment)
 
     def kill(self, part: str) -> None:
-        """End a part with SIGKILL, and all that it started."""
+        """Kill a part and all processes that it started."""
         process = self._processes.pop(part)
         family = _family(process.pid)
         for member in family:
@@ -158,7 +158,7 @@ class AirflowServer:
         psutil.wait_procs(family, timeout=_STOP_SECONDS)
 
     def command(self, *command: str, timeout: float = READY_SECONDS) -> str:
-        """Run another of Airflow's commands to its end, and return what it wrote."""
+        """Run another Airflow command, and return its output."""
         ran = subprocess.run(
             [sys.executable, "-m", "airflow", *command],
             env=self._env,
@@ -209,8 +209,8 @@ class AirflowServer:
         if guard is None:
             return
         children = list(self._processes.values())
-        # Tasks have a process group each, so they are found as descendants, before their parents
-        # are gone.
+        # Each task has its own process group, so tasks are found as descendants, before their
+        # parents end.
         family: list[psutil.Process] = []
         for child in children:
             family += _family(child.pid)
@@ -227,7 +227,7 @@ class AirflowServer:
             guard.stdin.close()
 
     def check_alive(self) -> None:
-        """Raise when a process has ended that should not have."""
+        """Raise an error if a process has ended."""
         for name, process in self._processes.items():
             if process.poll() is not None:
                 raise self._broken(name)
