@@ -1,4 +1,4 @@
-"""One real Postgres server a test process, one database a test."""
+"""One real Postgres server per test process, one database per test."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ use_memory()
 # which hypothesis asks for.
 gc.set_threshold(100_000, 20, 20)
 
-# What a user's shell says of other servers, and of the way there, is not for the tests.
+# Variables of the user's shell about other servers and proxies must not affect the tests.
 for name in [*os.environ]:
     if name.startswith(("AIRFLOW_", "DATABRICKS_", "PG")) or name.lower().endswith("_proxy"):
         del os.environ[name]
@@ -125,7 +125,7 @@ def database(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def copies(postgres: EmbeddedPostgres) -> Iterator[Copies]:
-    """Yield what the tests of a module begin with, kept for those that begin alike."""
+    """Yield the copies of common states, which the tests of a module share."""
     with psycopg.connect(postgres.conninfo(), autocommit=True) as admin:
         copies = Copies(admin)
         yield copies

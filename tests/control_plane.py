@@ -70,12 +70,12 @@ class ControlPlane:
         self._server.server_close()
 
     def put(self, name: str, **status: Any) -> str:
-        """Make a project, branch or endpoint of this resource name, or replace it."""
+        """Create a project, branch or endpoint with this resource name, or replace it."""
         self.resources[name] = {"name": name, "status": status}
         return name
 
     def put_endpoint(self, name: str, host: str | None, kind: str = READ_WRITE, **status: Any) -> str:
-        """Make an endpoint with a host."""
+        """Create an endpoint with a host."""
         hosts = {"hosts": {"host": host}} if host else {}
         return self.put(name, endpoint_type=kind, current_state="ACTIVE", **hosts, **status)
 
@@ -88,7 +88,7 @@ class ControlPlane:
         return self.put_endpoint(f"{branch}/endpoints/primary", host)
 
     def answer(self, method: str, path: str, query: dict[str, str], body: dict[str, Any]) -> Answer:
-        """Answer a request below ``/api/2.0/`` by somebody who is known."""
+        """Respond to an authenticated request below ``/api/2.0/``."""
         match (method, path):
             case ("GET", "preview/scim/v2/Me"):
                 return 200, {"userName": self.user_name or self.client_id}

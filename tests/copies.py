@@ -1,4 +1,4 @@
-"""Databases as tests find them at their beginning: made once, then copied."""
+"""Databases in the state in which tests begin: created once, then copied."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Copies:
         self._kept: dict[tuple[str, ...], Copy] = {}
 
     def keep(self, database: str, acts: tuple[str, ...]) -> None:
-        """Keep a copy of a database that nobody is in."""
+        """Keep a copy of a database without sessions."""
         name = f"kept_{next(_numbers)}"
         self._run("CREATE DATABASE {} TEMPLATE {}", name, database)
         row = self._admin.execute("SELECT oid FROM pg_database WHERE datname = %s", [database]).fetchone()
@@ -40,7 +40,7 @@ class Copies:
         self._kept[acts] = Copy(name, int(row[0]))
 
     def put(self, database: str, acts: tuple[str, ...]) -> bool:
-        """Put a copy in the place of a database that nobody is in, if there is one."""
+        """Replace a database without sessions by its copy, if there is one."""
         kept = self._kept.get(acts)
         if kept is None:
             return False

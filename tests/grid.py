@@ -1,4 +1,4 @@
-"""The grid of chunks as job 1 has to make them, computed afresh."""
+"""The grid of chunks that job 1 must create, computed independently."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class Impostor:
                 self._serve(caller)
 
     def _serve(self, caller: socket.socket) -> None:
-        """Take whatever encryption the caller wants, or none."""
+        """Accept any encryption that the client requests, or none."""
         first = caller.recv(65536)
         if first == GSS_REQUEST:
             caller.sendall(b"N")

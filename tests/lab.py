@@ -1,4 +1,4 @@
-"""A LakeTS database to try the provider on: the stand-in for 0.1.x, or our own engine."""
+"""A LakeTS database for tests of the provider: the stand-in for 0.1.x, or our own engine."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Lab:
         return int(table_id)
 
     def synced(self, name: str = "metrics", *, days: int, tier: str = "2 days", drop: str = "4 days") -> None:
-        """Make a ChronoTable that is mirrored, with a tiered retention policy."""
+        """Create a ChronoTable that is mirrored, with a tiered retention policy."""
         self.table(name)
         self.conn.execute("SELECT lakets.enable_sync(%s)", [name])
         self.value(
@@ -122,7 +122,7 @@ class Lab:
         self.conn.execute("SELECT lakets.add_tiered_retention_policy(%s, %s, %s)", [name, tier, drop])
 
     def flush(self, name: str = "metrics", *, status: str = "STREAMING") -> None:
-        """Let the change feed have flushed all that is committed."""
+        """Report everything committed as flushed by the change feed."""
         self.conn.execute(FEED)
         self.conn.execute(
             "INSERT INTO wal2delta.tables (table_oid, status, committed_lsn)"
@@ -159,7 +159,7 @@ class Lab:
         )
 
     def rollup(self, name: str, *, reads: str = "metrics", lag: str = "0") -> None:
-        """Make an hourly RollUp of a ChronoTable, or a daily one of another RollUp."""
+        """Create an hourly RollUp of a ChronoTable, or a daily one of another RollUp."""
         exists = self.value("SELECT count(*) FROM lakets._rollup_registry WHERE name = %s", reads)
         if exists:
             query = (

@@ -1,4 +1,4 @@
-"""Waiting without the clock: what happens while a trigger or sensor sleeps is said step by step."""
+"""Waiting without the clock: tests define what happens while triggers or sensors sleep."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Pauses:
         self.lengths: list[float] = []
 
     def then(self, *steps: Callable[[], object]) -> None:
-        """Say what happens in the next pauses."""
+        """Set what happens in the next pauses."""
         self.steps.extend(steps)
 
     def sleep(self, seconds: float) -> None:

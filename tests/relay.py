@@ -1,4 +1,4 @@
-"""A loopback port before a Unix socket, that can turn its first callers away."""
+"""A loopback port in front of a Unix socket, which can reject its first clients."""
 
 from __future__ import annotations
 

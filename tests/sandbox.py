@@ -1,4 +1,4 @@
-"""A database whose tests leave no trace, for all that one session can show."""
+"""A database for tests that need one session only, and that are undone."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Sandbox:
         schema: str | None = None,
         synced: bool = False,
     ) -> int:
-        """Make a ChronoTable on its column ts; return its id."""
+        """Create a ChronoTable on its column ts; return its id."""
         schema = schema or self.schema
         self.run(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
         self.run(f'CREATE TABLE "{schema}"."{name}" ({columns})')

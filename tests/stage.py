@@ -1,4 +1,4 @@
-"""The stage of the engine's tests: a ChronoTable with old chunks, and a feed moved by hand."""
+"""The fixture of the engine's tests: a ChronoTable with old chunks, and a feed moved by hand."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class HandFeed:
         self._read: list[Commit] = []
         self.flushed = 0
         self.conn.execute(FEED)
-        # The WAL is read as far as it is on disk, so that is where this session puts it.
+        # The WAL can be read only as far as it is flushed, so this session flushes it.
         self.conn.execute("SET synchronous_commit = local")
         self.conn.execute(f'CREATE PUBLICATION "{self.publication}" FOR TABLE lakets_cdf."{shadow}"'.encode())
         self.conn.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", [self.slot])
@@ -107,14 +107,14 @@ class HandFeed:
         self.flush(xids.index(xid) + 1)
 
     def move(self, lsn: int | None) -> None:
-        """Show a position."""
+        """Set the position that the feed reports."""
         self.conn.execute(
             "UPDATE wal2delta.tables SET committed_lsn = '0/0'::pg_lsn + %s::numeric WHERE table_oid = %s",
             [lsn, self._oid],
         )
 
     def report(self, status: str = "STREAMING") -> None:
-        """Show a status."""
+        """Set the status that the feed reports."""
         self.conn.execute(
             "INSERT INTO wal2delta.tables (table_oid, status, committed_lsn) VALUES (%s, %s, '0/0')"
             " ON CONFLICT (table_oid) DO UPDATE SET status = excluded.status",
@@ -147,7 +147,7 @@ class Stage:
 
     @property
     def conn(self) -> psycopg.Connection:
-        """The session. Whoever has it may do anything to the database."""
+        """The session. After it is used, the content of the database is unknown."""
         self._acts = None
         return self._conn
 

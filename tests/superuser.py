@@ -1,4 +1,4 @@
-"""The way past the front door of a local Lakebase."""
+"""Access to a local Lakebase without its gateway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every public operator and sensor, with all arguments given; and which arguments there are."""
+"""Every public operator and sensor with all its arguments, and the list of these arguments."""
 
 from __future__ import annotations
 
@@ -88,13 +88,13 @@ TASKS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "ended": (DBOSWorkflowSensor, {"workflow_id": "a", **DBOS}),
 }
 
-# What others derive from and nobody writes into a DAG; and what Airflow's own base classes check.
+# Base classes, which no DAG uses; and arguments that Airflow's own base classes check.
 _BASES = {"DBOSControlOperator"}
 _AIRFLOWS = {"trigger_rule"}
 
 
 def public_tasks() -> list[type[Any]]:
-    """Return every operator and sensor in the modules that Airflow is told of."""
+    """Return every operator and sensor in the modules of the provider info."""
     info = get_provider_info()
     modules = [
         name for kind in ("operators", "sensors") for entry in info[kind] for name in entry["python-modules"]

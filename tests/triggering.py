@@ -46,7 +46,7 @@ def fire(trigger: LakeTSBaseTrigger) -> dict[str, Any]:
 
 
 def instead_of_explaining(lab: Lab, statements: str) -> None:
-    """Have explain_durability do this, and then say that all is durable."""
+    """Let explain_durability do this, and then return that everything is durable."""
     lab.conn.execute(
         "CREATE OR REPLACE FUNCTION lakets.explain_durability(p_chunk_name text) RETURNS text"
         f" LANGUAGE plpgsql AS $$ BEGIN {statements} RETURN NULL; END $$".encode()
@@ -58,7 +58,7 @@ def write(lake: Stage, day: int, value: int = 100) -> None:
 
 
 def overlap(lake: Stage, lab: Lab) -> None:
-    """Let two writers overlap such that no position proves both flushed, and then fall idle."""
+    """Let two writers overlap so that no position proves both flushed, and then become idle."""
     with psycopg.connect(lab.conninfo) as first, psycopg.connect(lab.conninfo) as second:
         for conn, day in ((first, COLD), (second, OTHER)):
             conn.execute("INSERT INTO metrics VALUES (9, %s, 9)", [lake.at(day, 2)])

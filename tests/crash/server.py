@@ -47,7 +47,7 @@ class Server:
         self.postgres = postgres
 
     def template(self, name: str, *scripts: str) -> str:
-        """Make a database to copy."""
+        """Create a database to copy."""
         with psycopg.connect(self.postgres.ensure_database(name), autocommit=True) as conn:
             for script in scripts:
                 conn.execute(script.encode())
@@ -84,7 +84,7 @@ class Server:
 
 
 class Cursor(psycopg.Cursor[Any]):
-    """Asks its job for leave before each statement."""
+    """Asks its job for permission before each statement."""
 
     def execute(self, *args: Any, **kwargs: Any) -> Cursor:
         self.connection.job.before_statement()  # type: ignore[attr-defined]
@@ -155,7 +155,7 @@ class Job:
         self.sent += 1
 
     def start(self) -> Job:
-        """Return once the job stands where it is to stop, or has ended."""
+        """Return once the job is at its stopping point, or has ended."""
         if self._gate is None:
             self._thread.start()
             assert self._stands.wait(PATIENCE_SECONDS)

@@ -75,7 +75,7 @@ def _known(table: str, row: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def difference(one: State, other: State) -> list[str]:
-    """Return what one has and the other has not, marked - and +."""
+    """Return the differences of two states, marked - and +."""
     return [
         f"{sign} {aspect}: {line}"
         for aspect in sorted(one.keys() | other.keys())

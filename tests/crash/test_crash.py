@@ -76,7 +76,7 @@ SELECT lakets.remove_retention_policy('metrics', nsp),
 INSERT INTO metrics VALUES (98, '2024-01-01 12:00', 98);
 INSERT INTO "The Plant".metrics VALUES (98, '2024-01-01 12:00', 98);
 """
-# Wrong in the RollUps, and no change tells: only what is marked is aggregated anew.
+# Wrong values in the RollUps without a logged change: only marked buckets are aggregated again.
 SPOIL = "".join(
     f"UPDATE _rollup_{name} SET total = -1;" for name in ("hourly_metrics", "daily_plain", "daily_metrics")
 )
@@ -145,7 +145,7 @@ def server(postgres_version: int) -> Iterator[Server]:
 
 
 class Run(NamedTuple):
-    """What a job does when nobody disturbs it."""
+    """The result of an undisturbed run of a job."""
 
     statements: int
     steps: int

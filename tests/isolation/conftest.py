@@ -1,4 +1,4 @@
-"""Sessions stepped against each other: Postgres, not the clock, says who waits for whom."""
+"""Sessions that run step by step: Postgres, not the clock, shows which one waits for which."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Session:
         return row[0] if row else None
 
     def cancel(self) -> None:
-        """Cancel what the session is at."""
+        """Cancel the statement of the session."""
         self._observer.execute("SELECT pg_cancel_backend(%s)", [self.pid])
 
     def close(self) -> None:

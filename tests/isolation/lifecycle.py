@@ -108,11 +108,11 @@ class Model:
     had_rows: set[str] = field(default_factory=set)
 
     def place(self, at: float) -> float | None:
-        """Return the start of the chunk that takes a row in."""
+        """Return the start of the chunk that a row belongs to."""
         return next((c.start for c in self.chunks if c.start <= at < c.end and not c.is_dropped), None)
 
     def commit(self, writer: Writer) -> Touched:
-        """Let everybody see what a writer did."""
+        """Make the changes of a writer visible."""
         for number, row in writer.rows.items():
             if row is None:
                 self.rows.pop(number, None)

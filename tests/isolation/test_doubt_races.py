@@ -1,4 +1,4 @@
-"""Mirrors of LakeTS 0.1.3 are compared beside writers: no row is taken for durable that is not."""
+"""Mirrors of LakeTS 0.1.3 are compared beside writers: no row counts as durable that is not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MISSING = f"SELECT count(*) FROM (SELECT * FROM metrics WHERE {ROW} EXCEPT ALL {
 
 @pytest.fixture(scope="module")
 def moved_in(postgres: EmbeddedPostgres, template_01: str) -> str:
-    """Return the name of a database that has lived with 0.1.3, and has our engine now."""
+    """Return the name of a database that was used with 0.1.3, and has our engine now."""
     name = "lakets_01_moved"
     with psycopg.connect(postgres.ensure_database(name, template=template_01), autocommit=True) as conn:
         conn.execute(WORLD.read_text().encode())
@@ -63,7 +63,7 @@ def feed(database: str) -> Iterator[HandFeed]:
 
 
 def prove(stage: Stage, feed: HandFeed) -> None:
-    """Let tiering learn how far the feed is."""
+    """Let tiering read the position of the feed."""
     stage.run("SELECT count(*) FROM lakets._get_chunks_to_tier('metrics')")
     feed.flush()
     stage.run("UPDATE wal2delta.tables SET committed_lsn = pg_current_wal_insert_lsn()")

@@ -1,4 +1,4 @@
-"""An install waits for another, and neither holds up nor harms who is at work in the database."""
+"""An install waits for another one, and neither blocks nor harms other sessions."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ PARTITION = (
 
 @pytest.fixture
 def at_work(stage: Stage) -> None:
-    """Make what every job has something to do on."""
+    """Create tables with work for every job."""
     feed = stage.synced()
     stage.rollup("hourly")
     stage.run("UPDATE metrics SET value = 7 WHERE id = 3")
@@ -104,8 +104,8 @@ def check_all_is_well(stage: Stage) -> None:
     assert stage.run(resident) == stage.run("SELECT * FROM metrics ORDER BY id")
 
 
-# job/install: an install does not pull the ground from under a job that is at it. It waits for the
-# table, or for the proof row, which a job that first hears of the feed makes, too.
+# job/install: an install does not disturb a running job. It waits for the table, or for the proof
+# row, which a job creates when it first reads the feed.
 @pytest.mark.parametrize(
     ("job", "result"),
     [(RETAIN, 1), (TIER, True), (CANDIDATES, 4), (PARTITION, 3)],
@@ -142,8 +142,7 @@ def test_an_install_goes_on_beside_a_refresh(
     check_all_is_well(stage)
 
 
-# install/job: the job runs with the functions that were, and what it does is right for those that
-# come.
+# install/job: the job runs with the old functions, and its results are right for the new ones.
 @pytest.mark.parametrize(
     ("job", "result"),
     [(REFRESH, True), (RETAIN, 1), (TIER, True), (CANDIDATES, 4), (PARTITION, 3)],

@@ -1,4 +1,4 @@
-"""Writers of a mirrored table never meet in the shadow, and it is right in the end."""
+"""Writers of a mirrored table never block each other in the shadow, and it is right at the end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises 7, 8 and 11 in a crowd: everything at once, and nobody ever waits in a circle."""
+"""Promises 7, 8 and 11 under load: everything at once, and no deadlock."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def writer(number: int) -> Act:
 
 
 def perform(stage: Stage, name: str, act: Act, turns: int) -> int:
-    """Do something again and again, and return how often it was done."""
+    """Repeat something, and return how often it was done."""
     chance, done = random.Random(name), 0
     with psycopg.connect(stage.conninfo, autocommit=True, application_name=name) as conn:
         conn.execute("SET deadlock_timeout = '20ms'; SET client_min_messages = error")

@@ -63,7 +63,7 @@ def make_work(stage: Stage) -> None:
 
 @pytest.fixture
 def stranger(stage: Stage, sessions: Callable[[str], Session], feed: HandFeed) -> Iterator[Session]:
-    """Yield a session of a role that was given nothing."""
+    """Yield a session of a role without rights."""
     role = f"stranger_{stage.conn.info.dbname}"
     stage.run(f"CREATE ROLE {role}")
     session = sessions("stranger")

@@ -32,7 +32,7 @@ WRITE = (
 
 @pytest.fixture(scope="module")
 def lived_in(postgres: EmbeddedPostgres, template_01: str) -> str:
-    """Return the name of a database that has lived with 0.1.x."""
+    """Return the name of a database that was used with 0.1.x."""
     name = "lakets_01_in_use"
     with psycopg.connect(postgres.ensure_database(name, template=template_01), autocommit=True) as conn:
         conn.execute(WORLD.read_text().encode())

@@ -29,10 +29,10 @@ class Status(NamedTuple):
 
 class Cdf:
     """
-    Schema ``lakets_cdf`` of one database, and what the feed made of it.
+    Schema ``lakets_cdf`` of one database, and its Delta tables.
 
-    :param conninfo: The database; as its superuser.
-    :param delta_dir: Where the feed writes.
+    :param conninfo: The connection string of a superuser.
+    :param delta_dir: The folder to which the feed writes.
     """
 
     def __init__(self, conninfo: str, delta_dir: Path) -> None:
@@ -44,7 +44,7 @@ class Cdf:
         self.execute = self.conn.execute
 
     def shadow(self, name: str, columns: str = "id integer, note text") -> str:
-        """Make a table that the feed follows."""
+        """Create a table that the feed follows."""
         self.execute(f"CREATE TABLE {name} ({columns}); ALTER TABLE {name} REPLICA IDENTITY FULL")
         return name
 
@@ -56,7 +56,7 @@ class Cdf:
         return conn
 
     def history(self, name: str) -> list[dict[str, Any]]:
-        """Return the history in the order in which things happened."""
+        """Return the history in the order of the changes."""
         return [dict(row) for row in self.table(name).sort_by("_sort_by").to_pylist()]
 
     def changes(self, name: str) -> list[tuple[Any, ...]]:
@@ -92,7 +92,7 @@ class Cdf:
         return row[0]
 
     def is_replayed(self, name: str) -> bool:
-        """Tell whether the history, played back, is the table, and no change is in it twice."""
+        """Return whether the replayed history equals the table, and no change is in it twice."""
         history = self.table(name)
         columns = [column for column in history.column_names if column not in METADATA]
         names = ", ".join(f'"{column}"' for column in columns)
@@ -108,7 +108,7 @@ class Cdf:
 
 @pytest.fixture
 def cdf(empty_database: str, tmp_path: Path) -> Iterator[Cdf]:
-    """Yield a database whose feed runs a round whenever the test says so."""
+    """Yield a database whose feed runs a round only when the test calls it."""
     lab = Cdf(empty_database, tmp_path / "delta")
     yield lab
     lab.close()

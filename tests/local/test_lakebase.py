@@ -40,7 +40,7 @@ def lakebase(folder: Path, *, keep_running: bool = False) -> LocalLakebase:
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Yield a folder that the tests of this module share: making a cluster is what costs."""
+    """Yield a folder that the tests of this module share, because creating a cluster is slow."""
     with tempfile.TemporaryDirectory(prefix="lakets-", ignore_cleanup_errors=True) as path:
         yield Path(path) / "lakebase"
 
@@ -62,7 +62,7 @@ def execute(local: LocalLakebase, query: str) -> None:
 
 
 def processes(folder: Path) -> list[str]:
-    """Return the command lines of what runs in a folder."""
+    """Return the command lines of the processes that run in a folder."""
     lines = []
     for process in psutil.process_iter():
         try:
@@ -198,7 +198,7 @@ def test_what_a_killed_process_left_behind_is_taken_up(folder: Path) -> None:
 
 
 def start(folder: Path, code: str) -> None:
-    """Run a statement about a Lakebase in a process of its own."""
+    """Run a statement about a Lakebase in a separate process."""
     code = code.format(folder=str(folder), version=POSTGRES_VERSION)
     imports = ["import os", "from pathlib import Path"]
     imports += ["from airflow_provider_lakets.local.lakebase import LocalLakebase"]
@@ -249,7 +249,7 @@ def test_sigterm_ends_the_feed_cleanly(local: LocalLakebase) -> None:
 
 
 def watch(local: LocalLakebase) -> None:
-    """Look at the feed until it has ended."""
+    """Poll the feed until it has ended."""
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         local.feed.check()

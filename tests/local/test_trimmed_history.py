@@ -37,7 +37,7 @@ class Lake:
     A ChronoTable whose shadow is trimmed, the feed, and the Databricks that reads its Delta tables.
 
     :param conninfo: The database.
-    :param delta_dir: Where the feed writes.
+    :param delta_dir: The folder to which the feed writes.
     """
 
     def __init__(self, conninfo: str, delta_dir: Path) -> None:
@@ -57,7 +57,7 @@ class Lake:
     def table(
         self, name: str = "metrics", *, key: str = "PRIMARY KEY (id, at)", trimmed: bool = True
     ) -> None:
-        """Make a synced ChronoTable with chunks in January 2024, all of them past retention."""
+        """Create a synced ChronoTable with chunks in January 2024, all of them past retention."""
         self.name = name
         self.run(f'CREATE TABLE "{name}" (id integer, at timestamptz, value float8{key and ", " + key})')
         table_id = self.value("SELECT lakets.create_chronotable(%s, 'at', '1 day')", name)
@@ -88,7 +88,7 @@ class Lake:
         )
 
     def drop(self) -> int:
-        """Bring all to Delta, then drop every chunk that is past retention."""
+        """Flush everything to Delta, then drop every chunk that is past retention."""
         for _ in range(3):
             self.feed.run_once()
             if dropped := self.value("SELECT lakets.execute_retention(%s)", self.name):
@@ -96,7 +96,7 @@ class Lake:
         return 0
 
     def trim(self, most: int = 10_000) -> int:
-        """Trim until nothing is left, then bring that to Delta."""
+        """Trim until nothing is left, then flush the trims to Delta."""
         removed = 0
         for _ in range(3):  # the first look may only see to it that the feed moves
             self.feed.run_once()
@@ -109,7 +109,7 @@ class Lake:
         return int(self.value("SELECT lakets.trim_shadow(%s, p_max_rows => %s)", self.name, most))
 
     def begin_again(self, shadow: str) -> str:
-        """Let the feed skip a shadow, then read it anew; return an instant before it does."""
+        """Let the feed skip a shadow, then read it again; return an instant before it reads it."""
         self.run(f'ALTER TABLE lakets_cdf."{shadow}" REPLICA IDENTITY DEFAULT')
         self.feed.run_once()
         since = self.value("SELECT clock_timestamp()::text")
@@ -166,7 +166,7 @@ class Lake:
 
 @pytest.fixture
 def lake(database: str, tmp_path: Path) -> Iterator[Lake]:
-    """Yield an empty database that is fed to Delta."""
+    """Yield an empty database with a feed to Delta."""
     lake = Lake(database, tmp_path / "delta")
     yield lake
     lake.close()

@@ -1,4 +1,4 @@
-"""A call of each function that LakeTS offers, for the tests of what no session may change."""
+"""A call of each public function of LakeTS, for the tests with other session settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alerts as rows, and statements by their cost."""
+"""Alerts as rows, and statements ordered by their total time."""
 
 from __future__ import annotations
 

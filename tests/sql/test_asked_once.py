@@ -1,4 +1,4 @@
-"""Many chunks that must stay: what holds for all of them is asked once, not once for each chunk."""
+"""With many chunks that must stay, their common conditions are read once, not for each chunk."""
 
 from __future__ import annotations
 

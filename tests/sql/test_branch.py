@@ -1,4 +1,4 @@
-"""A branch is a physical copy of a cluster, with its number; transaction ids go on from there."""
+"""A branch is a physical copy of a cluster with the same identifier; transaction ids continue."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Side(NamedTuple):
 
 
 def settle(stage: Stage) -> None:
-    """Make a world: day 2 was changed since the feed moved last, days 3 and 4 are tiered."""
+    """Create the tables: day 2 has changes after the last flush, days 3 and 4 are tiered."""
     stage.table()
     stage.rollup("hourly")
     feed = stage.sync()

@@ -1,4 +1,4 @@
-"""Turning a table into a ChronoTable: what it keeps, what is refused, and how it goes again."""
+"""Turning a table into a ChronoTable: what it keeps, what is refused, and how it is dropped."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PORTRAIT: dict[str, str] = dict(
 
 
 def portrait(db: Sandbox, relation: str = "public.metrics") -> Portrait:
-    """Return what the catalog says of a table, for comparing."""
+    """Return the catalog entries of a table, for comparison."""
     oid = db.value("SELECT %s::regclass::oid", relation)
     return {
         name: db.conn.execute(query.encode(), {"rel": oid}).fetchall() for name, query in PORTRAIT.items()
@@ -33,7 +33,7 @@ def portrait(db: Sandbox, relation: str = "public.metrics") -> Portrait:
 
 
 def make_rich(db: Sandbox) -> Sandbox:
-    """Make a table that has everything, and 60 rows."""
+    """Create a table with every kind of property, and 60 rows."""
     db.run(RICH)
     db.run(
         'INSERT INTO public.metrics (ts, site_id, value, share, tags, "The Name", blob)'

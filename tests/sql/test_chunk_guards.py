@@ -62,7 +62,7 @@ def test_emptying_one_table_does_not_open_the_chunks_of_another(db: Sandbox) -> 
     assert db.value("SELECT count(*) FROM other") == 0
 
 
-# Postgres compiles a trigger's function for each chunk and keeps its plans: by the square.
+# Postgres compiles a trigger's function for each chunk and keeps its plans: quadratic time.
 def test_emptying_a_table_calls_no_function_for_its_chunks(db: Sandbox) -> None:
     db.chronotable()
     db.run("INSERT INTO metrics (ts) VALUES (now())")

@@ -1,4 +1,4 @@
-"""The SQL of the documents runs as it is written."""
+"""The SQL in the documents runs unchanged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ INSERT INTO metrics VALUES ('2024-01-01 12:30+00', 'a', 1, 20, 0.5);
 CREATE TABLE requests AS SELECT now() + s * interval '1 second' AS ts, s * 2.0::float8 AS n
                            FROM generate_series(1, 3) AS s;
 """
-# What the text around the blocks takes for granted.
+# The objects that the text around the blocks assumes.
 BEFORE = {
     "docs/last_values": "SELECT lakets.create_chronotable('metrics', 'ts')",
     "docs/rollups": "SELECT lakets.create_chronotable('metrics', 'ts')",

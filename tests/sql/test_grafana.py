@@ -1,4 +1,4 @@
-"""The dashboard for Grafana: each of its queries runs, and shows what there is."""
+"""The dashboard for Grafana: each of its queries runs, and returns data."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def grafana(lab: Lab) -> Iterator[psycopg.Connection]:
 
 
 def as_grafana_sends_it(query: str) -> str:
-    """Put in what Grafana puts in for its macros."""
+    """Replace the macros of Grafana as Grafana does."""
     return re.sub(
         r"\$__timeFilter\(([\w.]+)\)",
         r"\1 BETWEEN now() - interval '7 days' AND now() + interval '1 h'",

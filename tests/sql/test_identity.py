@@ -1,4 +1,4 @@
-"""A ChronoTable is the table that was made one, whatever it is called, and no other."""
+"""A ChronoTable is identified as the same table under any name; another table is refused."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_it_lets_go_of_changes_that_were_wanted_when_they_were_absorbed(idle: St
 
 
 def test_changes_in_a_younger_cluster_are_taken_in_whenever_the_first_refresh_comes(idle: Stage) -> None:
-    """The numbers of its transactions catch up with those that the restored RollUp has absorbed."""
+    """Let the transaction ids reach those that the restored RollUp has absorbed."""
     idle.run(
         "UPDATE lakets._rollup_registry"
         "   SET cluster = 'another/1', absorbed = format('%s:%s:', new.xid, new.xid)::pg_snapshot"

@@ -30,7 +30,7 @@ def parts(listed: str) -> list[str]:
 
 
 class Signature:
-    """One line of the list, taken apart."""
+    """One line of the list, parsed."""
 
     def __init__(self, line: str) -> None:
         found = re.fullmatch(r"(\w+)\((.*?)\) -> (.*?)( \[aggregate\])?( immutable)?", line)
@@ -41,7 +41,7 @@ class Signature:
 
 
 def has_at_least(found: str, wanted: str) -> bool:
-    """Tell whether a result is the wanted one, or has columns more at the end."""
+    """Return whether a result is the expected one, or has more columns at the end."""
     if wanted.startswith("TABLE("):
         columns = parts(wanted.removeprefix("TABLE(").removesuffix(")"))
         return parts(found.removeprefix("TABLE(").removesuffix(")"))[: len(columns)] == columns

@@ -1,4 +1,4 @@
-"""A server with few locks: what locks each chunk does a part, or fails before it begins."""
+"""A server with few locks: what locks many chunks does a part, or fails before it begins."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def tight(tight_server: EmbeddedPostgres) -> Iterator[Stage]:
 
 @pytest.fixture
 def warnings(tight: Stage) -> list[str]:
-    """What the session warns of."""
+    """The warnings of the session."""
     said: list[str] = []
     tight.run("SET client_min_messages = warning")
     tight.conn.add_notice_handler(lambda notice: said.append(str(notice.message_primary)))
@@ -416,7 +416,7 @@ def test_sync_of_too_many_chunks_that_can_be_written_directly_says_what_to_do(
     assert tight.value(UNLIKE) == 0
 
 
-# The reckoning
+# The lock budget
 
 
 @pytest.mark.parametrize("name", ["metrics_20240101_000000", "_rollup_hourly"])

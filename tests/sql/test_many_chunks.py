@@ -1,4 +1,4 @@
-"""Thousands of chunks: every job does its work, and its cost does not grow by the square."""
+"""Thousands of chunks: every job does its work, and its cost does not grow quadratically."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FEW, MANY = 500, 5000
 # Ten times the chunks may take ten times as long; by the square it would be a hundred times.
 MOST = 30
-# Shorter than this, what is measured is the machine's mood.
+# Shorter times are too noisy to compare.
 FLOOR_SECONDS = 0.005
 
 

@@ -44,7 +44,7 @@ EVERY_JOB = {**JOBS, **JOBS_AFTER_01}
 
 
 class Loss(NamedTuple):
-    """What is taken away, the job that then fails, and what its error names."""
+    """The revoked right, the job that then fails, and what its error names."""
 
     statement: str
     job: str

@@ -73,7 +73,7 @@ WORLDS = {
 
 
 class Keeper:
-    """Makes a world and lives in it."""
+    """Creates the tables, and runs the lifecycle."""
 
     def __init__(self, stage: Stage, world: World) -> None:
         self.stage, self.world = stage, world
@@ -88,7 +88,7 @@ class Keeper:
             stage.run(f"CREATE SCHEMA {stage.value('SELECT quote_ident(%s)', world.schema)}")
         if world.before:
             stage.run(world.before)
-        # As a column's definition may hold any letter, it is no template of psycopg's.
+        # Not a psycopg template, because a column's definition may contain any character.
         self.run("CREATE TABLE {table} (" + world.columns + ")")
 
     def run(self, statement: str) -> list[tuple[object, ...]]:

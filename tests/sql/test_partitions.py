@@ -1,4 +1,4 @@
-"""Job 1: chunks where they are due, never overlapping, never missing, whatever came before."""
+"""Job 1: chunks where they are due, never overlapping or missing, after any history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Policies: one of a kind a table, with ages that make sense."""
+"""Policies: one of each kind per table, with valid ages."""
 
 from __future__ import annotations
 

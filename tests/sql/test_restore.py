@@ -1,4 +1,4 @@
-"""A dump that Postgres' programs restore into another cluster; jobs run there at once."""
+"""A dump that is restored into another cluster, where jobs run at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Job 3: what is dropped, what stays and why."""
+"""Job 3: what is dropped, what stays, and why."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ def test_force_does_not_touch_what_is_not_expired(plain: Stage) -> None:
     assert plain.column("SELECT id FROM metrics") == [99]
 
 
-# What other hands did
+# Manual changes
 
 
 def test_chunk_dropped_by_hand_is_noted_as_dropped_and_not_counted(plain: Stage) -> None:

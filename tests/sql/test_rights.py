@@ -1,4 +1,4 @@
-"""Who needs what: a writer just its table, an owner the schemas, and nobody gets more than that."""
+"""Required rights: a writer needs only its table, an owner the schemas, and nobody gets more."""
 
 from __future__ import annotations
 

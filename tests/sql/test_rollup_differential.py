@@ -126,7 +126,7 @@ class Pair:
         self.run("UPDATE lakets._chunk_metadata SET status = 'active' WHERE status = 'tiered'")
 
     def create(self) -> bool:
-        """Create it all; return whether the RollUp was accepted."""
+        """Create the table and the RollUp; return whether the RollUp was accepted."""
         self.run(f"CREATE TABLE {self.table} (id integer, at timestamptz, value integer)")
         self.run(f"CREATE TABLE {self.copy} (LIKE {self.table})")
         self.run(
@@ -208,7 +208,7 @@ def playground(postgres: EmbeddedPostgres, template: str) -> Iterator[psycopg.Co
 
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
-# A seed says nothing by being small.
+# A smaller seed is not a simpler example.
 PHASES = (Phase.explicit, Phase.generate)
 
 

@@ -1,4 +1,4 @@
-"""Wrong input to the RollUp functions is told clearly, and leaves nothing behind."""
+"""Wrong input to the RollUp functions is a clear error, and leaves nothing behind."""
 
 from __future__ import annotations
 

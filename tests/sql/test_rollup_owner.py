@@ -11,8 +11,8 @@ from airflow_provider_lakets.engine import install_script
 if TYPE_CHECKING:
     from tests.sandbox import Sandbox
 
-# `tell` notes as whom it runs, after it tried to become somebody else. It is called for each row,
-# and, with a constant argument, when the query is planned.
+# `tell` records its current role, after it tried to switch to another role. It is called for each
+# row, and, with a constant argument, when the query is planned.
 SETTING = """
 CREATE ROLE author; CREATE ROLE rival; CREATE ROLE jobs IN ROLE author;
 GRANT USAGE, CREATE ON SCHEMA public, lakets, lakets_cdf TO author, rival;

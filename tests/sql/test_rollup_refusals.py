@@ -1,4 +1,4 @@
-"""What a RollUp cannot keep right is refused at creation, with or without rows, and says why."""
+"""A query that a RollUp cannot keep right is refused at creation, with the reason."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ COMPUTING = re.compile(
     r"|_\w+_(step|merge|value)|_growth|_is_(plain|bad)_bucket|_month\w*|_writes_exactly"
 )
 
-# They read a query as their caller means it.
+# They parse a query under the search_path of the caller.
 UNDER_THE_CALLERS_SEARCH_PATH = {"alert_check", "create_rollup", "create_rollup_view"}
 
 # Stable, yet they open a subtransaction, or look at other sessions' locks.
@@ -30,8 +30,8 @@ INSTALL = {"_adopt_chronotable", "_adopt_rollup"}
 # Writes a statement for another system.
 FOR_DATABRICKS = {"history_view_sql"}
 
-# They run as the owner of a table: its triggers, so that its writers need no right on what is ours,
-# and what fills a RollUp, so that its query has the rights of nobody else.
+# They run as the owner of a table: its triggers, so that writers need no rights on LakeTS objects,
+# and the function that fills a RollUp, so that its query has no other rights.
 OF_AN_OWNER = re.compile(r"_track_(rollup_)?\d+_(insert|update|delete|truncate)|_lvc_\d+|_fill_daily")
 
 LOCKING = re.compile(

@@ -1,4 +1,4 @@
-"""Whatever a session has set, each function gives the same and leaves the same behind."""
+"""Session settings change neither the result nor the effects of any function."""
 
 from __future__ import annotations
 

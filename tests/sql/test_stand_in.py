@@ -1,4 +1,4 @@
-"""The stand-in for LakeTS 0.1.3 has its interface: else the tests of the upgrade prove nothing."""
+"""The stand-in for LakeTS 0.1.3 has its interface; the tests of the upgrade rely on that."""
 
 from __future__ import annotations
 

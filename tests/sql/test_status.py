@@ -1,4 +1,4 @@
-"""What is shown of how things stand."""
+"""Status reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A role without rights, and a writer with rights on two columns, can do nothing to LakeTS."""
+"""A role without rights, and a writer with rights on two columns, cannot affect LakeTS."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_writer_of_one_column_writes_that_and_is_tracked(world: Sandbox) -> No
 
 @pytest.fixture(scope="module")
 def offered(postgres: EmbeddedPostgres, template: str) -> Iterator[World]:
-    """A database with something of everything; the guest may use the schemas, and no more."""
+    """A database with every kind of object; the guest has only USAGE on the schemas."""
     with world_of(postgres, template, "lakets_strangers") as made:
         made.conn.execute(
             "CREATE ROLE passer_by; CREATE ROLE guest; GRANT USAGE ON SCHEMA lakets, lakets_cdf TO guest"
@@ -126,7 +126,7 @@ def offered(postgres: EmbeddedPostgres, template: str) -> Iterator[World]:
         made.conn.execute("DROP OWNED BY passer_by, guest; DROP ROLE passer_by, guest")
 
 
-# A call of each, with nothing as every argument; a new function is in the list by itself.
+# A call of each function with NULL for every argument; new functions are included.
 EVERY_FUNCTION = """
 SELECT format('SELECT lakets.%I(%s)%s', fn.proname, string_agg('NULL::' || arg.type, ', '),
               CASE fn.prokind WHEN 'w' THEN ' OVER ()' END)

@@ -1,4 +1,4 @@
-"""Job 2: which chunks are candidates, what flagging does, and what is remembered of changes."""
+"""Job 2: which chunks are candidates, what flagging does, and which changes are kept in the log."""
 
 from __future__ import annotations
 
@@ -299,7 +299,7 @@ def test_row_without_a_time_defers_no_chunk(stage: Stage) -> None:
     assert len(feed.unflushed()) == 1
 
 
-# What is remembered of changes
+# The change log
 
 
 def prune(stage: Stage) -> None:

@@ -84,7 +84,7 @@ def older(few_locks: EmbeddedPostgres) -> Iterator[Stage]:
 
 @pytest.fixture
 def installed(older: Stage) -> Stage:
-    """The same after the install proper, as psql runs it: no chunk is guarded yet."""
+    """The same after the install itself, as psql runs it: no chunk is guarded yet."""
     older.run(install_script())
     return older
 
@@ -213,7 +213,7 @@ def test_a_cache_too_large_for_the_install_takes_every_row_of_today(installed: S
     cached = "SELECT value FROM _lvc_metrics WHERE device = %s"
     assert installed.column(cached, "d0") == [0]  # 0.1.3 has the row written last, of two hours ago
     assert installed.column(cached, "d390") == [390]
-    # 0.1.3 noted when it was written. All that is known of its row: it is not in the newest chunks.
+    # 0.1.3 recorded the time of the write. Only this is known: its row is not in the newest chunks.
     assert installed.value(
         "SELECT last_updated < now() - '5 days'::interval FROM _lvc_metrics WHERE device = 'd390'"
     )

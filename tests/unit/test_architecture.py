@@ -1,4 +1,4 @@
-"""The house: which room imports which, drawn from the code, with the imports inside functions."""
+"""The layers: which module imports which, read from the code, with imports inside functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(airflow_provider_lakets.__file__).parent
 NAME = PACKAGE.name
 
-# From the ground up: what stands on one floor may be imported from there and from above.
+# From the bottom: a layer may be imported from the same layer and from those above.
 FLOORS = [
     ["", "exceptions", "engine", "older"],
     ["login"],
@@ -41,7 +41,7 @@ LOCAL_FLOORS = [
     ["branches", "client", "lakebase", "server", "state", "world"],
     ["demo"],
 ]
-# The command line stands beside the house, and is the only way into `local`.
+# The command line is outside of the layers, and is the only one that imports `local`.
 BESIDE = ["__main__", "cli", "commands", "local"]
 
 MOST_FILES = 14

@@ -1,4 +1,4 @@
-"""The names of assets: one way to write each, the same for whoever emits and whoever waits."""
+"""The names of assets: each has one spelling, for tasks that emit events and DAGs that wait."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_asset_is_of_a_rollup_or_of_a_table(arguments: dict[str, Any]) -> Non
 
 
 def test_an_asset_has_no_other_name() -> None:
-    # Airflow tells assets apart by name and URI: one with another name would never have an event.
+    # Airflow distinguishes assets by name and URI: one with another name would never have an event.
     with pytest.raises(ValueError, match="name of a LakeTS asset is its URI"):
         tiered_asset("metrics", name="my table")
 

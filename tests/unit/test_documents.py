@@ -1,4 +1,4 @@
-"""The documents name what is really there."""
+"""Everything that the documents name exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What PostgresHook would do with psycopg 2 beside an old SQLAlchemy is done with psycopg 3."""
+"""With an old SQLAlchemy, PostgresHook would use psycopg 2; this hook uses psycopg 3."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def native(define: Callable[..., None], empty_database: str) -> Callable[..., LakebaseHook]:
-    """Return a maker of hooks that log in as a superuser, into a database of their own."""
+    """Return a factory of hooks that log in as a superuser, each to its own database."""
     from psycopg.conninfo import conninfo_to_dict
 
     where = conninfo_to_dict(empty_database)

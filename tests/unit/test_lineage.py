@@ -1,4 +1,4 @@
-"""What OpenLineage learns of a refresh, through its own extractors."""
+"""What OpenLineage records about a refresh, through its own extractors."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def refresh(**arguments: Any) -> LakeTSRollupRefreshOperator:
 def extracted(
     operator: Any, state: TaskInstanceState = TaskInstanceState.SUCCESS
 ) -> OperatorLineage[Any, Any]:
-    """Ask OpenLineage's own extractor manager, as its listener does at the end of a task."""
+    """Call OpenLineage's own extractor manager, as its listener does at the end of a task."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what its imports warn of is not ours to mend
+        warnings.simplefilter("ignore")  # its imports cause warnings
         from airflow.providers.openlineage.extractors.manager import ExtractorManager
     run: Any = SimpleNamespace(run_id="manual")
     manager: Any = ExtractorManager()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The link from a task to the Lakebase project: right where it is known, and never in the way."""
+"""The link from a task to the Lakebase project: right if it is known, and never an error."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_nothing_before_an_at_sign_gets_into_a_link(
     ids=["operator", "sensor", "other"],
 )
 def test_a_task_that_never_logged_in_has_an_empty_link(task: Any) -> None:
-    # There is no XCom to ask for outside of Airflow: that must not be raised either.
+    # Outside of Airflow there is no XCom, which must not raise an error either.
     key = SimpleNamespace(task_id="x", dag_id="d", run_id="r", map_index=-1)
 
     assert LakebaseProjectLink().get_link(task, ti_key=key) == ""

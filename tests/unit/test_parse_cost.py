@@ -1,4 +1,4 @@
-"""What a DAG file pays for importing this provider, every time it is parsed."""
+"""The time that importing this provider adds to each parsing of a DAG file."""
 
 from __future__ import annotations
 
@@ -62,5 +62,5 @@ def test_import_loads_nothing_heavy(runs: list[dict[str, Any]]) -> None:
 
 
 def test_import_costs_a_fraction_of_airflow_s_own(runs: list[dict[str, Any]]) -> None:
-    # The fastest: the others tell how busy the machine was.
+    # The fastest: the others depend on how busy the machine was.
     assert min(run["took"] for run in runs) < BUDGET

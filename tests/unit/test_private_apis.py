@@ -14,7 +14,7 @@ import airflow_provider_lakets
 
 PACKAGE = Path(airflow_provider_lakets.__file__).parent
 
-# Where each is used, and why there is no public way.
+# The module that uses each, and why there is no public way.
 USED = {
     # The token of a Databricks connection, for every kind of login that Airflow's hook knows.
     ("_get_token", "login/who/other_identities.py"): (BaseDatabricksHook, {"raise_error"}),

@@ -1,4 +1,4 @@
-"""What Airflow makes of the provider's metadata."""
+"""How Airflow uses the provider's metadata."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_test_button_logs_in(postgres: EmbeddedPostgres, monkeypatch: pytest.Mon
         schema="postgres",
         extra="{}",
     )
-    # The button hands the form's values over the same way.
+    # The button passes the values of the form in the same way.
     monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_BUTTON", connection.as_json())
 
     assert isinstance(connection.get_hook(), LakebaseHook)  # type: ignore[no-untyped-call]

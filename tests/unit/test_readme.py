@@ -1,4 +1,4 @@
-"""The README quotes what is really there."""
+"""The README quotes existing code."""
 
 from __future__ import annotations
 

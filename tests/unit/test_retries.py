@@ -1,4 +1,4 @@
-"""Which failures are tried again, and how soon."""
+"""Which failures are retried, and how soon."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def feed(lake: Stage, pauses: Pauses) -> HandFeed:
 
 
 def context() -> Any:
-    """Return as much of Airflow's context as a task needs outside of Airflow."""
+    """Return the part of Airflow's context that a task needs outside of Airflow."""
     stored: dict[str, Any] = {}
     task = SimpleNamespace(
         task_id="x",
@@ -65,7 +65,7 @@ def deferral(task: Any, context: Any) -> Any:
     return caught.value
 
 
-# What cannot be meant
+# Invalid arguments
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_sensor_hands_over_what_it_waits_for_and_how_long(feed: HandFeed) -> Non
     trigger = deferred.trigger
     assert (trigger.table, trigger.chunks, trigger.poll_interval) == ("metrics", None, 90)
     assert timedelta(hours=2) <= trigger.deadline - before < timedelta(hours=2, minutes=1)
-    assert deferred.timeout > timedelta(hours=2)  # the trigger is to give up first: it can say why
+    assert deferred.timeout > timedelta(hours=2)  # the trigger gives up first, because it can say why
     assert deferred.method_name == "execute_complete"
 
 
@@ -236,7 +236,7 @@ def test_error_of_the_trigger_ends_the_sensor_as_its_author_wants(
 
 
 def no_answer(task: Any, context: Any) -> Any:
-    """Resume a task as the scheduler does when no triggerer took it on in time."""
+    """Resume a task as the scheduler does when no triggerer took it in time."""
     return task.resume_execution("__fail__", {"error": "Trigger timeout"}, context)
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a trigger on its way to the triggerer, and to another one after a restart."""
+"""Triggers are serialized to the triggerer, and to another one after a restart."""
 
 from __future__ import annotations
 

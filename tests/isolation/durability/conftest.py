@@ -1,4 +1,4 @@
-"""What the races of the proof start from: its fixtures."""
+"""Fixtures of the races of the proof."""
 
 from __future__ import annotations
 

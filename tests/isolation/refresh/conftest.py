@@ -1,4 +1,4 @@
-"""What the races of refreshes start from: its fixtures."""
+"""Fixtures of the races of refreshes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def rollups(stage: Stage) -> Stage:
-    """Make hourly and daily RollUps, and something to do for the next refresh."""
+    """Create hourly and daily RollUps, and a change for the next refresh."""
     stage.once(make_rollups)
     return stage
 

@@ -1,4 +1,4 @@
-"""What the races of refreshes start from."""
+"""Shared helpers of the races of refreshes."""
 
 from __future__ import annotations
 

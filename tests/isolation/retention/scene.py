@@ -1,4 +1,4 @@
-"""What the races of retention start from."""
+"""Shared helpers of the races of retention."""
 
 from __future__ import annotations
 

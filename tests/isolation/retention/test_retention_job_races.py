@@ -1,4 +1,4 @@
-"""Retention beside the other jobs: whoever comes second waits, and judges for itself."""
+"""Retention beside the other jobs: the second one waits, and then checks again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is sent to the REST API is answered with one of its own errors."""
+"""The REST API answers any invalid request with one of its own errors."""
 
 from __future__ import annotations
 

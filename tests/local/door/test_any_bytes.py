@@ -1,4 +1,4 @@
-"""Any bytes before a login, cut off anywhere, end that connection and nothing else."""
+"""Any bytes before a login, cut off anywhere, end only their own connection."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MANY = 10_000
 
 
 class Nobody:
-    """Admits nobody, and fails in ways of its own."""
+    """Admits nobody, and raises errors."""
 
     async def knock(self, host: str) -> None: ...
 
@@ -49,7 +49,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ssl.SSLContext]:
 
 
 def run(loop: Callable[[], asyncio.AbstractEventLoop], attempts: Coroutine[Any, Any, list[Any]]) -> list[Any]:
-    """Run on a loop of a kind: those of uvloop, on which the door is served, forgive less."""
+    """Run on a kind of loop: those of uvloop, which the server uses, tolerate less."""
     made = loop()
     try:
         return made.run_until_complete(attempts)
@@ -58,7 +58,7 @@ def run(loop: Callable[[], asyncio.AbstractEventLoop], attempts: Coroutine[Any, 
 
 
 def hang_up_at_once(port: int, pieces: Sequence[bytes]) -> None:
-    """Send all and be gone before the door has seen any of it."""
+    """Send everything and disconnect before the gateway has read any of it."""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as raw:
         for piece in pieces:
             raw.sendall(piece)
@@ -144,14 +144,14 @@ def test_ten_thousand_do_not_either(
 
 
 class Slow(Nobody):
-    """Keeps everybody waiting."""
+    """Makes all clients wait."""
 
     async def knock(self, host: str) -> None:
         await asyncio.sleep(60)
 
 
 def flood(port: int, authority: Path) -> int:
-    """Log in halfway, and send on and on while the door is busy; return how much it took."""
+    """Start a login, and keep sending while the gateway is busy; return how much it accepted."""
     context = client_context(authority)
     with socket.create_connection(("127.0.0.1", port)) as plain:
         plain.sendall(SSL_REQUEST)

@@ -1,4 +1,4 @@
-"""A feed that dies at any moment neither loses nor doubles a change."""
+"""A feed that crashes at any moment neither loses nor duplicates a change."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Crash(BaseException):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_crash_while_tables_are_begun(
 
 
 def run_twice(cdf: Cdf) -> None:
-    """Run two rounds, as two feeds, with changes in between: most moments come twice."""
+    """Run two rounds, as two feeds, with changes in between, so that most steps happen twice."""
     cdf.feed.run_once()
     cdf.execute("INSERT INTO a VALUES (10); INSERT INTO b VALUES (10)")
     cdf.feed.close()

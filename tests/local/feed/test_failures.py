@@ -1,4 +1,4 @@
-"""What goes wrong, for whom, and how it goes on."""
+"""Failures of the feed: what they affect, and how the feed continues."""
 
 from __future__ import annotations
 

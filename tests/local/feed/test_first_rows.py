@@ -1,4 +1,4 @@
-"""Between the rows a table has and the changes that follow, nothing is lost or doubled."""
+"""Between the first rows of a table and its later changes, nothing is lost or duplicated."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ def test_nothing_is_lost_or_doubled_while_many_write(cdf: Cdf) -> None:
 
 @contextmanager
 def writers(conninfo: str, names: list[str]) -> Iterator[None]:
-    """Have three sessions write to tables until the end of the block."""
+    """Let three sessions write to tables until the end of the block."""
     stop = threading.Event()
     threads = [threading.Thread(target=write, args=(conninfo, names, seed, stop)) for seed in (1, 2, 3)]
     for thread in threads:
@@ -269,7 +269,7 @@ def writers(conninfo: str, names: list[str]) -> Iterator[None]:
 
 
 def write(conninfo: str, names: list[str], seed: int, stop: threading.Event) -> None:
-    """Change rows of all tables, ours only, until told to stop; no table grows for long."""
+    """Change this session's rows in all tables until the stop; no table grows for long."""
     with psycopg.connect(conninfo) as conn:
         conn.execute("SET search_path = lakets_cdf")
         conn.commit()

@@ -1,4 +1,4 @@
-"""What ``wal2delta.tables`` says of each table, and when."""
+"""The contents of ``wal2delta.tables`` over time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How values of each type arrive, by the stream and among the first rows."""
+"""How values of each type are stored, from the stream and from the first rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which Postgres runs: the one that was asked for, or an error that says where to get it."""
+"""Which Postgres runs: the requested one, or an error that says where to get it."""
 
 from __future__ import annotations
 

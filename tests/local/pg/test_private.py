@@ -1,4 +1,4 @@
-"""What a server keeps is its owner's alone, and folders that are not its own stay as they are."""
+"""The files of a server are private to its owner, and other folders stay unchanged."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_standby_is_made_wherever_the_folder_is(closed: Path, postgres_version
 
 @contextlib.contextmanager
 def as_nobody() -> Iterator[None]:
-    """Be another user for the block."""
+    """Become another user for the block."""
     os.seteuid(NOBODY)
     try:
         yield

@@ -1,5 +1,5 @@
 """
-The four jobs in the form that LakeTS' Databricks bundle gives them: no Airflow, no package of ours.
+The four jobs as in LakeTS' Databricks bundle, without Airflow and without this package.
 
 ``python bundle_jobs.py <job> <project> <port>``; the identity comes from DATABRICKS_HOST,
 DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET, the role from LAKETS_PG_ROLE or that identity.
@@ -49,7 +49,7 @@ def connect(project: str, port: int) -> psycopg.Connection[dict[str, Any]]:
 
 
 def partitions(cursor: Cursor) -> int:
-    """Make the chunks around now, table by table; return how many."""
+    """Create the chunks around now, table by table; return how many."""
     tables = cursor.execute("SELECT id FROM lakets._chronotable_registry").fetchall()
     return sum(
         one(cursor, "SELECT lakets._ensure_partitions(p_chronotable_id => %s) AS n", table["id"])
@@ -92,7 +92,7 @@ def retention(cursor: Cursor) -> int:
 
 
 def rollups(cursor: Cursor) -> int:
-    """Refresh every RollUp in their order; return how many were."""
+    """Refresh every RollUp in their order; return how many were refreshed."""
     done = cursor.execute("SELECT * FROM lakets.refresh_rollup_cascade()").fetchall()
     return sum(row["refreshed"] for row in done)
 

@@ -1,4 +1,4 @@
-"""The local Lakebase as a whole, reached as its users reach it."""
+"""The whole local Lakebase, used as its users use it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def running_server(postgres_version: int) -> Iterator[LocalServer]:
 
 @pytest.fixture
 def server(running_server: LocalServer) -> Iterator[LocalServer]:
-    """Yield the local Lakebase; what a test disturbed is mended."""
+    """Yield the local Lakebase; faults that the test caused are cleared afterwards."""
     yield running_server
     running_server.clear_faults()
 
@@ -48,7 +48,7 @@ def workspace(server: LocalServer) -> WorkspaceClient:
 
 @pytest.fixture
 def mint(server: LocalServer) -> Callable[..., str]:
-    """Return a function that mints a credential of the owner's, over plain HTTP."""
+    """Return a function that mints a credential of the owner over plain HTTP."""
     state = server.state
 
     def mint(endpoint: str = state.endpoint) -> str:
@@ -67,7 +67,7 @@ def mint(server: LocalServer) -> Callable[..., str]:
 
 @pytest.fixture
 def login(server: LocalServer, mint: Callable[..., str]) -> Iterator[Callable[..., psycopg.Connection[Any]]]:
-    """Return a function that logs in as the owner, unless told otherwise."""
+    """Return a function that logs in, by default as the owner."""
     state = server.state
     opened: list[psycopg.Connection[Any]] = []
 
@@ -91,7 +91,7 @@ def login(server: LocalServer, mint: Callable[..., str]) -> Iterator[Callable[..
 
 @pytest.fixture
 def admin(server: LocalServer) -> Iterator[psycopg.Connection[Any]]:
-    """Yield a session of the superuser, past the front door."""
+    """Yield a session of the superuser, without the gateway."""
     with psycopg.connect(superuser(server), autocommit=True) as conn:
         yield conn
 
@@ -109,7 +109,7 @@ def feeding(server: LocalServer, admin: psycopg.Connection[Any]) -> Iterator[Loc
 
 
 def wait_until(is_so: Callable[[], object], what: str) -> None:
-    """Return once something is so."""
+    """Return once a condition is true."""
     deadline = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < deadline, f"not so: {what}"

@@ -36,7 +36,7 @@ def private(postgres_version: int) -> Iterator[LocalServer]:
 
 @pytest.fixture
 def trusting(private: LocalServer, monkeypatch: pytest.MonkeyPatch) -> LocalServer:
-    """Let this process be led there by the environment that the server names."""
+    """Set the environment of this process to what the server prints."""
     for name, value in private.env().items():
         monkeypatch.setenv(name, value)
     return private

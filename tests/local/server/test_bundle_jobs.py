@@ -46,7 +46,7 @@ def lived_in(server: LocalServer) -> Iterator[LocalServer]:
 
 
 def run(server: LocalServer, job: str, **environment: str) -> int:
-    """Run a job as a process of its own, as *airflow-jobs*, and return what it counts."""
+    """Run a job in a separate process, as *airflow-jobs*, and return its count."""
     jobs = server.state.jobs
     done = subprocess.run(
         [sys.executable, Path(__file__).with_name("bundle_jobs.py"), job, "local", str(server.state.port)],

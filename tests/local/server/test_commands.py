@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def lakets_local(*arguments: str | Path) -> Result:
-    """Run the command; a traceback is a failure whatever the test expects."""
+    """Run the command; a traceback always fails the test."""
     done = CliRunner().invoke(app, ["local", *map(str, arguments)])
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     assert "Traceback" not in done.output
@@ -29,7 +29,7 @@ def lakets_local(*arguments: str | Path) -> Result:
 
 
 def as_a_process(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run the command as a process of its own, which leaves the server running."""
+    """Run the command in a separate process, which leaves the server running."""
     command = [sys.executable, "-m", "airflow_provider_lakets", "local", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 

@@ -32,18 +32,18 @@ CHUNK = "public.metrics_20200101_000000"
 def hook(
     server: LocalServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> Iterator[LakeTSHook]:
-    """Yield a hook that has nothing but the environment; no secret may show in what it logs."""
+    """Yield a hook that has only the environment; its log must not show secrets."""
     for name, value in server.env().items():
         monkeypatch.setenv(name, value)
     caplog.set_level("DEBUG")
     yield LakeTSHook()
-    # Tokens are JWTs: all of them begin so.
+    # Tokens are JWTs, which all begin like this.
     assert "eyJ" not in caplog.text
     assert server.state.owner.client_secret not in caplog.text
 
 
 def assert_no_secret(error: BaseException, server: LocalServer) -> None:
-    """Look through an exception and all that led to it."""
+    """Check an exception and all its causes."""
     seen: BaseException | None = error
     while seen is not None:
         assert "eyJ" not in repr(seen) + str(seen)
@@ -170,7 +170,7 @@ def test_a_statement_cut_in_the_middle_is_made_again(
 
 
 def wait_for_a_waiter(server: LocalServer) -> None:
-    """Return when somebody waits for a lock."""
+    """Return once a session waits for a lock."""
     with psycopg.connect(superuser(server), autocommit=True) as conn:
         deadline = time.monotonic() + 30
         while conn.execute("SELECT FROM pg_locks WHERE NOT granted").fetchone() is None:

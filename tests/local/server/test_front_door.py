@@ -1,4 +1,4 @@
-"""Who gets in to the local Lakebase, and what the others are told."""
+"""Who may log in to the local Lakebase, and which errors the others get."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A local Lakebase stops in seconds, whatever it does and whoever uses it, and leaves nothing."""
+"""A local Lakebase stops in seconds, however it is used, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIMIT = 15.0
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """Yield a folder that the tests of this module share: making a cluster is what costs."""
+    """Yield a folder that the tests of this module share, because creating a cluster is slow."""
     with tempfile.TemporaryDirectory(prefix="lake-", ignore_cleanup_errors=True) as path:
         yield Path(path) / "l"
 
@@ -43,7 +43,7 @@ def running(folder: Path, postgres_version: int) -> Iterator[LocalServer]:
 
 
 def left(folder: Path) -> list[str]:
-    """Return the command lines of what runs in a folder."""
+    """Return the command lines of the processes that run in a folder."""
     lines = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -58,7 +58,7 @@ def seconds_to_stop(server: LocalServer) -> float:
 
 
 def in_a_thread(session: psycopg.Connection[Any], query: str) -> Callable[[], type[BaseException] | None]:
-    """Run a query, and return what returns how it ended."""
+    """Start a query, and return a function that returns its outcome."""
     ended: list[type[BaseException] | None] = []
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""What the page, `lakets doctor` and `lakets status` say of each fault: the documents quote it."""
+"""What the page, `lakets doctor` and `lakets status` report for each fault, for the documents."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def met(
     impatient: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> FaultName:
-    """Let a fault be on for who comes over lakebase_default, and tries again at once."""
+    """Cause a fault for users of lakebase_default, and let retries not wait."""
     for name, value in lake.airflow_env().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(rest, "LONGEST_WAIT", 0.0)
@@ -83,7 +83,7 @@ def met(
 
 
 def _cause(fault: FaultName, server: LocalServer, admin: psycopg.Connection[Any]) -> None:
-    """Cause a fault; one of the feed meets a chunk that a run has left since it was written to."""
+    """Cause a fault; for faults of the feed, write to a chunk that a run has then left."""
     control.wait_flushed(superuser(server), 30)
     server.fault(fault, seconds=600 if fault is FaultName.FEED_LAGGING else 1)
     admin.execute("UPDATE lakets._policy_registry SET last_run_at = NULL")
@@ -114,7 +114,7 @@ def test_each_fault_has_one_row() -> None:
 
 
 def page() -> str:
-    """Return what the page says first."""
+    """Return the first message of the page."""
     with open_page("lakebase_default") as client:
         text = client.get("/").text
     main = text[text.index("<main") :]
@@ -148,14 +148,14 @@ def status() -> str:
 
 
 def _json(text: str, begin: str) -> Any:
-    """Return what is JSON in an output: in a process of their own commands log nothing."""
+    """Return the JSON in an output: only here, in the process of the tests, commands also log."""
     found = re.search(rf"^\{begin}$", text, re.MULTILINE)
     assert found, text
     return json.loads(text[found.start() :])
 
 
 def _cell(text: str) -> str:
-    """Return a text without what differs from run to run, and without the middle of a long one."""
+    """Return a text without the parts that vary between runs, and shortened in the middle."""
     assert "eyJ" not in text  # tokens are JWTs: all of them begin so
     for pattern, instead in VARIES:
         text = re.sub(pattern, instead, text)
@@ -174,7 +174,7 @@ def _parts() -> tuple[str, str, str]:
 
 
 def _write(fault: FaultName, row: str) -> None:
-    """Put a row where the document has that of the fault."""
+    """Write a row into the document, in place of that of the fault."""
     before, rows, after = _parts()
     kept = {line.split("`")[1]: line for line in rows.splitlines() if "`" in line} | {fault.value: row}
     lines = ["| fault | the page | `lakets doctor` | `lakets status` |", "|---|---|---|---|"]

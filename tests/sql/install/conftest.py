@@ -1,4 +1,4 @@
-"""What the tests of the install start from: databases that have lived with 0.1.x."""
+"""Fixtures of the install tests: databases that were used with 0.1.x."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="package")
 def old_world(postgres: EmbeddedPostgres, template_01: str) -> str:
-    """Return the name of a database that has lived with 0.1.x, for cloning."""
+    """Return the name of a database that was used with 0.1.x, for cloning."""
     name = "lakets_01_world"
     with psycopg.connect(postgres.ensure_database(name, template=template_01), autocommit=True) as conn:
         conn.execute((HERE / "world_01.sql").read_text().encode())
@@ -26,7 +26,7 @@ def old_world(postgres: EmbeddedPostgres, template_01: str) -> str:
 
 @pytest.fixture
 def older(postgres: EmbeddedPostgres, old_world: str) -> Iterator[str]:
-    """Yield the conninfo of a database that has lived with 0.1.x."""
+    """Yield the conninfo of a database that was used with 0.1.x."""
     yield postgres.ensure_database("older", template=old_world)
     postgres.drop_database("older")
 

@@ -1,4 +1,4 @@
-"""What the tests of the install look at."""
+"""Shared helpers of the install tests."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def program(postgres: EmbeddedPostgres, name: str) -> Path:
 
 
 def install(conninfo: str, script: str | None = None) -> list[str]:
-    """Run the install and return what it warned of."""
+    """Run the install and return its warnings."""
     warned: list[str] = []
     with psycopg.connect(conninfo, autocommit=True) as conn:
         conn.add_notice_handler(lambda notice: warned.append(str(notice.message_primary)))

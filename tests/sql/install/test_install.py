@@ -1,4 +1,4 @@
-"""The install: on nothing, again, all at once; whole or not at all."""
+"""The install: on an empty database, repeated, concurrent; completely or not at all."""
 
 from __future__ import annotations
 
@@ -341,7 +341,7 @@ def test_a_database_moves_by_dump_and_restore(
         capture_output=True,
     )
 
-    # The key has another oid now: that is noticed, and syncing again settles it.
+    # The key has another oid now, which is detected; syncing again repairs it.
     rows(empty_database, "UPDATE metrics SET ts = ts + interval '1 day' WHERE id < 9")
     assert value(empty_database, "SELECT count(*) FROM lakets._mirror_gap") == 1
     rows(empty_database, "SELECT lakets.enable_sync('metrics')")

@@ -1,4 +1,4 @@
-"""The jobs go on after an install over 0.1.x, and complete what it mirrored."""
+"""The jobs continue after an install over 0.1.x, and complete its mirrors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The install over 0.1.x keeps what is there, and all that others built on it."""
+"""The install over 0.1.x keeps all existing objects, and everything that depends on them."""
 
 from __future__ import annotations
 

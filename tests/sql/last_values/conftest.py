@@ -1,4 +1,4 @@
-"""What the tests of the last value cache start from: its fixtures."""
+"""Fixtures of the tests of the last value cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last value cache outlives changes of its table, other roles, and an install."""
+"""The last value cache after changes of its table, with other roles, and after an install."""
 
 from __future__ import annotations
 

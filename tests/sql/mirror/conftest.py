@@ -1,4 +1,4 @@
-"""What the tests of the mirror start from: a database with a table of each shape."""
+"""Fixtures of the mirror tests: a database with a table of each shape."""
 
 from __future__ import annotations
 

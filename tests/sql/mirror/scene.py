@@ -1,4 +1,4 @@
-"""What the tests of the mirror play on: a synced ChronoTable of any shape."""
+"""Shared helpers of the mirror tests: a synced ChronoTable of any shape."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shadow holds what its table holds, whatever is done to it."""
+"""The shadow has the same rows as its table after any change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A shadow that may lack a change is known for it, until it is repaired."""
+"""A shadow that may lack a change is recorded as such, until it is repaired."""
 
 from __future__ import annotations
 

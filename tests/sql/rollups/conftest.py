@@ -1,4 +1,4 @@
-"""What the tests of RollUps begin with."""
+"""Fixtures of the RollUp tests."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def layered(stage: Stage) -> Stage:
-    """Make hourly, daily and weekly RollUps, each on the one before."""
+    """Create hourly, daily and weekly RollUps, each on the previous one."""
     stage.once(make_layers)
     return stage

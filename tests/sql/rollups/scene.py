@@ -1,4 +1,4 @@
-"""What the tests of RollUps begin with."""
+"""Shared helpers of the RollUp tests."""
 
 from __future__ import annotations
 

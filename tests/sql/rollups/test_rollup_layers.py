@@ -1,4 +1,4 @@
-"""RollUps that read RollUps, and what becomes of them when one fails."""
+"""RollUps that read RollUps, and what happens to them when one fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Buckets that are marked by hand, and changes that nobody tracked."""
+"""Buckets that are marked by hand, and changes that were not tracked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RollUps as their users see them: made, refreshed, viewed, dropped."""
+"""RollUps: created, refreshed, viewed, dropped."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_watermark_of_an_empty_rollup_is_null(stage: Stage) -> None:
 
 
 def test_restored_into_a_cluster_that_is_younger_it_is_loaded_anew(layered: Stage) -> None:
-    # Its snapshot speaks of transactions that this cluster has yet to see.
+    # Its snapshot contains transaction ids that this cluster has not reached.
     layered.run(
         "UPDATE lakets._rollup_registry SET absorbed = '9000000000:9000000000:' WHERE name = 'hourly'"
     )

@@ -1,4 +1,4 @@
-"""What the tests of trimmed shadows start from: its fixtures."""
+"""Fixtures of the tests of trimmed shadows."""
 
 from __future__ import annotations
 

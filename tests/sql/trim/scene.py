@@ -1,4 +1,4 @@
-"""What the tests of trimmed shadows start from."""
+"""Shared helpers of the tests of trimmed shadows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def expire(stage: Stage, day: int, *, trimmed: bool = True) -> None:
 
 
 def report_log(stage: Stage, status: str | None) -> None:
-    """Let the feed say something of the log of trims."""
+    """Set what the feed reports about the log of trims."""
     stage.run("DELETE FROM wal2delta.tables WHERE table_oid = 'lakets_cdf._trim_log'::regclass")
     if status is not None:
         stage.run("INSERT INTO wal2delta.tables VALUES ('lakets_cdf._trim_log'::regclass, %s, '0/0')", status)

@@ -1,4 +1,4 @@
-"""Trimming: what leaves the shadow after its chunk was dropped, what stays and why."""
+"""Trimming: what is removed from the shadow after its chunk was dropped, what stays and why."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHADOW = "SELECT id FROM lakets_cdf._shadow_metrics ORDER BY id"
 
 
 def drop(stage: Stage, feed: HandFeed) -> int:
-    """Flush all there is and drop what is due."""
+    """Flush everything and drop what is due."""
     feed.flush()
     stage.run("SELECT lakets._prove(reg) FROM lakets._chronotable_registry AS reg")
     feed.flush()

@@ -1,4 +1,4 @@
-"""The policy that asks for a trimmed shadow, and the view that still shows what was trimmed."""
+"""The policy that trims the shadow, and the view that still shows trimmed rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Triggers at work: each look is a login and a query on a real database; feeds move by hand."""
+"""Running triggers: each check logs in to a real database; the tests move the feeds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def engine() -> str:
-    """Our engine, where a test does not ask for the other."""
+    """Our engine, unless a test requests the other."""
     return "ours"
 
 
 @pytest.fixture(autouse=True)
 def instead_of_sleeping(pauses: Pauses) -> None:
-    """Let nothing sleep, expected or not."""
+    """Replace every sleep, expected or not."""

@@ -1,4 +1,4 @@
-"""Errors that pass are waited out; others end the trigger at once, with their cause."""
+"""Temporary errors are retried; others end the trigger at once, with their cause."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a trigger waits for, and that it fires when that is so."""
+"""The condition of each trigger, and that the trigger fires when it is true."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sessions of a trigger: named, with credentials of their own, and none left behind."""
+"""The sessions of a trigger: named, with separate credentials, and closed at the end."""
 
 from __future__ import annotations
 
