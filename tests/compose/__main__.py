@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Run all checks, as far as they make sense; return 0 if all hold."""
+    """Run all checks that apply here; return 0 if all pass."""
     try:
         stack = Stack()
         run(["docker", "info"])
@@ -90,12 +90,12 @@ def _say(line: str) -> None:
 
 
 def is_near() -> bool:
-    """Tell whether the engine's ports are this machine's."""
+    """Return whether the ports of the Docker engine are those of this machine."""
     return os.environ.get("DOCKER_HOST", "unix:").startswith("unix:")
 
 
 def unchecked(stack: Stack) -> list[str]:
-    """Say what these checks cannot tell here."""
+    """Return what these checks cannot cover here."""
     left = ["what the pages look like in a browser"]
     for image in BASE_IMAGES:
         digests = json.loads(run(["docker", "image", "inspect", image]))[0]["RepoDigests"]

@@ -1,4 +1,4 @@
-"""What must hold of the services; each check says in a few words what it found."""
+"""The checks of the services; each returns a short text about what it found."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ PRIVATE = ("/opt/lakets/secrets", "/opt/lakets/client", "/var/lib/lakebase")
 
 
 class WrongError(Exception):
-    """Something does not hold."""
+    """A check failed."""
 
 
 def hold(holds: object, otherwise: str) -> None:
-    """Raise unless something holds."""
+    """Raise an error unless a condition is true."""
     if not holds:
         raise WrongError(otherwise)
 
 
 def runs_without_rights(stack: Stack) -> str:
-    """No process of a service runs as root, and what is secret is for its user only."""
+    """No process of a service runs as root, and only its user can read the secrets."""
     for service in SERVICES:
         _, *rows = run(["docker", "top", stack.container(service), "-eo", "pid,uid,comm"]).splitlines()
-        # What only hands signals on, or over to another user, is let be.
+        # Processes that only forward signals, or switch to another user, are allowed.
         roots = {row.split()[2] for row in rows if row.split()[1] == "0"} - {"su", "docker-init", "tini"}
         hold(not roots, f"{service} runs as root: {roots}")
     for service, folders in {"scheduler": PRIVATE[:2], "lakebase": PRIVATE[2:]}.items():
@@ -65,7 +65,7 @@ def dags_are_on(stack: Stack) -> str:
 
 
 def connections_work(stack: Stack) -> str:
-    """Both log in: the provider's although the endpoint sleeps, and Databricks' own."""
+    """Both connections log in: the provider's to a suspended endpoint, and Databricks' own."""
     asleep = ("lakets", "local", "fault", "suspended", "--times", "1", "--folder", "/var/lib/lakebase")
     stack.execute("lakebase", *asleep)
     found = stack.execute("scheduler", "lakets", "doctor")
@@ -110,7 +110,7 @@ def cold_data_is_in_delta(stack: Stack) -> str:
 
 
 def dbos_is_driven(stack: Stack) -> str:
-    """With the profile, an order that is announced is charged once by the DBOS program."""
+    """With the profile, the DBOS program charges an announced order once."""
     stack.compose("--profile", "dbos", "up", "--detach", "dbos-app")
     try:
         stack.wait_healthy(["dbos-app"], 180)
@@ -130,7 +130,7 @@ def dbos_is_driven(stack: Stack) -> str:
 
 
 def survives_its_lakebase(stack: Stack) -> str:
-    """Killed in mid-run, the Lakebase takes the task down; tried again, it ends right."""
+    """If the Lakebase is killed during a run, the task fails, and its retry succeeds."""
     for statement in snippets.SLOW:
         stack.sql(statement, "tables_owner")
     path = trigger(stack, "lakets_rollup_refresh")
@@ -160,7 +160,7 @@ def is_reached_from_here(stack: Stack) -> str:
 
 
 def secrets_of(stack: Stack) -> dict[str, str]:
-    """Return every secret that the services made, by what it is."""
+    """Return every secret that the services created, by its kind."""
     found = dict(stack.python("scheduler", snippets.AIRFLOW_SECRETS))
     found.update(stack.python("lakebase", snippets.LAKEBASE_SECRETS))
     hold(len(found) >= 9 and all(len(value) > 10 for value in found.values()), f"secrets: {sorted(found)}")
@@ -204,7 +204,7 @@ def stops_cleanly(stack: Stack) -> str:
 
 
 def comes_back(stack: Stack) -> str:
-    """Taken down and brought up again, nothing is lost and nothing made twice."""
+    """After down and up, nothing is lost and nothing is created twice."""
     before, secrets = _memory(stack), secrets_of(stack)
     stack.compose("down")
     stack.compose("up", "--detach")

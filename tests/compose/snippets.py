@@ -17,7 +17,7 @@ SLOW = (
         WHERE observed > (SELECT max(observed) FROM public.weather) - interval '9 hours'""",
 )
 REFRESHING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND usename <> 'postgres'"
-# Of the buckets whose rows are all resident still.
+# The buckets whose rows are all still resident.
 DIFFERENCE = """
 WITH fresh AS (
     SELECT lakets.time_bucket('1 day', observed) AS bucket, count(*) AS readings
@@ -36,8 +36,7 @@ from airflow.providers.databricks.hooks.databricks import DatabricksHook
 hook = DatabricksHook("databricks_default")
 print(json.dumps(hook._do_api_call(("GET", "2.0/preview/scim/v2/Me"))["userName"]))
 """
-# It leaves at once: threads of Arrow's that are still there at an orderly end may abort the
-# process.
+# It exits at once, because remaining threads of Arrow may abort a process that ends normally.
 INSERTED = """
 import json, os, sys
 from deltalake import DeltaTable

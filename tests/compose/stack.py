@@ -25,7 +25,7 @@ STEPS = ("secrets", "migrate", "sample-data")
 
 
 class StackError(Exception):
-    """A command failed, or something did not come about in time."""
+    """A command failed, or a condition did not become true in time."""
 
 
 def run(command: Sequence[str], *, stdin: str | None = None, env: dict[str, str] | None = None) -> str:
@@ -48,7 +48,7 @@ def compose_command() -> list[str]:
 
 
 class Stack:
-    """The services, under a name and with volumes that nobody else uses."""
+    """The services, with a name and volumes that nothing else uses."""
 
     def __init__(self) -> None:
         self.command = compose_command()
@@ -72,7 +72,7 @@ class Stack:
         return found.strip()
 
     def state(self, service: str) -> dict[str, Any]:
-        """Return what Docker knows of a service's container."""
+        """Return the state of a service's container from Docker."""
         (found,) = json.loads(run(["docker", "inspect", self.container(service)]))
         return dict(found)
 
@@ -81,12 +81,12 @@ class Stack:
         return run(["docker", "exec", "--interactive", self.container(service), *command], stdin=stdin)
 
     def python(self, service: str, code: str, *arguments: str) -> Any:
-        """Run Python inside a service and return what its last line says, as JSON."""
+        """Run Python inside a service and return its last line, parsed as JSON."""
         said = self.execute(service, "python", "-", *arguments, stdin=code)
         return json.loads(said.splitlines()[-1])
 
     def sql(self, query: str, role: str = "postgres") -> list[list[Any]]:
-        """Run SQL in the Lakebase, past its front door; each row as its texts."""
+        """Run SQL in the Lakebase without its gateway; return each row as texts."""
         return list(self.python("lakebase", snippets.SQL, query, role))
 
     def api(self, method: str, path: str, body: Any = None) -> Any:
@@ -117,7 +117,7 @@ class Stack:
         return done.stdout + done.stderr
 
     def log(self, service: str) -> str:
-        """Return all that a service wrote."""
+        """Return the whole output of a service."""
         done = subprocess.run(["docker", "logs", self.container(service)], capture_output=True, text=True)
         return done.stdout + done.stderr
 

@@ -26,7 +26,7 @@ _numbers = itertools.count()
 
 
 def dagbag_module() -> Any:
-    """Return the module with DagBag, which is another since Airflow 3.2."""
+    """Return the module with DagBag, which has moved in Airflow 3.2."""
     try:
         return importlib.import_module("airflow.dag_processing.dagbag")
     except ModuleNotFoundError:
@@ -34,7 +34,7 @@ def dagbag_module() -> Any:
 
 
 class Run:
-    """What became of a DAG run: states, results and the exceptions of failed tries, by task."""
+    """The result of a DAG run: states, results and the exceptions of failed tries, by task."""
 
     def __init__(self, dag_run: DagRun, errors: list[BaseException]) -> None:
         self.state = str(dag_run.state)
@@ -68,7 +68,7 @@ class Run:
 
 @pytest.fixture(scope="session")
 def airflow() -> Path:
-    """Make the metadata database, and a folder with copies of the sample DAGs."""
+    """Create the metadata database, and a folder with copies of the sample DAGs."""
     home = Path(os.environ["AIRFLOW_HOME"])
     # Airflow's own folder of DAGs stays empty: each DAG test reads and stores all that is in it.
     (home / "dags").mkdir(exist_ok=True)
@@ -92,7 +92,7 @@ def airflow() -> Path:
 
 @pytest.fixture(autouse=True)
 def _context_variables() -> Iterator[None]:
-    """Undo the variables that Airflow sets for tasks: they would stay, and name later sessions."""
+    """Remove the variables that Airflow sets for tasks, because later sessions would use them."""
     yield
     for name in [name for name in os.environ if name.startswith("AIRFLOW_CTX_")]:
         del os.environ[name]

@@ -1,4 +1,4 @@
-"""Asset events: of what a job changed, for DAGs that are scheduled on it."""
+"""Asset events for what a job changed, and DAGs that are scheduled on them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def write(lab: Lab) -> None:
 
 
 def events(run: Run) -> list[tuple[str, dict[str, Any]]]:
-    """Return the asset events of a run: URIs and what they tell, in the order of the URIs."""
+    """Return the asset events of a run: URIs and extras, in the order of the URIs."""
     from airflow.models.asset import AssetEvent, AssetModel
     from airflow.utils.session import create_session
     from sqlalchemy import select
@@ -82,7 +82,7 @@ def uris(run: Run) -> list[str]:
 
 
 def emitters(run: Run) -> set[str]:
-    """Return the tasks that an asset event of a run is from."""
+    """Return the tasks that emitted an asset event of a run."""
     from airflow.models.asset import AssetEvent
     from airflow.utils.session import create_session
     from sqlalchemy import select

@@ -47,12 +47,12 @@ def feed(lake: Stage, pauses: Pauses) -> HandFeed:
 
 
 def told(run: Run) -> str:
-    """Return what the last failed try said."""
+    """Return the message of the last failed try."""
     return str(run.errors[-1])
 
 
 def deferrals(run: Run) -> int:
-    """Count how often a task gave its worker up, and take these out of the errors."""
+    """Count how often a task was deferred, and remove these from the errors."""
     deferred = [error for error in run.errors if type(error).__name__ == "TaskDeferred"]
     run.errors[:] = [error for error in run.errors if error not in deferred]
     return len(deferred)

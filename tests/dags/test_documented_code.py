@@ -1,4 +1,4 @@
-"""The Python of the documents runs as it is written."""
+"""The Python code in the documents runs unchanged."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_the_code_of_a_document_makes_dags(document: str) -> None:
 
     for block in blocks(document):
         with DAG("documented") as dag:
-            # What the text around the blocks takes for granted.
+            # The objects that the text around the blocks assumes.
             names = {
                 "DAG": DAG,
                 "LakeTSAlertOperator": LakeTSAlertOperator,

@@ -31,14 +31,14 @@ def engine() -> str:
 
 
 def fan_out(batch_size: int = 2, **arguments: Any) -> None:
-    """Make the tasks of the sample DAG."""
+    """Create the tasks of the sample DAG."""
     candidates = LakeTSTierCandidatesOperator(task_id="candidates", batch_size=batch_size)
     tier = LakeTSTierOperator.partial(task_id="tier", **arguments).expand(chunks=candidates.output)
     LakeTSSummaryOperator(task_id="summary", given=candidates.output, results=tier.output)
 
 
 def told(run: Run) -> str:
-    """Return what the last failed try said, as if on one line."""
+    """Return the message of the last failed try on one line."""
     return " ".join(str(run.errors[-1]).split())
 
 
@@ -232,7 +232,7 @@ def test_ten_thousand_candidates_are_flagged_by_a_hundred_tasks(
 
 
 def table_of_hours(lab: Lab, name: str) -> None:
-    """Make a synced ChronoTable of old chunks of an hour, each with a row, all flushed."""
+    """Create a synced ChronoTable of old one-hour chunks, each with a flushed row."""
     table_id = lab.table(name)
     lab.conn.execute("SELECT lakets.set_chunk_interval(%s, '1 hour')", [name])
     lab.conn.execute("SELECT lakets.enable_sync(%s)", [name])
@@ -255,7 +255,7 @@ def table_of_hours(lab: Lab, name: str) -> None:
 
 
 class Clock:
-    """Tell how long each part took."""
+    """Print how long each part took."""
 
     def __init__(self, tell: Callable[[str, object], None]) -> None:
         self._tell = tell

@@ -1,4 +1,4 @@
-"""Retention of many tables: batches of them, results for each, and a run that is cleared."""
+"""Retention of many tables: batches, the result for each table, and a cleared run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def engine() -> str:
 
 @pytest.fixture
 def fleet(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Five tables with a retention policy, where Airflow maps over two things at most."""
+    """Five tables with a retention policy, where Airflow maps over at most two items."""
     names = [f"metrics_{number}" for number in range(5)]
     for name in names:
         lab.table(name, days=8)
@@ -41,7 +41,7 @@ def fleet(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def refuse(lab: Lab, table: str) -> None:
-    """Let retention of one table fail for good."""
+    """Let retention of one table fail permanently."""
     lab.conn.execute("ALTER FUNCTION lakets.execute_retention RENAME TO _execute_retention")
     lab.conn.execute(
         "CREATE FUNCTION lakets.execute_retention(p_table_name text, p_schema_name text DEFAULT 'public',"
@@ -54,7 +54,7 @@ def refuse(lab: Lab, table: str) -> None:
 
 
 def allow(lab: Lab) -> None:
-    """Take that back."""
+    """Undo :func:`refuse`."""
     lab.conn.execute("DROP FUNCTION lakets.execute_retention")
     lab.conn.execute("ALTER FUNCTION lakets._execute_retention RENAME TO execute_retention")
 
@@ -129,7 +129,7 @@ def test_a_batch_waits_for_all_its_tables(dag: DAG, run: RunDag, lake: Stage, pa
 
 @pytest.fixture
 def clear(run: RunDag, monkeypatch: pytest.MonkeyPatch) -> Callable[[DAG, Run], Run]:
-    """Clear a run, as somebody does in Airflow, and have it run again."""
+    """Clear a run, as in the UI of Airflow, and run it again."""
     from airflow.models import dagrun
     from airflow.models.taskinstance import clear_task_instances
 

@@ -1,4 +1,4 @@
-"""Ready-made jobs: DAGs for many projects in a line each, and a task group for other DAGs."""
+"""Ready-made jobs: DAGs for many projects, one line for each, and a task group for other DAGs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def engine() -> str:
 
 @pytest.fixture
 def projects(airflow: Path, tmp_path: Path) -> dict[str, Any]:
-    """Parse a DAG file that makes the DAGs of two projects."""
+    """Parse a DAG file that creates the DAGs of two projects."""
     (tmp_path / "projects.py").write_text(FILE)
     bag = dagbag_module().DagBag(tmp_path)
     assert bag.import_errors == {}
@@ -106,7 +106,7 @@ def test_a_schedule_may_be_another_or_none(projects: dict[str, Any]) -> None:
 
 
 def shape(dag: Any) -> dict[str, Any]:
-    """Return what makes a DAG run as it does."""
+    """Return the properties that determine how a DAG runs."""
     from airflow.sdk.definitions.mappedoperator import MappedOperator
 
     tasks = {}
@@ -227,7 +227,7 @@ def test_the_group_refuses_an_option_that_it_does_not_have(dag: DAG) -> None:
 
 
 def arguments_of(dag: DAG, name: str) -> dict[str, Any]:
-    """Return what the tasks of a group are given, or inherit."""
+    """Return the arguments of the tasks of a group, including inherited ones."""
     found = {}
     for task in dag.tasks:
         group: Any = task.task_group

@@ -224,7 +224,7 @@ def test_dry_run_of_the_rollups_tells_their_order(samples: dict[str, DAG], run: 
 
 
 class Human:
-    """Whom the approval task asks: notes the question, and answers it."""
+    """Records the request of the approval task, and responds to it."""
 
     def __init__(self, answer: str) -> None:
         self.answer = answer
@@ -245,7 +245,7 @@ class Human:
 
 @pytest.fixture
 def human(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Human:
-    """Answer at once where Airflow would wait for somebody to click."""
+    """Respond at once where Airflow would wait for a user."""
     from airflow.providers.standard.operators.hitl import HITLOperator
 
     human = Human(getattr(request, "param", "Approve"))

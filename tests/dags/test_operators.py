@@ -1,4 +1,4 @@
-"""The operators inside Airflow: mapping, retries, failures for good, kill and timeout."""
+"""The operators inside Airflow: mapping, retries, permanent failures, kill and timeout."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ def summary(results: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def told(run: Run) -> str:
-    """Return what the last failed try said, as if on one line."""
+    """Return the message of the last failed try on one line."""
     return " ".join(str(run.errors[-1]).split())
 
 
-# What comes back, what is tried again
+# Results and retries
 
 
 def test_a_second_run_finds_nothing_to_do(dag: DAG, run: RunDag, lab: Lab) -> None:
@@ -109,7 +109,7 @@ def test_a_rollup_that_fails_fails_the_task_with_the_list(dag: DAG, run: RunDag,
     assert "2 of 3 did not succeed" in told(done)
 
 
-# What no retry cures
+# Permanent failures
 
 
 def failed_at_once(run: Run) -> bool:

@@ -1,4 +1,4 @@
-"""What the page says of the last runs of DAGs, from Airflow's own database."""
+"""What the page shows about the last runs of DAGs, from Airflow's own database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The retry policy as Airflow asks it, for tasks that use the hooks by themselves."""
+"""The retry policy as Airflow calls it, for tasks that use the hooks directly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sample DAGs, copied as they are into a DAG folder: parsed, and run to the end."""
+"""The sample DAGs, copied unchanged into a DAG folder: parsed, and run to the end."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ DAY = datetime(2026, 1, 5, tzinfo=timezone.utc)
 
 
 def planned_runs(dag: Any, *, start: datetime = DAY) -> list[Any]:
-    """Return the runs that the scheduler would make on a day, of the DAG as it is stored."""
+    """Return the runs of the stored DAG that the scheduler would create on a day."""
     serialized: Any = importlib.import_module("airflow.serialization.serialized_objects")
     kind = getattr(serialized, "DagSerialization", serialized.SerializedDAG)
     stored = kind.from_dict(kind.to_dict(dag))
@@ -93,7 +93,7 @@ def test_is_tagged_documented_and_retried_with_backoff(samples: dict[str, Any], 
     assert dag.tags == {"lakets"}
     assert len(str(dag.doc_md)) > 50
     assert all(task.retries >= 3 for task in dag.tasks)
-    # Airflow 3.1.0's scheduler ends with an AttributeError when a mapped task backs off.
+    # The scheduler of Airflow 3.1.0 crashes with an AttributeError when a mapped task backs off.
     assert all(bool(task.retry_exponential_backoff) is not task.is_mapped for task in dag.tasks)
 
 
