@@ -89,9 +89,9 @@ def up(
                     f"Stop it first: `{server.command('down')}`."
                 )
         if env:
-            from airflow_provider_lakets.local.environment import past_proxies
+            from airflow_provider_lakets.local.environment import no_proxy_variables
 
-            for name, text in {**server.env(), **past_proxies(os.environ)}.items():
+            for name, text in {**server.env(), **no_proxy_variables(os.environ)}.items():
                 typer.echo(f"export {name}={shlex.quote(text)}")
             return
         typer.echo(f"A Lakebase runs in {server.folder}: {state.url}, Postgres on port {state.port}.")

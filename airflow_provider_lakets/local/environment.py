@@ -22,7 +22,7 @@ def forget_other_postgres() -> None:
         del os.environ[name]
 
 
-def past_proxies(environ: Mapping[str, str]) -> dict[str, str]:
+def no_proxy_variables(environ: Mapping[str, str]) -> dict[str, str]:
     """
     Return the variables that exempt this machine from the caller's proxies, if there are any.
 

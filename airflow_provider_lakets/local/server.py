@@ -31,9 +31,9 @@ from airflow_provider_lakets.local.api.faults import Faults
 from airflow_provider_lakets.local.api.feeds import LocalFeeds
 from airflow_provider_lakets.local.branches import Branches
 from airflow_provider_lakets.local.client import ERROR, EXPLAINED
+from airflow_provider_lakets.local.door.authenticator import LakebaseAuthenticator
 from airflow_provider_lakets.local.door.authority import certificate, server_context
 from airflow_provider_lakets.local.door.credentials import Issuer
-from airflow_provider_lakets.local.door.doorkeeper import LakebaseDoorkeeper
 from airflow_provider_lakets.local.door.gateway import Gateway
 from airflow_provider_lakets.local.environment import forget_other_postgres
 from airflow_provider_lakets.local.feed.control import DEFAULT_INTERVAL
@@ -81,7 +81,7 @@ async def serve(options: argparse.Namespace) -> None:
         branches.adopt(world.branch, lakebase.postgres)
         leaf = certificate(folder, world.hosts())
         gateway = Gateway(
-            LakebaseDoorkeeper(world.workspace, issuer, faults, branches, world.endpoint),
+            LakebaseAuthenticator(world.workspace, issuer, faults, branches, world.endpoint),
             server_context(leaf),
         )
         stack.push_async_callback(_stop_serving, gateway, branches, lakebase)

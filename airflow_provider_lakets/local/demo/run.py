@@ -181,7 +181,7 @@ class _Demo:
         self._dag(airflow, "lakets_tiering")
         with kept.keep(life.conn):
             self._dag(airflow, "lakets_retention")
-        return outcomes.surprises(self.runs)
+        return outcomes.unexpected_results(self.runs)
 
     def _dag(self, airflow: AirflowClient, dag_id: str) -> None:
         with self.steps.step(f"DAG {dag_id}") as step:

@@ -48,17 +48,17 @@ class RefusedError(Exception):
         self.hint = hint
 
 
-class Doorkeeper(Protocol):
+class Authenticator(Protocol):
     """Decides about logins; each method may raise :class:`RefusedError`."""
 
-    async def knock(self, host: str) -> None:
+    async def before_login(self, host: str) -> None:
         """
         Called for each connection before the login, to reject or delay it.
 
         :param host: The host name or address that the client connects to.
         """
 
-    async def admit(self, host: str, role: str, password: str) -> Path:
+    async def authenticate(self, host: str, role: str, password: str) -> Path:
         """
         Check a password, and return the Unix socket of the server for the session.
 
@@ -152,12 +152,12 @@ class Gateway:
     """
     Listen for Postgres clients and connect those that are admitted to a server.
 
-    :param doorkeeper: Decides about logins.
+    :param authenticator: Decides about logins.
     :param tls: The TLS context of the server; sessions without TLS are rejected.
     """
 
-    def __init__(self, doorkeeper: Doorkeeper, tls: ssl.SSLContext) -> None:
-        self._doorkeeper = doorkeeper
+    def __init__(self, authenticator: Authenticator, tls: ssl.SSLContext) -> None:
+        self._authenticator = authenticator
         self._tls = tls
         self._tls.sni_callback = _remember_name
         self._listeners: list[asyncio.Server] = []
@@ -254,7 +254,7 @@ class Gateway:
             raise RefusedError(
                 "28000", "This endpoint takes no connection without TLS.", "Set sslmode=require or stricter."
             )
-        return await self._admit(client, host, _read_parameters(body))
+        return await self._authenticate(client, host, _read_parameters(body))
 
     async def _start_tls(self, client: Channel) -> str | None:
         """Start TLS, and return the host name that the client requested."""
@@ -271,15 +271,15 @@ class Gateway:
         client.transport = transport
         return getattr(transport.get_extra_info("ssl_object"), "name_asked_for", None)
 
-    async def _admit(self, client: Channel, host: str, parameters: dict[str, str]) -> Channel:
+    async def _authenticate(self, client: Channel, host: str, parameters: dict[str, str]) -> Channel:
         role = parameters.get("user", "")
-        await self._doorkeeper.knock(host)
+        await self._authenticator.before_login(host)
         client.send(_CLEARTEXT_PASSWORD)
         kind, length = struct.unpack("!ci", await client.read(5))
         if kind != b"p" or not 4 < length <= _PASSWORD_LIMIT:
             raise RefusedError("08P01", "expected a password")
         password = (await client.read(length - 4)).rstrip(b"\0").decode()
-        backend = await self._open(await self._doorkeeper.admit(host, role, password))
+        backend = await self._open(await self._authenticator.authenticate(host, role, password))
         backend.send(_startup(parameters))
         backend.join(client)
         client.join(backend)
@@ -297,7 +297,7 @@ class Gateway:
 
     async def _cancel(self, body: bytes) -> None:
         """Send a cancel request to every server; only the server that issued the key acts on it."""
-        for socket in self._doorkeeper.servers():
+        for socket in self._authenticator.servers():
             with contextlib.suppress(RefusedError):
                 backend = await self._open(socket)
                 backend.send(struct.pack("!ii", 8 + len(body), _CANCEL_REQUEST) + body)

@@ -238,7 +238,7 @@ def clean_up(data_dir: Path) -> None:
     if not _running(data_dir):
         # Sessions outlive a killed server for a moment. The file keeps a new server from starting.
         deadline = time.monotonic() + _ORPHANS_SECONDS
-        while pid_file.exists() and any(_is_at_home(pid, data_dir) for pid in psutil.pids()):
+        while pid_file.exists() and any(_runs_in(pid, data_dir) for pid in psutil.pids()):
             if time.monotonic() > deadline:
                 raise ServerError(f"Sessions of a dead server still run in {data_dir}; end them.")
             time.sleep(0.05)
@@ -287,7 +287,7 @@ def _running(data_dir: Path) -> int:
     except FileNotFoundError:
         return 0
     pid = int(head) if head.isdigit() else 0
-    return pid if _is_at_home(pid, data_dir) else 0
+    return pid if _runs_in(pid, data_dir) else 0
 
 
 def _status(data_dir: Path) -> str:
@@ -297,7 +297,7 @@ def _status(data_dir: Path) -> str:
     return ""
 
 
-def _is_at_home(pid: int, data_dir: Path) -> bool:
+def _runs_in(pid: int, data_dir: Path) -> bool:
     """Return whether a process runs in the data directory, as the server and its sessions do."""
     home = str(data_dir.resolve())
     try:

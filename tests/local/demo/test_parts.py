@@ -105,7 +105,7 @@ AS_PREPARED = [
 
 
 def test_what_went_as_prepared_is_no_surprise() -> None:
-    assert outcomes.surprises(AS_PREPARED) == []
+    assert outcomes.unexpected_results(AS_PREPARED) == []
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_what_went_as_prepared_is_no_surprise() -> None:
 def test_what_went_otherwise_is_told(position: int, run: DagRun, said: str) -> None:
     runs = [*AS_PREPARED[:position], run, *AS_PREPARED[position + 1 :]]
 
-    assert outcomes.surprises(runs) == [said]
+    assert outcomes.unexpected_results(runs) == [said]
 
 
 @pytest.mark.parametrize("width", [80, 100])

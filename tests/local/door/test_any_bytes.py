@@ -29,9 +29,9 @@ MANY = 10_000
 class Nobody:
     """Admits nobody, and raises errors."""
 
-    async def knock(self, host: str) -> None: ...
+    async def before_login(self, host: str) -> None: ...
 
-    async def admit(self, host: str, role: str, password: str) -> Any:
+    async def authenticate(self, host: str, role: str, password: str) -> Any:
         if role == "broken":
             raise KeyError(role)
         raise RefusedError("28P01", "no")
@@ -83,7 +83,9 @@ async def send(tls: ssl.SSLContext, attempts: Sequence[Sequence[bytes]], end: st
             if end == "read":
                 writer.write_eof()
                 await asyncio.wait_for(reader.read(), 5)
-        except OSError:  # the door has closed the connection: reset, broken pipe, or not connected any more
+        except (
+            OSError
+        ):  # the gateway has closed the connection: reset, broken pipe, or not connected any more
             pass
         finally:
             writer.transport.abort()
@@ -146,7 +148,7 @@ def test_ten_thousand_do_not_either(
 class Slow(Nobody):
     """Makes all clients wait."""
 
-    async def knock(self, host: str) -> None:
+    async def before_login(self, host: str) -> None:
         await asyncio.sleep(60)
 
 

@@ -40,17 +40,17 @@ def refreshed(run: DagRun) -> list[Result]:
     return list(results)
 
 
-def surprises(runs: Sequence[DagRun]) -> list[str]:
+def unexpected_results(runs: Sequence[DagRun]) -> list[str]:
     """Return a sentence for each run that did not do what the demo expects."""
     return [
         f"DAG {run.dag_id}, run {number}: {said}"
         for dag_id in dict.fromkeys(run.dag_id for run in runs)
         for number, run in enumerate((run for run in runs if run.dag_id == dag_id), start=1)
-        for said in _surprises(run, is_first=number == 1)
+        for said in _unexpected(run, is_first=number == 1)
     ]
 
 
-def _surprises(run: DagRun, *, is_first: bool) -> Iterator[str]:
+def _unexpected(run: DagRun, *, is_first: bool) -> Iterator[str]:
     """
     Compare one run with what is expected.
 

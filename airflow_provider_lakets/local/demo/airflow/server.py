@@ -20,7 +20,7 @@ import psutil
 
 import airflow_provider_lakets
 from airflow_provider_lakets.local.demo.errors import DemoError
-from airflow_provider_lakets.local.environment import past_proxies
+from airflow_provider_lakets.local.environment import no_proxy_variables
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ USER = "demo"
 READY_SECONDS = 180.0
 _STOP_SECONDS = 1.0
 # Prefixes of variables that are for another Airflow, workspace or database.
-_NOT_OURS = ("AIRFLOW_", "DATABRICKS_", "LAKETS_", "PG")
+_OTHER_PREFIXES = ("AIRFLOW_", "DATABRICKS_", "LAKETS_", "PG")
 
 
 def sample_dags() -> Path:
@@ -79,7 +79,7 @@ class AirflowServer:
         self._stopped = False
 
     def _environment(self, dags: Path) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_OURS)}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(_OTHER_PREFIXES)}
         kept.pop("PYTHONDONTWRITEBYTECODE", None)  # bytecode makes every start twice as fast
         section = {
             ("CORE", "DAGS_FOLDER"): str(dags),
@@ -110,7 +110,7 @@ class AirflowServer:
             **kept,
             **{f"AIRFLOW__{part}__{name}": value for (part, name), value in section.items()},
             "AIRFLOW_HOME": str(self.home),
-            **past_proxies(kept),
+            **no_proxy_variables(kept),
             "PYTHONUTF8": "1",  # Airflow reads its files in the encoding of the locale
             "PYTHONWARNINGS": "ignore",
         }
@@ -150,7 +150,7 @@ class AirflowServer:
     def kill(self, part: str) -> None:
         """Kill a part and all processes that it started."""
         process = self._processes.pop(part)
-        family = _family(process.pid)
+        family = _process_tree(process.pid)
         for member in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
@@ -213,7 +213,7 @@ class AirflowServer:
         # parents end.
         family: list[psutil.Process] = []
         for child in children:
-            family += _family(child.pid)
+            family += _process_tree(child.pid)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(guard.pid, signal.SIGTERM)
         _, left = psutil.wait_procs(family, timeout=_STOP_SECONDS)
@@ -242,7 +242,7 @@ class AirflowServer:
         return DemoError("\n".join([f"airflow {name} ended early; the end of {path}:", *last]))
 
 
-def _family(pid: int) -> list[psutil.Process]:
+def _process_tree(pid: int) -> list[psutil.Process]:
     """Return a process and all its descendants."""
     try:
         parent = psutil.Process(pid)

@@ -40,7 +40,7 @@ class Servers(Protocol):
         """Return the sockets of the running servers."""
 
 
-class LakebaseDoorkeeper:
+class LakebaseAuthenticator:
     """
     Check logins as Lakebase does: a credential is checked only at login, so a session outlives it.
 
@@ -60,13 +60,13 @@ class LakebaseDoorkeeper:
         self._branches = branches
         self._default = default
 
-    async def knock(self, host: str) -> None:
+    async def before_login(self, host: str) -> None:
         """Reject connections while the endpoint is suspended; each attempt counts."""
         if self._faults.take(FaultName.SUSPENDED):
             name = self._endpoint(host).name
             raise RefusedError(STARTING, "the database system is starting up", f"{name} was asleep.")
 
-    async def admit(self, host: str, role: str, password: str) -> Path:
+    async def authenticate(self, host: str, role: str, password: str) -> Path:
         """Check the password and return the socket of the endpoint's server."""
         endpoint = self._endpoint(host)
         branch = self._workspace.branch_of(endpoint)
