@@ -184,3 +184,18 @@ AS $$
                         format('r.%I', p_time_column), lakets._column_type(p_relation, p_time_column)), rows), ' UNION ALL ')
                FROM unnest(p_rows) AS rows)) END;
 $$;
+
+-- The same for an INSERT of one row, as most clients send it: its time needs no grouping, which
+-- costs as much as the rest of the statement. Null if nothing is logged.
+CREATE OR REPLACE FUNCTION lakets._log_row_statement(
+    p_chronotable_id integer,
+    p_relation       regclass,
+    p_time_column    text
+) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) SELECT %1$s, %2$s, %2$s FROM new_rows AS r;',
+                  p_chronotable_id, lakets._as_instant(format('r.%I', p_time_column), lakets._column_type(p_relation, p_time_column)))
+     WHERE p_chronotable_id IS NOT NULL;
+$$;

@@ -89,7 +89,7 @@ AS %L$sql$,
         CASE WHEN v_event <> 'INSERT' THEN
             ' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET extra_float_digits = 1'
         ELSE '' END,
-        format(E'%s\nBEGIN\n    %s\n    RETURN NULL;\nEND;', p_mark, p_body));
+        format(E'%s\n#variable_conflict use_column\nBEGIN\n    %s\n    RETURN NULL;\nEND;', p_mark, p_body));
     EXECUTE format('REVOKE ALL ON FUNCTION lakets.%I() FROM PUBLIC', p_function);
     -- The table's owner and its members can replace it.
     IF EXISTS (SELECT FROM pg_proc AS fn
@@ -125,8 +125,10 @@ $$;
 --
 -- The check runs at planning time where possible: a check for each statement costs more than the
 -- insert of a single row. The result is kept with the plan, so it must not come from an old
--- snapshot, which shows the table as it was. After a restore into another database the table has
--- another oid.
+-- snapshot, which shows the table as it was. Postgres plans again when a table changes that the
+-- expression names, as a regclass. After a restore into another database the table has another oid.
+--
+-- p_log_row: what to log instead of p_log if one row was mirrored; null for no difference.
 CREATE OR REPLACE FUNCTION lakets._guarded(
     p_relation    regclass,
     p_shadow      regclass,
@@ -134,7 +136,8 @@ CREATE OR REPLACE FUNCTION lakets._guarded(
     p_rows        text,
     p_mirror      text,
     p_log         text,
-    p_log_all     text
+    p_log_all     text,
+    p_log_row     text DEFAULT NULL
 ) RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -146,8 +149,10 @@ DECLARE
                           ELSE format('_has_shape(%s, %L, %s)', chr(1), lakets._shape(p_relation),
                                       coalesce(lakets._key_index(p_relation)::text, 'NULL')) END;
     v_now    text := 'lakets.' || replace(v_asks, chr(1), 'TG_RELID');
-    v_once   text := format('TG_RELID = %1$s AND EXISTS (SELECT FROM %2$s WHERE lakets.%3$s)', p_relation::oid, p_rows,
-                            replace(v_asks, chr(1), p_relation::oid::text));
+    v_once   text := format('TG_RELID = ''%1$s''::regclass AND lakets.%2$s', p_relation::oid,
+                            replace(v_asks, chr(1), p_relation::oid::text))
+                     -- To mirror no rows costs little for an INSERT, not for the others.
+                     || CASE WHEN p_rows = 'old_rows' THEN ' AND ' || v_some ELSE '' END;
 BEGIN
     IF p_shadow IS NULL AND p_rows IS NULL THEN
         RETURN p_log;
@@ -157,6 +162,7 @@ BEGIN
     RETURN format(
         $sql$DECLARE
         v_fits boolean;
+        v_rows bigint;
     BEGIN
     IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
         v_fits := %s;
@@ -172,7 +178,9 @@ BEGIN
     END IF;
     END;$sql$,
         CASE WHEN p_rows IS NULL THEN v_now ELSE v_once END, v_now, CASE WHEN p_shadow IS NOT NULL THEN p_mirror END,
-        p_log, v_some, v_gap, p_log_all);
+        CASE WHEN p_shadow IS NULL OR p_log_row IS NULL THEN p_log
+             ELSE format(E'GET DIAGNOSTICS v_rows = ROW_COUNT;\n    IF v_rows = 1 THEN\n    %s\n    ELSE\n    %s\n    END IF;', p_log_row, p_log) END,
+        v_some, v_gap, p_log_all);
 END;
 $$;
 
@@ -267,7 +275,8 @@ BEGIN
     PERFORM lakets._write_tracker(
         p_relation, p_stem || '_insert', v_mark, 'AFTER INSERT ON % REFERENCING NEW TABLE AS new_rows',
         lakets._guarded(p_relation, p_shadow, p_time_column, 'new_rows', v_insert,
-                        lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{new_rows}'), v_all));
+                        lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{new_rows}'), v_all,
+                        lakets._log_row_statement(p_chronotable_id, p_relation, p_time_column)));
     PERFORM lakets._write_tracker(
         p_relation, p_stem || '_update', v_mark, 'AFTER UPDATE ON % REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows',
         lakets._guarded(p_relation, p_shadow, p_time_column, 'old_rows', v_update,

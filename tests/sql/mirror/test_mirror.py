@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 STATEMENTS = {
     "insert many": "INSERT INTO metrics (id, ts, v) SELECT n, '2024-02-01', 'x' FROM"
     " generate_series(100, 120) AS n",
+    "insert one": "INSERT INTO metrics (id, ts, v) VALUES (100, '2024-02-01', 'x')",
     "insert nothing": "INSERT INTO metrics (id, ts, v) SELECT 1, '2024-02-01', 'x' WHERE false",
     "insert what waits in the default": "INSERT INTO metrics (id, ts, v) VALUES (100, '1999-01-01', 'x')",
     "update in place": "UPDATE metrics SET v = v || '!' WHERE id < 20",
@@ -91,6 +92,46 @@ def test_the_shadow_follows_keys_that_change_places(db: Sandbox, shape: str) -> 
 
     assert db.mirror_difference() == []
     assert missed(db) == 0
+
+
+# What PL/pgSQL and the statements of the trigger functions call things.
+TERMS = (
+    "found new old tg_argv tg_level tg_name tg_nargs tg_op tg_relid tg_relname tg_table_name"
+    " tg_table_schema tg_when v_fits v_rows new_rows old_rows new_row old_row at c"
+    " cached copies excluded gap gone gone_too had has hash hit image missed o one pair r s shadow tid tids"
+)
+NAMES = TERMS.split()
+
+
+@pytest.mark.parametrize("key", [["old"], ["old", "found"], []], ids=" ".join)
+def test_columns_may_have_the_names_of_variables(db: Sandbox, key: list[str]) -> None:
+    columns = [f"{name} timestamptz" if name == "old" else f"{name} text" for name in NAMES]
+    if key:
+        columns.append(f"PRIMARY KEY ({', '.join(key)})")
+    db.run(f"CREATE TABLE named ({', '.join(columns)})")
+    db.run("SELECT lakets.create_chronotable('named', 'old'); SELECT lakets.enable_sync('named')")
+    db.run(
+        "SELECT lakets.enable_lvc('named', ARRAY['found'], %s)",
+        [n for n in NAMES if n not in ("old", "found")],
+    )
+    texts = ", ".join(name for name in NAMES if name != "old")
+
+    def insert(count: int) -> None:
+        db.run(
+            f"INSERT INTO named (old, {texts}) SELECT now() + n * interval '1 s'"
+            + ", n::text" * texts.count(",")
+            + f", n::text FROM generate_series(1, {count}) AS n"
+        )
+
+    insert(1)
+    db.run("UPDATE named SET found = 'x', tg_op = 'y'")
+    db.run("DELETE FROM named")
+    insert(20)
+    db.run("UPDATE named SET r = 'z' WHERE hit < '15'; DELETE FROM named WHERE found > '5'")
+
+    assert db.mirror_difference("named") == []
+    assert missed(db) == 0
+    assert db.value("SELECT count(*) FROM _lvc_named") > 0
 
 
 def test_exact_duplicates_are_counted(db: Sandbox) -> None:
