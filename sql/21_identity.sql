@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION lakets._cluster() RETURNS text
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN (SELECT ctl.system_identifier FROM pg_control_system() AS ctl);
+    RETURN (pg_control_system()).system_identifier;
 EXCEPTION WHEN insufficient_privilege THEN
     RETURN '?';  -- a service may hide the number
 END;

@@ -160,7 +160,9 @@ END;
 $$;
 
 -- SQL text that appends to the change log: one row per hour of data touched, with its exact extent.
--- A log row without a time range means that everything may have been touched.
+-- A log row without a time range means that everything may have been touched. After an INSERT of a
+-- single row (v_mirrored is 1), as most clients send it, the time is logged without grouping, which
+-- costs as much as the rest.
 CREATE OR REPLACE FUNCTION lakets._log_statement(
     p_chronotable_id integer,
     p_relation       regclass,
@@ -176,26 +178,17 @@ AS $$
             'INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) VALUES (%s, ''-infinity'', ''infinity'');',
             p_chronotable_id)
         ELSE format(
+            CASE WHEN p_rows = '{new_rows}' THEN $sql$IF v_mirrored = 1 THEN
+    INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) SELECT %1$s, hit.at, hit.at FROM (%2$s) AS hit;
+    ELSE
+    $sql$ ELSE '' END ||
             $sql$INSERT INTO lakets._change_log (chronotable_id, min_time, max_time)
-    SELECT %s, min(hit.at), max(hit.at) FROM (%s) AS hit
-     GROUP BY date_bin('1 hour', hit.at, '2000-01-01 00:00:00+00'::timestamptz);$sql$,
+    SELECT %1$s, min(hit.at), max(hit.at) FROM (%2$s) AS hit
+     GROUP BY date_bin('1 hour', hit.at, '2000-01-01 00:00:00+00'::timestamptz);$sql$ ||
+            CASE WHEN p_rows = '{new_rows}' THEN $sql$
+    END IF;$sql$ ELSE '' END,
             p_chronotable_id,
             (SELECT string_agg(format('SELECT %s AS at FROM %I AS r', lakets._as_instant(
                         format('r.%I', p_time_column), lakets._column_type(p_relation, p_time_column)), rows), ' UNION ALL ')
                FROM unnest(p_rows) AS rows)) END;
-$$;
-
--- The same for an INSERT of one row, as most clients send it: its time needs no grouping, which
--- costs as much as the rest of the statement. Null if nothing is logged.
-CREATE OR REPLACE FUNCTION lakets._log_row_statement(
-    p_chronotable_id integer,
-    p_relation       regclass,
-    p_time_column    text
-) RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT format('INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) SELECT %1$s, %2$s, %2$s FROM new_rows AS r;',
-                  p_chronotable_id, lakets._as_instant(format('r.%I', p_time_column), lakets._column_type(p_relation, p_time_column)))
-     WHERE p_chronotable_id IS NOT NULL;
 $$;

@@ -89,7 +89,7 @@ AS %L$sql$,
         CASE WHEN v_event <> 'INSERT' THEN
             ' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET extra_float_digits = 1'
         ELSE '' END,
-        format(E'%s\n#variable_conflict use_column\nBEGIN\n    %s\n    RETURN NULL;\nEND;', p_mark, p_body));
+        format(E'%s\n#variable_conflict use_column\nDECLARE\n    v_mirrored bigint;\nBEGIN\n    %s\n    RETURN NULL;\nEND;', p_mark, p_body));
     EXECUTE format('REVOKE ALL ON FUNCTION lakets.%I() FROM PUBLIC', p_function);
     -- The table's owner and its members can replace it.
     IF EXISTS (SELECT FROM pg_proc AS fn
@@ -127,8 +127,6 @@ $$;
 -- insert of a single row. The result is kept with the plan, so it must not come from an old
 -- snapshot, which shows the table as it was. Postgres plans again when a table changes that the
 -- expression names, as a regclass. After a restore into another database the table has another oid.
---
--- p_log_row: what to log instead of p_log if one row was mirrored; null for no difference.
 CREATE OR REPLACE FUNCTION lakets._guarded(
     p_relation    regclass,
     p_shadow      regclass,
@@ -136,8 +134,7 @@ CREATE OR REPLACE FUNCTION lakets._guarded(
     p_rows        text,
     p_mirror      text,
     p_log         text,
-    p_log_all     text,
-    p_log_row     text DEFAULT NULL
+    p_log_all     text
 ) RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
@@ -162,7 +159,6 @@ BEGIN
     RETURN format(
         $sql$DECLARE
         v_fits boolean;
-        v_rows bigint;
     BEGIN
     IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
         v_fits := %s;
@@ -178,9 +174,7 @@ BEGIN
     END IF;
     END;$sql$,
         CASE WHEN p_rows IS NULL THEN v_now ELSE v_once END, v_now, CASE WHEN p_shadow IS NOT NULL THEN p_mirror END,
-        CASE WHEN p_shadow IS NULL OR p_log_row IS NULL THEN p_log
-             ELSE format(E'GET DIAGNOSTICS v_rows = ROW_COUNT;\n    IF v_rows = 1 THEN\n    %s\n    ELSE\n    %s\n    END IF;', p_log_row, p_log) END,
-        v_some, v_gap, p_log_all);
+        p_log, v_some, v_gap, p_log_all);
 END;
 $$;
 
@@ -266,7 +260,7 @@ BEGIN
     IF lakets._is_written(p_relation, p_stem, v_mark) THEN
         RETURN;
     END IF;
-    v_insert := format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM new_rows;', p_shadow, v_list);
+    v_insert := format(E'INSERT INTO %1$s (%2$s) SELECT %2$s FROM new_rows;', p_shadow, v_list);
     v_delete := lakets._mirror_delete(p_relation, p_shadow, p_time_column);
     v_delete.ctes := format(E'WITH %s\n    %s;', v_delete.ctes, v_delete.missed);
     v_update := CASE WHEN EXISTS (SELECT FROM lakets._key_columns(p_relation)) THEN lakets._mirror_update(p_relation, p_shadow)
@@ -274,9 +268,8 @@ BEGIN
 
     PERFORM lakets._write_tracker(
         p_relation, p_stem || '_insert', v_mark, 'AFTER INSERT ON % REFERENCING NEW TABLE AS new_rows',
-        lakets._guarded(p_relation, p_shadow, p_time_column, 'new_rows', v_insert,
-                        lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{new_rows}'), v_all,
-                        lakets._log_row_statement(p_chronotable_id, p_relation, p_time_column)));
+        lakets._guarded(p_relation, p_shadow, p_time_column, 'new_rows', v_insert || E'\n    GET DIAGNOSTICS v_mirrored = ROW_COUNT;',
+                        lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{new_rows}'), v_all));
     PERFORM lakets._write_tracker(
         p_relation, p_stem || '_update', v_mark, 'AFTER UPDATE ON % REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows',
         lakets._guarded(p_relation, p_shadow, p_time_column, 'old_rows', v_update,

@@ -102,8 +102,7 @@ CREATE OR REPLACE FUNCTION lakets._has_margin(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN EXISTS (SELECT FROM jsonb_array_elements(p_steps) AS step
-                    WHERE step ->> 0 IN ('zone', 'unzone', 'part') OR step ->> 0 = 'shift' AND step ->> 1 <> '0');
+    RETURN p_steps @? 'strict $[*] ? (@[0] == "zone" || @[0] == "unzone" || @[0] == "part" || @[0] == "shift" && @[1] != 0)';
 END;
 $$;
 
@@ -220,7 +219,8 @@ BEGIN
     IF isempty(p_times) THEN
         RETURN p_times;
     END IF;
-    FOR v_step IN SELECT step FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS s (step, position) ORDER BY position LOOP
+    FOR v_position IN 0 .. jsonb_array_length(p_steps) - 1 LOOP
+        v_step := p_steps -> v_position;
         CASE v_step ->> 0
             WHEN 'bin', 'months', 'part' THEN  -- first, since most RollUps have no other steps
                 IF isfinite(v_from) THEN
@@ -283,7 +283,8 @@ BEGIN
     IF isempty(p_labels) THEN
         RETURN p_labels;
     END IF;
-    FOR v_step IN SELECT step FROM jsonb_array_elements(p_steps) WITH ORDINALITY AS s (step, position) ORDER BY position DESC LOOP
+    FOR v_position IN REVERSE jsonb_array_length(p_steps) - 1 .. 0 LOOP
+        v_step := p_steps -> v_position;
         CASE v_step ->> 0
             WHEN 'bin', 'months' THEN
                 -- A label is a bucket's start: the first one not before v_from, and all before the

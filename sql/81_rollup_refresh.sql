@@ -49,9 +49,20 @@ AS $$
 DECLARE
     v_logged tstzmultirange;
     v_marked tstzmultirange;
+    v_steps  jsonb := p_rollup.definition -> 'steps';
+    v_width  interval;     -- of buckets that all have the same
+    v_origin timestamptz;
 BEGIN
+    IF v_steps -> 0 ->> 0 = 'bin' AND jsonb_array_length(v_steps) = 1 THEN
+        v_width := (v_steps -> 0 ->> 1)::bigint * interval '1 microsecond';
+        v_origin := '2000-01-01 00:00:00+00'::timestamptz + (v_steps -> 0 ->> 2)::bigint * interval '1 microsecond';
+    END IF;
     IF p_rollup.track_changes THEN
-        SELECT range_agg(lakets._labels_of(p_rollup.definition -> 'steps', tstzrange(touched.min_time, touched.max_time + interval '1 microsecond')))
+        -- As _labels_of, which the usual buckets need not call for each hour.
+        SELECT range_agg(CASE WHEN v_width IS NULL
+                              THEN lakets._labels_of(v_steps, tstzrange(touched.min_time, touched.max_time + interval '1 microsecond'))
+                              ELSE tstzrange(date_bin(v_width, touched.min_time, v_origin),
+                                             date_bin(v_width, touched.max_time, v_origin) + v_width) END)
           INTO v_logged
           FROM (SELECT min(log.min_time) AS min_time, max(log.max_time) AS max_time  -- one range per hour, so that there are few
                   FROM lakets._change_log AS log
@@ -145,11 +156,13 @@ CREATE OR REPLACE FUNCTION lakets._is_idle(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF NOT coalesce(p_rollup.track_changes AND p_rollup.cluster = lakets._here() AND p_rollup.definition IS NOT NULL
+    -- First and alone, since nothing else is then looked up for a RollUp that has something to do.
+    IF EXISTS (SELECT FROM lakets._change_log AS log
+                WHERE log.chronotable_id = p_rollup.source_chronotable_id AND log.xid >= pg_snapshot_xmin(p_rollup.absorbed)
+                  AND NOT pg_visible_in_snapshot(log.xid, p_rollup.absorbed)) THEN
+        RETURN false;
+    ELSIF NOT coalesce(p_rollup.track_changes AND p_rollup.cluster = lakets._here() AND p_rollup.definition IS NOT NULL
             AND pg_snapshot_xmax(p_rollup.absorbed) <= pg_snapshot_xmax(pg_current_snapshot()), false)
-       OR EXISTS (SELECT FROM lakets._change_log AS log
-                   WHERE log.chronotable_id = p_rollup.source_chronotable_id AND log.xid >= pg_snapshot_xmin(p_rollup.absorbed)
-                     AND NOT pg_visible_in_snapshot(log.xid, p_rollup.absorbed))
        -- A few changes in the log cost readers nothing, but pruning them costs a millisecond.
        OR EXISTS (SELECT FROM lakets._change_log AS log
                    WHERE log.chronotable_id = p_rollup.source_chronotable_id AND log.xid < pg_snapshot_xmin(pg_current_snapshot()) OFFSET 99)
@@ -164,7 +177,7 @@ BEGIN
             OR EXISTS (SELECT FROM lakets._chronotable_registry AS tab
                         WHERE tab.id = p_rollup.source_chronotable_id
                           AND tab.relation = to_regclass(format('%I.%I', tab.schema_name, tab.table_name))))
-       AND (SELECT col.was_number IS NULL FROM lakets._changed_column(p_rollup) AS col);
+       AND (lakets._changed_column(p_rollup)).was_number IS NULL;
 END;
 $$;
 
@@ -184,14 +197,19 @@ DECLARE
     v_now      pg_snapshot;
     v_windows  tstzmultirange;
 BEGIN
-    PERFORM lakets._require_read_committed();
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        PERFORM lakets._require_read_committed();
+    END IF;
     -- Lock order: (1) advisory (lakets, RollUp's table), (2) that table, where its mirror is in
     -- doubt, (3) sources, in ACCESS SHARE mode: writers pass, and a chunk cannot be dropped between
     -- reading which chunks are dropped and reading the rows.
     IF NOT pg_try_advisory_xact_lock(hashtext('lakets'), (v_relation::oid::bigint - 2147483648)::integer) THEN
         RETURN false;
     END IF;
-    v_rollup := lakets._rollup(p_name);
+    SELECT reg.* INTO v_rollup FROM lakets._rollup_registry AS reg WHERE reg.name = p_name;
+    IF NOT FOUND THEN
+        PERFORM lakets._rollup(p_name);  -- raises
+    END IF;
     IF v_relation IS DISTINCT FROM v_rollup.relation THEN
         PERFORM lakets._rollup_relation(p_name);  -- raises, except after a restore
     END IF;

@@ -10,11 +10,18 @@ CREATE OR REPLACE FUNCTION lakets._window_times(
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_steps jsonb;
+    v_all   tstzrange := 'empty';
 BEGIN
-    RETURN (
-        SELECT range_merge(range_agg(CASE WHEN jsonb_typeof(steps) = 'array' THEN lakets._times_of(steps, p_window)
-                                          ELSE tstzrange('-infinity', 'infinity') END))
-          FROM jsonb_array_elements(p_rollup.definition -> 'times') AS steps);
+    FOR v_position IN 0 .. jsonb_array_length(p_rollup.definition -> 'times') - 1 LOOP
+        v_steps := p_rollup.definition -> 'times' -> v_position;
+        IF jsonb_typeof(v_steps) <> 'array' THEN
+            RETURN tstzrange('-infinity', 'infinity');
+        END IF;
+        v_all := range_merge(v_all, lakets._times_of(v_steps, p_window));
+    END LOOP;
+    RETURN v_all;
 END;
 $$;
 
@@ -26,11 +33,18 @@ CREATE OR REPLACE FUNCTION lakets._window_labels(
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_steps jsonb;
+    v_all   tstzrange := 'empty';
 BEGIN
-    RETURN (
-        SELECT range_merge(range_agg(CASE WHEN jsonb_typeof(steps) = 'array' THEN lakets._labels_of(steps, p_times)
-                                          ELSE tstzrange('-infinity', 'infinity') END))
-          FROM jsonb_array_elements(p_rollup.definition -> 'times') AS steps);
+    FOR v_position IN 0 .. jsonb_array_length(p_rollup.definition -> 'times') - 1 LOOP
+        v_steps := p_rollup.definition -> 'times' -> v_position;
+        IF jsonb_typeof(v_steps) <> 'array' THEN
+            RETURN tstzrange('-infinity', 'infinity');
+        END IF;
+        v_all := range_merge(v_all, lakets._labels_of(v_steps, p_times));
+    END LOOP;
+    RETURN v_all;
 END;
 $$;
 

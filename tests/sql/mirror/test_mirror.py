@@ -97,7 +97,7 @@ def test_the_shadow_follows_keys_that_change_places(db: Sandbox, shape: str) -> 
 # What PL/pgSQL and the statements of the trigger functions call things.
 TERMS = (
     "found new old tg_argv tg_level tg_name tg_nargs tg_op tg_relid tg_relname tg_table_name"
-    " tg_table_schema tg_when v_fits v_rows new_rows old_rows new_row old_row at c"
+    " tg_table_schema tg_when v_fits v_mirrored new_rows old_rows new_row old_row at c"
     " cached copies excluded gap gone gone_too had has hash hit image missed o one pair r s shadow tid tids"
 )
 NAMES = TERMS.split()
