@@ -24,7 +24,7 @@ Answer = tuple[int, dict[str, Any]]
 
 @dataclass
 class Fault:
-    """An answer given in place of the right one, to requests whose method and path match."""
+    """A false response to requests whose method and path match."""
 
     pattern: str
     status: int
@@ -37,7 +37,7 @@ class Fault:
 @dataclass
 class ControlPlane:
     """
-    Serve one workspace on a loopback port, in a thread of its own.
+    Serve one workspace on a loopback port, in a separate thread.
 
     Lists hold one item a page, so that every list is paged. ``on_mint`` sees each credential first.
     """
@@ -80,7 +80,7 @@ class ControlPlane:
         return self.put(name, endpoint_type=kind, current_state="ACTIVE", **hosts, **status)
 
     def put_weather(self, host: str | None) -> str:
-        """Make the usual project: a default branch among two, a read-write endpoint among two."""
+        """Create the usual project: two branches, one default; two endpoints, one read-write."""
         project = self.put("projects/weather", default_branch="projects/weather/branches/production")
         self.put(f"{project}/branches/dev", default=False)
         branch = self.put(f"{project}/branches/production", default=True)
@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve()
 
     def log_message(self, *args: Any) -> None:
-        """Keep quiet: pytest shows what matters."""
+        """Log nothing."""
 
     def _serve(self) -> None:
         url = urlsplit(self.path)

@@ -1,4 +1,4 @@
-"""An impostor that answers as Postgres with its own certificate, and records what it gets."""
+"""An impostor that answers like Postgres with its own certificate, and records all input."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ASK_FOR_PASSWORD = b"R" + struct.pack("!II", 8, 3)
 
 class Impostor:
     """
-    Listen on a loopback port, with or without TLS; ask for a clear-text password, admit nobody.
+    Listen on a loopback port, with or without TLS; request a clear-text password, and refuse it.
 
     :param folder: Where the authority's files go.
     :param host: Whose name is in the certificate.
@@ -73,7 +73,7 @@ class Impostor:
             caller = self._context.wrap_socket(caller, server_side=True)
             first = caller.recv(65536)
         with caller:
-            # A caller that does not like the certificate says so in TLS, and nothing after.
+            # A client that rejects the certificate reports this in TLS, and sends nothing else.
             if first:
                 self.received.append(first)
                 caller.sendall(ASK_FOR_PASSWORD)

@@ -1,4 +1,4 @@
-"""The page in this process, for somebody who may see everything."""
+"""The page in this process, for a user with all rights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ with warnings.catch_warnings():
 
 def open_page(*connections: str) -> TestClient:
     """
-    Return a client of a page that has not looked anywhere yet.
+    Return a client of a new page, without snapshots.
 
     :param connections: What it may show.
     """

@@ -43,7 +43,7 @@ WORKFLOW = {
     **DBOS,
 }
 
-# With all of their templated arguments; those of which only some may be given are here twice.
+# With all templated arguments; those with exclusive arguments are listed twice.
 TASKS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "install": (LakeTSInstallOperator, {}),
     "partitions": (LakeTSPartitionOperator, {"tables": "a", "dry_run": False, **RANGE}),
@@ -111,7 +111,7 @@ def public_tasks() -> list[type[Any]]:
 
 
 def arguments_of(kind: type[Any]) -> dict[str, Any]:
-    """Return the arguments that a task has of its own, with defaults, as its signatures say."""
+    """Return the arguments of a task's own signatures, with their defaults."""
     return {
         one.name: one.default
         for ancestor in reversed(kind.__mro__)

@@ -56,11 +56,11 @@ class DBOSBaseOperator(BaseOperator):
 
     def given(self, value: Any, name: str, empty: tuple[type, ...] = ()) -> Any:
         """
-        Return an argument that may be left out, or None; whether it was is known from then on.
+        Return an argument, or None if it was omitted; record whether it was given.
 
         :param value: The argument.
-        :param name: What it is called.
-        :param empty: Kinds of which one without anything in it is meant.
+        :param name: The name of the argument.
+        :param empty: Types of which an empty value is valid.
         """
         if is_left_out(self, value):
             return None
@@ -72,11 +72,11 @@ class DBOSBaseOperator(BaseOperator):
         return name in self._given
 
     def name_or_none(self, name: str) -> str | None:
-        """Return an argument that is a name; None if it was left out."""
+        """Return an argument that is a name; None if it was omitted."""
         return as_name(getattr(self, name), name) if self.is_given(name) else None
 
     def check_given(self) -> None:
-        """Fail for good where a template left nothing of an argument; it never means left out."""
+        """Fail without retries if a given argument was rendered to nothing."""
         for name, empty in self._given.items():
             value = getattr(self, name)
             if is_nothing(value) and (isinstance(value, str) or not isinstance(value, empty)):

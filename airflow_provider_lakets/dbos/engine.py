@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Engine
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-# As DBOS sets up the engine that it makes itself.
+# The settings of the engine that DBOS creates itself.
 IDLE_IN_TRANSACTION = "-c idle_in_transaction_session_timeout=60s"
 POOL = {"pool_size": 20, "max_overflow": 0, "pool_timeout": 30}
 
-# A credential is good for an hour. A role or a right that is taken away takes effect within it.
+# A credential is valid for an hour. Sessions are renewed within it, so that a role that lost its
+# access is locked out.
 RECYCLED_SECONDS = 45 * 60
 
 
@@ -47,7 +48,7 @@ def create_lakebase_engine(
     def connect() -> psycopg.Connection[Any]:
         return logins.open(psycopg.Connection.connect, settings, **of_driver)
 
-    engine = sqlalchemy.create_engine(_url(logins.said), **{"creator": connect, **options})
+    engine = sqlalchemy.create_engine(_url(logins.fields), **{"creator": connect, **options})
     name_sessions(engine)
     return engine
 
@@ -73,7 +74,7 @@ def create_lakebase_async_engine(
     async def connect() -> psycopg.AsyncConnection[Any]:
         return await logins.aopen(psycopg.AsyncConnection.connect, settings, **of_driver)
 
-    return create_async_engine(_url(logins.said), **{"async_creator": connect, **options})
+    return create_async_engine(_url(logins.fields), **{"async_creator": connect, **options})
 
 
 def _prepare(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
@@ -93,17 +94,17 @@ def _prepare(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dic
     return {**usual, **options}, settings, of_driver
 
 
-def _url(said: dict[str, Any]) -> URL:
-    """Return what DBOS logs of the engine; the password is in none of it."""
+def _url(fields: dict[str, Any]) -> URL:
+    """Return the URL that DBOS logs, without a password."""
     from sqlalchemy.engine import URL
 
-    host = said["host"]
+    host = fields["host"]
     is_socket = bool(host) and host.startswith(("/", "@"))
     return URL.create(
         "postgresql+psycopg",
-        username=said["login"],
+        username=fields["login"],
         host=None if is_socket else host,
-        port=said["port"],
-        database=said["database"],
+        port=fields["port"],
+        database=fields["database"],
         query={"host": host} if is_socket else {},
     )

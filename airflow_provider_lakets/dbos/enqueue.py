@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow_provider_lakets.compat import fail
 from airflow_provider_lakets.dbos.base import DBOSBaseOperator
-from airflow_provider_lakets.dbos.workflows.start import Order, bring_up, enqueue_all, find_latest
+from airflow_provider_lakets.dbos.workflows.start import Order, enqueue_all, find_latest, find_or_start
 from airflow_provider_lakets.deferral import (
     GRACE,
     ResumingOperator,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 OnTerminal = Literal["attach", "resume", "rewind", "fork", "new"]
 ON_TERMINAL = ("attach", "resume", "rewind", "fork", "new")
 
-PROBLEMS_SHOWN = 20
+PROBLEMS_SHOWN = 20  # lines of an error
 
 
 class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
@@ -140,7 +140,7 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         self.queue_name = queue_name
         self.workflow_args = self.given(workflow_args, "workflow_args", (list, tuple))
         self.workflow_kwargs = self.given(workflow_kwargs, "workflow_kwargs", (dict,))
-        self.items = self.given(items, "items", (Sequence,))  # of mapped tasks, too
+        self.items = self.given(items, "items", (Sequence,))  # also the results of mapped tasks
         self.app_version = self.given(app_version, "app_version")
         self.deduplication_id = self.given(deduplication_id, "deduplication_id")
         self.partition_key = self.given(partition_key, "partition_key")
@@ -151,13 +151,11 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         if from_step is not None and on_terminal not in ("rewind", "fork"):
             raise ValueError(f"from_step is for on_terminal rewind and fork; it is {on_terminal!r}.")
         if self._has_items and (self.is_given("deduplication_id") or self.is_given("workflow_id")):
-            raise ValueError(
-                "With items there are many workflows: take out deduplication_id and workflow_id."
-            )
+            raise ValueError("With items there are many workflows: remove deduplication_id and workflow_id.")
         if self._has_items and on_terminal in ("fork", "new"):
-            raise ValueError(f"With items on_terminal cannot be {on_terminal!r}: their ids are the tasks'.")
+            raise ValueError(f"With items on_terminal cannot be {on_terminal!r}: their ids are fixed.")
         if self._has_items and delay is not None:
-            raise ValueError("With items there is no delay. Take it out, or have the workflow sleep.")
+            raise ValueError("With items there is no delay. Remove it, or let the workflow sleep.")
         self.class_name = None if class_name is None else text(class_name, "class_name")
         self.instance_name = None if instance_name is None else text(instance_name, "instance_name")
         self.priority = None if priority is None else count(priority, "priority", most=2**31 - 1)
@@ -185,7 +183,7 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
             if self._has_items:
                 ids = enqueue_all(hook, order, self._items(), self.on_terminal, self.from_step)
             else:
-                ids = [bring_up(hook, order, self.on_terminal, self.from_step)]
+                ids = [find_or_start(hook, order, self.on_terminal, self.from_step)]
             self.log.info("DBOS workflow(s): %s", ids if len(ids) <= PROBLEMS_SHOWN else len(ids))
             if not self.wait:
                 return ids if self._has_items else ids[0]
@@ -197,7 +195,7 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
             return self._finish(hook, ids)
 
     def order(self, context: Context) -> Order:
-        """Return what to start."""
+        """Return the workflow to start."""
         return Order.of(
             context,
             workflow_name=as_name(self.workflow_name, "workflow_name"),
@@ -238,7 +236,7 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
                 hook.close()
 
     def _ids_again(self, hook: DBOSHook, context: Context) -> list[str]:
-        """Return the ids that the deferred task cannot keep: thousands, or in a DAG test."""
+        """Return the ids that the deferred task did not store: those of items, or in a DAG test."""
         order = self.order(context)
         return order.item_ids(hook, self._items()) if self._has_items else [find_latest(hook, order)]
 
@@ -255,7 +253,7 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         from airflow_provider_lakets.dbos.trigger import DBOSWorkflowTrigger
 
         to_start = None if self.start_timeout is None else self.start_timeout + (self.delay or 0)
-        # Thousands of ids would be kept with the trigger: what they begin with does as well.
+        # A trigger must not store thousands of ids; their prefix is enough.
         which: dict[str, Any] = {"workflow_ids": ids}
         if self._has_items:
             which = {"prefix": f"{order.workflow_id}/"}
@@ -298,22 +296,22 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         return len(found) == len(ids) and all(has_ended(one) for one in found.values())
 
     def _finish(self, hook: DBOSHook, ids: list[str]) -> Any:
-        """Return the results; what has not ended, or not well, fails the task."""
+        """Return the results; fail the task if a workflow has not ended with success."""
         from airflow_provider_lakets.dbos.workflows.control import mark
-        from airflow_provider_lakets.dbos.workflows.ids import TOLD
-        from airflow_provider_lakets.dbos.workflows.late import not_in_time
+        from airflow_provider_lakets.dbos.workflows.ids import REPORTED
+        from airflow_provider_lakets.dbos.workflows.late import explain_delay
         from airflow_provider_lakets.dbos.workflows.outcomes import SUCCESS, explain, has_ended, read_results
 
         found = hook.statuses(ids)
         if missing := [one for one in ids if one not in found]:
-            fail(f"{len(missing)} DBOS workflow(s) are not there any more, such as {missing[0]}.")
-        late = not_in_time(hook, ids, found, start_seconds=self.start_timeout, end_seconds=self.end_timeout)
+            fail(f"{len(missing)} DBOS workflow(s) no longer exist, such as {missing[0]}.")
+        late = explain_delay(hook, ids, found, start_seconds=self.start_timeout, end_seconds=self.end_timeout)
         if late:
             raise wrapped(DBOSWorkflowError, late)
         results = read_results(hook, [name for name in ids if found[name].status == SUCCESS])
         problems = explain(hook, found)
         if not self._has_items and has_ended(found[ids[0]]):
-            mark(hook, ids[0], TOLD)
+            mark(hook, ids[0], REPORTED)
         self._running = []
         if problems:
             self._raise_problems(problems, len(ids))
@@ -326,5 +324,5 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
             lines = [f"{len(lines)} of {count} workflows failed.", *lines[:PROBLEMS_SHOWN], *more]
         message = "\n".join(lines)
         if self.on_terminal == "attach":
-            fail(message)  # another try would find the same end
+            fail(message)  # a retry would find the same end
         raise wrapped(DBOSWorkflowError, message)

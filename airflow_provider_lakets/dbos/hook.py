@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 Serialization = Literal["portable", "native"]
 
-# The first whose client merges attributes of a workflow, by which tasks know what they have told.
+# The first version whose client merges attributes, in which tasks record what they have reported.
 LOWEST_DBOS = (3, 3)
 
 _QUEUES = "SELECT queue.name, queue.application_name, queue.partition_queue FROM {schema}.queues AS queue"
 
-# More ids, and the statement has more parameters than Postgres takes.
+# With more ids, a statement would exceed the number of parameters that Postgres accepts.
 IDS_AT_ONCE = 5000
 
-# Of names that exist, a message shows so many.
+# The number of existing names that a message shows.
 NAMES_SHOWN = 20
 
 
@@ -53,13 +53,13 @@ class Queue:
         """Require a key for a queue with partitions, and refuse one for other queues."""
         if self.is_partitioned and not key:
             raise DBOSSettingError(
-                f"Queue {self.name!r} is partitioned: what has no partition_key is never taken from it. Give "
-                "one, or another queue."
+                f"Queue {self.name!r} is partitioned: a workflow without partition_key is never taken from "
+                "it. Give one, or use another queue."
             )
         if key and not self.is_partitioned:
             raise DBOSSettingError(
-                f"Queue {self.name!r} is not partitioned, so partition_key {key!r} would keep nothing in "
-                "order. Leave it out, or register the queue with partition_concurrency=1."
+                f"Queue {self.name!r} is not partitioned, so partition_key {key!r} would have no "
+                "effect. Omit it, or register the queue with partition_concurrency=1."
             )
 
 
@@ -92,7 +92,7 @@ class DBOSHook(LakebaseHook):
         if serialization not in ("portable", "native"):
             raise DBOSSettingError(f"serialization is {serialization!r}. Give 'portable' or 'native'.")
         if not dbos_schema or not dbos_schema.strip():
-            raise DBOSSettingError("dbos_schema is empty. Leave it out for 'dbos'.")
+            raise DBOSSettingError("dbos_schema is empty. Omit it for 'dbos'.")
         self.dbos_schema = dbos_schema
         self.application = application
         self.serialization = serialization
@@ -154,7 +154,7 @@ class DBOSHook(LakebaseHook):
             raise DBOSSettingError(f"{what}: {err}") from err
 
     def statuses(self, workflow_ids: Iterable[str]) -> dict[str, WorkflowStatus]:
-        """Return workflows by id, without inputs and outputs; unknown ids are left out."""
+        """Return workflows by id, without inputs and outputs; unknown ids are omitted."""
         wanted = list(dict.fromkeys(workflow_ids))
         found: dict[str, WorkflowStatus] = {}
         with self.doing(f"Looking up {len(wanted)} DBOS workflow(s)") as client:
@@ -177,7 +177,7 @@ class DBOSHook(LakebaseHook):
             there = f"They are in: {_listed(schemas)}." if schemas else "There are none in this database."
             raise DBOSSettingError(
                 f"Connection {self.get_conn_id()!r}, database {self._dbname!r}: schema {self.dbos_schema!r} "
-                f"has no DBOS system tables. {there} A DBOS program makes them when it starts; name their "
+                f"has no DBOS system tables. {there} A DBOS program creates them when it starts; name their "
                 "schema as dbos_schema, and their database in the connection."
             )
 
@@ -193,10 +193,10 @@ class DBOSHook(LakebaseHook):
         if queue_name in queues:
             return queues[queue_name]
         of = f" of application {self.application!r}" if self.application else ""
-        owner = next((f" It is of {one.application!r}." for one in rows if one.name == queue_name), "")
+        owner = next((f" It belongs to {one.application!r}." for one in rows if one.name == queue_name), "")
         raise DBOSSettingError(
             f"There is no queue {queue_name!r}{of} in schema {self.dbos_schema!r}.{owner} There are: "
-            f"{_listed(queues) or 'none'}. A program makes one with DBOS.register_queue(name)."
+            f"{_listed(queues) or 'none'}. A program creates one with DBOS.register_queue(name)."
         )
 
     def check_version(self, app_version: str) -> None:
@@ -206,7 +206,7 @@ class DBOSHook(LakebaseHook):
         if app_version not in versions:
             raise DBOSSettingError(
                 f"There is no application version {app_version!r}. There are, latest first: "
-                f"{_listed(versions) or 'none'}. Leave app_version out for the latest."
+                f"{_listed(versions) or 'none'}. Omit app_version for the latest."
             )
 
     def rows(self, query: str, what: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -214,8 +214,8 @@ class DBOSHook(LakebaseHook):
         Return the rows of a query on one of the client's own sessions.
 
         :param query: The query; ``{schema}`` stands for the quoted schema of the system tables.
-        :param what: What is done, for messages.
-        :param parameters: For its ``%s``.
+        :param what: A description of the query, for messages.
+        :param parameters: The values for its ``%s``.
         """
         quoted = '"' + self.dbos_schema.replace('"', '""').replace("%", "%%") + '"'
         with self.doing(what), self.transaction() as conn:
@@ -243,8 +243,8 @@ class DBOSHook(LakebaseHook):
         if isinstance(err.orig, (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn)):
             return DBOSSettingError(
                 f"{what}: the DBOS system tables in schema {self.dbos_schema!r} are not those of DBOS "
-                f"{metadata.version('dbos')}, which is installed here ({err.orig.diag.message_primary}). Let "
-                "the program and Airflow have the same minor version."
+                f"{metadata.version('dbos')}, which is installed here ({err.orig.diag.message_primary}). Use "
+                "the same minor version for the program and Airflow."
             )
         if isinstance(err.orig, psycopg.Error):
             return translate(err.orig, doing=what, role=None, conn_id=self.get_conn_id())

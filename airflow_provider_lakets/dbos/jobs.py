@@ -40,7 +40,7 @@ SCHEDULES = {
     "refresh": "*/15 * * * *",
 }
 BATCH = 20
-# Long enough for a batch that is at work to end.
+# Long enough for a running batch to end.
 STOP_SECONDS = 30
 
 
@@ -54,7 +54,7 @@ def run(open_hook: OpenHook, engine: Engine, schedules: Mapping[str, str] = SCHE
     :param schedules: The cron expression of each job, in UTC; an omitted job does not run.
     :raises LakeTSNotInstalledError: if LakeTS is not installed in the database.
     """
-    if open_hook().version() is None:  # said now, not by each schedule
+    if open_hook().version() is None:  # report it now, not in each scheduled run
         raise LakeTSNotInstalledError("There is no LakeTS in this database. Install it: `lakets install`.")
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -76,8 +76,7 @@ def launch(open_hook: OpenHook, engine: Engine, schedules: Mapping[str, str] = S
         config={
             "name": "lakets",
             "system_database_engine": engine,
-            # What a version left undone, the same version finishes: steps are known by their
-            # numbers.
+            # A version resumes only its own workflows, because steps are identified by number.
             "application_version": __version__,
         }
     )
@@ -102,8 +101,8 @@ def _workflow(job: str, open_hook: OpenHook) -> Any:
         results = [one for part in JOBS[job](open_hook) for one in part]
         problems = [one for one in results if one["outcome"] in ("contended", "failed", "skipped")]
         if problems:
-            told = "; ".join(f"{one['name']}: {one['outcome']}, {one['detail']}" for one in problems[:20])
-            raise LakeTSPartialFailureError(f"{len(problems)} of {len(results)} could not be done: {told}")
+            shown = "; ".join(f"{one['name']}: {one['outcome']}, {one['detail']}" for one in problems[:20])
+            raise LakeTSPartialFailureError(f"{len(problems)} of {len(results)} could not be done: {shown}")
         outcomes = [one["outcome"] for one in results]
         return {outcome: outcomes.count(outcome) for outcome in dict.fromkeys(outcomes)}
 
@@ -167,7 +166,7 @@ def _order(hook: LakeTSHook) -> list[tuple[str, list[str]]]:
 
 
 def _refresh_one(hook: LakeTSHook, name: str) -> Plain:
-    """Refresh a RollUp. One that another session is at is left to that session."""
+    """Refresh a RollUp; if another session is refreshing it, leave it to that session."""
     with noted(hook, "refresh") as done:
         result, _ = attempt(
             RefreshResult,

@@ -91,7 +91,7 @@ class DBOSListWorkflowsOperator(DBOSBaseOperator):
         self.limit = count(limit, "limit")
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
-        """Return them."""
+        """Return the workflows."""
         from airflow_provider_lakets.dbos.workflows.outcomes import ERROR, failed_steps
 
         self.check_given()
@@ -102,13 +102,13 @@ class DBOSListWorkflowsOperator(DBOSBaseOperator):
                     **search, limit=self.limit + 1, load_input=False, load_output=False
                 )
             if len(found) > self.limit:
-                fail(f"More than {self.limit} DBOS workflows fit. Narrow the search, or raise limit.")
+                fail(f"More than {self.limit} DBOS workflows match. Narrow the search, or raise limit.")
             steps = failed_steps(hook, [one.workflow_id for one in found if one.status == ERROR])
         listed = [_listed(one, steps.get(one.workflow_id)) for one in found]
         return [one for one in listed if self._fits(one)]
 
     def _search(self) -> dict[str, Any]:
-        """Return what the workflows must be like, as the client of DBOS takes it."""
+        """Return the filters, as arguments of the DBOS client."""
         return {
             "status": self._statuses(),
             "name": self._names("workflow_name"),

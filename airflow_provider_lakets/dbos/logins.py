@@ -1,4 +1,4 @@
-"""One login after another to the same database, each with a password of its own."""
+"""Logins of a program to one database; each OAuth login mints a new credential."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tenacity
 
 from airflow_provider_lakets.dbos.place import ProgramConnection, find_connection
 from airflow_provider_lakets.exceptions import LakebaseCredentialError, LakebaseResolutionError, LakeTSError
-from airflow_provider_lakets.login import fields
+from airflow_provider_lakets.login.fields import read
 from airflow_provider_lakets.login.login import DEFAULT_DATABASE, Login
 from airflow_provider_lakets.login.login_error import RETRY_POLICY
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 C = TypeVar("C")
 
-# Refusals that may come of something looked up long ago.
+# Errors that an outdated lookup may cause.
 _OUT_OF_DATE = (LakebaseCredentialError, LakebaseResolutionError)
 
 
 class Logins:
     """
-    Log in, and retry while a suspended endpoint wakes up; a failure looks everything up again.
+    Log in, and retry while a suspended endpoint resumes; look everything up again after a refusal.
 
-    :param database_url: A connection string; None for the environment's.
-    :param endpoint: The resource name of an endpoint; None for the environment's.
-    :param name: Name of the sessions, unless the string has another.
+    :param database_url: A connection string; None for that of the environment.
+    :param endpoint: The resource name of an endpoint; None for that of the environment.
+    :param name: The name of the sessions, unless the string has another.
     :param options: Settings for the server, in libpq's form, unless the string has others.
     """
 
@@ -40,9 +40,9 @@ class Logins:
         self._login = self._new_login()
 
     @property
-    def said(self) -> dict[str, Any]:
-        """What the connection says, without asking anybody: host, port, login, database."""
-        found = fields.read(self._connection, ())
+    def fields(self) -> dict[str, Any]:
+        """Host, port, login and database of the connection, without a lookup."""
+        found = read(self._connection, ())
         return {
             "host": found.host,
             "port": found.port,
@@ -56,7 +56,7 @@ class Logins:
 
         :param connect: ``connect`` of a psycopg connection class.
         :param more: Settings of libpq in place of the connection's.
-        :param options: Arguments for psycopg itself.
+        :param options: Arguments of psycopg.
         """
         retrying = tenacity.Retrying(**RETRY_POLICY)
         login = self._login
@@ -70,7 +70,7 @@ class Logins:
         return connection
 
     async def aopen(self, connect: Callable[..., Awaitable[C]], more: Mapping[str, Any], **options: Any) -> C:
-        """Log in from an event loop without blocking it; the arguments are as above."""
+        """Log in from an event loop without blocking it; the arguments are as for :meth:`open`."""
         retrying = tenacity.AsyncRetrying(**RETRY_POLICY)
         login = self._login
         known = login.remembers
@@ -85,7 +85,7 @@ class Logins:
         return Login(self._connection, name=self._name)
 
     def _start_over(self, failed: Login) -> Login:
-        """Forget what was looked up; of several threads that failed together the first does so."""
+        """Discard what was looked up; if several threads fail together, only the first does so."""
         with self._lock:
             if self._login is failed:
                 self._login = self._new_login()
@@ -96,8 +96,8 @@ def _arguments(login: Login, more: Mapping[str, Any], options: Mapping[str, Any]
     return {**options, **login.fresh(more), "dbname": login.database}
 
 
-# An error of psycopg's carries the password that it tried: ours is raised where that one is no part
-# of it.
+# An error of psycopg contains the password. The new error is raised outside the except block, so
+# that it does not chain it.
 
 
 def _open(login: Login, connect: Callable[..., C], more: Mapping[str, Any], options: Mapping[str, Any]) -> C:

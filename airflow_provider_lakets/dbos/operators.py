@@ -41,16 +41,16 @@ class DBOSControlOperator(DBOSBaseOperator):
         self.workflow_id = workflow_id
 
     def execute(self, context: Context) -> list[str]:
-        """Do it to each; the ids are returned."""
+        """Pass the workflows to :meth:`act`, and return its ids; refuse unknown workflows."""
         ids = _ids(self.workflow_id)
         with self.dbos() as hook:
             found = hook.statuses(ids)
             if missing := [one for one in ids if one not in found]:
-                fail(f"{len(missing)} of {len(ids)} DBOS workflow(s) are not there, such as {missing[0]!r}.")
+                fail(f"{len(missing)} of {len(ids)} DBOS workflow(s) do not exist, such as {missing[0]!r}.")
             return self.act(hook, [found[one] for one in ids], context)
 
     def act(self, hook: DBOSHook, found: Sequence[WorkflowStatus], context: Context) -> list[str]:
-        """Do it."""
+        """Act on the workflows, and return their ids, or new ones."""
         raise NotImplementedError
 
 
@@ -102,7 +102,7 @@ class DBOSResumeOperator(DBOSControlOperator):
 
         ended = [one for one in found if has_ended(one)]
         queue = _queue(hook, self.name_or_none("queue_name"), ended)
-        # The ones to refuse come first: nothing is resumed then.
+        # Those to refuse come first, so that nothing is resumed if there is one.
         for one in sorted(ended, key=lambda one: one.status in RESUMABLE):
             resume(hook, one, queue)
         return [one.workflow_id for one in ended]
@@ -157,7 +157,7 @@ class DBOSForkOperator(DBOSControlOperator):
         for one in found:
             new_id = f"{task_id_of(context)}/{digest(one.workflow_id)}"
             fork(hook, one.workflow_id, new_id, self._step(), queue_name=queue, application_version=version)
-            self.log.info("%s goes on as %s", one.workflow_id, new_id)
+            self.log.info("%s continues as %s", one.workflow_id, new_id)
             made.append(new_id)
         return made
 
@@ -173,7 +173,7 @@ class DBOSForkOperator(DBOSControlOperator):
 def _queue(
     hook: DBOSHook, queue_name: str | None, keep_their_keys: Sequence[WorkflowStatus] = ()
 ) -> str | None:
-    """Return the queue, if one is asked for from which the workflows would be taken."""
+    """Return the name of the queue; refuse a queue that would never run the workflows."""
     if queue_name is not None:
         queue = hook.find_queue(queue_name)
         if queue.is_partitioned:
@@ -183,9 +183,9 @@ def _queue(
 
 
 def _ids(given: Any) -> list[str]:
-    """Return the ids, in their order, each once."""
+    """Return the ids in their order, without duplicates."""
     if isinstance(given, str) and given.strip()[:1] in ("[", "(", "{"):
-        # A list that a template made text of: taken for an id, a sensor would wait for it in vain.
+        # A list that a template rendered to text. A sensor would wait for it forever as one id.
         given = _literal(given)
     entries = [given] if isinstance(given, (str, dict)) else given
     if is_nothing(given) or not hasattr(entries, "__iter__"):

@@ -1,4 +1,4 @@
-"""Where a program's DBOS database is: what its author says, or else the environment."""
+"""Find the DBOS database of a program, from its arguments or the environment."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from typing import Any
 from airflow_provider_lakets.exceptions import LakebaseSettingError
 from airflow_provider_lakets.login import pasted
 
-# As the documentation of DBOS names them.
+# The names in the documentation of DBOS.
 URL_VARIABLE = "DBOS_SYSTEM_DATABASE_URL"
 ENDPOINT_VARIABLE = "DATABRICKS_LAKEBASE_ENDPOINT"
 OUR_VARIABLE = "LAKETS_LAKEBASE_ENDPOINT"
 
-# SQLAlchemy's way to name a driver in a URL. Here it is psycopg 3, whatever the URL says: as in
-# DBOS.
+# The driver in a URL of SQLAlchemy. It is ignored: the driver is always psycopg 3, as in DBOS.
 _DRIVER = re.compile(r"\A(\s*postgres(?:ql)?)\+\w+(?=://)", re.IGNORECASE)
 
 
@@ -44,11 +43,11 @@ def find_connection(
     database_url: str | None = None, endpoint: str | None = None, *, options: str = ""
 ) -> ProgramConnection:
     """
-    Return where to log in.
+    Return the connection of a program.
 
     :param database_url: A connection string; None for that of the environment.
     :param endpoint: The resource name of an endpoint; None for that of the environment.
-    :param options: Settings for the server, in libpq's form; those in the string win.
+    :param options: Settings for the server, in libpq's form; those in the string take precedence.
     """
     url, url_from = _first(database_url, "database_url", URL_VARIABLE)
     place, place_from = _first(endpoint, "endpoint", ENDPOINT_VARIABLE)
@@ -62,20 +61,19 @@ def find_connection(
     extra = dict(found.pop("extra", {}))
     if place is not None:
         extra.setdefault("endpoint", place)
-        # What the author says beside a native password is a place too, but the environment's is not
-        # asked.
+        # With a host and a native password, the endpoint of the environment is ignored.
         if found.get("password") and found.get("host") and place_from == ENDPOINT_VARIABLE:
             extra.pop("endpoint")
-    # Of settings that are there twice the server takes the last.
+    # If a setting occurs twice, the server uses the last value.
     extra["options"] = " ".join(filter(None, [options, extra.get("options")]))
     name = url_from if url is not None else place_from
     return ProgramConnection(conn_id=name, extra=json.dumps(extra), **found)
 
 
 def _first(given: str | None, name: str, variable: str) -> tuple[str | None, str]:
-    """Return what was given, or else what the environment says, and which of them it is."""
+    """Return the argument, or the variable of the environment, and the name of the source."""
     if given is not None:
         if not given.strip():
-            raise LakebaseSettingError(f"{name} is empty. Leave it out for {variable} of the environment.")
+            raise LakebaseSettingError(f"{name} is empty. Omit it to use {variable} of the environment.")
         return given, name
     return os.environ.get(variable, "").strip() or None, variable

@@ -1,8 +1,7 @@
 """
-One query for all workflows that the triggers of a process wait for, connection by connection.
+One query per connection for all workflows that the triggers of a process wait for.
 
-Triggers that look at about the same time are gathered, and what they wait for is asked for
-together. No session is held between two looks.
+Triggers that poll at about the same time share a query. No session is kept between two polls.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 GATHER_SECONDS = 0.2
 
-# What is asked is a blocking call, in a thread; DBOS' own asynchronous calls are the same.
 Statuses = dict[str, str]
 
 _pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Key, Poller]] = (
@@ -32,7 +30,7 @@ class Poller:
     """
     Ask for the statuses of workflows.
 
-    :param make_hook: Makes the hook that asks; it is kept, its sessions are not.
+    :param make_hook: Returns the hook, which is kept; its sessions are not.
     """
 
     def __init__(self, make_hook: Callable[[], DBOSHook]) -> None:
@@ -43,10 +41,10 @@ class Poller:
 
     async def look(self, workflow_ids: Iterable[str], prefix: str | None = None) -> Statuses:
         """
-        Return the statuses of workflows by id; those that are not there are left out.
+        Return the statuses of workflows by id; missing workflows are omitted.
 
         :param workflow_ids: Their ids.
-        :param prefix: What the ids of further ones begin with; of these the active ones are told.
+        :param prefix: The prefix of more ids; of these, only active workflows are returned.
         """
         answer: asyncio.Future[Statuses] = asyncio.get_running_loop().create_future()
         self._asking.append((frozenset(workflow_ids), prefix, answer))
@@ -63,6 +61,7 @@ class Poller:
         ids = sorted(set().union(*(one[0] for one in asking)))
         prefixes = sorted({one[1] for one in asking if one[1]})
         try:
+            # A blocking call in a thread; the asynchronous calls of DBOS do the same.
             found = await sync_to_async(self._ask, thread_sensitive=False)(ids, prefixes)
         except BaseException as err:
             for *_, answer in asking:
@@ -97,7 +96,7 @@ class Poller:
 
 
 def poller_of(conn_id: str, schema: str, application: str | None) -> Poller:
-    """Return the one poller of a connection in this process; sessions are named after it."""
+    """Return the poller of a connection, which all triggers of the event loop share."""
 
     def make_hook() -> Any:
         from airflow_provider_lakets.dbos.hook import DBOSHook

@@ -89,7 +89,7 @@ class DBOSWorkflowSensor(ResumingOperator, DBOSBaseOperator, BaseSensorOperator)
         return True
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> None:
-        """Return, or fail with what was still missing."""
+        """Return if all have ended; otherwise fail, and list those that have not."""
         raise_if_failed(event)
         if not self.poke(context):
             waiting = event.get("waiting") or {}

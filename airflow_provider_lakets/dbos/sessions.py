@@ -1,8 +1,8 @@
 """
-What the sessions of a DBOS program are called: their name says which version of the program runs.
+Name the sessions of a DBOS program after the version of the program.
 
-DBOS keeps a list of the versions that were ever started, and none of those that run. The sessions
-on the server are the only sign of life that Airflow can see.
+DBOS lists the versions that were ever started, but not those that are running. Airflow can see
+these only by their sessions on the server.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sqlalchemy.engine import Engine
 
-# As DBOS calls the sessions of an engine that it makes itself.
+# The name of the sessions of an engine that DBOS creates itself.
 APPLICATION_NAME = "dbos_transact"
 PREFIX = f"{APPLICATION_NAME}/"
 
@@ -41,7 +41,7 @@ def _name_session(connection: Any, *_: Any) -> None:
         return
     now = connection.info.parameter_status("application_name") or ""
     wanted = session_name(version)
-    # A name of the author's own stays.
+    # A name that the author chose is kept.
     if now != wanted and (now == APPLICATION_NAME or now.startswith(PREFIX)):
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_catalog.set_config('application_name', %s, false)", [wanted])
@@ -50,7 +50,7 @@ def _name_session(connection: Any, *_: Any) -> None:
 
 
 def _running_version() -> str | None:
-    """Return the version of the DBOS program of this process; DBOS is not imported for that."""
+    """Return the version of the DBOS program of this process, without importing DBOS."""
     program = getattr(sys.modules.get("dbos"), "DBOS", None)
     version = getattr(program, "application_version", None)
     return version if isinstance(version, str) else None

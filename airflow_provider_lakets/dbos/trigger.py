@@ -66,7 +66,7 @@ class DBOSWorkflowTrigger(LakeTSBaseTrigger):
         }
 
     async def on_kill(self) -> None:
-        """Cancel the workflows when a user stops, clears or marks the task. From Airflow 3.3 on."""
+        """Cancel the workflows if a user stops, clears or marks the task (from Airflow 3.3 on)."""
         from asgiref.sync import sync_to_async
 
         if self.stop_on_kill:
@@ -91,7 +91,7 @@ class DBOSWorkflowTrigger(LakeTSBaseTrigger):
 
     def _pause(self, failures: int) -> float:
         pause = super()._pause(failures)
-        # At whole multiples of it, so that the looks of many triggers fall together.
+        # Poll at whole multiples of the pause, so that many triggers poll together.
         return pause if failures else max(pause - time.time() % pause, 0.05)
 
     def _poller(self) -> Poller:

@@ -1,4 +1,4 @@
-"""The asset events of a task, which tell other DAGs what changed."""
+"""The asset events of a task, which report changes to other DAGs."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ PARTITION_KEY = "%Y-%m-%dT%H:%M:%S"
 # The clocks of Airflow and the database may differ; an event too many is better than none.
 CLOCKS_DIFFER = timedelta(minutes=1)
 
-# Events per task for assets that no DAG names.
+# The largest number of events of a task, not counting assets that some DAG names.
 MOST_EVENTS = 50
 
-# The XCom in which mapped tasks leave their events to the summary that follows them.
-LEFT = "lakets_asset_events"
+# The XCom in which mapped tasks pass their events to the summary that follows them.
+XCOM_KEY = "lakets_asset_events"
 
 
 class Event(NamedTuple):
@@ -63,7 +63,7 @@ def declare_alias(operator: LakeTSBaseOperator, kind: Callable[[str], AssetAlias
 
 def declare_aliases_of(operator: BaseOperator, results: Any) -> None:
     """
-    Add the alias through which the mapped tasks before an operator leave their events to it.
+    Add the alias through which an operator records the events of the mapped tasks before it.
 
     :param operator: The operator.
     :param results: The results of the mapped tasks.
@@ -124,10 +124,10 @@ def record(operator: BaseOperator, context: Context, alias: AssetAlias, events: 
         else:
             others.append(event)
     if others and context["ti"].map_index not in (None, -1) and _has_summary(operator):
-        left = [{"alias": alias.name, "uri": event.asset.uri, "extra": event.extra} for event in others]
-        context["ti"].xcom_push(key=LEFT, value=left)
+        passed = [{"alias": alias.name, "uri": event.asset.uri, "extra": event.extra} for event in others]
+        context["ti"].xcom_push(key=XCOM_KEY, value=passed)
     else:
-        _tell_through(accessors[alias], others, operator.log)
+        _add_events(accessors[alias], others, operator.log)
     if outlets:
         operator.log.info("No asset event for %s: nothing new", ", ".join(outlets))
         operator.outlets = [
@@ -135,33 +135,33 @@ def record(operator: BaseOperator, context: Context, alias: AssetAlias, events: 
         ]
 
 
-def what_is_left(operator: BaseOperator, context: Context) -> list[dict[str, Any]]:
+def passed_events(operator: BaseOperator, context: Context) -> list[dict[str, Any]]:
     """Return the events of the mapped tasks before this one, merged into one for each asset."""
-    return [extra for _, extra in _left(operator, context)]
+    return [extra for _, extra in _merged_events(operator, context)]
 
 
-def tell_what_is_left(operator: BaseOperator, context: Context) -> None:
+def record_passed_events(operator: BaseOperator, context: Context) -> None:
     """
-    Record the events that the mapped tasks before this one left, merged into one for each asset.
+    Record the events of the mapped tasks before this one, merged into one for each asset.
 
     The mapped tasks do not record them: if two tasks end at the same time with an asset that is new
     to Airflow, both register it, and Airflow fails one of them without retries.
     """
     from airflow.sdk import Asset, AssetAlias
 
-    left = _left(operator, context)
-    for alias in sorted({alias for (alias, _), _ in left}):
+    merged = _merged_events(operator, context)
+    for alias in sorted({alias for (alias, _), _ in merged}):
         add_alias(operator, AssetAlias(alias))
-        events = [Event(Asset(uri), extra) for (through, uri), extra in left if through == alias]
-        _tell_through(context["outlet_events"][AssetAlias(alias)], events, operator.log)
+        events = [Event(Asset(uri), extra) for (name, uri), extra in merged if name == alias]
+        _add_events(context["outlet_events"][AssetAlias(alias)], events, operator.log)
 
 
-def _left(operator: BaseOperator, context: Context) -> list[tuple[tuple[str, str], dict[str, Any]]]:
-    pulled = context["ti"].xcom_pull(task_ids=sorted(operator.upstream_task_ids), key=LEFT)
+def _merged_events(operator: BaseOperator, context: Context) -> list[tuple[tuple[str, str], dict[str, Any]]]:
+    pulled = context["ti"].xcom_pull(task_ids=sorted(operator.upstream_task_ids), key=XCOM_KEY)
     merged: dict[tuple[str, str], dict[str, Any]] = {}
-    for left in (one for task in pulled or () for one in task or ()):
-        extra = merged.setdefault((left["alias"], left["uri"]), {})
-        extra.update({name: _joined(name, extra.get(name), value) for name, value in left["extra"].items()})
+    for event in (one for task in pulled or () for one in task or ()):
+        extra = merged.setdefault((event["alias"], event["uri"]), {})
+        extra.update({name: _joined(name, extra.get(name), value) for name, value in event["extra"].items()})
     return [*merged.items()]
 
 
@@ -180,7 +180,7 @@ def _has_summary(operator: BaseOperator) -> bool:
     return any(getattr(task, "records_events_of_mapped_tasks", False) for task in followers)
 
 
-def _tell_through(alias: Any, events: Sequence[Event], log: Any) -> None:
+def _add_events(alias: Any, events: Sequence[Event], log: Any) -> None:
     """
     Add the events of assets that are not outlets; if there are many, only of assets in some DAG.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
     from airflow_provider_lakets.hooks.results import Chunk, PlanResult
 
-# How many tables, and chunks of a table, the approval lists. Of further ones it shows the number.
+# The approval lists only so many tables, and chunks of each table, and the number of the others.
 TABLES_SHOWN = 20
 CHUNKS_SHOWN = 10
 
@@ -60,7 +60,7 @@ class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
         self.params = type(self.params)()
         self.tables = tables
         self.force = force
-        self._patience = response_timeout
+        self._response_timeout = response_timeout
 
     def execute(self, context: Context) -> list[str | list[str]]:
         """Return the tables if nothing is forced; otherwise request the approval and wait."""
@@ -86,11 +86,11 @@ class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
 
     def _question(self, hook: LakeTSHook, plans: Sequence[PlanResult]) -> str:
         """Return in Markdown what force would drop, tables with the most unsafe chunks first."""
-        until = datetime.now(timezone.utc) + self._patience
+        until = datetime.now(timezone.utc) + self._response_timeout
         total = sum(len(plan.planned) + len(plan.deferred) for plan in plans)
         unsafe = sum(len(plan.deferred) for plan in plans)
         lines = [
-            "Retention by force drops every chunk past its table's retention, whatever stands against it: "
+            "Forced retention drops every chunk past its table's retention, even chunks that are unsafe: "
             f"{total} chunk(s) of {len(plans)} table(s), **{unsafe} of them unsafe**.",
             "",
             f"Connection: `{self.lakebase_conn_id}`. Without an answer by {until:%Y-%m-%d %H:%M} UTC nothing "

@@ -1,4 +1,4 @@
-"""What the LakeTS operators share: one login a task, errors that decide about retries, a report."""
+"""Shared code of the LakeTS operators: one login per task, errors that decide retries, results."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from airflow_provider_lakets.hooks.results import JobResult, PlanResult
 
 
-# A log is read from the top.
+# An error shows only this many problems; the result of the task has all.
 PROBLEMS_SHOWN = 20
 
 
 class LakeTSBaseOperator(BaseOperator):
     """
-    Base of the operators: hand out a hook, cancel its statements on kill, report what happened.
+    Base of the operators: provide a hook, cancel its statements on kill, report the results.
 
     :param lakebase_conn_id: The connection of type ``lakebase``. (templated)
     """

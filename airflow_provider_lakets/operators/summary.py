@@ -48,7 +48,7 @@ class LakeTSSummaryOperator(BaseOperator):
     template_fields: Sequence[str] = ("given", "results")
     ui_color = "#cfe8f3"
 
-    # Mapped tasks leave their asset events to a downstream task with this attribute.
+    # Mapped tasks pass their asset events to a downstream task with this attribute.
     records_events_of_mapped_tasks = True
 
     def __init__(self, *, given: Any, results: Any, trigger_rule: str = "all_done", **kwargs: Any) -> None:
@@ -75,14 +75,14 @@ class LakeTSSummaryOperator(BaseOperator):
         ends = [end for result in results for end in _ends(result)]
         ends += [(name, "lost", "its task ended without a result") for name in lost]
         summary = _summed(ends)
-        for line in [*_lines_of_tables(results, _events.what_is_left(self, context)), *_lines(summary)]:
+        for line in [*_lines_of_tables(results, _events.passed_events(self, context)), *_lines(summary)]:
             self.log.info("%s", line)
         # A task may fail although all its results are good: its wait timed out, or it was killed.
         failed = self._failed(context)
         if failed or any(summary["counts"].get(problem) for problem in PROBLEMS):
             context["ti"].xcom_push(key="return_value", value=summary)
             fail("\n".join([f"Not everything went well: {failed} task(s) failed.", *_lines(summary)]))
-        _events.tell_what_is_left(self, context)
+        _events.record_passed_events(self, context)
         return summary
 
     def _failed(self, context: Context) -> int:

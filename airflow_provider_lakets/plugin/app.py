@@ -12,8 +12,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from airflow_provider_lakets.plugin import pages
-from airflow_provider_lakets.plugin.asked import Asked
 from airflow_provider_lakets.plugin.html import FOLDER, render
+from airflow_provider_lakets.plugin.page_request import PageRequest
 from airflow_provider_lakets.plugin.security import (
     MAY_SEE_PLUGINS,
     SafeHeaders,
@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 _ALLOWED = Depends(dags_by_connection)
 
 
-def _asked(request: Request, allowed: dict[str, list[str]]) -> Asked:
+def _page_request(request: Request, allowed: dict[str, list[str]]) -> PageRequest:
     base = str(request.scope.get("root_path", "")).rstrip("/")
     given = request.query_params
-    return Asked(
+    return PageRequest(
         base=base,
         airflow=base.rpartition("/")[0] + "/",
         allowed=allowed,
@@ -59,22 +59,22 @@ def create_app() -> FastAPI:
 
     @app.get("/", response_class=HTMLResponse)
     def overview(request: Request, allowed: Any = _ALLOWED) -> str:
-        asked = _asked(request, allowed)
-        if asked.conn is None:
-            return render("nothing.html", asked=asked, base=asked.base, title="LakeTS")
-        known = snapshots.look(asked.conn, wake=asked.wake)
-        return render("overview.html", **pages.overview(asked, known, request.query_params))
+        page_request = _page_request(request, allowed)
+        if page_request.conn is None:
+            return render("nothing.html", request=page_request, base=page_request.base, title="LakeTS")
+        known = snapshots.look(page_request.conn, wake=page_request.wake)
+        return render("overview.html", **pages.overview(page_request, known, request.query_params))
 
     @app.get("/table", response_class=HTMLResponse)
     def table(request: Request, allowed: Any = _ALLOWED) -> str:
-        asked = _asked(request, allowed)
+        page_request = _page_request(request, allowed)
         name = _required(request, "name")
-        return render("table.html", **pages.table(asked, snapshots, name, request.query_params))
+        return render("table.html", **pages.table(page_request, snapshots, name, request.query_params))
 
     @app.get("/rollup", response_class=HTMLResponse)
     def rollup(request: Request, allowed: Any = _ALLOWED) -> str:
-        asked = _asked(request, allowed)
-        return render("rollup.html", **pages.rollup(asked, snapshots, _required(request, "name")))
+        page_request = _page_request(request, allowed)
+        return render("rollup.html", **pages.rollup(page_request, snapshots, _required(request, "name")))
 
     app.add_exception_handler(StarletteHTTPException, _refused)
     app.add_exception_handler(Exception, _failed)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.monitoring.data import Snapshot, Table
     from airflow_provider_lakets.monitoring.finding import Attention
-    from airflow_provider_lakets.plugin.asked import Asked
+    from airflow_provider_lakets.plugin.page_request import PageRequest
     from airflow_provider_lakets.plugin.runs import DagRun
     from airflow_provider_lakets.plugin.snapshots import Known, Snapshots
 
@@ -30,33 +30,33 @@ ROWS = 50  # tables a page
 CHUNKS = 100  # single chunks a page
 
 
-def href(asked: Asked, page: str, /, **query: Any) -> str:
+def href(request: PageRequest, page: str, /, **query: Any) -> str:
     """Return the URL of a page of the plugin for the connection that is shown."""
-    given = {"conn": asked.conn, **query}
-    return f"{asked.base}/{page}?{urlencode({key: one for key, one in given.items() if one is not None})}"
+    given = {"conn": request.conn, **query}
+    return f"{request.base}/{page}?{urlencode({key: one for key, one in given.items() if one is not None})}"
 
 
-def _common(asked: Asked, known: Known, title: str) -> dict[str, Any]:
+def _common(request: PageRequest, known: Known, title: str) -> dict[str, Any]:
     return {
-        "asked": asked,
-        "base": asked.base,
+        "request": request,
+        "base": request.base,
         "known": known,
         "snapshot": known.snapshot,
         "title": title,
-        "runs": _runs(asked),
+        "runs": _runs(request),
         "states": [(state, data.MEANINGS[state]) for state in data.STATES],
         # Positional only, because the query may also contain `page`, a number.
-        "href": lambda page, /, **query: href(asked, page, **query),
+        "href": lambda page, /, **query: href(request, page, **query),
     }
 
 
-def _runs(asked: Asked) -> list[DagRun]:
-    return last_runs(asked.allowed.get(asked.conn or "", []))
+def _runs(request: PageRequest) -> list[DagRun]:
+    return last_runs(request.allowed.get(request.conn or "", []))
 
 
-def overview(asked: Asked, known: Known, given: Mapping[str, str]) -> dict[str, Any]:
+def overview(request: PageRequest, known: Known, given: Mapping[str, str]) -> dict[str, Any]:
     """Return the values for the first page."""
-    values = _common(asked, known, f"LakeTS · {asked.conn}")
+    values = _common(request, known, f"LakeTS · {request.conn}")
     snapshot = known.snapshot
     if snapshot is None or snapshot.version is None:
         return values
@@ -66,8 +66,8 @@ def overview(asked: Asked, known: Known, given: Mapping[str, str]) -> dict[str, 
     found.sort(key=lambda one: (worst.get(one.name, len(attention)), natural(one.name)))
     page = min(_number(given.get("page"), 1), max(1, -(-len(found) // ROWS)))
     tables = found[(page - 1) * ROWS : page * ROWS]
-    hrefs = {f"table:{one.name}": href(asked, "table", name=one.name) for one in snapshot.tables}
-    hrefs |= {f"rollup:{one.name}": href(asked, "rollup", name=one.name) for one in snapshot.rollups}
+    hrefs = {f"table:{one.name}": href(request, "table", name=one.name) for one in snapshot.tables}
+    hrefs |= {f"rollup:{one.name}": href(request, "rollup", name=one.name) for one in snapshot.rollups}
     # Reversed, so that the worst problem of each RollUp is kept.
     severities = {one.subject: one.severity for one in reversed(attention) if one.kind == "rollup"}
     return {
@@ -110,9 +110,9 @@ def _space(snapshot: Snapshot) -> dict[str, int | None]:
     }
 
 
-def table(asked: Asked, snapshots: Snapshots, name: str, given: Mapping[str, str]) -> dict[str, Any]:
+def table(request: PageRequest, snapshots: Snapshots, name: str, given: Mapping[str, str]) -> dict[str, Any]:
     """Return the values for the page of a table."""
-    known, values = _known(asked, snapshots, name)
+    known, values = _known(request, snapshots, name)
     if known.snapshot is None:
         return values
     found = known.snapshot.table(name)
@@ -122,9 +122,9 @@ def table(asked: Asked, snapshots: Snapshots, name: str, given: Mapping[str, str
     count = found.count(*data.STATES)
     page = min(page, max(1, -(-count // CHUNKS)))
     offset = (page - 1) * CHUNKS
-    conn = asked.conn or ""
+    conn = request.conn or ""
     chunks = snapshots.ask(conn, lambda hook: data.chunks(hook, name, limit=CHUNKS, offset=offset))
-    history = snapshots.ask(asked.conn or "", lambda hook: data.history(hook, name))
+    history = snapshots.ask(request.conn or "", lambda hook: data.history(hook, name))
     return {
         **values,
         "table": found,
@@ -139,15 +139,15 @@ def table(asked: Asked, snapshots: Snapshots, name: str, given: Mapping[str, str
     }
 
 
-def rollup(asked: Asked, snapshots: Snapshots, name: str) -> dict[str, Any]:
+def rollup(request: PageRequest, snapshots: Snapshots, name: str) -> dict[str, Any]:
     """Return the values for the page of a RollUp."""
-    known, values = _known(asked, snapshots, name)
+    known, values = _known(request, snapshots, name)
     if known.snapshot is None:
         return values
     found = known.snapshot.rollup(name)
     if found is None:
         raise HTTPException(404, "This connection has no such RollUp.")
-    history = snapshots.ask(asked.conn or "", lambda hook: data.history(hook, name))
+    history = snapshots.ask(request.conn or "", lambda hook: data.history(hook, name))
     return {
         **values,
         "rollup": found,
@@ -157,11 +157,11 @@ def rollup(asked: Asked, snapshots: Snapshots, name: str) -> dict[str, Any]:
     }
 
 
-def _known(asked: Asked, snapshots: Snapshots, name: str) -> tuple[Known, dict[str, Any]]:
-    if asked.conn is None:
+def _known(request: PageRequest, snapshots: Snapshots, name: str) -> tuple[Known, dict[str, Any]]:
+    if request.conn is None:
         raise HTTPException(404, "No DAG that you may read uses a Lakebase connection.")
-    known = snapshots.look(asked.conn, wake=asked.wake)
-    return known, {**_common(asked, known, f"LakeTS · {name}"), "name": name}
+    known = snapshots.look(request.conn, wake=request.wake)
+    return known, {**_common(request, known, f"LakeTS · {name}"), "name": name}
 
 
 def _about(kind: str, name: str, snapshot: Snapshot) -> list[list[Attention]]:

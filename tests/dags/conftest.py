@@ -77,7 +77,7 @@ def airflow() -> Path:
     for sample in SAMPLES.glob("*.py"):
         shutil.copy(sample, folder)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what Airflow's own imports warn of is not ours to mend
+        warnings.simplefilter("ignore")  # warnings of Airflow's own imports are not ours to fix
         from airflow.dag_processing.bundles.manager import DagBundlesManager
         from airflow.sdk.execution_time import supervisor
         from airflow.utils.db import initdb
@@ -119,7 +119,7 @@ def run(airflow: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
 
     def once(dag: DAG, **conf: Any) -> Run:
         errors.clear()
-        for task in dag.tasks:  # else a task that fails against expectation is waited for, for minutes
+        for task in dag.tasks:  # otherwise an unexpected failure would be retried for minutes
             getattr(task, "partial_kwargs", vars(task))["retry_delay"] = timedelta(0)
         bag = dagbag.DagBag(os.devnull)
         bag.bag_dag(dag)
@@ -133,7 +133,7 @@ def run(airflow: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
 def backfill(
     run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[DAG, datetime, datetime], Run]:
-    """Run a DAG as a backfill does, for a data interval."""
+    """Run a DAG for a data interval, as a backfill does."""
     from airflow.models import dagrun
 
     create = dagrun.get_or_create_dagrun
@@ -162,7 +162,7 @@ def samples(airflow: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def dag(airflow: Path) -> DAG:
-    """Return an empty DAG to put tasks into; they are tried twice, at once."""
+    """Return an empty DAG for tasks, which are retried once without delay."""
     from airflow.sdk import DAG
 
     return DAG(

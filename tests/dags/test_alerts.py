@@ -24,7 +24,7 @@ HOT = "SELECT device, value FROM metrics WHERE value > {}"
 
 @pytest.fixture
 def engine() -> str:
-    """Our engine: 0.1.x has the same functions, and its stand-in is tried on the hook."""
+    """Use only our engine; 0.1.x has the same functions, which tests of the hook cover."""
     return "ours"
 
 

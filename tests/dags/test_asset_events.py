@@ -40,7 +40,7 @@ partitioned = pytest.mark.skipif(
 
 @pytest.fixture
 def engine() -> str:
-    """Our engine: what differs with LakeTS 0.1.x is tried on the hook."""
+    """Use only our engine; tests of the hook cover the differences of LakeTS 0.1.x."""
     return "ours"
 
 
@@ -110,7 +110,7 @@ def partitions(run: Run) -> list[tuple[str, str | None]]:
 
 @pytest.fixture
 def waiting(airflow: Any) -> Callable[..., Callable[[], bool]]:
-    """Return a function that schedules a DAG on assets and returns a check whether it is due."""
+    """Return a function that schedules a DAG on assets and returns a check if it is due."""
     from sqlalchemy import delete, func, select
 
     def schedule(*on: Any) -> Callable[[], bool]:

@@ -25,13 +25,13 @@ SECOND = datetime(2024, 1, 2, tzinfo=timezone.utc)
 
 @pytest.fixture
 def engine() -> str:
-    """Our engine: what differs with LakeTS 0.1.x is tried on the hook."""
+    """Use only our engine; tests of the hook cover the differences of LakeTS 0.1.x."""
     return "ours"
 
 
 @pytest.fixture
 def spoilt(lake: Stage) -> Stage:
-    """A RollUp of four days of which every bucket is wrong, and nothing to refresh."""
+    """A RollUp of four days in which every bucket is wrong, with no refresh due."""
     lake.table()
     lake.rollup("hourly")
     lake.refresh("hourly")

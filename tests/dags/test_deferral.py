@@ -33,7 +33,7 @@ IS_3_1 = Version(airflow.__version__) < Version("3.2")
 
 @pytest.fixture
 def engine() -> str:
-    """Our engine: what differs with LakeTS 0.1.x is tried on the triggers."""
+    """Use only our engine; tests of the triggers cover the differences of LakeTS 0.1.x."""
     return "ours"
 
 
@@ -41,7 +41,7 @@ def engine() -> str:
 def feed(lake: Stage, pauses: Pauses) -> HandFeed:
     """A synced table past its retention, durable except for one chunk with an unflushed change."""
     feed = lake.synced()
-    lake.run("SELECT lakets._get_chunks_to_tier('metrics')")  # which learns that all is flushed
+    lake.run("SELECT lakets._get_chunks_to_tier('metrics')")  # now all is proved to be flushed
     lake.run("INSERT INTO metrics VALUES (9, %s, 9)", lake.at(COLD, 1))
     return feed
 
@@ -146,7 +146,7 @@ def test_what_was_flagged_before_the_wait_may_be_dropped_during_it(
 def test_chunk_that_is_written_again_before_it_can_be_flagged_is_for_the_retry(
     dag: DAG, run: RunDag, lake: Stage, feed: HandFeed
 ) -> None:
-    lake.run(  # whoever is told that it is durable finds it written again
+    lake.run(  # it is reported durable, but then changed again
         "CREATE OR REPLACE FUNCTION lakets.explain_durability(p_chunk_name text) RETURNS text LANGUAGE sql"
         " AS $$ INSERT INTO public.metrics SELECT 9 + count(*), '2024-01-01 08:00+00' FROM public.metrics;"
         " SELECT NULL::text $$"

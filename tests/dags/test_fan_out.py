@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def engine() -> str:
-    """Our engine: what differs with LakeTS 0.1.x is tried on the hook."""
+    """Use only our engine; tests of the hook cover the differences of LakeTS 0.1.x."""
     return "ours"
 
 
@@ -79,7 +79,7 @@ def test_the_summary_says_why_chunks_are_deferred(dag: DAG, run: RunDag, lake: S
 
 
 def broken(lab: Lab, condition: str, code: str) -> None:
-    """Let tier_chunk fail for some chunks."""
+    """Make tier_chunk fail for some chunks."""
     lab.conn.execute("ALTER FUNCTION lakets.tier_chunk RENAME TO _tier_chunk")
     lab.conn.execute(
         "CREATE FUNCTION lakets.tier_chunk(p_chunk_name text) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN"
@@ -162,7 +162,7 @@ def test_chunks_of_a_task_that_left_no_result_are_lost(
 
 
 class Frail(LakeTSTierOperator):
-    """An operator that may be torn away."""
+    """An operator that may be killed."""
 
 
 def test_nothing_due_skips_all_and_the_run_is_a_success(dag: DAG, run: RunDag, lab: Lab) -> None:
@@ -203,7 +203,7 @@ def test_a_mapped_task_logs_in_once_for_all_its_chunks(dag: DAG, run: RunDag, la
 
 
 TABLES, CHUNKS = 10, 1000
-BATCHES = 100  # as the sample DAG bounds them
+BATCHES = 100  # as the sample DAG limits them
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def engine() -> str:
-    """Our engine: what differs with LakeTS 0.1.x is tried on the hook."""
+    """Use only our engine; tests of the hook cover the differences of LakeTS 0.1.x."""
     return "ours"
 
 

@@ -36,7 +36,7 @@ lakets_dags("flights", jobs=["tiering", "retention"], schedules={"tiering": "30 
 
 @pytest.fixture
 def engine() -> str:
-    """Our engine: what differs with LakeTS 0.1.x is tried on the hook."""
+    """Use only our engine; tests of the hook cover the differences of LakeTS 0.1.x."""
     return "ours"
 
 
@@ -292,7 +292,7 @@ def test_the_factory_refuses_defaults_that_it_would_override(name: str) -> None:
         lakets_dags(default_args={name: 1})
 
 
-# Which DAG has the events of an asset
+# The DAG that emits the events of an asset
 
 
 @pytest.mark.parametrize(("conn_id", "alias"), [(None, "lakets-tiered"), ("sales", "lakets-tiered-sales")])
@@ -311,7 +311,7 @@ def test_a_summary_of_retention_declares_no_alias() -> None:
     assert lakets_dags()["retention"].get_task("summary").outlets == []
 
 
-# What it costs
+# Parse time
 
 
 def test_a_file_of_twenty_projects_is_parsed_within_the_budget() -> None:

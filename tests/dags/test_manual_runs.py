@@ -1,4 +1,4 @@
-"""The sample DAGs run by hand: some tables only, dry runs, and force, which must be approved."""
+"""Manual runs of the sample DAGs: selected tables, dry runs, and force, which must be approved."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def engine() -> str:
-    """Our engine: what differs with LakeTS 0.1.x is tried on the hook."""
+    """Use only our engine; tests of the hook cover the differences of LakeTS 0.1.x."""
     return "ours"
 
 
@@ -72,7 +72,7 @@ def test_a_rollup_may_be_named(samples: dict[str, DAG], run: RunDag, lab: Lab) -
     assert [one["name"] for one in done.result("refresh")] == ["hourly"]
 
 
-# What the trigger form sends for an empty field
+# The value of an empty field in the trigger form
 
 
 @pytest.mark.parametrize("tables", [None, [], [""], ["  ", ""]], ids=repr)

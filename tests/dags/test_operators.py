@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def engine() -> str:
-    """Our engine: what differs with LakeTS 0.1.x is tried on the hook and the sample DAGs."""
+    """Use only our engine; tests of the hook and the sample DAGs cover LakeTS 0.1.x."""
     return "ours"
 
 
@@ -144,7 +144,7 @@ def test_a_database_without_lakets_fails_at_once_and_says_what_to_do(
 
 @pytest.fixture
 def postgres_only(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let lakebase_default lead to a database without LakeTS."""
+    """Define lakebase_default for a database without LakeTS."""
     from tests.lab import Lab
 
     lab = Lab(empty_database, "none")

@@ -34,7 +34,7 @@ def test_the_last_run_of_a_dag_is_known_with_what_its_tasks_reported(
     assert [(one.dag_id, str(one.state), one.path.rpartition("/")[0]) for one in found] == [
         ("lakets_tiering", "success", "dags/lakets_tiering/runs")
     ]
-    # Those of the mapped tasks: the summary has counts, and no outcome of its own.
+    # Those of the mapped tasks; the summary has counts but no outcome.
     assert found[0].outcomes == {"tiered": len(done.result("tier"))}
     assert last_runs(["lakets_tiering"], limit=0) == last_runs([]) == []
 
@@ -44,7 +44,7 @@ def test_the_last_run_of_a_dag_is_known_with_what_its_tasks_reported(
     [
         ([{"outcome": "tiered"}, {"outcome": "tiered"}, {"outcome": "failed"}], {"tiered": 2, "failed": 1}),
         ({"outcome": "dropped"}, {"dropped": 1}),
-        ('[{"outcome": "tiered"}]', {"tiered": 1}),  # as Airflow 3.1 keeps it
+        ('[{"outcome": "tiered"}]', {"tiered": 1}),  # as Airflow 3.1 stores it
         ("tiered", {}),
         ([["public.metrics_1"]], {}),
         ({"outcome": ["tiered"]}, {}),

@@ -32,7 +32,7 @@ HAS_POLICIES = Version(airflow.__version__) >= Version("3.3")
 def test_policy_in_default_args_decides_for_any_task(
     dag: DAG, run: RunDag, error: type[Exception], tries: int
 ) -> None:
-    dag.default_args["retry_policy"] = LakeTSRetryPolicy()  # which Airflow 3.1 passes over
+    dag.default_args["retry_policy"] = LakeTSRetryPolicy()  # Airflow 3.1 ignores it
 
     @task
     def fail() -> None:

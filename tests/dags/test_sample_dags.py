@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.dags.conftest import Run
     from tests.lab import Lab
 
-# When each runs on a day: the first times, in UTC.
+# The first times of each DAG on a day, in UTC.
 SCHEDULES = {
     "lakets_install": [],
     "lakets_partition_manager": ["00:00", "06:00", "12:00", "18:00"],

@@ -1,4 +1,4 @@
-"""DBOS programs on the local Lakebase, through its front door: TLS, OAuth, minted credentials."""
+"""DBOS programs on the local Lakebase, with TLS, OAuth and minted credentials."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def lake(postgres_version: int) -> Iterator[LocalServer]:
 
 @pytest.fixture(autouse=True)
 def environment(lake: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the environment of an owner's program: its identity, but no project or endpoint."""
+    """Set the environment of a program: the identity of the owner, but no project or endpoint."""
     for name, value in lake.env().items():
         monkeypatch.setenv(name, value)
     for name in ("LAKETS_LAKEBASE_ENDPOINT", "PGPORT", "DBOS_SYSTEM_DATABASE_URL"):
@@ -48,27 +48,27 @@ def environment(lake: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let triggers look sooner than they do beside others: here each is alone."""
+    """Make triggers poll sooner, because each is alone here."""
     monkeypatch.setattr(poller, "GATHER_SECONDS", 0.01)
 
 
 @pytest.fixture
 def url(lake: LocalServer) -> str:
-    """Return the connection string as the console of a Lakebase shows it."""
+    """Return the connection string that the console of a Lakebase shows."""
     state = lake.state
     return f"postgresql://{state.owner.client_id}@127.0.0.1:{state.port}/databricks_postgres?sslmode=require"
 
 
 @pytest.fixture
 def admin(lake: LocalServer) -> Iterator[psycopg.Connection]:
-    """Yield a session of the superuser, past the front door."""
+    """Yield a session of the superuser, without the proxy."""
     with psycopg.connect(superuser(lake), autocommit=True) as conn:
         yield conn
 
 
 @pytest.fixture
 def native_url(lake: LocalServer, admin: psycopg.Connection) -> Iterator[str]:
-    """Yield the connection string of a role with a native password that is special in a URL."""
+    """Yield the connection string of a role whose native password must be encoded in a URL."""
     role = f"native_{next(_numbers)}"
     admin.execute(
         sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(role), sql.Literal("p@ss/word"))
@@ -79,7 +79,7 @@ def native_url(lake: LocalServer, admin: psycopg.Connection) -> Iterator[str]:
 
 class App:
     """
-    The program of a test, in a schema of its own; it is killed at the end.
+    The program of a test, in a separate schema; it is killed at the end.
 
     :param lake: Where its database is.
     :param schema: Of its system tables.
@@ -129,7 +129,7 @@ class App:
 
 
 class Effects:
-    """What the steps of a program did, and what stands in their way."""
+    """The steps that a program has begun, and those that are blocked or broken."""
 
     def __init__(self, admin: psycopg.Connection) -> None:
         self._conn = admin
@@ -152,12 +152,12 @@ class Effects:
         self._conn.execute("DELETE FROM app.broken WHERE (name, step) = (%s, %s)", [name, step])
 
     def wait_for(self, name: str, step: int) -> None:
-        """Return once a step has begun."""
+        """Wait until a step has begun."""
         wait_until(lambda: step in self.of(name), f"{name} is in step {step}")
 
 
 def wait_until(is_so: Callable[[], object], what: str) -> None:
-    """Return once something is so."""
+    """Wait until a condition is met."""
     deadline = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < deadline, f"not so: {what}"
@@ -165,7 +165,7 @@ def wait_until(is_so: Callable[[], object], what: str) -> None:
 
 
 def make_tables(conn: psycopg.Connection, lake: LocalServer) -> None:
-    """Make what a program counts its steps in."""
+    """Create the tables in which a program counts its steps."""
     owner = sql.Identifier(lake.state.owner.client_id)
     conn.execute("CREATE SCHEMA app")
     conn.execute(
@@ -204,7 +204,7 @@ def app(lake: LocalServer, effects: Effects) -> Iterator[App]:
 
 @pytest.fixture
 def own_app(lake: LocalServer, effects: Effects) -> Iterator[App]:
-    """Yield a program of the test's own, which does not run yet."""
+    """Yield a program for the test, which does not run yet."""
     app = App(lake, session_url(lake), f"dbos_{next(_numbers)}")
     yield app
     app.kill()
@@ -212,7 +212,7 @@ def own_app(lake: LocalServer, effects: Effects) -> Iterator[App]:
 
 @pytest.fixture
 def connection(lake: LocalServer, url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Let lakebase_default lead to the system database, by OAuth."""
+    """Define lakebase_default for the system database, with OAuth."""
     state = lake.state
     extra = {"sslmode": "require"}
     monkeypatch.setenv(

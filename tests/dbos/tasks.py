@@ -1,4 +1,4 @@
-"""Tries of tasks, step by step: what Airflow does with an operator, without its database."""
+"""Tries of tasks, step by step, as Airflow runs an operator, but without its database."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PATIENCE = 120
 
 class Task:
     """
-    A task of one DAG run; every try of it makes the operator anew, as another worker would.
+    A task of one DAG run; each try creates the operator again, as on another worker.
 
     :param operator: Its class.
     :param arguments: Of the operator.
@@ -54,11 +54,11 @@ class Task:
         return {"ti": ti}
 
     def begin(self) -> Attempt:
-        """Begin a try; it is either deferred or over."""
+        """Begin a try, which is deferred or over afterwards."""
         return Attempt(self._operator(**self.arguments), self.context())
 
     def run(self) -> Any:
-        """Return the result of a try, waited for."""
+        """Run a try to its end, and return the result."""
         return self.begin().end()
 
 
@@ -76,7 +76,7 @@ class Attempt:
 
     @property
     def trigger(self) -> LakeTSBaseTrigger:
-        """The trigger as another process makes it of what is stored."""
+        """The trigger, restored from its serialized form as in another process."""
         assert self.deferred is not None
         trigger: Any = self.deferred.trigger
         path, arguments = trigger.serialize()

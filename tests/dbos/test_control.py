@@ -1,4 +1,4 @@
-"""List, cancel, resume, fork, and wait for workflows that somebody else has started."""
+"""List, cancel, resume, fork, and wait for workflows of other programs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("app", "connection")
 
 @pytest.fixture
 def start(hook: DBOSHook) -> Callable[..., str]:
-    """Return a function that starts a workflow past Airflow, and waits until it is in a status."""
+    """Return a function that starts a workflow without Airflow, and waits for a status."""
 
     def start(name: str, status: str = "PENDING", **attributes: Any) -> str:
         handle: Any = hook.client.enqueue(
@@ -114,7 +114,7 @@ def test_what_has_failed_cannot_be_resumed_and_nothing_else_is(
     bad, stopped = start(f"{name}-bad", "ERROR"), start(name)
     Task(DBOSCancelOperator, workflow_id=stopped).run()
 
-    with fails(AirflowFailException, "is ERROR: only what is CANCELLED.*Fork or rewind"):
+    with fails(AirflowFailException, "is ERROR: only CANCELLED.*Fork or rewind"):
         Task(DBOSResumeOperator, workflow_id=[stopped, bad]).run()
     assert status_of(hook, stopped) == "CANCELLED"
     effects.open(name, 1)
@@ -124,7 +124,7 @@ def test_what_has_failed_cannot_be_resumed_and_nothing_else_is(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("nobody", "1 of 1 .* not there, such as 'nobody'"),
+        ("nobody", "1 of 1 .* do not exist, such as 'nobody'"),
         ("", "names no workflow"),
         ([], "names no workflow"),
         ([{"name": "x"}], "one of them is None"),

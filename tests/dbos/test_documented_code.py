@@ -1,4 +1,4 @@
-"""The code of docs/dbos.md runs as it is written."""
+"""The code of docs/dbos.md runs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NAME, MORE = '"name": "shop",', '"name": "shop", "log_level": "ERROR", "applicat
 
 @pytest.fixture(scope="module")
 def ran(lake: LocalServer) -> subprocess.CompletedProcess[str]:
-    """Run the documented program, and return what came of it."""
+    """Run the documented program, and return its result."""
     # In a database of its own: its version would be the latest one for the program of the other
     # tests.
     with lake.connect() as conn:

@@ -1,4 +1,4 @@
-"""The engine that DBOS programs are given: where it logs in, as whom, with what, for how long."""
+"""The engine for DBOS programs: its host, role, credentials and the lifetime of its sessions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def minted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Note the credentials that are minted, in order."""
+    """Record the minted credentials, in order."""
     tokens: list[str] = []
     post = Workspace.post
 
@@ -69,7 +69,7 @@ def one(engine: sa.Engine, query: str) -> Any:
 
 @pytest.fixture
 def places(lake: LocalServer, url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Return each way to say where to log in."""
+    """Return each way to specify the database."""
     monkeypatch.setenv("PGPORT", str(lake.state.port))  # the local endpoint does not listen on 5432
     return {
         "string": lambda: create_lakebase_engine(url),

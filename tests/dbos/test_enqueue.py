@@ -39,7 +39,7 @@ def test_without_a_triggerer_it_looks_itself_when_the_wait_is_over(name: str) ->
     attempt = task(name).begin()
     assert fire(attempt.trigger)["status"] == "reached"
 
-    # As the scheduler resumes a task that no triggerer took on in time.
+    # As the scheduler resumes a task that no triggerer picked up in time.
     done = attempt.operator.resume_execution("__fail__", {"error": "Trigger timeout"}, attempt.context)
 
     assert done == {"name": name, "sum": 60}
@@ -63,7 +63,7 @@ def test_a_worker_killed_after_the_start_leaves_it_to_the_next_try(
     effects: Effects, name: str, hook: DBOSHook
 ) -> None:
     one = task(name)
-    one.begin()  # and nothing comes of it
+    one.begin()  # this has no effect
 
     assert one.run()["sum"] == 60
     assert effects.of(name) == [1, 2, 3]
@@ -135,7 +135,7 @@ def test_an_end_that_was_not_told_is_told_before_anything_runs_again(
 
     assert one.run()["sum"] == 60
     assert effects.of(name) == [1, 2, 3]
-    assert one.run()["sum"] == 60  # cleared, now that its end was told
+    assert one.run()["sum"] == 60  # cleared, after its end was reported
     assert effects.of(name) == [1, 2, 3, 1, 2, 3]
 
 
@@ -225,7 +225,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "queue": ({"queue_name": "ordres"}, r"no queue 'ordres'.*'by_customer'.*'one_by_one', 'orders'"),
     "version": ({"app_version": "v9"}, r"no application version 'v9'.*'v1'"),
     "schema": ({"dbos_schema": "dbso"}, r"schema 'dbso'.*'dbos'"),
-    "application": ({"application": "other"}, r"no queue 'orders' of application 'other'.*It is of 'shop'"),
+    "application": (
+        {"application": "other"},
+        r"no queue 'orders' of application 'other'.*It belongs to 'shop'",
+    ),
     "arguments": ({"workflow_kwargs": {"name": object()}}, "cannot be written as JSON"),
     "args that are no list": ({"workflow_args": "abc"}, "workflow_args must be a list"),
     "no partition": ({"queue_name": "by_customer"}, "'by_customer' is partitioned: .* partition_key"),

@@ -1,4 +1,4 @@
-"""The example program, beside a local Lakebase, driven over HTTP and by Airflow."""
+"""The example program on a local Lakebase, controlled over HTTP and by Airflow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def database(lake: LocalServer) -> str:
-    """Return the connection string of a database of the example's own."""
+    """Return the connection string of a separate database for the example."""
     with lake.connect() as conn:
         conn.execute("CREATE DATABASE example")
     state = lake.state
@@ -42,7 +42,7 @@ def database(lake: LocalServer) -> str:
 
 @contextlib.contextmanager
 def serving(command: list[str], environ: dict[str, str], log: Path) -> Iterator[httpx.Client]:
-    """Run the example, and yield a client of it as soon as it serves."""
+    """Run the example, and yield a client once it accepts requests."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -87,7 +87,7 @@ def test_a_container_runs_it_as_the_owner(lake: LocalServer, database: str, tmp_
 
 
 def ended(shop: httpx.Client, workflow_id: str) -> dict[str, Any]:
-    """Return how a workflow ended, as soon as it has."""
+    """Wait until a workflow has ended, and return its status."""
     wait_until(lambda: look(shop, workflow_id)["status"] in ("SUCCESS", "ERROR"), f"{workflow_id} has ended")
     return look(shop, workflow_id)
 

@@ -1,5 +1,5 @@
 """
-What DBOS promises holds on Lakebase, with each engine that a program can have.
+The guarantees of DBOS hold on Lakebase, with each engine that a program can use.
 
 The programs run beside the tests, and log in by OAuth through the front door. With our engine the
 tests run each time; with the engine of a connection of Airflow's, and with that of DBOS'
@@ -35,7 +35,7 @@ ENGINES = [
 
 @pytest.fixture(scope="module", params=ENGINES)
 def shop(request: pytest.FixtureRequest, lake: LocalServer, effects: Effects) -> Iterator[App]:
-    """Yield a program with one of the engines; it runs for the whole module."""
+    """Yield a program with one of the engines, which runs for the whole module."""
     shop = App(lake, session_url(lake), f"features_{request.param}", engine=request.param)
     shop.start()
     yield shop
@@ -134,7 +134,7 @@ def test_several_programs_keep_to_the_limits_of_a_queue_together(
 
 
 def shortest_span(instants: list[int], limit: int) -> int:
-    """Return the least number of milliseconds in which more than a limit began."""
+    """Return the shortest time in milliseconds in which more than a limit began."""
     found = sorted(instants)
     return min(later - earlier for earlier, later in zip(found, found[limit:], strict=False))
 
@@ -227,7 +227,7 @@ def test_messages_arrive_once_and_in_order(
 ) -> None:
     one = start("receive", name, 8)
     for number in range(1, 5):
-        for _ in range(2):  # somebody sends again, since the answer was lost
+        for _ in range(2):  # the sender tries again, because the answer was lost
             client.send(one, number, topic="numbers", idempotency_key=f"{name}-{number}")
     client.send(one, 99, topic="others")
     end(start("pass_on", one, [5, 6, 7, 8]))

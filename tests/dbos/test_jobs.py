@@ -42,7 +42,7 @@ WHEN (NEW.chunk_name LIKE 'public.t22%') EXECUTE FUNCTION public.slow();
 
 @pytest.fixture(scope="module")
 def lake(postgres_version: int) -> Iterator[LocalServer]:
-    """Start a Lakebase of its own: in the other one a program runs."""
+    """Start a separate Lakebase, because a program runs in the other one."""
     with new_lake(postgres_version) as server:
         yield server
 
@@ -51,7 +51,7 @@ def lake(postgres_version: int) -> Iterator[LocalServer]:
 def hook(
     lake: LocalServer, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[LakeTSHook]:
-    """Yield a hook on a database with LakeTS; what is made there is dropped at the end."""
+    """Yield a hook on a database with LakeTS; the test's objects are dropped at the end."""
     for name in ("LAKETS_LAKEBASE_ENDPOINT", "PGPORT"):
         monkeypatch.setenv(name, lake.env()[name])
     monkeypatch.setenv("DATABRICKS_LAKEBASE_ENDPOINT", lake.state.endpoint)
@@ -76,7 +76,7 @@ def client(hook: LakeTSHook) -> Iterator[DBOSClient]:
 
 @pytest.fixture
 def program(hook: LakeTSHook, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    """Yield what starts `lakets run --with dbos`; it is killed at the end."""
+    """Yield a function that starts `lakets run --with dbos`, which is killed at the end."""
     with contextlib.ExitStack() as stack:
         log = stack.enter_context((tmp_path / "program.log").open("wb"))
 
@@ -90,7 +90,7 @@ def program(hook: LakeTSHook, tmp_path: Path) -> Iterator[Callable[[], subproces
 
 
 def until(what: Callable[[], Any], seconds: float = 60) -> Any:
-    """Return what is asked for as soon as it is there."""
+    """Wait for a value, and return it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         with contextlib.suppress(Exception):  # the program has not made its tables yet
@@ -101,7 +101,7 @@ def until(what: Callable[[], Any], seconds: float = 60) -> Any:
 
 
 def result(client: DBOSClient, workflow: str) -> Any:
-    """Return what a workflow returned; one that does not end fails the test."""
+    """Return the result of a workflow; fail if it does not end."""
     until(lambda: client.retrieve_workflow(workflow).get_status().status not in ("ENQUEUED", "PENDING"))
     return client.retrieve_workflow(workflow).get_result()
 

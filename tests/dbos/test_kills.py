@@ -1,4 +1,4 @@
-"""Kill -9 of program, sessions and server under load: what each step did is in the table once."""
+"""Kill -9 of program, sessions and server under load: each step is in the table once."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ KILLED = (("program",), ("session",), ("server", "program"), ("server",), ("sess
 
 @pytest.fixture(scope="module")
 def lake(postgres_version: int) -> Iterator[LocalServer]:
-    """Start a Lakebase of its own: every session of it is cut."""
+    """Start a separate Lakebase, because all of its sessions are cut."""
     with new_lake(postgres_version) as server:
         yield server
 
 
 class Server:
     """
-    The Postgres of a local Lakebase, past the front door.
+    The Postgres of a local Lakebase, without the proxy.
 
     :param lake: Where.
     :param version: Of Postgres.
@@ -50,7 +50,7 @@ class Server:
         self._postgres = EmbeddedPostgres(lake.folder / "pg", version=version)
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a query, as soon as there is a server."""
+        """Wait for the server, and return the rows of a query."""
         found: list[list[tuple[Any, ...]]] = []
 
         def asked() -> bool:
@@ -105,7 +105,7 @@ def server(lake: LocalServer, postgres: Server) -> Server:
 
 
 def patiently(what: Callable[[], Any]) -> Any:
-    """Return what is asked for, as soon as the server answers."""
+    """Wait until the server answers, and return the result."""
     found: list[Any] = []
 
     def done() -> bool:
@@ -120,7 +120,7 @@ def patiently(what: Callable[[], Any]) -> Any:
 
 
 def enqueue(client: DBOSClient, workflow_id: str) -> str:
-    """Start a workflow of many steps; its id makes it safe to ask again."""
+    """Start a workflow of many steps; its id makes it safe to try again."""
     options: Any = {"workflow_name": "enter_all", "queue_name": "orders", "workflow_id": workflow_id}
     patiently(partial(client.enqueue, options, workflow_id, STEPS))
     return workflow_id

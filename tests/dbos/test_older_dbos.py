@@ -1,5 +1,5 @@
 """
-Programs on other versions of DBOS than the tests have: ``make test-dbos-version DBOS=2.8``.
+Programs on other versions of DBOS than the tests use: ``make test-dbos-version DBOS=2.8``.
 
 ``LAKETS_TEST_DBOS`` names a Python with that DBOS; by default it is the Python of the tests.
 """

@@ -1,4 +1,4 @@
-"""The sample DAGs for DBOS, run to their end by Airflow, beside a real program."""
+"""The sample DAGs for DBOS, run by Airflow with a real program."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def samples(airflow: Path) -> dict[str, Any]:
 
 
 def answer(monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
-    """Let a human choose this."""
+    """Answer the approval with this choice."""
     from airflow.providers.standard.operators.hitl import HITLOperator
 
     event = {

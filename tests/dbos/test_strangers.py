@@ -1,4 +1,4 @@
-"""What somebody does who has read docs/dbos.md only: it works, or ends in one clear error."""
+"""Users who have read only docs/dbos.md: what they do works, or ends in one clear error."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_workflow_that_the_program_does_not_have_is_told_at_the_end_of_the_wai
         one.arguments |= {"wait": True, "end_timeout": 1}
         with fails(DBOSWorkflowError, f"is PENDING.*no step yet.*{words}"):
             one.run()
-    assert f"No workflow '{wrong['workflow_name']}' has ended here lately" in caplog.text
+    assert f"No workflow '{wrong['workflow_name']}' has ended here recently" in caplog.text
 
 
 def test_a_name_that_has_run_is_not_warned_of(name: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -72,7 +72,7 @@ def test_a_name_that_has_run_is_not_warned_of(name: str, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING):
         task(name).run()
 
-    assert "has ended here lately" not in caplog.text
+    assert "has ended here recently" not in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_result_of_megabytes_is_returned_whole(name: str) -> None:
 
 
 def lead_to(lake: LocalServer, monkeypatch: pytest.MonkeyPatch, **other: Any) -> None:
-    """Let the connection lead somewhere else."""
+    """Change the target of the connection."""
     usual = {
         "conn_type": "lakebase",
         "host": "127.0.0.1",
@@ -170,7 +170,7 @@ def test_system_tables_of_another_dbos_are_told(name: str, admin: psycopg.Connec
 def role(
     lake: LocalServer, native_url: str, admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[str]:
-    """Yield a role that the connection logs in as, and that has no rights."""
+    """Yield the role of the connection, which has no rights."""
     role = native_url.partition("//")[2].partition(":")[0]
     lead_to(lake, monkeypatch, login=role, password="p@ss/word")
     yield role
@@ -206,7 +206,7 @@ def test_the_documented_rights_are_enough(
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, installed: str | None) -> None:
-    """Let another version of DBOS be installed, or none."""
+    """Pretend that another version of DBOS is installed, or none."""
     find = metadata.version
 
     def version(package: str) -> str:

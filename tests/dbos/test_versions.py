@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("connection")
 
 NOBODY_RUNS_THE_NEW = (
-    "version '.*-new', which is the latest registered, and none is connected.* programs of: '.*-old'"
+    "version '.*-new', which is the latest registered, but none is connected.* programs of: '.*-old'"
 )
 
 
@@ -44,7 +44,7 @@ def task(app: App, name: str, **arguments: Any) -> Task:
 
 @pytest.fixture
 def old(own_app: App) -> str:
-    """Return a version that no other program in the database has."""
+    """Return a version that no other program in the database uses."""
     return f"{own_app.schema}-old"
 
 
@@ -65,7 +65,7 @@ def test_the_latest_version_is_not_waited_for_when_only_an_older_one_runs(
 ) -> None:
     own_app.start(version=old)
     end(own_app, admin, old)
-    own_app.start(version=new)  # such as a trial on somebody's laptop
+    own_app.start(version=new)  # such as a test run on a laptop
     end(own_app, admin, new)
     one, many = task(own_app, name), task(own_app, name, workflow_kwargs={}, items=[name])
 

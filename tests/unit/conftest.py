@@ -1,4 +1,4 @@
-"""A workspace, and a Postgres role that only its minted credentials let in."""
+"""A workspace, and a Postgres role that accepts only its minted credentials."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BY_PASSWORD = "by_password"
 
 @pytest.fixture
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep what the developer's shell says about Databricks and Postgres out of a test."""
+    """Remove the developer's settings for Databricks, Postgres and Airflow."""
     for name in list(os.environ):
         if re.match("DATABRICKS_|LAKETS_LAKEBASE|LAKETS_PG|PG|AIRFLOW_CONN_|AIRFLOW_CTX_|ARM_", name):
             monkeypatch.delenv(name)
@@ -39,14 +39,14 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def password_group(postgres: EmbeddedPostgres) -> str:
-    """Make the server, which trusts everybody, ask the members of one role for a password."""
+    """Make the server, which trusts all roles, require a password from the members of one role."""
     with psycopg.connect(postgres.conninfo(), autocommit=True) as conn:
         conn.execute(f"CREATE ROLE {BY_PASSWORD}")
         conn.execute(f"CREATE ROLE probe LOGIN IN ROLE {BY_PASSWORD}")
         rules = postgres.data_dir / "pg_hba.conf"
         rules.write_text(f"local all +{BY_PASSWORD} scram-sha-256\n" + rules.read_text())
         conn.execute("SELECT pg_reload_conf()")
-    # The postmaster reads the file when it gets to it, and says nothing when it has.
+    # The postmaster reads the file at some time, without a report.
     deadline = time.monotonic() + 10
     while True:
         try:
@@ -59,7 +59,7 @@ def password_group(postgres: EmbeddedPostgres) -> str:
 
 @pytest.fixture
 def make_role(postgres: EmbeddedPostgres, password_group: str) -> Iterator[Callable[[str], None]]:
-    """Make roles that log in by password, but have none yet."""
+    """Create roles that need a password to log in, but have none yet."""
     made: list[sql.Identifier] = []
     with psycopg.connect(postgres.conninfo(), autocommit=True) as admin:
 
@@ -102,7 +102,7 @@ def principal(workspace: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Contr
 
 @pytest.fixture
 def define(bare_environment: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Define Airflow connections: of fields, or of a URI."""
+    """Define Airflow connections, from fields or from a URI."""
 
     def define_connection(uri: str = "", conn_id: str = "lakebase_default", **fields: Any) -> None:
         value = uri or json.dumps({"conn_type": "lakebase", "schema": "postgres", **fields})
@@ -113,7 +113,7 @@ def define(bare_environment: None, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 @pytest.fixture
 def lakets(bare_environment: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Run a command in this process, which keeps the settings that it has."""
+    """Run a command in this process, with its current settings."""
     monkeypatch.setenv("AIRFLOW__LOGGING__LOGGING_LEVEL", "INFO")
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "client")
     return lambda *arguments: CliRunner().invoke(app, arguments)

@@ -1,4 +1,4 @@
-"""What the operators send to the metrics of Airflow, as a client of StatsD receives it."""
+"""The metrics that the operators send through Airflow, as a StatsD client receives them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """Takes what Airflow's own client would send."""
+    """A client that records the metrics."""
 
     def __init__(self) -> None:
         self.counted: dict[tuple[str, str], int] = {}
@@ -44,13 +44,13 @@ class Client:
 
 @pytest.fixture
 def engine() -> str:
-    """Our engine: what differs with LakeTS 0.1.x is tried on the hook."""
+    """Use only our engine; tests of the hook cover the differences of LakeTS 0.1.x."""
     return "ours"
 
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Client:
-    """Put a client in the place of the one that Airflow would make, with metrics switched on."""
+    """Replace the client that Airflow would create, and switch metrics on."""
     monkeypatch.setenv("AIRFLOW__METRICS__STATSD_ON", "True")
     client = Client()
     stats = compat.stats()

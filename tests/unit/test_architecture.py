@@ -89,7 +89,7 @@ def room(module: str) -> str:
 
 
 def wing(module: str) -> str | None:
-    """Return the same within `local`; None outside it, and for its own empty module."""
+    """Return the same within `local`; None outside of it, and for its empty __init__."""
     parts = module.split(".")
     return parts[1] if parts[0] == "local" and len(parts) > 1 else None
 
@@ -156,7 +156,7 @@ def test_few_files_stand_side_by_side(folder: Path) -> None:
 
 
 def is_of_text(call: ast.Call) -> bool:
-    """Return whether a call reads or writes a text, and decodes or encodes it."""
+    """Return whether a call reads or writes text, which needs an encoding."""
     if getattr(call.func, "attr", "") in ("read_text", "write_text"):
         return True
     return any(keyword.arg == "text" and ast.unparse(keyword.value) == "True" for keyword in call.keywords)

@@ -61,7 +61,7 @@ def test_a_uri_written_by_hand_becomes_the_one_that_is_emitted(written: str) -> 
 
 def test_a_password_does_not_stay_in_a_uri() -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # which Airflow says as well
+        warnings.simplefilter("ignore")  # Airflow warns of it, too
         asset = Asset(uri="lakets://me:very-5ecret@prod/rollup/hourly")
 
     assert asset.uri == "lakets://prod/rollup/hourly"

@@ -1,4 +1,4 @@
-"""What needs attention is found in a real Lakebase, each thing with its next step."""
+"""Problems that need attention are found in a real Lakebase, each with its next step."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ def test_a_refresh_that_failed_is_over_once_somebody_refreshed_the_rollup(lab: L
 
 
 def test_chunks_that_are_not_proved_are_said_at_the_third_run(lab: Lab) -> None:
-    """A run notes its batches by themselves; a DAG run calls itself the same in each of them."""
+    """A run logs each batch separately; the batches of a DAG run have the same runner."""
     lab.table()
 
     def runs(*batches: tuple[str, str]) -> bool:

@@ -32,7 +32,7 @@ def engine() -> str:
 
 
 def run(*command: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python as a process of its own, with an Airflow home of its own."""
+    """Run Python in a separate process with a separate Airflow home."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     env = {**kept, "AIRFLOW_HOME": str(home), **environment}
     return subprocess.run([sys.executable, *command], env=env, capture_output=True, text=True, check=False)
@@ -47,7 +47,7 @@ def test_help_is_quick_because_it_imports_no_airflow() -> None:
 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
-    assert done.stdout.strip() in ("[]", "['rich.table']")  # typer draws its help with rich
+    assert done.stdout.strip() in ("[]", "['rich.table']")  # typer prints its help with rich
 
 
 def test_version_is_the_providers(lakets: Callable[..., Result]) -> None:

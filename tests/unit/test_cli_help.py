@@ -1,4 +1,4 @@
-"""Every command explains itself, with an example that it takes."""
+"""Every command has a help text, with an example that works."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from airflow_provider_lakets.cli import app
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return each command by what a user types."""
+    """Return each command, by the words that a user types."""
     found = {" ".join(path): command}
     for name, one in getattr(command, "commands", {}).items():
         found |= commands(one, (*path, name))

@@ -52,7 +52,7 @@ def test_a_night_of_jobs(in_lab: Callable[..., Result], world: Lab) -> None:
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """Give standard error a terminal of 80 columns; return what is painted on it."""
+    """Make standard error a terminal of 80 columns; return its output."""
     painted = io.StringIO()
     monkeypatch.setattr(progress, "console", lambda: Console(file=painted, force_terminal=True, width=80))
     return painted

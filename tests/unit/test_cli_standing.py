@@ -60,7 +60,7 @@ def test_the_doctor_says_of_a_fleet_what_contradicts_itself_and_what_is_outside(
 
 
 def broken(lab: Lab) -> None:
-    """Let there be failures and warnings of many kinds, and tables that need nothing."""
+    """Cause failures and warnings of many kinds, and create tables without problems."""
     for name in ("skipped", "silent"):
         lab.synced(name, days=3)
     lab.flush("skipped", status="SKIPPED")
@@ -76,7 +76,7 @@ def broken(lab: Lab) -> None:
 
 
 def starting(lab: Lab) -> None:
-    """Let nothing be wrong: the feed of a table has begun, and one has no row yet."""
+    """Create a state without problems: the feed of one table has begun; another is empty."""
     lab.synced("metrics", days=1, tier="9 days", drop="12 days")
     lab.flush("metrics", status="SNAPSHOTTING")
     lab.table("empty")
@@ -157,7 +157,7 @@ def test_a_clock_that_is_off_is_said(
 
 @pytest.fixture
 def by_oauth(principal: ControlPlane, define: Callable[..., None], lab: Lab) -> ControlPlane:
-    """Let lakebase_default log in by OAuth; return its workspace."""
+    """Make lakebase_default log in with OAuth; return its workspace."""
     define(extra={"project": "weather"})
     return principal
 
@@ -203,7 +203,7 @@ def test_a_password_is_asked_for_where_the_string_has_a_colon_and_none(
 
     assert asked.stderr.startswith("Password of ")
     assert "native Postgres password" in checks(asked)["identity"]["said"]
-    assert checks(asked)["login"]["verdict"] == "warn"  # it is in, as a superuser
+    assert checks(asked)["login"]["verdict"] == "warn"  # logged in, as a superuser
     assert "hunter2" not in asked.output
 
 

@@ -1,4 +1,4 @@
-"""`lakets status`: what needs attention comes first, in 80 columns, words and round numbers."""
+"""`lakets status`: problems come first, in 80 columns, with rounded numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checks of `lakets doctor`: what each finds, and what it says to do."""
+"""The checks of `lakets doctor`: their findings and advice."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_the_doctor_warns_of_a_feed_that_stands_still(in_lab: Callable[..., Resu
     done = in_lab("doctor", "--wait", "0")
 
     assert verdicts(done)["feed"] == "warn"
-    # How far depends on what else is written on the server meanwhile.
+    # The lag depends on other writes on the server.
     assert re.search(r"\d [KMG]iB behind, and not moved", said(done))
     assert "Until it moves, nothing new is tiered or dropped" in said(done)
 

@@ -1,4 +1,4 @@
-"""What the doctor says of the way to the server."""
+"""The findings of the doctor about TLS."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HOST = "ep-x.database.example.com"
 
 
 def hook(mode: str, host: str, *, encrypted: bool) -> LakeTSHook:
-    """Return a hook with a session of which only the way to the server is known."""
+    """Return a hook with a session of which only the TLS state is known."""
 
     @contextlib.contextmanager
     def borrow() -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""The shell commands of the documents parse, and their subcommands and options are there."""
+"""The shell commands of the documents parse, and their subcommands and options exist."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def lakets_calls() -> Iterator[tuple[str, str]]:
 
 
 def misuse(call: str) -> str | None:
-    """Return what the command line would refuse in a call, as far as names go."""
+    """Return which subcommand or options of a call do not exist; None if all do."""
     command: Any = typer.main.get_command(app)
     words = shlex.split(call, comments=True)
     while words and hasattr(command, "commands") and not words[0].startswith("-"):

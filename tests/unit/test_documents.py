@@ -42,7 +42,7 @@ def test_every_path_named_exists(name: str) -> None:
 
     assert named
     missing = {path for path in named if not ((ROOT / path).exists() or (package / path).exists())}
-    assert missing <= {"build/site"}  # which `make docs` makes
+    assert missing <= {"build/site"}  # created by `make docs`
 
 
 def test_every_make_target_named_exists() -> None:

@@ -1,4 +1,4 @@
-"""An empty template or mapping never means "all", nor "there is nothing to wait for"."""
+"""An empty template or mapping never means "all" or "nothing to wait for"."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CASES = [
     if value not in MAY_BE_EMPTY.get((name, field), ())
 ]
 
-# Settings whose emptiness says something: forever, or no task.
+# Settings for which empty is a meaning: forever, or no task.
 MEANT: dict[tuple[str, str], list[object]] = {
     ("DBOSEnqueueOperator", "start_timeout"): [None],
     ("LakeTSAlertOperator", "if_alert"): [[]],

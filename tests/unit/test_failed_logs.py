@@ -1,4 +1,4 @@
-"""What the log of a failed task shows, as Airflow renders it: asked, found and to do, once."""
+"""The log of a failed task, as Airflow shows it: the request, the finding and the advice, once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ MESSAGES = {
     "LakeTSPartialFailureError": "2 of 3 did not succeed; the rest is done.\n"
     "public.metrics_20250101_000000: failed - canceling statement due to statement timeout",
     "DBOSSettingError": "There is no queue 'order' of application 'shop' in schema 'dbos'. There are: "
-    "'orders', 'invoices', 'by_customer'. A program makes one with DBOS.register_queue(name).",
+    "'orders', 'invoices', 'by_customer'. A program creates one with DBOS.register_queue(name).",
     "DBOSWorkflowError": "DBOS workflow airflow/shop.orders/manual__2025-01-01T00:00:00+00:00/charge failed "
     "in step 2 'work': ValueError: no such card. See the log of its program.",
 }
@@ -65,11 +65,11 @@ def test_each_class_of_error_is_tried() -> None:
 
 
 class CauseError(Exception):
-    """What a driver raises: long, and of no use to who reads the log."""
+    """An error of a driver: long, and of no use for readers of the log."""
 
 
 def raising(error: LakeTSError) -> Callable[[Any], Any]:
-    """Return what raises an error of ours out of one of a driver's."""
+    """Return a function that raises our error from that of a driver."""
 
     def fail(_: Any) -> Any:
         raise error from CauseError("server closed the connection " * 20)

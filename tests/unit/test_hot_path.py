@@ -1,4 +1,4 @@
-"""What a task loads before it gets to the database: seconds of it would be paid by every task."""
+"""The modules that a task imports before its login, because every task pays for them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ print(json.dumps([result, sorted({name.partition(".")[0] for name in set(sys.mod
 
 @pytest.fixture
 def engine() -> str:
-    """Our engine: what is tried here is the login."""
+    """Use only our engine, because these tests cover the login."""
     return "ours"
 
 
@@ -64,7 +64,7 @@ def test_a_task_that_logs_in_by_oauth_loads_nothing_heavy(
 
     ((result,), loaded) = json.loads(done.stdout.splitlines()[-1])
     assert (result["name"], len(principal.minted)) == ("public.metrics", 1)
-    assert "psycopg" in loaded  # it is what execute loads that was looked at
+    assert "psycopg" in loaded  # so these are the imports of execute
     assert HEAVY.isdisjoint(loaded)
 
 

@@ -1,4 +1,4 @@
-"""Any form of a connection is read as it was meant, or refused without repeating it."""
+"""Each form of a connection is read correctly, or refused without being repeated."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ WHO = "SELECT current_user"
 
 @pytest.fixture
 def hook(principal: ControlPlane, define: Callable[..., None]) -> LakebaseHook:
-    """Return a hook that logs in by OAuth."""
+    """Return a hook that logs in with OAuth."""
     define(extra={"project": "weather"})
     return LakebaseHook()
 

@@ -1,4 +1,4 @@
-"""Whatever a connection or a workspace says: an error of ours or none, and no secret in it."""
+"""Any connection and any response of a workspace: only our errors, and no secret in them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ answers = st.fixed_dictionaries(
 
 
 def outcome(act: Callable[[], Any]) -> str:
-    """Return the message of an error of ours; any other kind of error is a failure."""
+    """Return the message of our error; any other error fails the test."""
     try:
         act()
     except LakeTSError as err:
@@ -80,7 +80,7 @@ def from_a_connection(extra: Any, host: Any, port: Any, role: Any) -> None:
     with mock.patch.dict(os.environ, ENVIRONMENT, clear=True):
         said = outcome(lambda: Login(connection, ignored=LakebaseHook.ignored_extra_options).fresh())
 
-    if SECRET not in json.dumps([extra, port, role]):  # what is no secret's place may be repeated
+    if SECRET not in json.dumps([extra, port, role]):  # values that are not secrets may be repeated
         assert SECRET not in said
 
 

@@ -1,4 +1,4 @@
-"""Arguments of the hook and of its engines: obeyed, or refused by name."""
+"""Arguments of the hook and of its engines: they are used, or refused by name."""
 
 from __future__ import annotations
 

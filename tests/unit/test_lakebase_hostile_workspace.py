@@ -1,4 +1,4 @@
-"""A workspace that is broken, hostile, or none: one clear error of ours each time, and an end."""
+"""A workspace that is broken, hostile or missing: one clear error, and no endless loop."""
 
 from __future__ import annotations
 
@@ -264,9 +264,9 @@ def test_databricks_connection_whose_extra_is_no_object_is_refused(
     monkeypatch.setenv("AIRFLOW_CONN_DBX", json.dumps(fields))
     define(extra={"project": "weather", "databricks_conn_id": "dbx"})
     if extra == "[]":
-        return  # Airflow reads it as no extra
+        return  # Airflow reads it as an empty extra
 
-    # Airflow 3.1 reads no such connection, and reports it as one that is not defined.
+    # Airflow 3.1 cannot read such a connection, and reports it as undefined.
     message = (
         "The extra of connection 'dbx' is not a JSON object|the Databricks connection 'dbx' .* not defined"
     )

@@ -1,4 +1,4 @@
-"""The ways into Lakebase: who logs in, as which role, with what."""
+"""Logins to Lakebase: the identity, the role and the credential."""
 
 from __future__ import annotations
 

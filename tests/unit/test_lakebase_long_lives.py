@@ -1,4 +1,4 @@
-"""Long-lived hooks, pools and engines: what they looked up goes out of date, and they recover."""
+"""Long-lived hooks, pools and engines: they recover when cached lookups are out of date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people enter by mistake is understood, or refused with what to do."""
+"""Mistakes of users are understood, or refused with advice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECRET = "sentinel-of-a-role"
 
 
 def arguments() -> dict[str, Any]:
-    """Return what the default connection logs in with."""
+    """Return the arguments of a login with the default connection."""
     return Login(LakebaseHook().connection).fresh()
 
 
@@ -133,7 +133,7 @@ def test_empty_connection_id_is_one_line(lakets: Callable[..., Result], command:
 
 
 def explained(words: str) -> LakeTSError:
-    """Return what a failure of libpq becomes."""
+    """Return our error for a failure of libpq."""
     return login_error(psycopg.OperationalError(words), "The login", password=SECRET, is_native=True)
 
 
@@ -177,7 +177,7 @@ def test_missing_authority_is_not_answered_by_turning_the_check_off() -> None:
 def test_profile_of_the_environment_is_not_passed_over(
     bare_environment: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The SDK, which knows what a profile says, decides."""
+    """The SDK decides, because it reads the profile."""
     for name in ("CLIENT_ID", "CLIENT_SECRET", "CONFIG_PROFILE"):
         monkeypatch.setenv(f"DATABRICKS_{name}", "elsewhere")
     monkeypatch.setenv("DATABRICKS_HOST", "https://my.cloud.databricks.com")

@@ -1,4 +1,4 @@
-"""The table of docs/connections.md: what wins over what, and what is refused as a contradiction."""
+"""The table of docs/connections.md: which setting takes precedence, and which contradict."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HOSTS = {PRIMARY: "primary.example.com", DEV: "dev.example.com", TRAFFIC: "traff
 
 @pytest.fixture
 def world(principal: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> ControlPlane:
-    """Two projects, one with two branches, each endpoint with a host of its own."""
+    """Two projects, one with two branches; each endpoint has a different host."""
     principal.put_weather(HOSTS[PRIMARY])
     principal.put_endpoint(DEV, HOSTS[DEV])
     principal.put("projects/traffic", default_branch="projects/traffic/branches/main")

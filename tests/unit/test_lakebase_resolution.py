@@ -1,4 +1,4 @@
-"""From what a connection names to an endpoint, and what is said when that fails."""
+"""Find the endpoint of a connection, and report what is wrong if that fails."""
 
 from __future__ import annotations
 

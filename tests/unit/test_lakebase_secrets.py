@@ -36,7 +36,7 @@ def told_by(error: BaseException | None) -> Iterator[str]:
 
 
 class Scene:
-    """What a failure is staged with; ``fail`` runs it and returns all that came to light."""
+    """The fixtures of a failure, with a method that runs it and returns all output."""
 
     def __init__(self, plane: ControlPlane, define: Callable[..., None], patch: pytest.MonkeyPatch) -> None:
         self.plane = plane

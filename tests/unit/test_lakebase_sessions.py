@@ -1,4 +1,4 @@
-"""What every session gets, whatever opens it: retries, limits, a name, a fresh credential."""
+"""Every session has retries, limits, a name and a new credential."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ WHO = "SELECT current_user"
 
 @pytest.fixture
 def hook(principal: ControlPlane, define: Callable[..., None]) -> LakebaseHook:
-    """Return a hook that logs in by OAuth."""
+    """Return a hook that logs in with OAuth."""
     define(extra={"project": "weather"})
     return LakebaseHook()
 
 
 def native(define: Callable[..., None], postgres: EmbeddedPostgres, **extra: Any) -> LakebaseHook:
-    """Return a hook that logs in as a superuser, whom the server trusts."""
+    """Return a hook that logs in as a superuser, without a password."""
     define(host=postgres.socket_dir, login="postgres", password="unused", extra=extra)
     return LakebaseHook()
 

@@ -1,4 +1,4 @@
-"""Names, durations and TLS modes: what needs no server to be checked."""
+"""Names, durations and TLS modes, which need no server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who answers: nothing that proves an identity is sent to a server that did not prove its own."""
+"""TLS: no credential is sent to a server that is not verified."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def impostor(tmp_path: Path, impatient: None) -> Iterator[Impostor]:
 def connect(
     impostor: Impostor, principal: ControlPlane, define: Callable[..., None]
 ) -> Callable[..., type[LakeTSError]]:
-    """Log in through the impostor, as a redirected name would; return what that ended with."""
+    """Log in through the impostor, as with a redirected name; return the type of the error."""
 
     def log_in(extra: dict[str, Any], **fields: Any) -> type[LakeTSError]:
         principal.put_weather(HOST)
@@ -116,7 +116,7 @@ def test_no_setting_leads_round_the_check(
 def test_name_of_a_database_holds_no_settings(
     connect: Callable[..., type[LakeTSError]], impostor: Impostor, database: str, fields: dict[str, str]
 ) -> None:
-    """In the name of a database libpq's programs take settings."""
+    """Programs of libpq read settings from the name of a database."""
     assert connect({}, **fields, schema=database) is LakebaseCredentialError
     assert impostor.received == []
 
@@ -229,7 +229,7 @@ def test_operating_systems_authorities_are_a_file_where_libpqs_own_openssl_finds
 
     roots = trusted_roots()
 
-    # The binary package of psycopg brings an OpenSSL that looks in a folder of its builder's.
+    # The binary package of psycopg contains an OpenSSL that searches a folder of its build machine.
     assert os.path.isfile(roots) if psycopg.pq.__impl__ == "binary" else roots == SYSTEM
 
 

@@ -1,4 +1,4 @@
-"""Secrets with copied white space, at every entry: they work stripped, or are refused unseen."""
+"""Secrets with copied white space, from each source: stripped, or refused without being shown."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def test_stored_connection_that_cannot_be_read_is_not_repeated(
 
 
 def deferred(task: Any, context: Any) -> Any:
-    """Return the trigger that a task waits with."""
+    """Return the trigger of a deferred task."""
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - it is elsewhere in Airflow 3.1
         task.execute(context)
     assert type(caught.value).__name__ == "TaskDeferred", caught.value
@@ -214,7 +214,7 @@ def test_secret_comes_out_of_no_task(
     operator = LakeTSPartitionOperator(task_id="partition", tables=["metrics"])
     sensor = LakeTSDurabilitySensor(task_id="wait", table="metrics", deferrable=True)
 
-    # As much of Airflow's context as these need outside of Airflow.
+    # The part of Airflow's context that these need outside of Airflow.
     pushed: dict[str, Any] = {}
     push = SimpleNamespace(
         task_id="wait",
@@ -229,7 +229,7 @@ def test_secret_comes_out_of_no_task(
     trigger = deferred(sensor, context)
     sessions: list[Any] = []
     with LakebaseHook().get_conn() as conn:
-        # Not the session of the test's that sets the passwords.
+        # Not the session in which the test sets the passwords.
         sessions += conn.execute(
             "SELECT s::text FROM pg_stat_activity AS s WHERE s.usename = current_user"
         ).fetchall()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def connect_to_lab(lab: Lab) -> Iterator[psycopg.Connection]:
-    """Another session, which ends before the database is dropped."""
+    """A second session, which ends before the database is dropped."""
     with psycopg.connect(lab.conninfo, autocommit=True) as session:
         yield session
 
@@ -74,7 +74,7 @@ def test_partition_says_which_chunks_it_created(lab: Lab) -> None:
     (result,) = lab.hook().partition(future_count=5)
 
     assert result.outcome == "created"
-    assert len(result.created) == 2  # three were there already
+    assert len(result.created) == 2  # three existed already
     assert (
         result.created
         == lab.values("SELECT chunk_name FROM lakets._chunk_metadata ORDER BY range_start DESC LIMIT 2")[::-1]
@@ -318,7 +318,7 @@ def test_retain_reports_contention_as_contention(lab: Lab, connect_to_lab: psyco
     hook = lab.hook(tries=1)
     hook.tier(candidate.chunk_name for candidate in hook.tier_candidates())
     lab.flush()
-    connect_to_lab.execute("BEGIN; SELECT count(*) FROM metrics")  # a reader that does not end
+    connect_to_lab.execute("BEGIN; SELECT count(*) FROM metrics")  # a reader that does not finish
     if lab.engine == "0.1":  # it has no timeout of its own
         lab.conn.execute("ALTER FUNCTION lakets.execute_retention SET lock_timeout = '300ms'")
 
@@ -327,7 +327,7 @@ def test_retain_reports_contention_as_contention(lab: Lab, connect_to_lab: psyco
     # 0.1.3 takes a lock that it does not get for a warning.
     outcome = "deferred" if lab.engine == "0.1" else "contended"
     assert (result.outcome, result.dropped, result.retryable) == (outcome, [], True)
-    assert len(result.deferred) >= 3  # due, and still there
+    assert len(result.deferred) >= 3  # due, and still in Lakebase
 
 
 def test_retain_drops_a_few_at_a_time_where_the_engine_can(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

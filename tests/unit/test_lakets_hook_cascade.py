@@ -1,4 +1,4 @@
-"""The cascade: order, side by side, and what a failure takes down with it."""
+"""The cascade: its order, parallel refreshes, and the effect of failures."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_an_interrupted_cascade_stops_what_runs_and_starts_no_more() -> None:
 
 @pytest.fixture
 def chain(lab: Lab) -> Lab:
-    """A table with an hourly RollUp, a daily one above it, and one that stands apart."""
+    """A table with an hourly RollUp, a daily one that reads it, and an independent one."""
     lab.table("metrics", days=3)
     lab.rollup("hourly")
     lab.rollup("daily", reads="hourly")

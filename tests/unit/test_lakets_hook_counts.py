@@ -1,4 +1,4 @@
-"""What a job says it changed: the base of asset events and lineage."""
+"""The changes that a job reports, for asset events and lineage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the hook tries again, what it says in the end, and how it stops."""
+"""Which errors the hook retries, its messages, and how it is cancelled."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def engine() -> str:
-    """One engine is enough: all that is tried here happens in the hook."""
+    """One engine is enough, because these tests cover the hook."""
     return "0.1"
 
 
 def job(lab: Lab, body: str) -> None:
-    """Let lakets.untier_chunk do something else."""
+    """Replace lakets.untier_chunk."""
     lab.conn.execute("CREATE TABLE IF NOT EXISTS tries (at timestamptz DEFAULT now())")
     lab.conn.execute(
         "CREATE OR REPLACE FUNCTION lakets.untier_chunk(p_chunk_name text) RETURNS void LANGUAGE plpgsql AS"
@@ -54,7 +54,7 @@ def loses_its_connection(lab: Lab, function: str) -> None:
 
 
 class Sequence:
-    """A counter that no rollback turns back: how often the server was asked."""
+    """A counter of calls, which survives a rollback."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -128,7 +128,7 @@ def test_a_connection_that_stays_lost_is_reported_as_lost(lab: Lab) -> None:
 def test_a_call_that_would_do_more_the_second_time_is_not_made_again(
     lab: Lab, function: str, call: Callable[[LakeTSHook], Any]
 ) -> None:
-    # The server may have committed before the connection was lost: nobody can tell.
+    # The server may have committed before the connection was lost.
     tried = Sequence(lab)
     loses_its_connection(lab, function)
 
@@ -235,7 +235,7 @@ def test_a_call_outside_a_session_leaves_none_behind(lab: Lab) -> None:
 
 
 def _is_alive(lab: Lab, pid: int) -> bool:
-    """Tell whether a backend stays; one that was told to go takes a moment."""
+    """Return whether a backend stays; a terminated one takes a moment to end."""
     for _ in range(200):
         if not lab.value("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", pid):
             return False

@@ -15,7 +15,7 @@ from airflow_provider_lakets.triggers.watch import caught_up, look
 if TYPE_CHECKING:
     from tests.lab import Lab
 
-# They compute inside a query, row by row or group by group: a call from Python makes no sense.
+# They compute inside a query, for each row or group, so they have no method in Python.
 INSIDE_QUERIES = {
     "delta",
     "histogram",
@@ -26,7 +26,7 @@ INSIDE_QUERIES = {
     "time_bucket_gapfill",
 }
 
-# Parameters that a method leaves to the function's default, or sets itself.
+# Parameters for which a method uses the default of the function, or its own value.
 LEFT_OUT = {
     "drop_chunks": {"max_chunks"},  # the method calls until nothing is left
     "trim_shadow": {"max_rows"},

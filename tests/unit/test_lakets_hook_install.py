@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def bare(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    """A database without LakeTS that lakebase_default leads to."""
+    """The database of lakebase_default, without LakeTS."""
     lab = Lab(empty_database, "none")
     monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection())
     yield lab
@@ -89,7 +89,7 @@ def test_what_the_new_engine_can_do_is_used_at_once(bare: Lab) -> None:
 
 @pytest.fixture
 def as_jobs(bare: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
-    """LakeTS of another role than the one of the connection, which may read it."""
+    """LakeTS with another owner than the role of the connection, which may read it."""
     LakeTSHook().install()
     bare.conn.execute("CREATE ROLE install_jobs LOGIN")
     bare.conn.execute("GRANT USAGE ON SCHEMA lakets TO install_jobs")

@@ -1,4 +1,4 @@
-"""A table that somebody holds for long: jobs and looks end as contended, none waits for minutes."""
+"""A table that is locked for long: jobs and queries end as contended within seconds."""
 
 from __future__ import annotations
 

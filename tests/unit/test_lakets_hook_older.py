@@ -1,4 +1,4 @@
-"""What LakeTS 0.1.3 says wrongly, or not at all, is right in the hook all the same."""
+"""The hook corrects results that are wrong or missing in LakeTS 0.1.3."""
 
 from __future__ import annotations
 

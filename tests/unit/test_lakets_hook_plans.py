@@ -1,4 +1,4 @@
-"""LakeTSHook before it acts, against both engines: dry runs tell and change nothing."""
+"""Dry runs of LakeTSHook, with both engines: they report, and change nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FEBRUARY = ["public.metrics_20240228_000000", "public.metrics_20240229_000000"]
 
 
 def registries(lab: Lab) -> dict[str, list[Any]]:
-    """Return what a job could change: the registries, and the relations there are."""
+    """Return what a job could change: the registries and the relations."""
     queries = {
         name: f"SELECT r::text FROM lakets.{name} AS r ORDER BY id"
         for name in ("_chunk_metadata", "_policy_registry", "_rollup_registry", "_rollup_invalidation_log")
@@ -87,7 +87,7 @@ def test_retention_is_planned_with_what_stays_and_nothing_is_dropped(lab: Lab) -
     hook = lab.hook()
     ready = hook.tier_candidates()[0].chunk_name
     if lab.engine == "0.1":
-        hook.tier_chunk(ready)  # there the flag is the proof
+        hook.tier_chunk(ready)  # in 0.1.x the flag is the proof
     before = registries(lab)
 
     plan = hook.plan_retention("metrics")

@@ -1,4 +1,4 @@
-"""LakeTSHook on a range of time: RollUps aggregate just its buckets again."""
+"""LakeTSHook with a time range: RollUps re-aggregate only its buckets."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ START = datetime(2024, 1, 2, tzinfo=timezone.utc)
 
 @pytest.fixture
 def engine() -> str:
-    """Our engine; 0.1.x is asked for by the tests of it."""
+    """Use our engine by default; tests of 0.1.x request it."""
     return "ours"
 
 
 def spoil(lake: Stage) -> None:
-    """Let every bucket say something that its source does not."""
+    """Make every bucket differ from its source."""
     lake.run("UPDATE public._rollup_hourly SET total = -1")
     lake.run("UPDATE public._rollup_daily SET total = -1")
 

@@ -1,4 +1,4 @@
-"""LakeTSHook where the rows of dropped chunks leave the shadow too."""
+"""LakeTSHook with policies that trim the rows of dropped chunks from the shadow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def engine() -> str:
 
 @pytest.fixture
 def trimming(lab: Lab) -> Lab:
-    """Make a synced table that is trimmed, all of it flushed and proved."""
+    """Create a synced table with trimming, with all changes flushed and proved."""
     lab.synced(days=8)
     lab.flush()
     hook = lab.hook()

@@ -40,7 +40,7 @@ def rolled(lab: Lab) -> Lab:
 
 
 def refresh(**arguments: Any) -> LakeTSRollupRefreshOperator:
-    """Run the operator outside of a DAG, as far as lineage is concerned."""
+    """Run the operator outside of a DAG."""
     operator = LakeTSRollupRefreshOperator(task_id="refresh", **arguments)
     context: Any = {
         "ti": SimpleNamespace(try_number=1, map_index=-1, xcom_push=lambda **_: None),

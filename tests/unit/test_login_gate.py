@@ -1,4 +1,4 @@
-"""What passes the gate: no malformed token out, no secret and no control character in."""
+"""The gate sends no malformed token, and lets no secret or control character into a message."""
 
 from __future__ import annotations
 

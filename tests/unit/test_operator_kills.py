@@ -1,4 +1,4 @@
-"""Tasks that are killed: the server stops working for them at once, and the next try ends right."""
+"""Killed tasks: the server stops their work at once, and the next try succeeds."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ OURS = "datname = current_database() AND application_name LIKE 'airflow-provider
 
 @pytest.fixture
 def engine() -> str:
-    """Our engine: what is tried here is the provider."""
+    """Use only our engine, because these tests cover the provider."""
     return "ours"
 
 
 @pytest.fixture
 def busy(lake: Stage, lab: Lab) -> Iterator[Lab]:
-    """A ChronoTable with a RollUp, whose registries somebody keeps locked."""
+    """A ChronoTable with a RollUp; another session locks their registries."""
     lake.synced()
     lake.rollup("hourly")
     with psycopg.connect(lab.conninfo) as other:
@@ -66,7 +66,7 @@ def busy(lake: Stage, lab: Lab) -> Iterator[Lab]:
 
 
 def context() -> Any:
-    """Return as much of a task's context as the operators read."""
+    """Return the part of a task's context that the operators read."""
     return {
         "ti": SimpleNamespace(try_number=1, xcom_push=lambda **_: None, task_id="x", map_index=-1),
         "dag_run": SimpleNamespace(start_date=None),
@@ -75,7 +75,7 @@ def context() -> Any:
 
 
 def wait_for(lab: Lab, what: str, count: int, seconds: float) -> None:
-    """Return as soon as so many of the provider's sessions are in a state."""
+    """Wait until this many sessions of the provider are in a state."""
     found = None
     patience = time.monotonic() + seconds
     while found != count and time.monotonic() < patience:
@@ -94,12 +94,12 @@ def held_up(lab: Lab, count: int = 1) -> None:
 
 
 def gone(lab: Lab) -> None:
-    """Return when no session is left, long before the server misses its client after 10 s."""
+    """Wait until no session is left, long before the server notices after 10 s."""
     wait_for(lab, "true", 0, 5)
 
 
 def execute_until(task: LakeTSBaseOperator, then: Callable[[], None]) -> None:
-    """Run a task in a thread, do something in the meantime, and return when it has failed."""
+    """Run a task in a thread and an action meanwhile; wait until the task has failed."""
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -178,7 +178,7 @@ def test_a_timeout_ends_all_refreshes_that_run_side_by_side(lab: Lab) -> None:
         gone(lab)
 
 
-# Killed with -9: nothing is cancelled by the worker
+# Killed with -9: the worker cancels nothing
 
 WORKER = """
 import json, sys
@@ -198,7 +198,7 @@ operator.execute({
 
 @pytest.fixture
 def worker(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.Popen[bytes]]:
-    """Return a function that runs an operator in a process of its own."""
+    """Return a function that runs an operator in a separate process."""
     # The server looks every 10 seconds whether somebody still listens; here more often, to save the
     # time.
     extra = {"sslmode": "disable", "options": "-c client_connection_check_interval=200ms"}

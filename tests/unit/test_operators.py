@@ -1,4 +1,4 @@
-"""What the operators do before they run: nothing, but refuse what cannot be meant."""
+"""Constructors of the operators: they do nothing except refuse invalid arguments."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ HOSTILE = ['<script>alert("x")</script>', "a\u202etxt.exe", "n" * 63, 'it\'s & "
 
 
 class Manager:
-    """An auth manager whose one user may do what a test says."""
+    """An auth manager with one user, whose rights the test sets."""
 
     def __init__(self) -> None:
         self.plugins = True
@@ -83,14 +83,14 @@ def page(manager: Manager, used: dict[str, set[str]]) -> Iterator[TestClient]:
 
 
 def look(page: TestClient, path: str = "/prefix/lakets/", /, **query: str) -> str:
-    """Return a page with consent to connect: the endpoint of a password has no readable state."""
+    """Return a page that may connect: with a password, the state of the endpoint is unknown."""
     answer = page.get(path, params={"look": "now", **query})
     assert answer.status_code == 200, answer.text
     return answer.text
 
 
 class Strict(HTMLParser):
-    """Collects what could run."""
+    """Collect what a browser could execute."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""An endpoint that sleeps: the page asks the workspace, and logs in only when told to."""
+"""A suspended endpoint: the page asks the workspace, and logs in only on request."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def endpoint(
 
 
 def fall(plane: ControlPlane, state: str) -> None:
-    """Let the endpoint be in a state."""
+    """Set the state of the endpoint."""
     plane.resources[PRIMARY]["status"]["current_state"] = state
 
 

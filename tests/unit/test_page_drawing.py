@@ -1,4 +1,4 @@
-"""How the page draws and words what it has read."""
+"""The drawings and texts of the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How often the page looks into a Lakebase, and for how long."""
+"""How often the page reads a Lakebase, and for how long."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def engine() -> str:
 
 
 class Looks:
-    """Counts the looks, and lets each of them wait until it may go on."""
+    """Count the reads, and make each wait until the test releases it."""
 
     def __init__(self, gather: Callable[..., Any]) -> None:
         self._gather = gather

@@ -19,7 +19,7 @@ USED = {
     # The token of a Databricks connection, for every kind of login that Airflow's hook knows.
     ("_get_token", "login/who/other_identities.py"): (BaseDatabricksHook, {"raise_error"}),
     ("_get_aad_headers", "login/who/other_identities.py"): (BaseDatabricksHook, set[str]()),
-    # The public serve() takes the signals of the process.
+    # The public serve() installs signal handlers in the process.
     ("_serve", "local/server.py"): (uvicorn.Server, {"sockets"}),
 }
 

@@ -167,7 +167,7 @@ def test_form_as_the_ui_gets_it_has_a_title_and_a_help_text_for_each_field() -> 
     (form,) = [one for one in HookMetaService.hook_meta_data() if one.connection_type == "lakebase"]
 
     standard: Any = form.standard_fields
-    assert standard.password.title == "Native Postgres password"  # Airflow's own, which hides what is typed
+    assert standard.password.title == "Native Postgres password"  # Airflow's own field, which hides the input
     fields: Any = form.extra_fields
     assert all(field["schema"]["title"] and field["description"] for field in fields.values())
     assert len(fields) == 8

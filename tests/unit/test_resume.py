@@ -1,4 +1,4 @@
-"""A retry that Airflow 3.1 resumes where the last try was, with an event that is out of date."""
+"""On 3.1 a retry resumes with the event of the previous try."""
 
 from __future__ import annotations
 

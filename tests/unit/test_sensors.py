@@ -150,7 +150,7 @@ def test_sensor_whose_wait_is_over_before_it_began_does_not_defer(lake: Stage, f
     feed.flush()
     sensor = LakeTSDurabilitySensor(task_id="x", table="metrics", deferrable=True)
 
-    sensor.execute(context())  # a deferral would raise
+    sensor.execute(context())  # deferring would raise an error
 
 
 def test_sensor_in_a_worker_never_defers(lake: Stage, feed: HandFeed, pauses: Pauses) -> None:

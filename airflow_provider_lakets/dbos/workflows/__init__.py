@@ -1,3 +1,3 @@
-"""Workflows: their ids, how they are started, how they ended, what is done to them."""
+"""Workflows: their ids, their start, their outcome, and how to control them."""
 
 from __future__ import annotations

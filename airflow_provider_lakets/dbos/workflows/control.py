@@ -1,10 +1,10 @@
-"""What is done to workflows that are there: stopped, resumed, forked, told to be over."""
+"""Control existing workflows: cancel, resume, rewind and fork them, and mark what was done."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.dbos.workflows.ids import STOPPED, TOLD
+from airflow_provider_lakets.dbos.workflows.ids import REPORTED, STOPPED
 from airflow_provider_lakets.dbos.workflows.outcomes import (
     ACTIVE,
     CANCELLED,
@@ -31,8 +31,8 @@ def stop(hook: DBOSHook, workflow_ids: Sequence[str], *, prefix: str | None, chi
     Return the ids of those that were active.
 
     :param workflow_ids: Their ids.
-    :param prefix: What the ids of further ones begin with.
-    :param children: Whether the workflows that they started are cancelled, too.
+    :param prefix: The prefix of more ids.
+    :param children: Whether to also cancel the workflows that they started.
     """
     active = [name for name, one in hook.statuses(workflow_ids).items() if not has_ended(one)]
     if prefix:
@@ -41,7 +41,7 @@ def stop(hook: DBOSHook, workflow_ids: Sequence[str], *, prefix: str | None, chi
                 workflow_id_prefix=prefix, status=[*ACTIVE], load_input=False, load_output=False
             )
         active = list(dict.fromkeys([*active, *(one.workflow_id for one in found)]))
-    # The mark comes first: what is cancelled without it would count as cancelled by somebody else.
+    # The mark comes first: without it, a workflow would count as cancelled by somebody else.
     for name in active:
         mark(hook, name, STOPPED)
     with hook.doing(f"Cancelling {len(active)} DBOS workflow(s)") as client:
@@ -51,26 +51,26 @@ def stop(hook: DBOSHook, workflow_ids: Sequence[str], *, prefix: str | None, chi
 
 def mark(hook: DBOSHook, workflow_id: str, what: str, *, on: bool = True) -> None:
     """
-    Note something of a workflow in its attributes.
+    Set or remove a mark in the attributes of a workflow.
 
-    The value is the workflow's id, since a fork inherits attributes, but not what is noted of its
-    original.
+    The value is the id of the workflow. A fork inherits the attributes, but has another id, so the
+    marks of the original do not apply to it.
     """
     with hook.doing(f"Marking DBOS workflow {workflow_id}") as client:
         client.update_workflow_attributes(workflow_id, {what: workflow_id if on else None}, merge=True)
 
 
 def is_marked(status: WorkflowStatus, what: str) -> bool:
-    """Return whether something was noted of a workflow."""
+    """Return whether a workflow has a mark."""
     return (status.attributes or {}).get(what) == status.workflow_id
 
 
 def resume(hook: DBOSHook, status: WorkflowStatus, queue_name: str | None = None) -> None:
-    """Let a workflow go on that was cancelled or given up."""
+    """Resume a workflow that was cancelled or given up."""
     if status.status not in RESUMABLE:
         raise DBOSSettingError(
-            f"DBOS workflow {status.workflow_id} is {status.status}: only what is {' or '.join(RESUMABLE)} "
-            "can be resumed. Fork or rewind it from a step instead."
+            f"DBOS workflow {status.workflow_id} is {status.status}: only {' or '.join(RESUMABLE)} "
+            "workflows can be resumed. Fork or rewind it from a step instead."
         )
     unmark(hook, status)
     with hook.doing(f"Resuming DBOS workflow {status.workflow_id}") as client:
@@ -78,7 +78,7 @@ def resume(hook: DBOSHook, status: WorkflowStatus, queue_name: str | None = None
 
 
 def rewind(hook: DBOSHook, status: WorkflowStatus, step: int | None, **where: Any) -> None:
-    """Run a workflow again under its id from a step on, or from the one that failed."""
+    """Run a workflow again with the same id from a step on, or from the failed step."""
     unmark(hook, status)
     start = first_step(hook, status.workflow_id, step)
     try:
@@ -93,9 +93,9 @@ def rewind(hook: DBOSHook, status: WorkflowStatus, step: int | None, **where: An
 
 def fork(hook: DBOSHook, workflow_id: str, new_id: str, step: int | None, **where: Any) -> None:
     """
-    Run a workflow again under another id, from a step on, or from the one that failed; once.
+    Run a workflow again with another id from a step on, or from the failed step; do so only once.
 
-    :param new_id: The id; if it is there, nothing happens.
+    :param new_id: The new id; if it exists, nothing happens.
     """
     from dbos import SetWorkflowID
 
@@ -123,7 +123,7 @@ def first_step(hook: DBOSHook, workflow_id: str, step: int | None) -> int:
 
 
 def unmark(hook: DBOSHook, status: WorkflowStatus) -> None:
-    """Take the marks off a workflow that is to run again."""
-    for what in (TOLD, STOPPED):
+    """Remove the marks of a workflow that will run again."""
+    for what in (REPORTED, STOPPED):
         if is_marked(status, what):
             mark(hook, status.workflow_id, what, on=False)

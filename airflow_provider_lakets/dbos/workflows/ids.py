@@ -1,9 +1,8 @@
 """
 The ids of workflows that tasks start.
 
-They are made of what stays the same over the tries of a task and for every scheduler: DAG, run,
-task and map index. DBOS keeps one workflow for an id, so a task starts its workflow once. The
-number of the try is no part of it.
+They consist of what is the same for each try and each scheduler: DAG, run, task and map index, but
+not the number of the try. DBOS has one workflow for an id, so a task starts its workflow once.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-# In the attributes of a workflow: which task started it; up to which end Airflow has told; what
-# Airflow cancelled because its task was stopped.
-STARTED_BY, TOLD, STOPPED = "airflow", "airflow_told", "airflow_stopped"
+# Attributes of a workflow: the task that started it; whether Airflow has reported its end; whether
+# Airflow cancelled it because its task was stopped.
+STARTED_BY, REPORTED, STOPPED = "airflow", "airflow_told", "airflow_stopped"
 
 _SUCCESSOR = re.compile(r"#(\d+)")
 
@@ -42,17 +41,17 @@ def started_by(context: Context) -> dict[str, Any]:
 
 
 def digest(value: Any) -> str:
-    """Return a short name for arguments; other arguments have another."""
+    """Return a short hash of arguments."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def item_ids(base: str, digests: Sequence[str]) -> list[str]:
     """
-    Return an id for each item, by its content: the order of the list does not matter.
+    Return an id for each item, from its content, so that the order of the list does not matter.
 
-    :param base: The task's.
-    :param digests: Of the items; equal ones are counted.
+    :param base: The id of the task.
+    :param digests: The digests of the items; equal ones are numbered.
     """
     seen: dict[str, int] = {}
     found = []
@@ -63,17 +62,17 @@ def item_ids(base: str, digests: Sequence[str]) -> list[str]:
 
 
 def successor(base: str, known: Iterable[str]) -> str:
-    """Return the id after the last of a row: base, base#2, base#3."""
+    """Return the next id of a series: base, base#2, base#3."""
     return f"{base}#{max((number(base, one) for one in known), default=1) + 1}"
 
 
 def number(base: str, workflow_id: str) -> int:
-    """Return the place of an id in the row of a base, which may have a number sign of its own."""
+    """Return the number of an id in the series of a base, which may itself contain a #."""
     match = _SUCCESSOR.fullmatch(workflow_id.removeprefix(base))
     return int(match[1]) if match else 1
 
 
 def is_of(base: str, workflow_id: str) -> bool:
-    """Return whether an id belongs to the row of a base."""
+    """Return whether an id belongs to the series of a base."""
     rest = workflow_id.removeprefix(base)
     return workflow_id.startswith(base) and (not rest or _SUCCESSOR.fullmatch(rest) is not None)

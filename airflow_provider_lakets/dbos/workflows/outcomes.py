@@ -21,12 +21,12 @@ SUCCESS, ERROR, CANCELLED = "SUCCESS", "ERROR", "CANCELLED"
 GIVEN_UP = "MAX_RECOVERY_ATTEMPTS_EXCEEDED"
 
 _NO_CLASS = (
-    "it cannot be unpickled, such as when its class is not installed in Airflow. Install it; or let the "
-    "workflow end with what JSON can hold, without serialization='native'; the log of its program may say "
+    "it cannot be unpickled, for example because its class is not installed in Airflow. Install it; or let "
+    "the workflow return what JSON can hold, without serialization='native'; the log of its program may say "
     "more"
 )
 _PORTABLE, _PICKLE = "portable_json", "py_pickle"
-_PICKLE_TEXT = "gA"  # what a pickle begins with when it is recorded, in base64
+_PICKLE_TEXT = "gA"  # the start of a recorded pickle, in base64
 
 _FORMS = "SELECT workflow_uuid, serialization FROM {schema}.workflow_status WHERE workflow_uuid = ANY(%s)"
 _FAILED_STEPS = """
@@ -49,7 +49,7 @@ class Step:
 
 
 def has_ended(status: WorkflowStatus) -> bool:
-    """Return whether a workflow runs no more and waits no more."""
+    """Return whether a workflow neither runs nor waits."""
     return status.status not in ACTIVE
 
 
@@ -69,9 +69,9 @@ def read_results(hook: DBOSHook, workflow_ids: Sequence[str]) -> dict[str, Any]:
 
 def explain(hook: DBOSHook, statuses: Mapping[str, WorkflowStatus]) -> dict[str, str]:
     """
-    Return, by id, how each workflow ended that did not succeed.
+    Return, by id, how each workflow without success ended.
 
-    :param statuses: What is known of them.
+    :param statuses: The statuses of the workflows.
     """
     failed = [name for name, one in statuses.items() if one.status == ERROR]
     steps = failed_steps(hook, failed) if failed else {}
@@ -89,7 +89,7 @@ def _in_words(status: WorkflowStatus, step: Step | None, error: Any, unreadable:
     if status.status == ERROR:
         place = f" in {step}" if step else ""
         name = getattr(error, "name", None) or type(error).__name__
-        if isinstance(error, str):  # as it was recorded
+        if isinstance(error, str):  # in its recorded form
             unreadable = f"its error cannot be read here: {_NO_CLASS}"
         why = unreadable or f"{name}: {said(error)}"
         return f"{where} failed{place}: {why}"
@@ -116,7 +116,7 @@ def _read(hook: DBOSHook, workflow_ids: Sequence[str]) -> list[WorkflowStatus]:
 
 
 def _unreadable(hook: DBOSHook, workflow_ids: Sequence[str]) -> dict[str, str]:
-    """Return the workflows that recorded what is not read here, with the reason."""
+    """Return the workflows whose result or error cannot be read here, with the reason."""
     known = {_PORTABLE, _PICKLE} if hook.serialization == "native" else {_PORTABLE}
     rows = (
         hook.rows(_FORMS, "Looking up how results were recorded", list(workflow_ids)) if workflow_ids else []
@@ -128,14 +128,14 @@ def _why_not(form: str | None) -> str:
     if form == _PICKLE:
         return (
             "it was recorded by Python's pickle, which is not read in Airflow. Start the workflow from here, "
-            "or have its program start it with serialization_type PORTABLE; or, where who may write to the "
-            "system database may run code in Airflow, ask for serialization='native'"
+            "or let its program start it with serialization_type PORTABLE; or use serialization='native', if "
+            "everybody who may write to the system database may run code in Airflow"
         )
     return f"it was recorded by the serializer {form!r} of its program, which is not known here"
 
 
 def _check_unpickled(hook: DBOSHook, results: Mapping[str, Any]) -> None:
-    """Refuse results that DBOS could not unpickle: it returns them as they are recorded."""
+    """Refuse results that DBOS could not unpickle; it returns them in their recorded form."""
     for name, result in results.items():
         if hook.serialization == "native" and isinstance(result, str) and result.startswith(_PICKLE_TEXT):
             try:

@@ -1,4 +1,4 @@
-"""What a task wants started, and how it finds what an earlier try has started."""
+"""Start the workflow of a task, or find the one that an earlier try started."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.dbos.workflows import ids
 from airflow_provider_lakets.dbos.workflows.control import fork, is_marked, resume, rewind
-from airflow_provider_lakets.dbos.workflows.ids import STARTED_BY, STOPPED, TOLD
+from airflow_provider_lakets.dbos.workflows.ids import REPORTED, STARTED_BY, STOPPED
 from airflow_provider_lakets.dbos.workflows.late import unseen_name
 from airflow_provider_lakets.dbos.workflows.outcomes import CANCELLED, SUCCESS, WAITING, has_ended
 from airflow_provider_lakets.dbos.workflows.versions import check_version_runs, why_stuck
@@ -79,13 +79,13 @@ class Order:
         except (TypeError, ValueError) as err:
             raise DBOSSettingError(
                 f"The arguments of DBOS workflow {name!r} cannot be written as JSON: {err}. Give texts, "
-                "numbers, dates, lists and dicts; or ask for serialization='native', which pickles them."
+                "numbers, dates, lists and dicts; or use serialization='native', which pickles them."
             ) from None
         return ids.digest([name, text])
 
     @property
     def app_version(self) -> str | None:
-        """The version that is asked for, if any."""
+        """The requested version, if any."""
         return self.options.get("app_version")
 
     def with_item(self, item: Any) -> Order:
@@ -105,7 +105,7 @@ class Order:
         Return the options for DBOS.
 
         :param workflow_id: The id.
-        :param owner: The application that owns the queue: it, and no other, is to run the workflow.
+        :param owner: The application that owns the queue; only it may run the workflow.
         """
         from dbos import WorkflowSerializationFormat
 
@@ -121,7 +121,7 @@ class Order:
 
 
 def _checked(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the attributes; refuse what JSON cannot hold, and the names that tasks use."""
+    """Return the attributes; refuse values that JSON cannot hold, and reserved names."""
     if attributes is not None and not hasattr(attributes, "items"):
         raise DBOSSettingError(f"attributes must be a dict that JSON can hold, not {attributes!r}.")
     try:
@@ -129,13 +129,13 @@ def _checked(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
         json.dumps(found)
     except (TypeError, ValueError) as err:
         raise DBOSSettingError(f"attributes must be a dict that JSON can hold: {err}.") from None
-    if reserved := sorted({STARTED_BY, TOLD, STOPPED} & found.keys()):
-        raise DBOSSettingError(f"attributes must not have {reserved[0]!r}: a task keeps its notes there.")
+    if reserved := sorted({STARTED_BY, REPORTED, STOPPED} & found.keys()):
+        raise DBOSSettingError(f"attributes must not have {reserved[0]!r}: it is reserved for the task.")
     return found
 
 
 def check(hook: DBOSHook, order: Order) -> str | None:
-    """Refuse what would wait forever; return the application that owns the queue."""
+    """Refuse a workflow that would wait forever; return the application that owns the queue."""
     queue = hook.find_queue(order.options["queue_name"])
     queue.check_partition(order.options.get("queue_partition_key"))
     if order.app_version:
@@ -143,30 +143,30 @@ def check(hook: DBOSHook, order: Order) -> str | None:
     return queue.application
 
 
-def bring_up(hook: DBOSHook, order: Order, on_terminal: str, from_step: int | None) -> str:
+def find_or_start(hook: DBOSHook, order: Order, on_terminal: str, from_step: int | None) -> str:
     """
-    Return the id of the workflow to wait for: it is there, enqueued now or by an earlier try.
+    Return the id of the workflow to wait for; enqueue it if no earlier try has done so.
 
-    :param on_terminal: What to do with one that has ended, and whose end was told.
-    :param from_step: Where to begin it again.
+    :param on_terminal: What to do if it has ended and its end was reported.
+    :param from_step: The step from which to run it again.
     """
     owner = check(hook, order)
     order.digest(hook)
-    row = _row(hook, order)
-    if not row:
+    series = _series(hook, order)
+    if not series:
         return _enqueue(hook, order, order.workflow_id, owner)
-    latest = _latest(order, row)
-    status = row[latest]
+    latest = _latest(order, series)
+    status = series[latest]
     if status.status == CANCELLED and is_marked(status, STOPPED):
         _check_same(hook, order, status)
         resume(hook, status, order.options["queue_name"])
         return latest
-    ends_here = has_ended(status) and is_marked(status, TOLD)
-    if ends_here and on_terminal == "new":
-        return _enqueue(hook, order, ids.successor(order.workflow_id, row), owner)
+    is_over = has_ended(status) and is_marked(status, REPORTED)
+    if is_over and on_terminal == "new":
+        return _enqueue(hook, order, ids.successor(order.workflow_id, series), owner)
     _check_same(hook, order, status)
-    if ends_here and on_terminal == "fork":
-        new = ids.successor(order.workflow_id, row)
+    if is_over and on_terminal == "fork":
+        new = ids.successor(order.workflow_id, series)
         _check_runs(hook, order, owner)
         fork(hook, latest, new, from_step, **_where(order))
         return new
@@ -174,14 +174,14 @@ def bring_up(hook: DBOSHook, order: Order, on_terminal: str, from_step: int | No
         _check_runs(hook, order, owner, status.app_version)
     elif reason := why_stuck(hook, status):
         raise wrapped(DBOSWorkflowError, f"DBOS workflow {latest} is {status.status}. {reason}")
-    if ends_here:
-        _again(hook, order, status, on_terminal, from_step)
+    if is_over:
+        _run_again(hook, order, status, on_terminal, from_step)
     return latest
 
 
 def find_latest(hook: DBOSHook, order: Order) -> str:
-    """Return the id of the latest workflow of a task, or the id that its first one would have."""
-    return _latest(order, _row(hook, order) or [order.workflow_id])
+    """Return the id of the latest workflow of a task, or the id for its first one."""
+    return _latest(order, _series(hook, order) or [order.workflow_id])
 
 
 def enqueue_all(
@@ -190,14 +190,13 @@ def enqueue_all(
     """
     Enqueue a workflow for each item without one, all or none; return the ids in order.
 
-    Those that did not succeed are resumed or rewound as ``on_terminal`` says; those that did are
-    left alone.
+    Workflows that ended without success are resumed or rewound if ``on_terminal`` says so.
+    Successful ones are not changed.
     """
     owner = check(hook, order)
     named = dict(zip(order.item_ids(hook, items), items, strict=True))
     there = hook.statuses(named)
-    # In one order for everybody: another scheduler that inserts the same waits, and does not
-    # deadlock.
+    # Sorted, so that another scheduler that inserts the same ids waits and does not deadlock.
     missing = sorted(name for name in named if name not in there)
     if missing:
         _check_runs(hook, order, owner)
@@ -211,20 +210,20 @@ def enqueue_all(
         if status.status == CANCELLED and is_marked(status, STOPPED):
             resume(hook, status, order.options["queue_name"])
         elif has_ended(status) and status.status != SUCCESS:
-            _again(hook, order, status, on_terminal, from_step)
+            _run_again(hook, order, status, on_terminal, from_step)
     return list(named)
 
 
-def _latest(order: Order, row: Iterable[str]) -> str:
-    return max(row, key=lambda one: ids.number(order.workflow_id, one))
+def _latest(order: Order, series: Iterable[str]) -> str:
+    return max(series, key=lambda one: ids.number(order.workflow_id, one))
 
 
-def _row(hook: DBOSHook, order: Order) -> dict[str, WorkflowStatus]:
-    """Return the workflow of a task, and those that came after it."""
+def _series(hook: DBOSHook, order: Order) -> dict[str, WorkflowStatus]:
+    """Return the first workflow of a task and its successors."""
     base = order.workflow_id
     found = hook.statuses([base])
     if found:
-        with hook.doing(f"Looking up what came after DBOS workflow {base}") as client:
+        with hook.doing(f"Looking up the successors of DBOS workflow {base}") as client:
             later = client.list_workflows(workflow_id_prefix=f"{base}#", load_input=False, load_output=False)
         found.update({one.workflow_id: one for one in later if ids.is_of(base, one.workflow_id)})
     return found
@@ -237,13 +236,13 @@ def _check_runs(hook: DBOSHook, order: Order, owner: str | None, version: str | 
 
 
 def _warn_of_name(hook: DBOSHook, order: Order) -> None:
-    """Log what looks like a wrong name; it may also be the first run of a workflow."""
+    """Log a warning if the name looks wrong; it may also be the first run of a workflow."""
     if warning := unseen_name(hook, order.options["workflow_name"]):
         log.warning("%s If the name is wrong, the workflow never ends.", warning)
 
 
 def _where(order: Order) -> dict[str, Any]:
-    """Return where a workflow runs that is run again."""
+    """Return the version and the queue for a workflow that runs again."""
     options = ("queue_name", "queue_partition_key")
     return {"application_version": order.app_version, **{name: order.options.get(name) for name in options}}
 
@@ -256,7 +255,7 @@ def _enqueue(hook: DBOSHook, order: Order, workflow_id: str, owner: str | None) 
         return client.enqueue(options, *order.args, **order.kwargs).get_workflow_id()
 
 
-def _again(
+def _run_again(
     hook: DBOSHook, order: Order, status: WorkflowStatus, on_terminal: str, from_step: int | None
 ) -> None:
     from airflow_provider_lakets.dbos.workflows.control import RESUMABLE
@@ -269,17 +268,17 @@ def _again(
 
 
 def _check_same(hook: DBOSHook, order: Order, status: WorkflowStatus) -> None:
-    """Refuse to wait for a workflow that does something else than what the task asks for."""
+    """Refuse to wait for a workflow with another name or other arguments than the task has."""
     name, asked = status.name, order.options["workflow_name"]
-    told = (status.attributes or {}).get(STARTED_BY)
+    starter = (status.attributes or {}).get(STARTED_BY)
     if name != asked:
         what = f"it is a workflow {name!r}, not {asked!r}"
-    elif isinstance(told, dict) and told.get("arguments") not in (None, order.digest(hook)):
+    elif isinstance(starter, dict) and starter.get("arguments") not in (None, order.digest(hook)):
         what = "it was started with other arguments than the task has now"
     else:
         return
     raise DBOSSettingError(
-        f"DBOS workflow {status.workflow_id} is there ({status.status}), but {what}. They would be ignored. "
-        "Give the workflow another workflow_id, run the DAG anew, or, to start another one once this has "
-        "ended, set on_terminal='new'."
+        f"DBOS workflow {status.workflow_id} exists ({status.status}), but {what}. It would not do what the "
+        "task asks for. Give the workflow another workflow_id, start a new DAG run, or set "
+        "on_terminal='new' to start another one once this has ended."
     )

@@ -1,9 +1,9 @@
 """
-Which version of a program would run a workflow, and whether one runs at all.
+Find which version of a program would run a workflow, and whether a program of it is connected.
 
-A workflow without a version is run by the latest registered one only, also when that was a trial
-run that ended long ago while an older version serves. One that has begun keeps its version. In both
-cases it would wait forever, without a word.
+A workflow without a version runs only on the latest registered version, even if that was a trial
+that ended long ago and only an older version runs. A workflow that has begun keeps its version. In
+both cases it could wait forever, without any error.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def check_version_runs(hook: DBOSHook, application: str | None, version: str | N
     """
     Refuse a version that no program runs while programs of other versions of the application do.
 
-    When none runs, the workflow may wait: that is what queues are for. Programs whose sessions do
-    not tell their version, on another engine than ours, are not seen.
+    If no program runs at all, the workflow may wait in its queue. Programs with an engine that does
+    not name its sessions after the version are not found.
 
-    :param application: Which one's; None for any.
+    :param application: The application; None for any.
     :param version: The version that would run the workflow; None for the latest one.
     """
     wanted, others = _connected(hook, application, version)
@@ -43,7 +43,7 @@ def check_version_runs(hook: DBOSHook, application: str | None, version: str | N
         raise wrapped(
             DBOSWorkflowError,
             f"The workflow would wait for a program of version {wanted!r}, which "
-            f"{'it has begun with' if version else 'is the latest registered'}, and none is connected. "
+            f"{'it has begun with' if version else 'is the latest registered'}, but none is connected. "
             f"There are programs of: {others}. Give one of these as app_version; or start a "
             f"program of {wanted!r}; or make another version the latest: in its program call "
             "DBOS.set_latest_application_version(version).",
@@ -51,21 +51,21 @@ def check_version_runs(hook: DBOSHook, application: str | None, version: str | N
 
 
 def why_stuck(hook: DBOSHook, status: WorkflowStatus) -> str | None:
-    """Return why a workflow does not go on if no program of its version is connected."""
+    """Return why a workflow does not continue if no program of its version is connected."""
     if status.status != "PENDING" or not status.app_version:
         return None
     wanted, others = _connected(hook, hook.application or status.application_name, status.app_version)
     if not others:
         return None
     return (
-        f"It has begun with version {wanted!r} of its program, and only that version goes on with it. None "
+        f"It has begun with version {wanted!r} of its program, and only that version continues it. None "
         f"is connected; there are programs of: {others}. Start a program of {wanted!r}; or cancel the "
         "workflow and run it again with another app_version, by DBOSForkOperator or on_terminal='rewind'."
     )
 
 
 def _connected(hook: DBOSHook, application: str | None, version: str | None) -> tuple[str, str]:
-    """Return the version that is wanted and, if it is not connected, those that are, as a text."""
+    """Return the wanted version and, if it is not connected, the connected ones as text."""
     owned = _registered(hook, application)
     wanted = [version] if version else _latest(owned, application)
     if {name for name, _ in owned} <= {*wanted}:

@@ -1,1 +1,1 @@
-"""A DBOS program as users write them, a process of its own: ``python -m tests.dbos.shop``."""
+"""A DBOS program as users write it, in a separate process: ``python -m tests.dbos.shop``."""

@@ -1,4 +1,4 @@
-"""The engines that a program of DBOS can have on Lakebase."""
+"""The engines that a DBOS program can use on Lakebase."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def ours(url: str) -> sa.Engine:
 
 
 def of_the_hook(url: str) -> sa.Engine:
-    """Return the engine of a connection of Airflow."""
+    """Return the engine of an Airflow connection."""
     from airflow_provider_lakets.hooks.lakebase import LakebaseHook
 
     os.environ["AIRFLOW_CONN_SHOP"] = url.replace("postgresql://", "lakebase://", 1)
@@ -40,7 +40,7 @@ ENGINES = {"ours": ours, "hook": of_the_hook, "documented": as_documented}
 
 
 def new_engine() -> sa.Engine:
-    """Return an engine of the kind that the test wants."""
+    """Return an engine of the requested kind."""
     return ENGINES[os.environ.get("APP_ENGINE", "ours")](os.environ["APP_URL"])
 
 

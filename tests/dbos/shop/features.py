@@ -28,7 +28,7 @@ ledger = SQLAlchemyDatasource.create("postgresql+psycopg://", engine=new_engine(
 
 @DBOS.step()
 def hold(name: str, number: int) -> None:
-    """Note when it begins and, by the negative number, when it ends."""
+    """Record when it begins and, with a negative number, when it ends."""
     note(name, number)
     time.sleep(0.05)
     note(name, -number)
@@ -42,7 +42,7 @@ def busy(name: str, number: int) -> None:
 
 @DBOS.workflow(name="receive")
 def receive(name: str, count: int) -> list[Any]:
-    """Take messages, one after another; none is None."""
+    """Receive messages one after another; a missing message is None."""
     found = []
     for _ in range(count):
         message = DBOS.recv("numbers", timeout_seconds=30)
@@ -60,7 +60,7 @@ def pass_on(to: str, numbers: list[int]) -> None:
 
 @DBOS.workflow(name="announce")
 def announce(name: str, count: int) -> None:
-    """Set an event again and again."""
+    """Set an event repeatedly."""
     for number in range(1, count + 1):
         DBOS.set_event("progress", number)
         work(name, number)
@@ -85,7 +85,7 @@ def sleep(name: str, seconds: float) -> None:
 
 @DBOS.step(retries_allowed=True, max_attempts=3, interval_seconds=0.05)
 def flaky(name: str) -> str:
-    """Fail while it is broken, and be tried again."""
+    """Fail while it is broken; DBOS retries it."""
     note(name, 1)
     if is_set("broken", name, 1):
         raise ConnectionError("not reached")
@@ -94,13 +94,13 @@ def flaky(name: str) -> str:
 
 @DBOS.workflow(name="insist")
 def insist(name: str) -> str:
-    """Call something that fails at times."""
+    """Call a function that sometimes fails."""
     return flaky(name)
 
 
 @ledger.transaction()
 def enter(name: str, number: int) -> int:
-    """Write into a table; the note that it is done is in the same transaction."""
+    """Write into a table; DBOS records the step in the same transaction."""
     query = sa.text("INSERT INTO app.effects VALUES (:n, :s)")
     ledger.sql_session().execute(query, {"n": name, "s": number})
     return number
@@ -108,7 +108,7 @@ def enter(name: str, number: int) -> int:
 
 @ledger.transaction()
 def read(name: str) -> list[dict[str, Any]]:
-    """Return what is in the table."""
+    """Return the rows of the table."""
     query = sa.text("SELECT name, step FROM app.effects WHERE name = :n ORDER BY step")
     return [dict(row._mapping) for row in ledger.sql_session().execute(query, {"n": name})]
 
@@ -123,13 +123,13 @@ def enter_all(name: str, count: int) -> list[dict[str, Any]]:
 
 @DBOS.workflow(name="on_schedule")
 def on_schedule(scheduled_at: datetime, context: Any) -> None:
-    """Note the second that it was due."""
+    """Record the second at which it was due."""
     work(context, int(scheduled_at.timestamp()))
 
 
 @DBOS.step()
 async def work_async(name: str, number: int) -> int:
-    """Do what the other step does, in an event loop."""
+    """Do the same as the other step, in an event loop."""
     note(name, number)
     return number * 10
 
@@ -164,7 +164,7 @@ tills = [Till("door"), Till("counter")]
 
 @DBOS.workflow(name="start_many")
 def start_many(name: str, count: int) -> list[Any]:
-    """Put steps and workflows into a queue, and wait for all; the same id starts one only."""
+    """Enqueue steps and workflows, and wait for all; the same id starts only one."""
     handles: list[Any] = [DBOS.enqueue_workflow("orders", work, name, number) for number in range(count)]
     with SetEnqueueOptions(priority=1), SetWorkflowTimeout(30):
         handles.append(DBOS.enqueue_workflow("orders", job, f"{name}-job", 1))

@@ -1,4 +1,4 @@
-"""Workflows with ends that are hard to hand on."""
+"""Workflows with results and errors that are hard to serialize."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ sys.modules[Receipt.__module__] = _module
 
 
 class OddError(Exception):
-    """Its pickle cannot be read: it is made again without the keyword."""
+    """An error whose pickle cannot be read, because the keyword is missing then."""
 
     def __init__(self, order: int, *, bank: str) -> None:
         super().__init__(f"order {order} was refused by {bank}")
@@ -42,5 +42,5 @@ def return_much(name: str, size: int) -> dict[str, str]:
 
 @DBOS.workflow(name="echo")
 def echo(text: str) -> str:
-    """Return what it is given."""
+    """Return the argument."""
     return text

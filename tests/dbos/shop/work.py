@@ -1,4 +1,4 @@
-"""What steps do: it is counted in a table, and a test can hold it up or make it fail."""
+"""The work of steps, counted in a table; a test can delay it or make it fail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def note(name: str, step: int) -> None:
 
 
 def is_set(table: str, name: str, step: int) -> bool:
-    """Tell whether a test stands in the way of a step."""
+    """Return whether a test blocks a step."""
     with engine.begin() as conn:
         query = sa.text(f"SELECT count(*) FROM app.{table} WHERE name = :n AND step = :s")
         return bool(conn.execute(query, {"n": name, "s": step}).scalar_one())
@@ -26,7 +26,7 @@ def is_set(table: str, name: str, step: int) -> bool:
 
 @DBOS.step()
 def work(name: str, number: int) -> int:
-    """Note that the step has begun; wait while its gate is shut; fail while it is broken."""
+    """Record that the step has begun; wait while it is blocked; fail while it is broken."""
     note(name, number)
     while is_set("shut", name, number):
         time.sleep(0.02)
@@ -43,7 +43,7 @@ def job(name: str, steps: int = 3) -> dict[str, Any]:
 
 @DBOS.workflow(name="outside")
 def outside(name: str) -> None:
-    """Fail, but not in a step."""
+    """Fail outside of a step."""
     raise RuntimeError(f"{name} failed outside its steps")
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
+class PageRequest:
     """A request: URLs, the connections that the user may see, and the one that is shown."""
 
     base: str
