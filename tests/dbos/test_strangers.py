@@ -61,7 +61,7 @@ def test_a_workflow_that_the_program_does_not_have_is_told_at_the_end_of_the_wai
         workflow = one.run()
         wait_until(lambda: hook.statuses([workflow])[workflow].status == "PENDING", "taken from its queue")
         one.arguments |= {"wait": True, "end_timeout": 1}
-        with fails(DBOSWorkflowError, f"is PENDING.*no step yet.*{words}"):
+        with fails(DBOSWorkflowError, f"is PENDING.*not finished a step yet.*{words}"):
             one.run()
     assert f"No workflow '{wrong['workflow_name']}' has ended here recently" in caplog.text
 
