@@ -42,6 +42,12 @@ WORLDS = {
     "quoted-names": World(schema='A "schema".ü', table='Größe "of" %s; DROP', at="T %s ü", value="v'%\"x\\"),
     "63-bytes": World(schema="s" * 63, table="t" * 63, at="a" * 63, value="v" * 63),
     "63-bytes-of-several-a-letter": World(schema="ü" * 31, table="€" * 21, at="ß" * 31, value="ñ" * 31),
+    # What PL/pgSQL, and the functions that are written for a table, call things.
+    "variables": World(table="found", at="old", value="new"),
+    "transition-tables": World(table="new_rows", at="old_rows", value="found"),
+    "aliases": World(table="lakets", at="r", value="query"),
+    "labels": World(table="bucket", at="bucket", value="fresh", schema="lakets_"),
+    "reserved": World(schema="user", table="select", at="order", value="group"),
     "date": World("{at} date, {value} integer"),
     "timestamp": World("{at} timestamp(0), {value} integer"),
     "months": World(interval="1 month"),
