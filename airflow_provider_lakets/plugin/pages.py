@@ -81,6 +81,7 @@ def overview(request: PageRequest, known: Known, given: Mapping[str, str]) -> di
         "pages": max(1, -(-len(found) // ROWS)),
         "space": _space(snapshot),
         "rollups": rollup_graph.in_order(snapshot.rollups),
+        "hrefs": hrefs,
         "graph": rollup_graph.graph_svg(snapshot.rollups, hrefs, snapshot.at, severities),
         **_map(tables, snapshot, given),
     }

@@ -351,6 +351,11 @@ def test_what_the_jobs_did_and_the_space_they_gave_back_is_shown(page: TestClien
     ):
         history = text[text.index("What the jobs did") :]
         assert set(re.findall(r"<tr><td>(\w+)</td>", history)) == jobs
+    history = overview[overview.index("What the jobs did") :]
+    assert set(re.findall(r'href="[^"]*/(table\?\S*|rollup\?\S*)"', history)) == {
+        "table?conn=lakebase_default&amp;name=public.metrics",
+        "rollup?conn=lakebase_default&amp;name=hourly",
+    }
     assert {"dropped", "tiered", "hot", "planned"} <= set(re.findall(r"<td>([a-z]+)</td>", table))
 
 
