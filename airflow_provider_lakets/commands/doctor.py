@@ -78,7 +78,7 @@ class Checks:
         )
         said = f"role {row['role']!r}, database {row['database']!r}, Postgres {row['server']}"
         if row["superuser"] == "on":
-            return Finding("", "warn", f"{said}; a superuser", "Give the jobs a role of their own.")
+            return Finding("", "warn", f"{said}; a superuser", "Use a separate role for the jobs.")
         return Finding("", "ok", said)
 
     def tls(self) -> Finding:
@@ -113,9 +113,7 @@ class Checks:
         if abs(skew) <= SKEW_SECONDS:
             return Finding("", "ok", "the database and this machine agree")
         said = f"the database is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} this machine"
-        advice = (
-            "Policies use the clock of the database, schedules that of Airflow. Synchronize this one by NTP."
-        )
+        advice = "Policies use the clock of the database, schedules that of Airflow. Synchronize both by NTP."
         return Finding("", "warn", said, advice)
 
     def lakets(self) -> Finding:

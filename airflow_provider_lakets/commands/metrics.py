@@ -20,7 +20,7 @@ HELP = {
     "lakets_policies_total": "Enabled policies by type.",
     "lakets_database_size_bytes": "Size of the database in Lakebase.",
     "lakets_estimated_rows": "Rows of a ChronoTable, as far as ANALYZE and VACUUM know.",
-    "lakets_rows_outside_chunks": "Rows that lie in no chunk, and are neither tiered nor dropped.",
+    "lakets_rows_outside_chunks": "Rows outside all chunks, which are neither tiered nor dropped.",
     "lakets_sync_enabled": "1 if a ChronoTable is mirrored for the change feed.",
     "lakets_tiering_pending_chunks": "Chunks that are due for tiering.",
     "lakets_tiering_tiered_chunks_total": "Chunks that are durable in Unity Catalog and still in Lakebase.",

@@ -40,7 +40,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "rollup": {
         **_TEXT,
         "title": "RollUp",
-        "description": "Its name; all that it reads is refreshed too. Leave empty for all.",
+        "description": "Its name; the RollUps that it reads are refreshed, too. Leave empty for all.",
         "section": "What",
     },
     "start": {
@@ -58,7 +58,7 @@ _FIELDS: dict[str, dict[str, Any]] = {
     "force": {
         **_SWITCH,
         "title": "Force",
-        "description": "Also drop chunks that are not proved durable. Somebody must approve it.",
+        "description": "Also drop chunks that are not proved durable. A user must approve this.",
         "section": "How",
     },
     "dry_run": {

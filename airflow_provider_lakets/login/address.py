@@ -41,9 +41,9 @@ def workspace_url(host: object, conn_label: str) -> str:
         scheme, name, port, user = "", "", None, False
     if user:
         raise LakebaseCredentialError(
-            f"{conn_label}: the address of the Databricks workspace holds a user name or a password before "
-            "an @. Remove it: the identity comes from login and password of a Databricks connection, or from "
-            "DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET."
+            f"{conn_label}: the address of the Databricks workspace contains a user name or a password "
+            "before an @. Remove it: the identity comes from login and password of a Databricks connection, "
+            "or from DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET."
         )
     in_brackets = ":" in name and is_ip(name)
     if scheme not in ("https", "http") or not (in_brackets or _NAME.fullmatch(name)):

@@ -56,9 +56,7 @@ class Workspace:
             if not (token := page.text("next_page_token")):
                 return
             if token in seen or len(seen) == MOST_PAGES:
-                raise RestError(
-                    f"GET {self.identity.host}/api/2.0/{path} is a list without an end.", status=200
-                )
+                raise RestError(f"GET {self.identity.host}/api/2.0/{path} is an endless list.", status=200)
             seen.add(token)
             query = {"page_token": token}
 
@@ -95,15 +93,15 @@ class Workspace:
     def _explained(self, err: RestError, what: str, instead: Iterable[Answer]) -> LakeTSError:
         asked = f"{self.identity.conn_label}: {what}, asked for by the {self.identity.name}"
         if err.is_transient:
-            return LakebaseConnectionError(f"{asked}, could not be had. {err} Try again later.")
+            return LakebaseConnectionError(f"{asked}, could not be obtained. {err} Try again later.")
         if err.is_unsendable:
-            return LakebaseCredentialError(f"{asked}, could not be asked for. {err}")
+            return LakebaseCredentialError(f"{asked}, could not be requested. {err}")
         if err.status < 400:
             return LakebaseResolutionError(f"{asked}, could not be read. {err} Correct the workspace's host.")
         if err.is_stale:
             return LakebaseCredentialError(
-                f"{asked}, was refused. {err} The workspace does not take this identity's token, nor a new "
-                "one: check the identity's secret or token and that it belongs to this workspace."
+                f"{asked}, was refused. {err} The workspace rejects this identity's token, and a new one: "
+                "check the identity's secret or token and that it belongs to this workspace."
             )
         if err.status == 403:
             return LakebaseCredentialError(

@@ -81,7 +81,7 @@ class LakeTSSummaryOperator(BaseOperator):
         failed = self._failed(context)
         if failed or any(summary["counts"].get(problem) for problem in PROBLEMS):
             context["ti"].xcom_push(key="return_value", value=summary)
-            fail("\n".join([f"Not everything went well: {failed} task(s) failed.", *_lines(summary)]))
+            fail("\n".join([f"The job did not fully succeed: {failed} task(s) failed.", *_lines(summary)]))
         _events.record_passed_events(self, context)
         return summary
 

@@ -129,7 +129,7 @@ def test_list_without_an_end_ends(
     principal.answer = endless  # type: ignore[method-assign]
     define(extra={"project": "weather"})
 
-    assert "is a list without an end" in refused()
+    assert "is an endless list" in refused()
     assert len(principal.requests) < 30
 
 
