@@ -99,7 +99,7 @@ class Checks:
             said = f"encrypted; the certificate is trusted, but not checked for the host name ({trusted})"
             return Finding("", "warn", said, advice)
         if encrypted:
-            said = f"encrypted (sslmode {mode}), but any server with any certificate is accepted"
+            said = f"encrypted (sslmode {mode}), but the host name of the server is not checked"
             return Finding("", "warn", said, advice)
         return Finding("", "fail", f"not encrypted (sslmode {mode})", advice)
 

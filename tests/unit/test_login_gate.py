@@ -25,7 +25,8 @@ from airflow_provider_lakets.login.rest import Headers
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-CONN_LABEL = "Connection 'lakebase_default'"
+# Shorter than any token that is drawn, so that none is a part of it.
+CONN_LABEL = "Connection 'lake'"
 VISIBLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=12, max_size=60)
 SPACE = st.text(" \t\r\n\v\f\u2028\u3000", max_size=4)
 BREAKING = st.sampled_from(["\n", "\r\n", "\0", "\x1b[31m", "\u200b", "\ufeff", "\udc80", "é", " ", "\x7f"])
