@@ -99,7 +99,7 @@ class Checks:
             said = f"encrypted; the certificate is trusted, but not checked for the host name ({trusted})"
             return Finding("", "warn", said, advice)
         if encrypted:
-            said = f"encrypted (sslmode {mode}), but the host name of the server is not checked"
+            said = f"encrypted (sslmode {mode}), but the server is not verified"
             return Finding("", "warn", said, advice)
         return Finding("", "fail", f"not encrypted (sslmode {mode})", advice)
 

@@ -35,7 +35,7 @@ def hook(mode: str, host: str, *, encrypted: bool) -> LakeTSHook:
     [
         ("verify-full", HOST, True, "ok", "sslrootcert /own/ca.pem"),
         ("verify-ca", HOST, True, "warn", "not checked for the host name"),
-        ("require", HOST, True, "warn", "the host name of the server is not checked"),
+        ("require", HOST, True, "warn", "but the server is not verified"),
         ("disable", HOST, False, "fail", "not encrypted"),
         ("require", "127.0.0.1", True, "ok", "does not leave this machine"),
         ("disable", "/run/postgresql", False, "ok", "does not leave this machine"),
