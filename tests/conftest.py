@@ -49,6 +49,8 @@ THROWAWAY = {
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
+    # To drop a database waits for a checkpoint, and that for the pauses of the one before.
+    "checkpoint_completion_target": "0",
     "max_prepared_transactions": "8",
 }
 
