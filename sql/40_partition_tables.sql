@@ -29,6 +29,24 @@ BEGIN
 END;
 $$;
 
+-- The foreign keys that act when a row of a relation is deleted, with their tables; null if there
+-- are none. Read from the triggers, because pg_constraint has no index on the referenced table.
+CREATE OR REPLACE FUNCTION lakets._foreign_keys_to(
+    p_relation regclass
+) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH RECURSIVE key (oid) AS (  -- those of partitions, up to the one that was written
+        SELECT con.oid FROM pg_trigger AS trg JOIN pg_constraint AS con ON con.oid = trg.tgconstraint
+         WHERE trg.tgrelid = p_relation AND con.confrelid = p_relation AND con.contype = 'f'
+        UNION
+        SELECT con.conparentid FROM key JOIN pg_constraint AS con USING (oid)
+    )
+    SELECT string_agg(format('%s on %s', con.conname, con.conrelid::regclass), ', ' ORDER BY con.conname, con.conrelid)
+      FROM key JOIN pg_constraint AS con USING (oid) WHERE con.conparentid = 0;
+$$;
+
 -- A table's storage parameters, as in WITH (...); empty if it has none.
 CREATE OR REPLACE FUNCTION lakets._storage_options(
     p_relation regclass

@@ -90,6 +90,26 @@ AS $$
      WHERE trg.tgrelid = p_relation AND NOT trg.tgisinternal AND trg.tgenabled <> 'D';
 $$;
 
+-- Raise an error if foreign keys point at the default partition, where rows wait for a chunk.
+-- Moving a row deletes it there, which would fire ON DELETE CASCADE or SET NULL: triggers of
+-- foreign keys cannot be switched off.
+CREATE OR REPLACE FUNCTION lakets._check_movable(
+    p_default regclass
+) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_keys text := lakets._foreign_keys_to(p_default);
+BEGIN
+    IF v_keys IS NOT NULL THEN
+        RAISE EXCEPTION 'Rows in % cannot be moved to their chunk while foreign keys point at them: %.', p_default, v_keys
+            USING HINT = 'Nothing was moved, because moving a row would count as deleting it for the foreign key. Drop the foreign key;'
+                         ' a ChronoTable cannot have one that points at it, since a chunk whose rows are referenced could never be dropped.';
+    END IF;
+END;
+$$;
+
 -- Move rows from the default partition to a table about to be attached. They stay rows of the
 -- ChronoTable, so no trigger must fire.
 CREATE OR REPLACE FUNCTION lakets._move_strays(
@@ -111,6 +131,7 @@ BEGIN
     IF NOT v_strays THEN
         RETURN;
     END IF;
+    PERFORM lakets._check_movable(p_default);
     EXECUTE format('ALTER TABLE %s DISABLE TRIGGER USER', p_default);
     EXECUTE format('ALTER TABLE %s DISABLE TRIGGER USER', p_chunk);
     EXECUTE format('WITH moved AS (DELETE FROM %1$s WHERE %2$s RETURNING *) '

@@ -1,8 +1,8 @@
 -- Job 1: create chunks before their rows arrive.
 
 -- Lock a table and its default partition against everybody, if nobody uses the table and no row
--- waits for a chunk. Returns false for a table with foreign keys: waiting for the locks on other
--- tables would block its users.
+-- waits for a chunk. Returns false for a table with foreign keys, in either direction: waiting for
+-- the locks on other tables would block its users.
 CREATE OR REPLACE FUNCTION lakets._lock_unused(
     p_relation regclass,
     p_default  regclass
@@ -13,7 +13,8 @@ AS $$
 DECLARE
     v_has_row boolean;
 BEGIN
-    IF EXISTS (SELECT FROM pg_constraint AS con WHERE con.conrelid = p_relation AND con.contype = 'f') THEN
+    IF EXISTS (SELECT FROM pg_constraint AS con WHERE con.conrelid = p_relation AND con.contype = 'f')
+       OR lakets._foreign_keys_to(p_relation) IS NOT NULL THEN
         RETURN false;
     END IF;
     EXECUTE format('LOCK TABLE ONLY %s, %s IN ACCESS EXCLUSIVE MODE NOWAIT', p_relation, p_default);
@@ -32,6 +33,8 @@ $$;
 -- how many were created; 0 means none was due. p_max_chunks limits one call and the time that it
 -- holds locks: call again until it returns 0. The room in the lock table is a limit too; without
 -- p_max_chunks a warning reports it. Waits at most 2 s for a lock, then fails as contended (55P03).
+-- If foreign keys point at the table, chunks that rows wait for cannot be created: a warning names
+-- the foreign keys, or an error if no other chunk is due.
 CREATE OR REPLACE FUNCTION lakets._ensure_partitions(
     p_chronotable_id integer,
     p_past_count     integer     DEFAULT 1,
@@ -51,6 +54,7 @@ DECLARE
     v_from     timestamptz := p_range_start;
     v_to       timestamptz := p_range_end;
     v_due      tstzrange[];
+    v_blocked  tstzrange[] := '{}';
     v_most     integer;
     v_in_place boolean;
     v_chunks   regclass[];
@@ -77,14 +81,24 @@ BEGIN
 
     PERFORM lakets._require_read_committed();
     -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) default partition, (4) tables
-    -- that it references.
+    -- that it references, or that reference it.
     PERFORM lakets._lock_maintenance(v_relation);
     v_table := lakets._follow(v_table);  -- raises if it was dropped meanwhile
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', v_relation);
     v_default := coalesce(lakets._default_partition(v_relation), lakets._create_default_partition(v_table));
     v_most := least(p_max_chunks, lakets._chunks_to_make(v_default));
+    IF lakets._foreign_keys_to(v_default) IS NOT NULL THEN
+        v_blocked := ARRAY(SELECT tstzrange(cell.range_start, cell.range_end) FROM lakets._cells_of_rows(v_table, v_default) AS cell);
+    END IF;
     v_due := ARRAY(SELECT DISTINCT tstzrange(due.range_start, due.range_end)
-                     FROM lakets._due_chunks(v_table, v_default, v_from, v_to, v_most + 1) AS due ORDER BY 1 LIMIT v_most + 1);
+                     FROM lakets._due_chunks(v_table, v_default, v_from, v_to, v_most + 1 + cardinality(v_blocked)) AS due
+                    WHERE tstzrange(due.range_start, due.range_end) <> ALL (v_blocked) ORDER BY 1 LIMIT v_most + 1);
+    IF v_blocked <> '{}' AND v_due = '{}' THEN
+        PERFORM lakets._check_movable(v_default);  -- raises
+    ELSIF v_blocked <> '{}' THEN
+        RAISE WARNING 'Rows of % stay in its default partition, because foreign keys point at them: %.', v_relation, lakets._foreign_keys_to(v_default)
+            USING HINT = 'Drop these foreign keys; the next call then moves the rows to their chunks.';
+    END IF;
     IF p_max_chunks IS NULL AND cardinality(v_due) > v_most THEN
         RAISE WARNING '% chunks of %.% are made; more do not fit into one transaction.', v_most, v_table.schema_name, v_table.table_name
             USING HINT = 'Call this again, each time in a transaction of its own, until it returns 0.';

@@ -60,6 +60,7 @@ DECLARE
     v_names    text;
     v_chunk    bigint;
     v_dropped  integer;
+    v_detail   text;
 BEGIN
     WITH gone AS (
         UPDATE lakets._chunk_metadata AS chunk
@@ -81,8 +82,10 @@ BEGIN
     RETURN v_dropped;
 EXCEPTION WHEN dependent_objects_still_exist THEN  -- drop one by one, to find which
     IF cardinality(p_chunks) = 1 THEN
+        GET STACKED DIAGNOSTICS v_detail = PG_EXCEPTION_DETAIL;
         RAISE WARNING 'Chunk % stays: other objects depend on its partition.',
-            (SELECT chunk.chunk_name FROM lakets._chunk_metadata AS chunk WHERE chunk.id = p_chunks[1]);
+            (SELECT chunk.chunk_name FROM lakets._chunk_metadata AS chunk WHERE chunk.id = p_chunks[1])
+            USING DETAIL = v_detail;
         RETURN 0;
     END IF;
     v_dropped := 0;

@@ -6,6 +6,28 @@
 -- that it reads. A change that commits in between is not in the new snapshot, so the next refresh
 -- finds it. Nobody waits for anybody.
 
+-- Raise an error if a foreign key would change rows of another table when a refresh deletes
+-- buckets. Any other kind fails by itself, or is checked at the commit, when the buckets are there
+-- again.
+CREATE OR REPLACE FUNCTION lakets._check_replaceable(
+    p_rollup lakets._rollup_registry
+) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_relation regclass := lakets._rollup_relation(p_rollup.name);
+BEGIN
+    IF EXISTS (SELECT FROM pg_trigger AS trg JOIN pg_constraint AS con ON con.oid = trg.tgconstraint
+                WHERE trg.tgrelid = v_relation AND con.confrelid = v_relation AND con.confdeltype IN ('c', 'n', 'd')) THEN
+        RAISE EXCEPTION 'RollUp % cannot be refreshed while foreign keys with an ON DELETE action point at its table: %.',
+            p_rollup.name, lakets._foreign_keys_to(v_relation)
+            USING HINT = 'Nothing was changed. A refresh deletes buckets and inserts them again, which would delete or change the rows'
+                         ' that reference them: drop the foreign key, or make it DEFERRABLE INITIALLY DEFERRED without an ON DELETE action.';
+    END IF;
+END;
+$$;
+
 -- Replace the buckets in a window of labels by the current result of the query. Raises an error for
 -- a row without a bucket, or in a bucket to which its source rows do not belong: then the analysis
 -- of the query does not hold.
@@ -139,6 +161,7 @@ DECLARE
     v_window  tstzrange;
 BEGIN
     v_windows := v_windows - lakets._frozen_buckets(p_rollup, v_windows);
+    PERFORM lakets._check_replaceable(p_rollup);
     FOR v_window IN SELECT unnest(v_windows) LOOP
         PERFORM lakets._recompute(p_rollup, v_window);
     END LOOP;

@@ -127,3 +127,57 @@ def test_many_rows_outside_are_taken_in_by_and_by(db: Sandbox) -> None:
 
     assert made == [100, 30, 0]
     assert db.value("SELECT count(*) FROM metrics_default") == 0
+
+
+KEYED = "id int, ts timestamptz, value float8, PRIMARY KEY (id, ts)"
+ACTIONS = ["CASCADE", "SET NULL", "SET DEFAULT", "RESTRICT", "NO ACTION"]
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_rows_that_a_foreign_key_points_at_stay_and_other_chunks_are_made(db: Sandbox, action: str) -> None:
+    table_id = db.chronotable(KEYED)
+    db.run(
+        "CREATE TABLE note (id int, ts timestamptz,"
+        f" CONSTRAINT noted FOREIGN KEY (id, ts) REFERENCES metrics ON DELETE {action})"
+    )
+    db.run("INSERT INTO metrics VALUES (1, '2001-01-01'), (2, '2001-01-02')")
+    db.run("INSERT INTO note SELECT id, ts FROM metrics")
+    before = db.run("TABLE note")
+    ensure = (
+        "SELECT lakets._ensure_partitions(%s, p_range_start => '2001-01-01', p_range_end => '2001-01-05')"
+    )
+
+    assert db.value(ensure, table_id) == 2
+    with db.refused("raise_exception", match=r"while foreign keys point at them: noted on public.note\."):
+        db.value(ensure, table_id)
+
+    assert db.run("TABLE note") == before
+    assert db.value("SELECT count(*) FROM metrics_default") == 2
+    db.run("ALTER TABLE note DROP CONSTRAINT noted")
+    assert db.value(ensure, table_id) == 2
+    assert db.run("TABLE note") == before
+
+
+def test_a_foreign_key_of_the_table_to_itself_keeps_rows_where_they_are(db: Sandbox) -> None:
+    table_id = db.chronotable(KEYED + ", before timestamptz")
+    db.run(
+        "ALTER TABLE metrics ADD CONSTRAINT chain FOREIGN KEY (id, before) REFERENCES metrics ON DELETE CASCADE"
+    )
+    db.run("INSERT INTO metrics VALUES (1, '2001-01-01', 1, NULL), (1, now(), 1, '2001-01-01')")
+
+    with db.refused("raise_exception", match="chain on public.metrics"):
+        db.value("SELECT lakets._ensure_partitions(%s)", table_id)
+
+    assert db.value("SELECT count(*) FROM metrics") == 2
+
+
+def test_chunks_are_made_while_a_foreign_key_points_at_the_table(db: Sandbox) -> None:
+    table_id = db.chronotable(KEYED)
+    db.run(
+        "CREATE TABLE note (id int, ts timestamptz, FOREIGN KEY (id, ts) REFERENCES metrics ON DELETE CASCADE)"
+    )
+
+    made = db.value("SELECT lakets._ensure_partitions(%s, p_future_count => 9)", table_id)
+
+    assert made == 6
+    assert db.value("SELECT lakets._ensure_partitions(%s, p_future_count => 9)", table_id) == 0

@@ -271,6 +271,21 @@ def test_chunk_that_something_depends_on_stays_and_the_others_go(plain: Stage) -
     assert said == ["Chunk public.metrics_20240102_000000 stays: other objects depend on its partition."]
 
 
+def test_chunks_that_a_foreign_key_points_at_stay_with_its_rows(plain: Stage) -> None:
+    said: list[str] = []
+    plain.conn.add_notice_handler(lambda notice: said.append(str(notice.message_detail)))
+    plain.run("SET client_min_messages = warning")
+    plain.run(
+        "CREATE TABLE note (id int, at timestamptz, FOREIGN KEY (id, at) REFERENCES metrics ON DELETE CASCADE);"
+        " INSERT INTO note SELECT id, at FROM metrics"
+    )
+
+    assert plain.value(RETAIN) == 0
+    assert set(plain.statuses().values()) == {"active"}
+    assert plain.value("SELECT count(*) FROM note") == 4
+    assert len(said) == 4 and all("on table public.note" in detail for detail in said)
+
+
 def test_names_of_partitions_are_taken_as_they_are(stage: Stage) -> None:
     stage.run('CREATE SCHEMA "Über Uns"')
     stage.run('CREATE TABLE "Über Uns"."Größe; x" (at timestamptz)')

@@ -56,6 +56,31 @@ def test_refresh_rewrites_only_the_buckets_that_changed(layered: Stage) -> None:
     assert {bucket for bucket, xmin in after.items() if before.get(bucket) != xmin} == {"7 12"}
 
 
+@pytest.mark.parametrize("action", ["CASCADE", "SET NULL", "SET DEFAULT"])
+def test_refresh_leaves_rows_alone_that_point_at_its_buckets(
+    layered: Stage, raises: Raises, action: str
+) -> None:
+    layered.run(
+        "ALTER TABLE _rollup_hourly ADD UNIQUE (bucket); CREATE TABLE note (bucket timestamptz"
+        f" CONSTRAINT noted REFERENCES _rollup_hourly (bucket) ON DELETE {action});"
+        " INSERT INTO note SELECT bucket FROM _rollup_hourly"
+    )
+    before = layered.run("TABLE note")
+    layered.run("UPDATE metrics SET value = 70")
+
+    with raises("P0001", match="point at its table: noted on public.note"):
+        layered.refresh("hourly")
+
+    assert layered.run("TABLE note") == before
+    layered.run(
+        "ALTER TABLE note DROP CONSTRAINT noted, ADD CONSTRAINT noted"
+        " FOREIGN KEY (bucket) REFERENCES _rollup_hourly (bucket) DEFERRABLE INITIALLY DEFERRED"
+    )
+    assert layered.refresh("hourly")
+    assert layered.difference("hourly") == []
+    assert layered.run("TABLE note") == before
+
+
 def test_truncate_empties_the_rollups(layered: Stage) -> None:
     layered.run("TRUNCATE metrics")
 
