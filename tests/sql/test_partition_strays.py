@@ -161,7 +161,8 @@ def test_rows_that_a_foreign_key_points_at_stay_and_other_chunks_are_made(db: Sa
 def test_a_foreign_key_of_the_table_to_itself_keeps_rows_where_they_are(db: Sandbox) -> None:
     table_id = db.chronotable(KEYED + ", before timestamptz")
     db.run(
-        "ALTER TABLE metrics ADD CONSTRAINT chain FOREIGN KEY (id, before) REFERENCES metrics ON DELETE CASCADE"
+        "ALTER TABLE metrics ADD CONSTRAINT chain"
+        " FOREIGN KEY (id, before) REFERENCES metrics ON DELETE CASCADE"
     )
     db.run("INSERT INTO metrics VALUES (1, '2001-01-01', 1, NULL), (1, now(), 1, '2001-01-01')")
 
@@ -174,7 +175,8 @@ def test_a_foreign_key_of_the_table_to_itself_keeps_rows_where_they_are(db: Sand
 def test_chunks_are_made_while_a_foreign_key_points_at_the_table(db: Sandbox) -> None:
     table_id = db.chronotable(KEYED)
     db.run(
-        "CREATE TABLE note (id int, ts timestamptz, FOREIGN KEY (id, ts) REFERENCES metrics ON DELETE CASCADE)"
+        "CREATE TABLE note (id int, ts timestamptz,"
+        " FOREIGN KEY (id, ts) REFERENCES metrics ON DELETE CASCADE)"
     )
 
     made = db.value("SELECT lakets._ensure_partitions(%s, p_future_count => 9)", table_id)

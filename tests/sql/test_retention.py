@@ -276,14 +276,16 @@ def test_chunks_that_a_foreign_key_points_at_stay_with_its_rows(plain: Stage) ->
     plain.conn.add_notice_handler(lambda notice: said.append(str(notice.message_detail)))
     plain.run("SET client_min_messages = warning")
     plain.run(
-        "CREATE TABLE note (id int, at timestamptz, FOREIGN KEY (id, at) REFERENCES metrics ON DELETE CASCADE);"
+        "CREATE TABLE note (id int, at timestamptz,"
+        " FOREIGN KEY (id, at) REFERENCES metrics ON DELETE CASCADE);"
         " INSERT INTO note SELECT id, at FROM metrics"
     )
 
     assert plain.value(RETAIN) == 0
     assert set(plain.statuses().values()) == {"active"}
     assert plain.value("SELECT count(*) FROM note") == 4
-    assert len(said) == 4 and all("on table public.note" in detail for detail in said)
+    assert len(said) == 4
+    assert all("on table public.note" in detail for detail in said)
 
 
 def test_names_of_partitions_are_taken_as_they_are(stage: Stage) -> None:
