@@ -83,6 +83,7 @@ BEGIN
     END IF;
     v_now := lakets._recognise(v_kept);
     IF NOT lakets._must_follow(v_now) THEN
+        PERFORM lakets._follow_rewrite(v_now);
         RETURN v_now;
     END IF;
     WITH lost AS (

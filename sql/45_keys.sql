@@ -37,6 +37,37 @@ AS $$
      WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped AND att.attgenerated <> 'v';
 $$;
 
+-- A digest that changes whenever values may have been rewritten without a statement that triggers
+-- see: a column was dropped and added again, two swapped their names, or ALTER TABLE computed a
+-- column anew. The last writes new files, that of the default partition among them; so do VACUUM
+-- FULL, CLUSTER and TRUNCATE of the table, after which the chunks are compared without need.
+CREATE OR REPLACE FUNCTION lakets._columns_mark(
+    p_relation regclass
+) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT md5(concat_ws(' ', pg_relation_filenode((SELECT part.partdefid FROM pg_partitioned_table AS part WHERE part.partrelid = p_relation)),
+                         string_agg(att.attnum || ' ' || quote_ident(att.attname), ', ' ORDER BY att.attnum)))
+      FROM pg_attribute AS att
+     WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped;
+$$;
+
+-- Return whether the columns of a table are those that its trigger functions were written for.
+-- True if it has none, or if those of an earlier version do not say.
+CREATE OR REPLACE FUNCTION lakets._knows_columns(
+    p_relation regclass
+) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT NOT EXISTS (
+        SELECT FROM pg_trigger AS trg
+          JOIN pg_proc AS fn ON fn.oid = trg.tgfoid
+         WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_track_insert'
+           AND substring(fn.prosrc FROM '\n-- columns (\S+)') <> lakets._columns_mark(p_relation));
+$$;
+
 -- The index of the key that identifies a row at any moment: of the replica identity, or else of the
 -- primary key unless that is deferrable.
 CREATE OR REPLACE FUNCTION lakets._key_index(

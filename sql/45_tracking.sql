@@ -178,9 +178,9 @@ BEGIN
 END;
 $$;
 
--- A digest of everything that the trigger functions of a relation are written from: the table, its
--- key and shadow, and the functions that write them. It is their first line, and they are not
--- written again while it is the same.
+-- Two digests that are the first lines of the trigger functions of a relation: one of everything
+-- that they are written from (the table, its key and shadow, and the functions that write them), and
+-- one of its columns. They are not written again while both are the same.
 CREATE OR REPLACE FUNCTION lakets._tracking_mark(
     p_relation       regclass,
     p_time_column    text,
@@ -191,9 +191,10 @@ CREATE OR REPLACE FUNCTION lakets._tracking_mark(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN format('-- written from %s', md5(ROW(
+    RETURN format(E'-- written from %s\n-- columns %s', md5(ROW(
         p_relation::oid, p_relation, p_time_column, p_shadow::oid, p_shadow, p_chronotable_id, lakets._columns(p_relation),
-        lakets._shape(p_relation), lakets._shape(p_shadow), lakets._key_index(p_relation), lakets._writers_mark())::text));
+        lakets._shape(p_relation), lakets._shape(p_shadow), lakets._key_index(p_relation), lakets._writers_mark())::text),
+        lakets._columns_mark(p_relation));
 END;
 $$;
 
@@ -259,6 +260,10 @@ BEGIN
     PERFORM lakets._grant_tracking(p_relation);
     IF lakets._is_written(p_relation, p_stem, v_mark) THEN
         RETURN;
+    ELSIF NOT lakets._knows_columns(p_relation) THEN
+        INSERT INTO lakets._mirror_gap (shadow) SELECT p_shadow WHERE p_shadow IS NOT NULL;
+        INSERT INTO lakets._change_log (chronotable_id, min_time, max_time)
+        SELECT p_chronotable_id, '-infinity', 'infinity' WHERE p_chronotable_id IS NOT NULL;
     END IF;
     v_insert := format(E'INSERT INTO %1$s (%2$s) SELECT %2$s FROM new_rows;', p_shadow, v_list);
     v_delete := lakets._mirror_delete(p_relation, p_shadow, p_time_column);
@@ -291,6 +296,23 @@ BEGIN
         || E'\n    ' || lakets._guarded(
             p_relation, p_shadow, p_time_column, NULL, lakets._mirror_truncate(p_relation, p_shadow, p_time_column, p_chronotable_id),
             v_all, v_all));
+END;
+$$;
+
+-- Take in that values of a table may have been rewritten (see _columns_mark): its mirror is in doubt,
+-- and its RollUps are aggregated again. A role that may not do so leaves it to another.
+CREATE OR REPLACE FUNCTION lakets._follow_rewrite(
+    p_table lakets._chronotable_registry
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT lakets._knows_columns(p_table.relation)
+       AND (SELECT pg_has_role(cls.relowner, 'USAGE') FROM pg_class AS cls WHERE cls.oid = p_table.relation) THEN
+        PERFORM lakets._lock_maintenance(p_table.relation);
+        PERFORM lakets._track_chronotable(p_table.id);
+    END IF;
 END;
 $$;
 

@@ -153,6 +153,8 @@ BEGIN
             THEN format('the columns of %s differ from the table''s; call lakets.enable_sync again', p_shadow)
         WHEN EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = p_shadow)
             THEN format('%s may lack changes; call lakets.enable_sync again to repair it', p_shadow)
+        WHEN NOT lakets._knows_columns(p_relation)
+            THEN 'values of the table may have been rewritten; the next tiering run or lakets.enable_sync compares them'
         WHEN NOT lakets._is_tracked(p_relation)
             THEN 'a change tracking trigger of the table is missing or disabled; call lakets.enable_sync again' END;
 END;

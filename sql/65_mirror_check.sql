@@ -20,6 +20,7 @@ DECLARE
     v_default  regclass := lakets._default_partition(v_relation);
     v_in_doubt boolean  := false;
 BEGIN
+    PERFORM lakets._follow_rewrite(p_table);
     IF NOT p_table.sync_enabled OR v_shadow IS NULL OR NOT lakets._shape(v_relation) <@ lakets._shape(v_shadow)
        OR NOT EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = v_shadow)
        OR NOT (SELECT pg_has_role(cls.relowner, 'USAGE') FROM pg_class AS cls WHERE cls.oid = v_relation) THEN

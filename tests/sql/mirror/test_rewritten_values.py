@@ -1,0 +1,94 @@
+"""Values that change without a statement that a trigger sees are compared and rolled up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.sql.mirror.scene import missed, problem
+
+if TYPE_CHECKING:
+    from tests.sandbox import Sandbox
+
+REWRITES = {
+    "computed anew": "ALTER TABLE metrics ALTER COLUMN a TYPE integer USING a * 1000",
+    "to another type and back": "ALTER TABLE metrics ALTER COLUMN a TYPE text USING a || '0';"
+    " ALTER TABLE metrics ALTER COLUMN a TYPE integer USING a::integer",
+    "dropped and added": "ALTER TABLE metrics DROP COLUMN a;"
+    " ALTER TABLE metrics ADD COLUMN a integer DEFAULT 7",
+    "names swapped": "ALTER TABLE metrics RENAME a TO c; ALTER TABLE metrics RENAME b TO a;"
+    " ALTER TABLE metrics RENAME c TO b",
+}
+HARMLESS = {
+    "not null": "ALTER TABLE metrics ALTER COLUMN a SET NOT NULL",
+    "default": "ALTER TABLE metrics ALTER COLUMN a SET DEFAULT 3",
+    "statistics": "ALTER TABLE metrics ALTER COLUMN a SET STATISTICS 50; ANALYZE metrics",
+    "check": "ALTER TABLE metrics ADD CHECK (a > 0)",
+    "index": "CREATE INDEX ON metrics (a)",
+    "chunks": "SELECT lakets._ensure_partitions(id, p_range_start => '2024-02-01',"
+    " p_range_end => '2024-02-03') FROM lakets._chronotable_registry",
+}
+SUM = "SELECT lakets.time_bucket('1 day', ts) AS bucket, sum(a) AS total FROM {}.metrics GROUP BY 1"
+
+
+@pytest.fixture(params=["key", "no key"])
+def rolled_up(db: Sandbox, request: pytest.FixtureRequest) -> Sandbox:
+    """Create a table with a RollUp that has absorbed all."""
+    key = ", PRIMARY KEY (ts, a)" if request.param == "key" else ""
+    db.run(f"CREATE TABLE metrics (ts timestamptz, a integer, b integer{key})")
+    db.run("SELECT lakets.create_chronotable('metrics', 'ts', '1 day', %s)", db.schema)
+    db.run(
+        "SELECT lakets._ensure_partitions(id, p_range_start => '2024-01-01', p_range_end => '2024-01-05')"
+        " FROM lakets._chronotable_registry"
+    )
+    db.run(
+        "INSERT INTO metrics SELECT '2024-01-01'::timestamptz + n * interval '6 hours', n, 2 * n"
+        " FROM generate_series(1, 12) AS n"
+    )
+    db.run("SELECT lakets.create_rollup('daily', %s, '1 day')", SUM.format(db.schema))
+    db.run("SELECT lakets.refresh_rollup('daily', true)")
+    return db
+
+
+def is_rolled_up(db: Sandbox) -> bool:
+    db.run("SELECT lakets.refresh_rollup('daily', true)")
+    return not db.run(f"SELECT bucket, total FROM public._rollup_daily EXCEPT ({SUM.format(db.schema)})")
+
+
+@pytest.mark.parametrize("rewrite", REWRITES)
+def test_rewritten_values_are_in_doubt_until_they_are_compared(rolled_up: Sandbox, rewrite: str) -> None:
+    rolled_up.sync()
+    assert problem(rolled_up) is None
+
+    rolled_up.run(REWRITES[rewrite])
+
+    assert problem(rolled_up) is not None
+    while rolled_up.value("SELECT lakets.compare_chunks('metrics', %s)", rolled_up.schema):
+        pass
+    assert problem(rolled_up) is None
+    assert rolled_up.mirror_difference() == []
+    assert is_rolled_up(rolled_up)
+    rolled_up.run("UPDATE metrics SET b = b + 1; INSERT INTO metrics VALUES ('2024-01-02', 99, 99)")
+    assert rolled_up.mirror_difference() == []
+    assert missed(rolled_up) == 0
+
+
+@pytest.mark.parametrize("rewrite", REWRITES)
+def test_the_partition_job_lets_rollups_take_in_rewritten_values(rolled_up: Sandbox, rewrite: str) -> None:
+    rolled_up.run(REWRITES[rewrite])
+
+    rolled_up.run("SELECT lakets._ensure_partitions(id) FROM lakets._chronotable_registry")
+
+    assert is_rolled_up(rolled_up)
+
+
+@pytest.mark.parametrize("change", HARMLESS)
+def test_other_changes_of_the_table_raise_no_doubt(rolled_up: Sandbox, change: str) -> None:
+    rolled_up.sync()
+
+    rolled_up.run(HARMLESS[change])
+
+    rolled_up.run("SELECT lakets.compare_chunks('metrics', %s)", rolled_up.schema)
+    assert missed(rolled_up) == 0
+    assert problem(rolled_up) is None
