@@ -130,7 +130,8 @@ AS $$
 $$;
 
 -- SQL text that empties the shadow before a TRUNCATE, except for the rows of dropped chunks. Rows
--- that came late for such a chunk are still in the table, and are deleted one by one.
+-- that came late for such a chunk are still in the table, and are deleted one by one. The table is
+-- found by TG_RELID: it may have been renamed, and another table may have its name.
 CREATE OR REPLACE FUNCTION lakets._mirror_truncate(
     p_relation       regclass,
     p_shadow         regclass,
@@ -149,12 +150,12 @@ BEGIN
     END IF;
     RETURN format(
         $sql$IF EXISTS (SELECT FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = %s AND chunk.status = 'dropped') THEN
-        WITH old_rows AS MATERIALIZED (SELECT r.* FROM %s AS r WHERE %s), %s
-        %s;
+        EXECUTE 'WITH old_rows AS MATERIALIZED (SELECT r.* FROM ' || TG_RELID::regclass || %L;
     END IF;
     DELETE FROM %s AS s WHERE NOT %s;$sql$,
-        p_chronotable_id, p_relation, lakets._is_evicted(p_chronotable_id, lakets._as_instant(format('r.%I', p_time_column), v_type)),
-        v_delete.ctes, v_delete.missed,
+        p_chronotable_id,
+        format(' AS r WHERE %s), %s %s', lakets._is_evicted(p_chronotable_id, lakets._as_instant(format('r.%I', p_time_column), v_type)),
+               v_delete.ctes, v_delete.missed),
         p_shadow, lakets._is_evicted(p_chronotable_id, lakets._as_instant(format('s.%I', p_time_column), v_type)));
 END;
 $$;

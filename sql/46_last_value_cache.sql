@@ -256,7 +256,8 @@ BEGIN
     END IF;
     -- SECURITY DEFINER: see the top of this file. v_fits checks the columns at planning time where
     -- possible. The rest of that expression names the table, so Postgres plans it again when the
-    -- table is altered.
+    -- table is altered. Another table with the name of the cache is left alone; after a restore,
+    -- which gives the table another oid, the name identifies the cache.
     EXECUTE format(
         $sql$CREATE OR REPLACE FUNCTION lakets.%I() RETURNS trigger
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
@@ -264,9 +265,10 @@ BEGIN
 AS %L$sql$, v_function, format(
         $sql$#variable_conflict use_column
 DECLARE
-    v_fits boolean;
+    v_cache constant oid := to_regclass(%1$L);
+    v_fits  boolean;
 BEGIN
-    IF to_regclass(%1$L) IS NULL THEN
+    IF v_cache IS NULL OR TG_RELID = %2$s AND v_cache <> %5$s THEN
         RETURN NULL;
     ELSIF TG_RELID = %2$s AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
         v_fits := (TG_RELID = %2$s) IS NOT DISTINCT FROM lakets._has_columns(%2$s, %3$L);
@@ -287,7 +289,8 @@ END;$sql$,
         v_cache, v_relation::oid, v_shape,
         lakets._lvc_upsert(v_cache, v_lvc, 'new_rows', lakets._as_instant(
             format('r.%I', p_table.time_column), lakets._column_type(v_relation, p_table.time_column)),
-            'row_number() OVER ()', 'cached.last_updated <= excluded.last_updated')));
+            'row_number() OVER ()', 'cached.last_updated <= excluded.last_updated'),
+        v_cache::oid));
     EXECUTE format('REVOKE ALL ON FUNCTION lakets.%I() FROM PUBLIC', v_function);
     IF EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(format('lakets.%I()', v_function)) AND fn.proowner <> v_owner) THEN
         EXECUTE format('ALTER FUNCTION lakets.%I() OWNER TO %I', v_function, pg_get_userbyid(v_owner));

@@ -130,7 +130,7 @@ BEGIN
     RETURN (
         SELECT coalesce(sum(greatest(cls.reltuples, 0)), 0)::bigint
           FROM pg_inherits AS inh JOIN pg_class AS cls ON cls.oid = inh.inhrelid
-         WHERE inh.inhparent = to_regclass(format('%I.%I', p_table.schema_name, p_table.table_name)));
+         WHERE inh.inhparent = lakets._known_relation(p_table));
 END;
 $$;
 

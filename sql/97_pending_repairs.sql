@@ -7,27 +7,26 @@ AS $$
 BEGIN
     RETURN QUERY
         SELECT format('ChronoTable %s.%s', tab.schema_name, tab.table_name),
-               coalesce('its mirror: ' || lakets._mirror_problem(
-                            to_regclass(format('%I.%I', tab.schema_name, tab.table_name)), lakets._shadow_relation(tab.shadow_table_name)),
+               coalesce('its mirror: ' || lakets._mirror_problem(rel.oid, lakets._shadow_relation(tab.shadow_table_name)),
                         CASE WHEN lakets._shadow_relation(tab.shadow_table_name) IS NULL THEN 'it is synced, but has no shadow' END,
                         format('%s of %s chunks are not yet compared with their mirror', chunks.in_doubt, chunks.resident)),
                format('SELECT lakets.enable_sync(%L, %L);', tab.table_name, tab.schema_name)
                || CASE WHEN chunks.in_doubt > 0 THEN ' or let the tiering job compare them when they are due' ELSE '' END
           FROM lakets._chronotable_registry AS tab
+         CROSS JOIN LATERAL (SELECT cls.oid::regclass FROM pg_class AS cls WHERE cls.oid = lakets._known_relation(tab)) AS rel (oid)
          CROSS JOIN LATERAL (
                SELECT count(*) FILTER (WHERE lakets._is_in_doubt(chunk)) AS in_doubt, count(*) AS resident
                  FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = tab.id AND chunk.status <> 'dropped') AS chunks
-         WHERE tab.sync_enabled AND to_regclass(format('%I.%I', tab.schema_name, tab.table_name)) IS NOT NULL
+         WHERE tab.sync_enabled
            AND (chunks.in_doubt > 0 OR lakets._shadow_relation(tab.shadow_table_name) IS NULL
-                OR lakets._mirror_problem(to_regclass(format('%I.%I', tab.schema_name, tab.table_name)),
-                                          lakets._shadow_relation(tab.shadow_table_name)) IS NOT NULL)
+                OR lakets._mirror_problem(rel.oid, lakets._shadow_relation(tab.shadow_table_name)) IS NOT NULL)
          ORDER BY tab.id;
     RETURN QUERY
         SELECT format('ChronoTable %s.%s', tab.schema_name, tab.table_name),
                format(kind.problem, kind.chunks, (SELECT count(*) FROM pg_inherits AS inh WHERE inh.inhparent = rel.oid)),
                format('SELECT lakets.guard_chunks(%L, %L); until it returns 0, or run `lakets install`', tab.table_name, tab.schema_name)
           FROM lakets._chronotable_registry AS tab
-         CROSS JOIN LATERAL (SELECT to_regclass(format('%I.%I', tab.schema_name, tab.table_name))) AS rel (oid)
+         CROSS JOIN LATERAL (SELECT cls.oid::regclass FROM pg_class AS cls WHERE cls.oid = lakets._known_relation(tab)) AS rel (oid)
          CROSS JOIN LATERAL (
                VALUES ('%s of %s chunks can still be written directly, and are not dropped until they are guarded',
                        cardinality(lakets._unguarded_partitions(rel.oid))),

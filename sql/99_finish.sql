@@ -9,7 +9,8 @@ BEGIN
     PERFORM pg_catalog.set_config('lakets.writers_mark', '', true);  -- as the functions are now
     -- Lock order: ChronoTables by id, each with its partitions and shadow, then RollUps by id.
     FOR v_table IN SELECT reg.* FROM lakets._chronotable_registry AS reg ORDER BY reg.id LOOP
-        IF pg_catalog.to_regclass(pg_catalog.format('%I.%I', v_table.schema_name, v_table.table_name)) IS NULL THEN
+        IF pg_catalog.to_regclass(pg_catalog.format('%I.%I', v_table.schema_name, v_table.table_name)) IS NULL
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_class AS cls WHERE cls.oid = lakets._known_relation(v_table)) THEN
             RAISE WARNING 'ChronoTable %.% is registered but does not exist.', v_table.schema_name, v_table.table_name
                 USING HINT = 'lakets.drop_chronotable removes what is left of it.';
         ELSE

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_lakets.engine import install_script
+
 if TYPE_CHECKING:
     from tests.stage import Raises, Stage
 
@@ -105,6 +107,29 @@ def test_a_rename_is_followed_and_said(kept: Stage, warned: list[str], change: s
     assert kept.run("SELECT schema_name, table_name FROM lakets._chronotable_registry") == [(schema, name)]
     assert kept.value("SELECT lakets._ensure_partitions(id, 0, 9) FROM lakets._chronotable_registry") > 0
     assert warned[1:] == []
+
+
+def test_reports_know_a_renamed_table_before_a_job_follows(kept: Stage) -> None:
+    kept.run("SELECT lakets.enable_sync('metrics'); ANALYZE metrics")
+    kept.run("INSERT INTO lakets._mirror_gap (shadow) VALUES ('lakets_cdf._shadow_metrics')")
+
+    kept.run("ALTER TABLE metrics RENAME TO other; CREATE TABLE metrics (id int)")
+
+    repairs = kept.column("SELECT problem FROM lakets.pending_repairs()")
+    assert [problem.split(" may lack")[0] for problem in repairs] == [
+        "its mirror: lakets_cdf._shadow_metrics"
+    ]
+    metric = "SELECT metric_value FROM lakets.lakets_metrics() WHERE metric_name = 'lakets_estimated_rows'"
+    assert kept.value(metric) == 4
+
+
+def test_an_install_tracks_a_renamed_table(kept: Stage, warned: list[str]) -> None:
+    kept.run("ALTER TABLE metrics RENAME TO other")
+
+    kept.conn.execute(install_script().encode())
+
+    assert "ChronoTable public.metrics is now called public.other." in warned
+    assert not [text for text in warned if "does not exist" in text]
 
 
 @pytest.mark.parametrize("synced", [True, False], ids=["synced", "not synced"])

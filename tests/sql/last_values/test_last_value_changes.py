@@ -65,6 +65,17 @@ def test_a_renamed_table_keeps_its_cache(metrics: Sandbox) -> None:
     assert metrics.value("SELECT to_regclass('_lvc_metrics')") is None
 
 
+def test_a_table_in_the_place_of_the_cache_is_left_alone(metrics: Sandbox) -> None:
+    metrics.run("ALTER TABLE _lvc_metrics RENAME TO kept; CREATE TABLE _lvc_metrics (LIKE kept)")
+    metrics.run("INSERT INTO _lvc_metrics (device, last_updated) VALUES ('mine', now())")
+
+    write(metrics, (0, "a", 1))
+    metrics.run("ALTER TABLE metrics RENAME value TO reading")
+    metrics.run(f"INSERT INTO metrics VALUES ({NOON}, 'b', 1)")
+
+    assert metrics.column("SELECT device FROM _lvc_metrics") == ["mine"]
+
+
 def test_a_renamed_schema_is_reported_and_followed_by_the_next_job(db: Sandbox) -> None:
     db.chronotable("ts timestamptz, device text, value float8", schema="here")
     db.run("SELECT lakets.enable_lvc('metrics', '{device}', '{value}', 'here')")

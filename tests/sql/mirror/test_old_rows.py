@@ -144,6 +144,33 @@ def test_evicted_rows_stay_when_the_table_is_emptied(evicted: Sandbox) -> None:
     assert missed(evicted) == 0
 
 
+@pytest.mark.parametrize("where", ["public.other", "elsewhere.metrics"])
+@pytest.mark.parametrize("namesake", [False, True])
+def test_evicted_rows_stay_when_a_renamed_table_is_emptied(
+    evicted: Sandbox, where: str, *, namesake: bool
+) -> None:
+    before = evicted_rows(evicted)
+    evicted.run("INSERT INTO metrics (id, ts, v) VALUES (1, '2024-01-01', 'late'), (2, 'infinity', 'never')")
+    evicted.run("CREATE SCHEMA elsewhere")
+    evicted.run(
+        "ALTER TABLE metrics RENAME TO other"
+        if where == "public.other"
+        else "ALTER TABLE metrics SET SCHEMA elsewhere"
+    )
+    if namesake:
+        evicted.run(f"CREATE TABLE metrics (LIKE {where} INCLUDING ALL)")
+        evicted.run(
+            "INSERT INTO metrics (id, ts, v) SELECT id, ts, v FROM lakets_cdf._shadow_metrics"
+            " WHERE ts < '2024-01-03' AND v <> 'late'"
+        )
+
+    evicted.run(f"TRUNCATE {where}")
+
+    assert evicted_rows(evicted) == before
+    assert evicted.value("SELECT count(*) FROM lakets_cdf._shadow_metrics") == len(before)
+    assert missed(evicted) == 0
+
+
 def test_evicted_rows_stay_when_a_row_moves_among_them(evicted: Sandbox) -> None:
     before = evicted_rows(evicted)
     evicted.run("UPDATE metrics SET ts = '2024-01-01' WHERE id = 5")
