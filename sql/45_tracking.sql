@@ -74,7 +74,7 @@ AS $$
 DECLARE
     v_event   text := split_part(p_trigger, ' ', 2);
     v_owner   oid  := (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = p_relation);
-    v_name    text := 'lakets_track_' || lower(v_event);
+    v_name    text := CASE WHEN p_trigger LIKE 'AFTER UPDATE OF %' THEN 'lakets_moved' ELSE 'lakets_track_' || lower(v_event) END;
     v_enabled "char";
 BEGIN
     -- The settings make plans find old rows in the shadow by index and tuple id, even if it was
@@ -99,12 +99,42 @@ AS %L$sql$,
     SELECT trg.tgenabled INTO v_enabled FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = v_name;
     IF NOT FOUND THEN
         EXECUTE format('CREATE TRIGGER %I %s FOR EACH STATEMENT EXECUTE FUNCTION lakets.%I()',
-                       v_name, replace(p_trigger, '%', p_relation::text), p_function);
+                       v_name, replace(p_trigger, ' ON %', ' ON ' || p_relation), p_function);
     END IF;
     IF v_enabled IS NULL OR v_enabled = 'O' THEN  -- enable_sync enables one that was disabled by hand
         EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', p_relation, v_name);
     END IF;
 END;
+$$;
+
+-- SQL text of the trigger that runs after a statement that sets the time column, for a MERGE that
+-- moved rows to other chunks. Postgres counts such a row as deleted and inserted, but calls the
+-- triggers for that only if the MERGE has these actions; nothing else tells that the row was there.
+-- Whatever is not certainly an UPDATE may be a MERGE: the statement of a function in SQL, or one
+-- that was prepared by PREPARE, is not known.
+CREATE OR REPLACE FUNCTION lakets._note_moves(
+    p_shadow         regclass,
+    p_chronotable_id integer
+) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format(
+        $sql$DECLARE
+        v_called  text;
+        v_command text;
+    BEGIN
+    GET DIAGNOSTICS v_called = PG_CONTEXT;
+    v_called := regexp_replace(v_called, '^[^\n]*\n?', '');  -- without this function
+    v_command := CASE WHEN v_called = '' THEN current_query() WHEN starts_with(v_called, 'SQL statement') THEN v_called END;
+    IF coalesce(v_command ~* '\mupdate\M' AND v_command !~* '\mmerge\M', false) THEN
+        RETURN NULL;
+    END IF;
+    %s
+    %s
+    END;$sql$,
+        CASE WHEN p_shadow IS NOT NULL THEN lakets._note_gap(p_shadow, '(VALUES (1)) AS one WHERE true') || ';' END,
+        lakets._log_statement(p_chronotable_id, NULL, NULL, NULL));
 $$;
 
 -- Runs at the end of a TRUNCATE of a whole table. Its chunks then refuse a direct TRUNCATE again.
@@ -228,6 +258,8 @@ CREATE OR REPLACE FUNCTION lakets._is_written(
 AS $$
 BEGIN
     RETURN EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_truncated')
+       AND (EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_moved')
+            OR NOT EXISTS (SELECT FROM pg_partitioned_table AS part WHERE part.partrelid = p_relation))
        AND (SELECT count(*) = 4
               FROM unnest('{insert,update,delete,truncate}'::text[]) AS event
               JOIN pg_trigger AS trg ON trg.tgrelid = p_relation AND trg.tgname = 'lakets_track_' || event AND trg.tgenabled <> 'O'
@@ -283,6 +315,11 @@ BEGIN
         p_relation, p_stem || '_delete', v_mark, 'AFTER DELETE ON % REFERENCING OLD TABLE AS old_rows',
         lakets._guarded(p_relation, p_shadow, p_time_column, 'old_rows', v_delete.ctes,
                         lakets._log_statement(p_chronotable_id, p_relation, p_time_column, '{old_rows}'), v_all));
+    IF p_chronotable_id IS NOT NULL THEN
+        PERFORM lakets._write_tracker(
+            p_relation, p_stem || '_move', v_mark, format('AFTER UPDATE OF %I ON %%', p_time_column),
+            lakets._note_moves(p_shadow, p_chronotable_id));
+    END IF;
     -- BEFORE, while the rows can still be seen. Chunks allow TRUNCATE only in the statement that
     -- truncates their table: _end_truncate removes the table from the list at its end.
     IF NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_truncated') THEN

@@ -211,7 +211,7 @@ DECLARE
     v_event text;
 BEGIN
     PERFORM lakets._drop_shadow(p_shadow_name);
-    FOREACH v_event IN ARRAY '{insert,update,delete,truncate}'::text[] LOOP
+    FOREACH v_event IN ARRAY '{insert,update,move,delete,truncate}'::text[] LOOP
         EXECUTE format('DROP FUNCTION IF EXISTS lakets.%I()',
                        format('%s_%s_%s', CASE p_kind WHEN 'rollup' THEN '_track_rollup' ELSE '_track' END, p_id, v_event));
     END LOOP;

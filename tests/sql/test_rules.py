@@ -32,7 +32,7 @@ FOR_DATABRICKS = {"history_view_sql"}
 
 # They run as the owner of a table: its triggers, so that writers need no rights on LakeTS objects,
 # and the function that fills a RollUp, so that its query has no other rights.
-OF_AN_OWNER = re.compile(r"_track_(rollup_)?\d+_(insert|update|delete|truncate)|_lvc_\d+|_fill_daily")
+OF_AN_OWNER = re.compile(r"_track_(rollup_)?\d+_(insert|update|move|delete|truncate)|_lvc_\d+|_fill_daily")
 
 LOCKING = re.compile(
     r"\b(LOCK TABLE|(ATTACH|DETACH) PARTITION|(DROP|ALTER|TRUNCATE) TABLE|DROP TRIGGER"
@@ -87,7 +87,7 @@ def test_functions_run_with_the_rights_of_their_caller_but_for_those_of_an_owner
     assert (
         offenders(
             populated,
-            "NOT fn.prosecdef AND fn.proname ~ '^_track_.*_(insert|update|delete|truncate)$|^_fill_daily$'",
+            "NOT fn.prosecdef AND fn.proname ~ '^_track_.*_(insert|update|move|delete|truncate)$|^_fill_daily$'",
         )
         == set()
     )

@@ -115,7 +115,7 @@ def test_again_does_not_write_the_tracking_of_a_table_anew(empty_database: str) 
     install(empty_database)
 
     assert rows(empty_database, WRITTEN) == before
-    assert len(before) == 4
+    assert len(before) == 5
 
 
 @pytest.mark.parametrize(
@@ -123,6 +123,7 @@ def test_again_does_not_write_the_tracking_of_a_table_anew(empty_database: str) 
     [
         "DROP TRIGGER lakets_track_update ON metrics",
         "DROP TRIGGER lakets_truncated ON metrics",
+        "DROP TRIGGER lakets_moved ON metrics",
         "ALTER TABLE metrics ENABLE TRIGGER lakets_track_delete",
         "CREATE OR REPLACE FUNCTION lakets._track_1_insert() RETURNS trigger LANGUAGE plpgsql"
         " SET search_path = pg_catalog, pg_temp AS 'BEGIN RETURN NULL; END'",

@@ -78,6 +78,7 @@ def test_the_old_triggers_are_gone(upgraded: psycopg.Connection) -> None:
 
     assert triggers == [
         "lakets_alone",
+        "lakets_moved",
         "lakets_no_direct_truncate",
         "lakets_no_direct_write",
         *(f"lakets_track_{event}" for event in ("delete", "insert", "truncate", "update")),
