@@ -49,6 +49,19 @@ BEGIN
 END;
 $$;
 
+-- Return as text why a partition cannot be guarded against writes that bypass tracking; null if it
+-- can. It is then no chunk, and one that an older version adopted is not durable.
+CREATE OR REPLACE FUNCTION lakets._partition_problem(
+    p_kind "char"
+) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE p_kind WHEN 'r' THEN NULL WHEN 'p' THEN 'it is partitioned itself, and rows written to its own partitions are not tracked'
+                       ELSE 'it is not an ordinary table, and its rows can change without being tracked' END
+           || '; detach it, copy its rows into an ordinary table, attach that, and call lakets.adopt_partitions';
+$$;
+
 -- Warn if a table has manual partitions.
 CREATE OR REPLACE FUNCTION lakets._warn_of_foreign_partitions(
     p_table lakets._chronotable_registry
@@ -70,7 +83,7 @@ $$;
 -- Make the manual partitions of a table chunks, as many as one transaction has room to lock, and
 -- return how many. Their rows count as changed, so RollUps absorb them. A synced table then needs
 -- lakets.enable_sync, which copies the rows to the shadow. A partition without a start or an end,
--- or across the edge of a dropped range, stays as it is, with a warning.
+-- across the edge of a dropped range, or partitioned itself stays as it is, with a warning.
 CREATE OR REPLACE FUNCTION lakets.adopt_partitions(
     p_table_name  text,
     p_schema_name text DEFAULT 'public'
@@ -92,8 +105,9 @@ BEGIN
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_table.relation::regclass);
     PERFORM lakets._guard_partition(part) FROM lakets._default_partition(v_table.relation) AS part WHERE part IS NOT NULL;
     FOR v_new IN
-        SELECT hand.relation, hand.range, lakets._adoption_problem(v_table, hand.range) AS problem
-          FROM (SELECT part.* FROM lakets._foreign_partitions(v_table) AS part ORDER BY part.range) AS hand
+        SELECT hand.relation, hand.range, coalesce(lakets._partition_problem(hand.relkind), lakets._adoption_problem(v_table, hand.range)) AS problem
+          FROM (SELECT part.*, cls.relkind FROM lakets._foreign_partitions(v_table) AS part
+                  JOIN pg_class AS cls ON cls.oid = part.relation ORDER BY part.range) AS hand
     LOOP
         IF v_new.problem IS NULL THEN
             EXIT WHEN v_adopted = v_most;
@@ -109,7 +123,8 @@ BEGIN
         END IF;
     END LOOP;
     IF v_adopted = v_most AND EXISTS (
-        SELECT FROM lakets._foreign_partitions(v_table) AS hand WHERE lakets._adoption_problem(v_table, hand.range) IS NULL) THEN
+        SELECT FROM lakets._foreign_partitions(v_table) AS hand JOIN pg_class AS cls ON cls.oid = hand.relation
+         WHERE coalesce(lakets._partition_problem(cls.relkind), lakets._adoption_problem(v_table, hand.range)) IS NULL) THEN
         RAISE WARNING '% partitions of %.% are chunks now; more do not fit into one transaction.', v_adopted, v_table.schema_name, v_table.table_name
             USING HINT = 'Call this again, each time in a transaction of its own, until it returns 0.';
     END IF;

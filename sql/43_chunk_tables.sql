@@ -53,7 +53,8 @@ END;
 $$;
 
 -- Attach the tables of chunks, with the rows that waited for them in the default partition, which
--- the caller has locked.
+-- the caller has locked. If that partition could be written directly, rows without tracking may be
+-- among them: everything counts as changed, and the mirror as incomplete.
 CREATE OR REPLACE FUNCTION lakets._attach_chunks(
     p_table  lakets._chronotable_registry,
     p_chunks regclass[],
@@ -74,6 +75,13 @@ BEGIN
         EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s %s', v_relation, v_new.chunk, lakets._partition_bounds(v_new.range, v_type));
     END LOOP;
     PERFORM lakets._match_identities(v_relation, p_chunks);
+    IF p_chunks <> '{}' AND (NOT lakets._is_guarded(v_default)
+            OR EXISTS (SELECT FROM pg_class AS cls WHERE cls.oid = v_default AND cls.relkind <> 'r')) THEN
+        PERFORM lakets._guard_partition(v_default);
+        PERFORM lakets._log_guarded(p_table, ARRAY[v_default]);
+        INSERT INTO lakets._mirror_gap (shadow)
+        SELECT shadow FROM lakets._shadow_relation(p_table.shadow_table_name) AS shadow WHERE p_table.sync_enabled AND shadow IS NOT NULL;
+    END IF;
 END;
 $$;
 

@@ -54,12 +54,15 @@ BEGIN
      WHERE log.min_time < upper(v_span) AND log.max_time >= lower(v_span);
     RETURN QUERY
         SELECT chunk.id::bigint,
-               CASE WHEN v_doubt && tstzrange(chunk.range_start, chunk.range_end)
+               CASE WHEN cls.relkind <> 'r' THEN lakets._partition_problem(cls.relkind)
+                    WHEN v_doubt && tstzrange(chunk.range_start, chunk.range_end)
                     THEN 'it is not yet compared with its mirror; the next tiering run or lakets.enable_sync does so'
                     ELSE 'changes to it are not known to be flushed yet' END
           FROM lakets._chunk_metadata AS chunk
+          LEFT JOIN pg_class AS cls ON cls.oid = chunk.relation AND chunk.status <> 'dropped'
          WHERE chunk.id = ANY (p_chunks)
-           AND coalesce(v_doubt, '{}') + coalesce(v_open, '{}') && tstzrange(chunk.range_start, chunk.range_end);
+           AND (coalesce(v_doubt, '{}') + coalesce(v_open, '{}') && tstzrange(chunk.range_start, chunk.range_end)
+                OR cls.relkind <> 'r');
 END;
 $$;
 

@@ -56,10 +56,13 @@ BEGIN
         ), judged AS (
             SELECT chunk.id::bigint AS id, coalesce(
                        'not durable: ' || (v_undurable ->> chunk.id::text),
+                       CASE WHEN cls.relkind <> 'r' THEN lakets._partition_problem(cls.relkind) END,
                        'not absorbed by RollUp ' || (
                            SELECT string_agg(waiting.name, ', ' ORDER BY waiting.name) FROM waiting
                             WHERE waiting.times && tstzrange(chunk.range_start, chunk.range_end))) AS gap
-              FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (p_chunks)
+              FROM lakets._chunk_metadata AS chunk
+              LEFT JOIN pg_class AS cls ON cls.oid = chunk.relation AND p_table.cluster IS NOT NULL
+             WHERE chunk.id = ANY (p_chunks)
         )
         SELECT judged.id, judged.gap FROM judged WHERE judged.gap IS NOT NULL;
 END;
