@@ -209,8 +209,8 @@ END;
 $$;
 
 -- Two digests that are the first lines of the trigger functions of a relation: one of everything
--- that they are written from (the table, its key and shadow, and the functions that write them), and
--- one of its columns. They are not written again while both are the same.
+-- that they are written from (the table, its key and shadow, and the functions that write them),
+-- and one of its columns. They are not written again while both are the same.
 CREATE OR REPLACE FUNCTION lakets._tracking_mark(
     p_relation       regclass,
     p_time_column    text,
@@ -336,8 +336,8 @@ BEGIN
 END;
 $$;
 
--- Take in that values of a table may have been rewritten (see _columns_mark): its mirror is in doubt,
--- and its RollUps are aggregated again. A role that may not do so leaves it to another.
+-- Take in that values of a table may have been rewritten (see _columns_mark): its mirror is in
+-- doubt, and its RollUps are aggregated again. A role that may not do so leaves it to another.
 CREATE OR REPLACE FUNCTION lakets._follow_rewrite(
     p_table lakets._chronotable_registry
 ) RETURNS void

@@ -87,7 +87,8 @@ def test_functions_run_with_the_rights_of_their_caller_but_for_those_of_an_owner
     assert (
         offenders(
             populated,
-            "NOT fn.prosecdef AND fn.proname ~ '^_track_.*_(insert|update|move|delete|truncate)$|^_fill_daily$'",
+            "NOT fn.prosecdef"
+            " AND fn.proname ~ '^_track_.*_(insert|update|move|delete|truncate)$|^_fill_daily$'",
         )
         == set()
     )
