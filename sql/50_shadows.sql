@@ -15,6 +15,7 @@ DECLARE
     v_columns text := lakets._shadow_index_columns(p_relation, p_shadow, p_time_column);
     v_index   text := format('_find_%s_%s', p_shadow::oid, left(md5(v_columns), 8));
     v_owner   oid  := (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = p_relation);
+    v_older   regclass;
     v_revoke  text;
 BEGIN
     IF EXISTS (SELECT FROM pg_class AS cls WHERE cls.oid = p_shadow AND cls.relreplident <> 'f') THEN
@@ -23,6 +24,11 @@ BEGIN
     IF to_regclass(format('lakets_cdf.%I', v_index)) IS NULL THEN
         EXECUTE format('CREATE INDEX %I ON %s (%s)', v_index, p_shadow, v_columns);
     END IF;
+    -- Those for other columns, or of a shadow that was restored, would only cost the writers.
+    FOR v_older IN SELECT idx.indexrelid FROM pg_index AS idx JOIN pg_class AS cls ON cls.oid = idx.indexrelid
+                    WHERE idx.indrelid = p_shadow AND starts_with(cls.relname, '_find_') AND cls.relname <> v_index LOOP
+        EXECUTE format('DROP INDEX %s', v_older);
+    END LOOP;
     IF EXISTS (SELECT FROM pg_class AS cls WHERE cls.oid = p_shadow AND cls.relowner <> v_owner) THEN
         EXECUTE format('ALTER TABLE %s OWNER TO %I', p_shadow, pg_get_userbyid(v_owner));
     END IF;

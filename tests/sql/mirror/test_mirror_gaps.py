@@ -104,6 +104,8 @@ def test_syncing_again_gives_the_shadow_the_columns_and_rows_of_its_table(
 
     assert either.mirror_difference() == []
     assert problem(either) is None
+    index = "SELECT count(*) FROM pg_index WHERE indrelid = %s::regclass"
+    assert either.value(index, either.shadow()) == 1, "one for older columns would cost the writers"
     either.run("UPDATE metrics SET id = id + 1000; DELETE FROM metrics WHERE id % 2 = 0")
     either.run("INSERT INTO metrics (id, ts) VALUES (1, '2024-01-02')")
     assert either.mirror_difference() == []
