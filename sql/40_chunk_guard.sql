@@ -49,7 +49,8 @@ $$;
 
 -- Return for each of some partitions whether every statement that names it is refused, and whether
 -- it has the triggers of this version. A partition where triggers of LakeTS 0.1.x still fire is not
--- guarded. Uses an index, as _lost_chunks does.
+-- guarded. Nor is one whose guard is not ENABLE ALWAYS: DISABLE and ENABLE TRIGGER leave it so, and
+-- the partition may have been written in between. Uses an index, as _lost_chunks does.
 CREATE OR REPLACE FUNCTION lakets._guards(
     p_partitions regclass[]
 ) RETURNS TABLE (partition regclass, is_guarded boolean, is_current boolean)
@@ -68,7 +69,7 @@ BEGIN
                guard.triggers = 2
           FROM unnest(p_partitions) AS part
          CROSS JOIN LATERAL (
-               SELECT count(*) AS triggers, bit_or(trg.tgtype) AS events FROM pg_trigger AS trg
+               SELECT count(*) AS triggers, bit_or(trg.tgtype) FILTER (WHERE trg.tgenabled = 'A') AS events FROM pg_trigger AS trg
                 WHERE trg.tgrelid = part AND trg.tgname = ANY ('{lakets_no_direct_write,lakets_no_direct_truncate}')) AS guard;
 END;
 $$;
@@ -133,7 +134,8 @@ DECLARE
     v_trigger   record;
 BEGIN
     IF (SELECT count(*) < 2 FROM pg_trigger AS trg
-         WHERE trg.tgrelid = p_partition AND trg.tgname = ANY ('{lakets_no_direct_write,lakets_no_direct_truncate}')) THEN
+         WHERE trg.tgrelid = p_partition AND trg.tgname = ANY ('{lakets_no_direct_write,lakets_no_direct_truncate}')
+           AND trg.tgenabled = 'A') THEN
         EXECUTE format(
             $sql$CREATE OR REPLACE TRIGGER lakets_no_direct_write BEFORE INSERT OR UPDATE OR DELETE ON %1$s
                 FOR EACH STATEMENT EXECUTE FUNCTION lakets._refuse_direct_write();

@@ -96,6 +96,7 @@ DECLARE
     v_table   lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
     v_most    integer := greatest(lakets._lock_budget() / 4, 10);  -- limit for those adopted, and for those only guarded
     v_guarded integer := 0;
+    v_default regclass;
     v_new     record;
     v_adopted integer := 0;
 BEGIN
@@ -103,7 +104,11 @@ BEGIN
     PERFORM lakets._lock_maintenance(v_table.relation);
     v_table := lakets._follow(v_table);
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_table.relation::regclass);
-    PERFORM lakets._guard_partition(part) FROM lakets._default_partition(v_table.relation) AS part WHERE part IS NOT NULL;
+    v_default := lakets._default_partition(v_table.relation);
+    IF v_default IS NOT NULL AND NOT lakets._is_guarded(v_default) THEN
+        PERFORM lakets._guard_partition(v_default);
+        PERFORM lakets._log_guarded(v_table, ARRAY[v_default]);
+    END IF;
     FOR v_new IN
         SELECT hand.relation, hand.range, coalesce(lakets._partition_problem(hand.relkind), lakets._adoption_problem(v_table, hand.range)) AS problem
           FROM (SELECT part.*, cls.relkind FROM lakets._foreign_partitions(v_table) AS part

@@ -79,8 +79,6 @@ BEGIN
             OR EXISTS (SELECT FROM pg_class AS cls WHERE cls.oid = v_default AND cls.relkind <> 'r')) THEN
         PERFORM lakets._guard_partition(v_default);
         PERFORM lakets._log_guarded(p_table, ARRAY[v_default]);
-        INSERT INTO lakets._mirror_gap (shadow)
-        SELECT shadow FROM lakets._shadow_relation(p_table.shadow_table_name) AS shadow WHERE p_table.sync_enabled AND shadow IS NOT NULL;
     END IF;
 END;
 $$;

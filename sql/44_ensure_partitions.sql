@@ -58,6 +58,7 @@ DECLARE
     v_most     integer;
     v_in_place boolean;
     v_chunks   regclass[];
+    v_open     regclass[];
 BEGIN
     PERFORM lakets._check_max_chunks(p_max_chunks);
     v_table := lakets._chronotable(p_chronotable_id);
@@ -69,7 +70,8 @@ BEGIN
     v_default := lakets._default_partition(v_relation);
     PERFORM lakets._warn_of_foreign_partitions(v_table);
     BEGIN
-        IF v_default IS NOT NULL AND NOT lakets._must_follow(v_table) AND NOT EXISTS (SELECT FROM lakets._due_chunks(v_table, v_default, v_from, v_to, 1)) THEN
+        IF v_default IS NOT NULL AND NOT lakets._must_follow(v_table) AND lakets._unguarded_partitions(v_relation) = '{}'
+           AND NOT EXISTS (SELECT FROM lakets._due_chunks(v_table, v_default, v_from, v_to, 1)) THEN
             RETURN 0;  -- the usual case waits for nobody
         END IF;
         -- Release the lock on the default partition, which was read: the session that maintains the
@@ -81,7 +83,8 @@ BEGIN
 
     PERFORM lakets._require_read_committed();
     -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) default partition, (4) tables
-    -- that it references, or that reference it.
+    -- that it references, or that reference it, (5) partitions that can be written directly, without
+    -- waiting.
     PERFORM lakets._lock_maintenance(v_relation);
     v_table := lakets._follow(v_table);  -- raises if it was dropped meanwhile
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', v_relation);
@@ -113,6 +116,8 @@ BEGIN
         PERFORM lakets._attach_chunks(v_table, v_chunks, v_due);
     END IF;
     PERFORM lakets._register_chunks(v_table, v_chunks, v_due);
+    v_open := lakets._guard_unused(lakets._unguarded_partitions(v_relation), greatest(lakets._lock_budget() / 8, 1));
+    PERFORM lakets._log_guarded(v_table, v_open);
     RETURN cardinality(v_due);
 END;
 $$;

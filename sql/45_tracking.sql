@@ -101,7 +101,7 @@ AS %L$sql$,
         EXECUTE format('CREATE TRIGGER %I %s FOR EACH STATEMENT EXECUTE FUNCTION lakets.%I()',
                        v_name, replace(p_trigger, ' ON %', ' ON ' || p_relation), p_function);
     END IF;
-    IF v_enabled IS NULL OR v_enabled = 'O' THEN  -- enable_sync enables one that was disabled by hand
+    IF v_enabled IS DISTINCT FROM 'A' THEN
         EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', p_relation, v_name);
     END IF;
 END;
@@ -257,12 +257,13 @@ CREATE OR REPLACE FUNCTION lakets._is_written(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_truncated')
-       AND (EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_moved')
+    RETURN EXISTS (SELECT FROM pg_trigger AS trg
+                    WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_truncated' AND trg.tgenabled = 'A')
+       AND (EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_moved' AND trg.tgenabled = 'A')
             OR NOT EXISTS (SELECT FROM pg_partitioned_table AS part WHERE part.partrelid = p_relation))
        AND (SELECT count(*) = 4
               FROM unnest('{insert,update,delete,truncate}'::text[]) AS event
-              JOIN pg_trigger AS trg ON trg.tgrelid = p_relation AND trg.tgname = 'lakets_track_' || event AND trg.tgenabled <> 'O'
+              JOIN pg_trigger AS trg ON trg.tgrelid = p_relation AND trg.tgname = 'lakets_track_' || event AND trg.tgenabled = 'A'
               JOIN pg_proc AS fn ON fn.oid = trg.tgfoid AND fn.oid = to_regprocedure(format('lakets.%I()', p_stem || '_' || event))
                                 AND starts_with(fn.prosrc, p_mark)
               JOIN pg_class AS cls ON cls.oid = p_relation AND cls.relowner = fn.proowner);
@@ -288,14 +289,20 @@ DECLARE
     v_update text;
     v_delete record;
     v_mark   text := lakets._tracking_mark(p_relation, p_time_column, p_shadow, p_chronotable_id);
+    -- The triggers are ENABLE ALWAYS from the start: one that is not was off for a time.
+    v_was_off boolean := to_regprocedure(format('lakets.%I()', p_stem || '_insert')) IS NOT NULL AND NOT lakets._is_tracked(p_relation);
 BEGIN
     PERFORM lakets._grant_tracking(p_relation);
     IF lakets._is_written(p_relation, p_stem, v_mark) THEN
         RETURN;
-    ELSIF NOT lakets._knows_columns(p_relation) THEN
+    ELSIF v_was_off OR NOT lakets._knows_columns(p_relation) THEN
         INSERT INTO lakets._mirror_gap (shadow) SELECT p_shadow WHERE p_shadow IS NOT NULL;
         INSERT INTO lakets._change_log (chronotable_id, min_time, max_time)
         SELECT p_chronotable_id, '-infinity', 'infinity' WHERE p_chronotable_id IS NOT NULL;
+    END IF;
+    IF v_was_off THEN
+        RAISE WARNING 'Changes to % were not tracked for a time: its triggers were disabled or dropped.', p_relation
+            USING HINT = 'RollUps of it are computed again. If it is synced, lakets.enable_sync, or the jobs, compare it with its mirror.';
     END IF;
     v_insert := format(E'INSERT INTO %1$s (%2$s) SELECT %2$s FROM new_rows;', p_shadow, v_list);
     v_delete := lakets._mirror_delete(p_relation, p_shadow, p_time_column);
@@ -322,9 +329,10 @@ BEGIN
     END IF;
     -- BEFORE, while the rows can still be seen. Chunks allow TRUNCATE only in the statement that
     -- truncates their table: _end_truncate removes the table from the list at its end.
-    IF NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_truncated') THEN
-        EXECUTE format('CREATE TRIGGER lakets_truncated AFTER TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION lakets._end_truncate()',
-                       p_relation);
+    IF NOT EXISTS (SELECT FROM pg_trigger AS trg
+                    WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_truncated' AND trg.tgenabled = 'A') THEN
+        EXECUTE format('CREATE OR REPLACE TRIGGER lakets_truncated AFTER TRUNCATE ON %s'
+                       ' FOR EACH STATEMENT EXECUTE FUNCTION lakets._end_truncate()', p_relation);
         EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER lakets_truncated', p_relation);
     END IF;
     PERFORM lakets._write_tracker(

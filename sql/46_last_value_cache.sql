@@ -103,9 +103,9 @@ BEGIN
         WHEN v_cache IS NULL THEN format('its table %I.%I does not exist', p_table.schema_name, p_lvc.cache_table_name)
         WHEN v_misfits IS NOT NULL THEN format('these columns were dropped, renamed or changed: %s', v_misfits)
         WHEN (SELECT count(*) FROM pg_trigger AS trg JOIN pg_proc AS fn ON fn.oid = trg.tgfoid
-               WHERE trg.tgrelid = v_relation AND trg.tgenabled IN ('O', 'A') AND fn.proname = format('_lvc_%s', p_table.id)
+               WHERE trg.tgrelid = v_relation AND trg.tgenabled = 'A' AND fn.proname = format('_lvc_%s', p_table.id)
                  AND position(quote_literal(v_cache::text) IN fn.prosrc) > 0) < 2
-            THEN 'its triggers are missing, disabled or of another schema' END;
+            THEN 'its triggers are missing, were disabled or are of another schema' END;
 END;
 $$;
 
@@ -219,7 +219,7 @@ $$;
 
 -- Create or replace the triggers of a ChronoTable's cache according to its registry row. Does
 -- nothing if there is no cache or it does not fit the table. Fills the cache if it may lack rows: a
--- cache of 0.1.3, or one whose schema was renamed.
+-- cache of 0.1.3, one whose schema was renamed, or one whose triggers were off.
 CREATE OR REPLACE FUNCTION lakets._track_lvc(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -300,8 +300,9 @@ END;$sql$,
     END IF;
     FOREACH v_event IN ARRAY '{INSERT,UPDATE}'::text[] LOOP
         v_trigger := lakets._lvc_trigger(v_relation, v_event, v_function);
-        IF NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = v_relation AND trg.tgname = v_trigger) THEN
-            EXECUTE format('CREATE TRIGGER %I AFTER %s ON %s REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION lakets.%I()',
+        IF NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = v_relation AND trg.tgname = v_trigger AND trg.tgenabled = 'A') THEN
+            v_is_new := true;
+            EXECUTE format('CREATE OR REPLACE TRIGGER %I AFTER %s ON %s REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION lakets.%I()',
                            v_trigger, v_event, v_relation, v_function);
             EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', v_relation, v_trigger);
         END IF;

@@ -141,7 +141,8 @@ BEGIN
 END;
 $$;
 
--- A guarded chunk may have been written before without tracking: all of it counts as changed.
+-- A guarded chunk may have been written before without tracking: all of it counts as changed, and
+-- its mirror must be compared. If it has no range (the default partition), the whole mirror must.
 CREATE OR REPLACE FUNCTION lakets._log_guarded(
     p_table      lakets._chronotable_registry,
     p_partitions regclass[]
@@ -149,11 +150,20 @@ CREATE OR REPLACE FUNCTION lakets._log_guarded(
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_shadow regclass    := CASE WHEN p_table.sync_enabled THEN lakets._shadow_relation(p_table.shadow_table_name) END;
+    v_ranges tstzrange[] := ARRAY(SELECT lakets._partition_range(guarded) FROM unnest(p_partitions) AS guarded);
 BEGIN
     INSERT INTO lakets._change_log (chronotable_id, min_time, max_time)
-    SELECT p_table.id, coalesce(lower(part.range), '-infinity'), coalesce(upper(part.range) - interval '1 microsecond', 'infinity')
-      FROM unnest(p_partitions) AS guarded
-     CROSS JOIN LATERAL (SELECT lakets._partition_range(guarded)) AS part (range);
+    SELECT p_table.id, coalesce(lower(part), '-infinity'), coalesce(upper(part) - interval '1 microsecond', 'infinity')
+      FROM unnest(v_ranges) AS part;
+    IF v_shadow IS NULL OR v_ranges = '{}' THEN
+        RETURN;
+    END IF;
+    INSERT INTO lakets._mirror_gap (shadow) SELECT v_shadow WHERE array_position(v_ranges, NULL) IS NOT NULL;
+    INSERT INTO lakets._mirror_check AS chk (chronotable_id, compared)
+    SELECT p_table.id, '{(,)}'::tstzmultirange - coalesce(range_agg(part), '{}') FROM unnest(v_ranges) AS part HAVING count(part) > 0
+        ON CONFLICT (chronotable_id) DO UPDATE SET compared = chk.compared - ('{(,)}'::tstzmultirange - excluded.compared);
 END;
 $$;
 
@@ -168,12 +178,15 @@ AS $$
 BEGIN
     RETURN ARRAY(
         WITH part AS MATERIALIZED (
-            SELECT chunk.id, chunk.range_start, lakets._chunk_relation(p_table, chunk) AS relation
-              FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (p_chunks)
+            SELECT chunk.id, chunk.range_start, inh.inhrelid::regclass AS relation
+              FROM lakets._chunk_metadata AS chunk
+              JOIN pg_inherits AS inh ON inh.inhparent = p_table.relation AND inh.inhrelid = CASE
+                   WHEN p_table.cluster IS NOT NULL AND chunk.relation IS NOT NULL THEN chunk.relation
+                   ELSE lakets._chunk_relation(p_table, chunk)::oid END
+             WHERE chunk.id = ANY (p_chunks)
         )
         SELECT part.id
-          FROM part JOIN lakets._guards(ARRAY(SELECT one.relation FROM part AS one WHERE one.relation IS NOT NULL)) AS guard
-                 ON guard.partition = part.relation
+          FROM part JOIN lakets._guards(ARRAY(SELECT one.relation FROM part AS one)) AS guard ON guard.partition = part.relation
          WHERE NOT guard.is_guarded ORDER BY part.range_start);
 END;
 $$;

@@ -38,7 +38,6 @@ CREATE OR REPLACE FUNCTION lakets._repair_shadow(
 AS $$
 DECLARE
     v_problem text := lakets._mirror_problem(p_relation, p_shadow);
-    v_trigger name;
 BEGIN
     IF v_problem IS NOT NULL THEN
         PERFORM lakets._reshape_shadow(p_relation, p_shadow);
@@ -47,10 +46,6 @@ BEGIN
     IF v_problem IS NOT NULL THEN
         PERFORM lakets._realign_shadow(p_relation, p_shadow, p_evicted);
         DELETE FROM lakets._mirror_gap AS gap WHERE gap.shadow = p_shadow;
-        FOR v_trigger IN SELECT trg.tgname FROM pg_trigger AS trg
-                          WHERE trg.tgrelid = p_relation AND trg.tgname LIKE 'lakets\_track\_%' AND trg.tgenabled <> 'A' LOOP
-            EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', p_relation, v_trigger);
-        END LOOP;
     END IF;
     RETURN v_problem IS NOT NULL;
 END;
@@ -85,7 +80,7 @@ BEGIN
     v_shadow := lakets._shadow_relation(p_table.shadow_table_name);
     IF p_table.sync_enabled AND v_shadow IS NOT NULL THEN
         WITH doubted AS (DELETE FROM lakets._mirror_check AS chk WHERE chk.chronotable_id = p_table.id RETURNING chk.compared)
-        INSERT INTO lakets._mirror_gap (shadow) SELECT v_shadow FROM doubted;
+        INSERT INTO lakets._mirror_gap (shadow) SELECT v_shadow FROM doubted UNION ALL SELECT v_shadow WHERE v_guarded > 0;
         v_copied := lakets._repair_shadow(v_relation, v_shadow, p_table.time_column, v_evicted);
         PERFORM lakets._track_chronotable(p_table.id);
     ELSE
@@ -124,6 +119,7 @@ BEGIN
     p_rollup := lakets._rollup(p_rollup.name);  -- read again under the lock
     v_shadow := lakets._shadow_relation(p_rollup.shadow_table_name);
     IF p_rollup.sync_enabled AND v_shadow IS NOT NULL THEN
+        PERFORM lakets._track_rollup(p_rollup.id);  -- first, since it records a gap if triggers were off
         PERFORM lakets._repair_shadow(v_relation, v_shadow, p_rollup.bucket_column, 'false');
     ELSE
         p_rollup.shadow_table_name := lakets._shadow_name('rollup_' || p_rollup.name, 'public');

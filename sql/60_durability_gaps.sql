@@ -41,11 +41,13 @@ DECLARE
     v_span  tstzrange;
     v_doubt tstzmultirange;
     v_open  tstzmultirange;
+    v_bare  bigint[];  -- can be written directly
 BEGIN
     IF v_gap IS NOT NULL THEN
         RETURN QUERY SELECT id, v_gap FROM unnest(p_chunks) AS id;
         RETURN;
     END IF;
+    v_bare := lakets._unguarded_chunks(p_table, p_chunks);
     SELECT tstzrange(min(chunk.range_start), max(chunk.range_end)) INTO v_span
       FROM lakets._chunk_metadata AS chunk WHERE chunk.id = ANY (p_chunks);
     SELECT '{(,)}'::tstzmultirange - chk.compared INTO v_doubt FROM lakets._mirror_check AS chk WHERE chk.chronotable_id = p_table.id;
@@ -55,14 +57,14 @@ BEGIN
     RETURN QUERY
         SELECT chunk.id::bigint,
                CASE WHEN cls.relkind <> 'r' THEN lakets._partition_problem(cls.relkind)
-                    WHEN v_doubt && tstzrange(chunk.range_start, chunk.range_end)
+                    WHEN v_doubt && tstzrange(chunk.range_start, chunk.range_end) OR chunk.id = ANY (v_bare)
                     THEN 'it is not yet compared with its mirror; the next tiering run or lakets.enable_sync does so'
                     ELSE 'changes to it are not known to be flushed yet' END
           FROM lakets._chunk_metadata AS chunk
           LEFT JOIN pg_class AS cls ON cls.oid = chunk.relation AND chunk.status <> 'dropped'
          WHERE chunk.id = ANY (p_chunks)
            AND (coalesce(v_doubt, '{}') + coalesce(v_open, '{}') && tstzrange(chunk.range_start, chunk.range_end)
-                OR cls.relkind <> 'r');
+                OR chunk.id = ANY (v_bare) OR cls.relkind <> 'r');
 END;
 $$;
 
@@ -80,7 +82,8 @@ BEGIN
 END;
 $$;
 
--- Return whether all four tracking triggers of a table exist and are enabled.
+-- Return whether the tracking triggers of a table exist and are ENABLE ALWAYS. DISABLE and ENABLE
+-- TRIGGER leave them merely enabled: then changes between the two were missed.
 CREATE OR REPLACE FUNCTION lakets._is_tracked(
     p_relation regclass
 ) RETURNS boolean
@@ -89,9 +92,9 @@ CREATE OR REPLACE FUNCTION lakets._is_tracked(
 AS $$
 BEGIN
     RETURN (
-        SELECT count(*) = 4
+        SELECT count(*) FILTER (WHERE trg.tgname <> 'lakets_moved') = 4 AND bool_and(trg.tgenabled = 'A')
           FROM pg_trigger AS trg
-         WHERE trg.tgrelid = p_relation AND trg.tgname LIKE 'lakets\_track\_%' AND trg.tgenabled IN ('O', 'A'));
+         WHERE trg.tgrelid = p_relation AND (trg.tgname LIKE 'lakets\_track\_%' OR trg.tgname = 'lakets_moved'));
 END;
 $$;
 

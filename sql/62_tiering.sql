@@ -15,6 +15,7 @@ DECLARE
     v_table  lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
     v_after  interval;
     v_proven pg_snapshot;
+    v_bare   bigint[];  -- can be written directly
 BEGIN
     SELECT pol.after::interval INTO v_after
       FROM lakets.show_tiering_policy(p_table_name, p_schema_name) AS pol WHERE pol.enabled ORDER BY 1 LIMIT 1;
@@ -26,12 +27,14 @@ BEGIN
     -- proof row, (3) its policies, (4) chunk metadata rows.
     PERFORM lakets._begin_mirror_check(v_table);
     v_proven := lakets._prove(v_table);
+    v_bare := lakets._unguarded_chunks(v_table, ARRAY(
+        SELECT chunk.id FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'tiered'));
     UPDATE lakets._policy_registry AS pol SET last_run_at = now()
      WHERE pol.chronotable_id = v_table.id AND pol.policy_type IN ('tiering', 'tiered_retention');
     UPDATE lakets._chunk_metadata AS chunk
        SET status = 'active', tiered_at = NULL
      WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'tiered'
-       AND (lakets._is_in_doubt(chunk) OR EXISTS (
+       AND (lakets._is_in_doubt(chunk) OR chunk.id = ANY (v_bare) OR EXISTS (
                 SELECT FROM lakets._unproven_changes(v_table.id, v_proven) AS log
                  WHERE log.min_time < chunk.range_end AND log.max_time >= chunk.range_start));
     PERFORM lakets._prune_change_log(v_table);

@@ -56,8 +56,9 @@ BEGIN
 END;
 $$;
 
--- Compare a chunk with its part of the shadow and correct the shadow. Returns false if the chunk is
--- not in doubt, if this role may not lock it, or (without p_wait) if somebody is writing to it.
+-- Compare a chunk with its part of the shadow and correct the shadow, if the chunk is in doubt or
+-- can be written directly. Returns false if it is neither, if the shadow lacks columns, if this role
+-- may not lock the chunk, or (without p_wait) if somebody is writing to it.
 -- Changes to the shadow are logged as changes to the chunk, so they must be flushed too. The
 -- chunk's writers wait until the transaction ends; the caller has locked the table's proof row, so
 -- no two sessions do this at the same time.
@@ -71,8 +72,11 @@ CREATE OR REPLACE FUNCTION lakets._compare_chunk(
 AS $$
 DECLARE
     v_partition regclass := lakets._chunk_relation(p_table, p_chunk);
+    v_shadow    regclass := lakets._shadow_relation(p_table.shadow_table_name);
 BEGIN
-    IF NOT lakets._is_in_doubt(p_chunk) OR v_partition IS NULL
+    IF NOT p_table.sync_enabled OR v_shadow IS NULL OR v_partition IS NULL
+       OR NOT lakets._is_in_doubt(p_chunk) AND lakets._is_guarded(v_partition)
+       OR NOT lakets._shape(p_table.relation) <@ lakets._shape(v_shadow)
        OR NOT (SELECT pg_has_role(cls.relowner, 'USAGE') FROM pg_class AS cls WHERE cls.oid = v_partition) THEN
         RETURN false;
     END IF;
@@ -128,8 +132,8 @@ BEGIN
 END;
 $$;
 
--- The existing chunks (ids) of a table that are in doubt, oldest first; if p_until is given, only
--- those that end by then.
+-- The existing chunks (ids) of a synced table that are in doubt or can be written directly, oldest
+-- first; if p_until is given, only those that end by then.
 CREATE OR REPLACE FUNCTION lakets._doubtful_chunks(
     p_table lakets._chronotable_registry,
     p_until timestamptz DEFAULT NULL
@@ -139,12 +143,13 @@ CREATE OR REPLACE FUNCTION lakets._doubtful_chunks(
 AS $$
 DECLARE
     v_compared tstzmultirange := (SELECT chk.compared FROM lakets._mirror_check AS chk WHERE chk.chronotable_id = p_table.id);
+    v_open     oid[]          := CASE WHEN p_table.sync_enabled THEN lakets._unguarded_partitions(p_table.relation)::oid[] END;
 BEGIN
     RETURN ARRAY(
         SELECT chunk.id
           FROM lakets._chunk_metadata AS chunk
          WHERE chunk.chronotable_id = p_table.id AND chunk.status <> 'dropped' AND (chunk.range_end <= p_until OR p_until IS NULL)
-           AND NOT v_compared @> tstzrange(chunk.range_start, chunk.range_end)
+           AND (NOT v_compared @> tstzrange(chunk.range_start, chunk.range_end) OR chunk.relation = ANY (v_open))
          ORDER BY chunk.range_start);
 END;
 $$;
@@ -263,10 +268,11 @@ DECLARE
     v_shadow   regclass := lakets._shadow_relation(p_rollup.shadow_table_name);
 BEGIN
     IF p_rollup.sync_enabled AND v_shadow IS NOT NULL
-       AND EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = v_shadow)
+       AND (EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = v_shadow) OR NOT lakets._is_tracked(v_relation))
        AND (SELECT pg_has_role(cls.relowner, 'USAGE') FROM pg_class AS cls WHERE cls.oid = v_relation) THEN
         -- Lock order: (1) advisory (lakets, RollUp's table), by the caller, (2) the RollUp's table.
         EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
+        PERFORM lakets._track_rollup(p_rollup.id);
         PERFORM lakets._repair_shadow(v_relation, v_shadow, p_rollup.bucket_column, 'false');
         PERFORM lakets._track_rollup(p_rollup.id);
     END IF;

@@ -10,9 +10,11 @@ AS $$
 DECLARE
     v_relation regclass := lakets._relation(p_table);
     v_shadow   regclass := lakets._shadow_relation(p_table.shadow_table_name);
+    v_open     regclass[] := CASE WHEN p_table.cluster IS NOT NULL THEN lakets._unguarded_partitions(v_relation) END;  -- not of 0.1.x
 BEGIN
     PERFORM lakets._guard_in_install(v_relation);
     p_table := lakets._follow(p_table);
+    PERFORM lakets._log_guarded(p_table, ARRAY(SELECT one FROM unnest(v_open) AS one WHERE lakets._is_guarded(one)));
     IF p_table.sync_enabled AND v_shadow IS NOT NULL AND EXISTS (
         SELECT FROM lakets._chronotable_registry AS other
          WHERE other.id < p_table.id AND other.sync_enabled AND lakets._shadow_relation(other.shadow_table_name) = v_shadow) THEN

@@ -138,7 +138,8 @@ def test_the_hook_renews_guards_of_an_older_version(older: Stage, monkeypatch: p
         older.run(
             f"DROP TRIGGER lakets_no_direct_truncate ON {chunk};"
             " CREATE OR REPLACE TRIGGER lakets_no_direct_write BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE"
-            f" ON {chunk} FOR EACH STATEMENT EXECUTE FUNCTION lakets._refuse_direct_write()"
+            f" ON {chunk} FOR EACH STATEMENT EXECUTE FUNCTION lakets._refuse_direct_write();"
+            f" ALTER TABLE {chunk} ENABLE ALWAYS TRIGGER lakets_no_direct_write"
         )
     assert older.value("SELECT cardinality(lakets._older_guards('metrics'))") == 3
 
