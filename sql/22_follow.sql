@@ -1,8 +1,8 @@
 -- Update the registry after manual changes to a table. Called by jobs that hold the table's
 -- maintenance lock, and by the install.
 
--- Return whether the registry or the tracking must be updated. Changes nothing and waits for no
--- lock.
+-- Return whether the registry, the tracking or the rights that it needs must be updated. Changes
+-- nothing and waits for no lock.
 CREATE OR REPLACE FUNCTION lakets._must_follow(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -11,7 +11,7 @@ CREATE OR REPLACE FUNCTION lakets._must_follow(
 AS $$
 BEGIN
     RETURN (SELECT reg IS DISTINCT FROM p_table FROM lakets._chronotable_registry AS reg WHERE reg.id = p_table.id)
-        OR NOT lakets._is_tracked(p_table.relation)
+        OR NOT lakets._is_tracked(p_table.relation) OR lakets._missing_grants(p_table.relation) <> '{}'
         OR EXISTS (SELECT FROM lakets._lost_chunks(p_table));
 END;
 $$;

@@ -14,19 +14,19 @@
 -- row trigger that changes rows of its own statement causes such gaps too, because its change is
 -- mirrored before those rows.
 
--- Check that the owner of a table has the rights that its trigger functions need, because they run
--- as that owner. The rights on the change log cover only the columns that they fill: position,
--- transaction and snapshot always get their defaults.
-CREATE OR REPLACE FUNCTION lakets._grant_tracking(
+-- The rights that the owner of a table lacks for its trigger functions, which run as that owner. The
+-- rights on the change log cover only the columns that they fill: position, transaction and snapshot
+-- always get their defaults.
+CREATE OR REPLACE FUNCTION lakets._missing_grants(
     p_relation regclass
-) RETURNS void
-    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+) RETURNS text[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_owner   oid     := (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = p_relation);
-    v_can     boolean := (SELECT pg_has_role(cls.relowner, 'USAGE') FROM pg_class AS cls WHERE cls.oid = 'lakets._change_log'::regclass);
-    v_missing text[]  := ARRAY(
+    v_owner oid := (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = p_relation);
+BEGIN
+    RETURN ARRAY(
         SELECT need.what
           FROM (VALUES
             (has_schema_privilege(v_owner, 'lakets', 'USAGE'), 'USAGE ON SCHEMA lakets'),
@@ -47,12 +47,27 @@ DECLARE
             (has_function_privilege(v_owner, 'lakets._shape(regclass)', 'EXECUTE'), 'EXECUTE ON FUNCTION lakets._shape(regclass)')
           ) AS need (is_held, what)
          WHERE NOT need.is_held);
+END;
+$$;
+
+-- Grant the owner of a table the rights that its trigger functions need, or report them.
+CREATE OR REPLACE FUNCTION lakets._grant_tracking(
+    p_relation regclass
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_owner   oid     := (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = p_relation);
+    v_can     boolean := (SELECT pg_has_role(cls.relowner, 'USAGE') FROM pg_class AS cls WHERE cls.oid = 'lakets._change_log'::regclass);
+    v_missing text[]  := lakets._missing_grants(p_relation);
     v_what    text;
 BEGIN
     IF v_missing <> '{}' AND NOT v_can THEN
-        RAISE EXCEPTION 'Changes to % cannot be tracked: its owner % lacks % .', p_relation, v_owner::regrole, array_to_string(v_missing, ', ')
+        RAISE EXCEPTION 'Changes to % cannot be tracked: its owner % lacks %.', p_relation, v_owner::regrole, array_to_string(v_missing, ', ')
             USING ERRCODE = 'insufficient_privilege',
-                  HINT = format('Let the owner of LakeTS run: GRANT %s TO %s.', v_missing[1], v_owner::regrole);
+                  HINT = format('Let the owner of LakeTS run: %s', (
+                      SELECT string_agg(format('GRANT %s TO %s;', what, v_owner::regrole), ' ') FROM unnest(v_missing) AS what));
     END IF;
     FOREACH v_what IN ARRAY v_missing LOOP
         EXECUTE format('GRANT %s TO %s', v_what, v_owner::regrole);

@@ -268,7 +268,8 @@ DECLARE
     v_shadow   regclass := lakets._shadow_relation(p_rollup.shadow_table_name);
 BEGIN
     IF p_rollup.sync_enabled AND v_shadow IS NOT NULL
-       AND (EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = v_shadow) OR NOT lakets._is_tracked(v_relation))
+       AND (EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = v_shadow) OR NOT lakets._is_tracked(v_relation)
+            OR lakets._missing_grants(v_relation) <> '{}')
        AND (SELECT pg_has_role(cls.relowner, 'USAGE') FROM pg_class AS cls WHERE cls.oid = v_relation) THEN
         -- Lock order: (1) advisory (lakets, RollUp's table), by the caller, (2) the RollUp's table.
         EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_relation);

@@ -240,7 +240,8 @@ BEGIN
     IF NOT p_force AND (v_rollup.last_refreshed_at AT TIME ZONE 'UTC' + v_rollup.refresh_lag) AT TIME ZONE 'UTC' > clock_timestamp() THEN
         RETURN false;
     END IF;
-    IF EXISTS (SELECT FROM lakets._mirror_gap) OR v_rollup.sync_enabled AND NOT lakets._is_tracked(v_relation) THEN
+    IF EXISTS (SELECT FROM lakets._mirror_gap)
+       OR v_rollup.sync_enabled AND (NOT lakets._is_tracked(v_relation) OR lakets._missing_grants(v_relation) <> '{}') THEN
         PERFORM lakets._mend_rollup_mirror(v_rollup);
     END IF;
     v_now := lakets._ended_now();
