@@ -84,6 +84,7 @@ BEGIN
             USING HINT = 'It was dropped meanwhile; lakets._chronotable_registry lists the ChronoTables.';
     END IF;
     v_now := lakets._recognise(v_kept);
+    PERFORM lakets._note_subscriptions(v_now);
     IF NOT lakets._must_follow(v_now) THEN
         PERFORM lakets._follow_rewrite(v_now);
         RETURN v_now;

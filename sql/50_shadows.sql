@@ -157,6 +157,8 @@ BEGIN
     RETURN CASE
         WHEN NOT lakets._shape(p_relation) <@ lakets._shape(p_shadow)
             THEN format('the columns of %s differ from the table''s; call lakets.enable_sync again', p_shadow)
+        WHEN lakets._subscriptions_of(p_relation) IS NOT NULL
+            THEN lakets._subscription_problem(p_relation)
         WHEN EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = p_shadow)
             THEN format('%s may lack changes; call lakets.enable_sync again to repair it', p_shadow)
         WHEN NOT lakets._knows_columns(p_relation)

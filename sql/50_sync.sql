@@ -71,6 +71,7 @@ BEGIN
     -- directly, (4) advisory on the shadow's name. No writer is active while the trigger functions
     -- change, so none misses the shadow.
     PERFORM lakets._lock_maintenance(v_relation);
+    PERFORM lakets._check_subscriptions(v_relation);
     p_table := lakets._follow(p_table);  -- read again under the lock
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
     v_guarded := lakets._guard_partitions(v_relation);  -- before they are read
@@ -115,6 +116,7 @@ BEGIN
     -- Lock order: (1) advisory (lakets, relation), (2) the RollUp's table, (3) advisory on the
     -- shadow's name.
     PERFORM lakets._lock_maintenance(v_relation);
+    PERFORM lakets._check_subscriptions(v_relation);
     EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
     p_rollup := lakets._rollup(p_rollup.name);  -- read again under the lock
     v_shadow := lakets._shadow_relation(p_rollup.shadow_table_name);

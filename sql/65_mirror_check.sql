@@ -6,8 +6,8 @@
 
 -- Begin to compare a mirror that may lack changes. All existing chunks are in doubt; rows written
 -- outside them from now on go into chunks that are created later. Returns false if the mirror is
--- not in doubt, or this role may not lock the table. Nobody writes while the lock is held, so every
--- later writer sees that the earlier gap is gone.
+-- not in doubt, if the table has subscriptions, or if this role may not lock it. Nobody writes while
+-- the lock is held, so every later writer sees that the earlier gap is gone.
 CREATE OR REPLACE FUNCTION lakets._begin_mirror_check(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -21,7 +21,9 @@ DECLARE
     v_in_doubt boolean  := false;
 BEGIN
     PERFORM lakets._follow_rewrite(p_table);
-    IF NOT p_table.sync_enabled OR v_shadow IS NULL OR NOT lakets._shape(v_relation) <@ lakets._shape(v_shadow)
+    PERFORM lakets._note_subscriptions(p_table);
+    IF lakets._subscriptions_of(v_relation) IS NOT NULL
+       OR NOT p_table.sync_enabled OR v_shadow IS NULL OR NOT lakets._shape(v_relation) <@ lakets._shape(v_shadow)
        OR NOT EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = v_shadow)
        OR NOT (SELECT pg_has_role(cls.relowner, 'USAGE') FROM pg_class AS cls WHERE cls.oid = v_relation) THEN
         RETURN false;

@@ -42,6 +42,7 @@ CREATE OR REPLACE FUNCTION lakets._retention_gaps(
 AS $$
 DECLARE
     v_undurable jsonb := '{}';
+    v_problem   text  := lakets._subscription_problem(p_table.relation);
 BEGIN
     IF p_chunks = '{}' THEN
         RETURN;
@@ -57,6 +58,7 @@ BEGIN
             SELECT chunk.id::bigint AS id, coalesce(
                        'not durable: ' || (v_undurable ->> chunk.id::text),
                        CASE WHEN cls.relkind <> 'r' THEN lakets._partition_problem(cls.relkind) END,
+                       CASE WHEN EXISTS (SELECT FROM waiting) THEN v_problem END,
                        'not absorbed by RollUp ' || (
                            SELECT string_agg(waiting.name, ', ' ORDER BY waiting.name) FROM waiting
                             WHERE waiting.times && tstzrange(chunk.range_start, chunk.range_end))) AS gap
