@@ -28,6 +28,36 @@ BEGIN
 END;
 $$;
 
+-- The first and last time in each source of a RollUp, with its name, where these are far from
+-- today; null if none is, or if this role may not read the source.
+CREATE OR REPLACE FUNCTION lakets._far_times(
+    p_rollup lakets._rollup_registry
+) RETURNS text
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_source record;
+    v_far    text;
+    v_all    text[] := '{}';
+BEGIN
+    FOR v_source IN SELECT src.* FROM lakets._rollup_sources(p_rollup.source_chronotable_id, p_rollup.depends_on) AS src LOOP
+        IF has_table_privilege(v_source.relation, 'SELECT') THEN
+            EXECUTE format(
+                'SELECT string_agg(format(''%%s of %%s'', far.at, %1$L), '' and '' ORDER BY far.at)
+                   FROM (SELECT min(r.%2$I) FROM %1$s AS r WHERE r.%2$I > ''-infinity'' AND r.%2$I < %3$s
+                         UNION ALL
+                         SELECT max(r.%2$I) FROM %1$s AS r WHERE r.%2$I < ''infinity'' AND r.%2$I > %4$s) AS far (at)
+                  WHERE far.at IS NOT NULL',
+                v_source.relation, v_source.time_column,
+                quote_literal('4000-01-01 00:00:00+00 BC'), quote_literal('200000-01-01 00:00:00+00')) INTO v_far;
+            v_all := v_all || v_far;
+        END IF;
+    END LOOP;
+    RETURN nullif(array_to_string(v_all, ' and '), '');
+END;
+$$;
+
 -- Replace the buckets in a window of labels by the current result of the query. Raises an error for
 -- a row without a bucket, or in a bucket to which its source rows do not belong: then the analysis
 -- of the query does not hold.
@@ -44,13 +74,23 @@ DECLARE
     v_times    tstzrange := lakets._window_times(p_rollup, p_window);
     v_labels   tstzrange;  -- of all that is read
     v_strays   bigint;
+    v_far      text;
 BEGIN
     IF NOT lakets._is_exact(p_rollup) THEN
         v_labels := lakets._window_labels(p_rollup, v_times);
     END IF;
-    EXECUTE format('SELECT lakets.%I($1, $2, $3, $4, $5, $6)', '_fill_' || p_rollup.name) INTO v_strays
-      USING greatest(lower(v_times), v_earliest), upper(v_times), greatest(lower(p_window), v_earliest), upper(p_window),
-            lower(v_labels), upper(v_labels);
+    BEGIN
+        EXECUTE format('SELECT lakets.%I($1, $2, $3, $4, $5, $6)', '_fill_' || p_rollup.name) INTO v_strays
+          USING greatest(lower(v_times), v_earliest), upper(v_times), greatest(lower(p_window), v_earliest), upper(p_window),
+                lower(v_labels), upper(v_labels);
+    EXCEPTION WHEN datetime_field_overflow THEN
+        v_far := lakets._far_times(p_rollup);
+        IF v_far IS NULL THEN
+            RAISE;
+        END IF;
+        RAISE EXCEPTION 'The query of RollUp % fails (%): there are rows at %.', p_rollup.name, SQLERRM, v_far
+            USING HINT = 'Their bucket starts or ends where Postgres has no timestamps. Correct their times or delete them.';
+    END;
     IF v_strays > 0 AND (p_rollup.definition ->> 'limited')::boolean THEN
         RAISE EXCEPTION 'The query of RollUp % gives % rows that are in no bucket of the source rows from % to %.',
             p_rollup.name, v_strays, lower(v_times), upper(v_times)
@@ -86,7 +126,12 @@ BEGIN
                               ELSE tstzrange(date_bin(v_width, touched.min_time, v_origin),
                                              date_bin(v_width, touched.max_time, v_origin) + v_width) END)
           INTO v_logged
-          FROM (SELECT min(log.min_time) AS min_time, max(log.max_time) AS max_time  -- one range per hour, so that there are few
+          -- One range per hour, so that there are few. Before 4000 BC and after the year 200000 the
+          -- ends are those that _reachable_from gives.
+          FROM (SELECT CASE WHEN min(log.min_time) < '4000-01-01 00:00:00+00 BC' THEN '-infinity'
+                            ELSE least(min(log.min_time), '200000-01-01 00:00:00+00') END AS min_time,
+                       CASE WHEN max(log.max_time) > '200000-01-01 00:00:00+00' THEN 'infinity'
+                            ELSE greatest(max(log.max_time), '4000-01-01 00:00:00+00 BC') END AS max_time
                   FROM lakets._change_log AS log
                  WHERE log.chronotable_id = p_rollup.source_chronotable_id AND log.min_time IS NOT NULL
                    AND log.xid >= pg_snapshot_xmin(p_rollup.absorbed)
@@ -95,7 +140,7 @@ BEGIN
                  GROUP BY date_bin('1 hour', log.min_time, '2000-01-01 00:00:00+00'::timestamptz),
                           date_bin('1 hour', log.max_time, '2000-01-01 00:00:00+00'::timestamptz)) AS touched;
     ELSE
-        v_logged := tstzmultirange(tstzrange(coalesce(p_rollup.watermark, '-infinity'), 'infinity'));
+        v_logged := tstzmultirange(tstzrange(coalesce(lakets._reachable_from(p_rollup.watermark), '-infinity'), 'infinity'));
     END IF;
     IF EXISTS (SELECT FROM lakets._rollup_invalidation_log AS log WHERE log.rollup_id = p_rollup.id) THEN
         WITH taken AS (
@@ -307,7 +352,7 @@ BEGIN
     IF v_steps IS NULL OR lakets._must_reload(p_rollup) THEN
         RETURN '{(,)}';
     ELSIF NOT p_rollup.track_changes THEN
-        RETURN tstzmultirange(lakets._times_of(v_steps, tstzrange(p_rollup.watermark, NULL)));
+        RETURN tstzmultirange(lakets._times_of(v_steps, tstzrange(lakets._reachable_from(p_rollup.watermark), NULL)));
     END IF;
     RETURN (
         SELECT coalesce(range_agg(open.times), '{}')

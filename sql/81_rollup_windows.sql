@@ -1,6 +1,18 @@
 -- The buckets of a RollUp as ranges of their labels: the buckets that a change touches, and the
 -- source rows of a bucket.
 
+-- The start of a range of times or labels, moved away from the ends of time: there the start or end
+-- of its bucket could be out of the range of timestamps. The range gets longer, by few rows if any.
+CREATE OR REPLACE FUNCTION lakets._reachable_from(
+    p_from timestamptz
+) RETURNS timestamptz
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT CASE WHEN p_from < '4000-01-01 00:00:00+00 BC' THEN '-infinity'
+                WHEN p_from > '200000-01-01 00:00:00+00' THEN '200000-01-01 00:00:00+00' ELSE p_from END;
+$$;
+
 -- The source times that the buckets in a window of labels are made of, over all sources that the
 -- query reads.
 CREATE OR REPLACE FUNCTION lakets._window_times(

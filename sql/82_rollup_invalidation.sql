@@ -51,7 +51,7 @@ CREATE OR REPLACE FUNCTION lakets._rollup_extent(
 AS $$
 DECLARE
     v_reached timestamptz := upper(lakets._times_of(p_rollup.definition -> 'steps', tstzrange(
-        p_rollup.watermark, lakets._shift(p_rollup.watermark, p_rollup.bucket_interval), '[]')));
+        lakets._reachable_from(p_rollup.watermark), lakets._shift(lakets._reachable_from(p_rollup.watermark), p_rollup.bucket_interval), '[]')));
 BEGIN
     WITH RECURSIVE up (chronotable_id, depends_on) AS (
         SELECT p_rollup.source_chronotable_id, p_rollup.depends_on

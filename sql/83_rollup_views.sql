@@ -9,7 +9,8 @@ CREATE OR REPLACE FUNCTION lakets._live_from(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN coalesce(lower(lakets._times_of(p_steps, tstzrange(lakets._rollup_watermark(p_name) + interval '1 microsecond', NULL))), '-infinity');
+    RETURN coalesce(lower(lakets._times_of(p_steps, tstzrange(
+        lakets._reachable_from(lakets._rollup_watermark(p_name)) + interval '1 microsecond', NULL))), '-infinity');
 END;
 $$;
 

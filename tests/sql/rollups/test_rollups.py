@@ -56,6 +56,64 @@ def test_refresh_rewrites_only_the_buckets_that_changed(layered: Stage) -> None:
     assert {bucket for bucket, xmin in after.items() if before.get(bucket) != xmin} == {"7 12"}
 
 
+LATEST, EARLIEST = "294276-12-31 23:59:59.999999+00", "4714-11-24 00:00:00+00 BC"
+LOCAL_DAY = "lakets.time_bucket('1 day', at AT TIME ZONE 'America/New_York')"
+
+
+@pytest.mark.parametrize("tracked", [True, False], ids=["tracked", "not tracked"])
+@pytest.mark.parametrize(
+    ("moment", "bucket", "every"),
+    [
+        (LATEST, "lakets.time_bucket('1 hour', at)", "1 hour"),
+        (LATEST, "lakets.time_bucket('1 month', at)", "1 month"),
+        (LATEST, LOCAL_DAY, "1 day"),
+        (EARLIEST, "lakets.time_bucket('1 hour', at)", "1 hour"),
+        (EARLIEST, "date_trunc('day', at)", "1 day"),
+    ],
+)
+def test_rows_at_the_ends_of_time_do_not_stop_a_refresh(
+    stage: Stage, moment: str, bucket: str, every: str, *, tracked: bool
+) -> None:
+    stage.table()
+    query = f"SELECT {bucket} AS bucket, count(*) AS n FROM public.metrics GROUP BY 1"
+    stage.rollup("far", query=query, every=every)
+    stage.run("SELECT lakets.create_rollup_view('far', %s)", query)
+    if not tracked:
+        stage.run("SELECT lakets.disable_rollup_invalidation('far')")
+
+    for change in (
+        f"INSERT INTO metrics VALUES (9, '{moment}', 9), (9, '2024-01-02', 9), (9, now(), 9)",
+        "UPDATE metrics SET id = id + 10 WHERE id = 9",
+    ):
+        stage.run(change)
+        assert stage.refresh("far")
+        assert stage.refresh("far")
+    assert tracked is False or stage.difference("far") == []
+    assert stage.value("SELECT count(*) FROM _rollup_rt_far WHERE n > 0") > 0
+    assert stage.value("SELECT lakets.invalidate_rollup_range('far', '2024-01-01', '2024-01-03')") > 0
+    stage.run("DELETE FROM metrics WHERE id = 19")
+    if tracked:
+        assert stage.refresh("far")
+        assert stage.difference("far") == []
+
+
+def test_a_row_whose_bucket_has_no_timestamp_is_named(stage: Stage, raises: Raises) -> None:
+    stage.table()
+    stage.rollup("hourly")
+    stage.rollup("monthly", reads="hourly", every="1 month")
+    stage.run(f"SET timezone = 'UTC'; INSERT INTO metrics VALUES (9, '{EARLIEST}', 9)")
+    stage.refresh("hourly")
+
+    with raises(
+        "P0001", match=r"RollUp monthly fails .* 4714-11-24 00:00:00\+00 BC of public._rollup_hourly"
+    ):
+        stage.refresh("monthly")
+
+    stage.run("DELETE FROM metrics WHERE id = 9")
+    assert stage.cascade() == {"hourly": True, "monthly": True}
+    assert stage.difference("monthly") == []
+
+
 @pytest.mark.parametrize("action", ["CASCADE", "SET NULL", "SET DEFAULT"])
 def test_refresh_leaves_rows_alone_that_point_at_its_buckets(
     layered: Stage, raises: Raises, action: str
