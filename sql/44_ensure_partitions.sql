@@ -84,8 +84,8 @@ BEGIN
 
     PERFORM lakets._require_read_committed();
     -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) default partition, (4) tables
-    -- that it references, or that reference it, (5) partitions that can be written directly, without
-    -- waiting.
+    -- that it references, or that reference it, (5) partitions that can be written directly,
+    -- without waiting.
     PERFORM lakets._lock_maintenance(v_relation);
     v_table := lakets._follow(v_table);  -- raises if it was dropped meanwhile
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', v_relation);

@@ -1,6 +1,6 @@
 -- Tables that receive rows by logical replication. It applies each row by itself and fires no
--- statement trigger, so neither the tracking of a table nor the guard of a chunk sees the row. Such a
--- table is not mirrored completely, and RollUps of it lack rows.
+-- statement trigger, so neither the tracking of a table nor the guard of a chunk sees the row. Such
+-- a table is not mirrored completely, and RollUps of it lack rows.
 
 -- The subscriptions that write to a table or to one of its partitions; null if there are none.
 CREATE OR REPLACE FUNCTION lakets._subscriptions_of(
@@ -31,8 +31,8 @@ BEGIN
 END;
 $$;
 
--- Record that a table with subscriptions may have changes that were not tracked: its shadow may lack
--- them until it is compared, and all its rows count as changed.
+-- Record that a table with subscriptions may have changes that were not tracked: its shadow may
+-- lack them until it is compared, and all its rows count as changed.
 CREATE OR REPLACE FUNCTION lakets._note_subscriptions(
     p_table lakets._chronotable_registry
 ) RETURNS void

@@ -14,9 +14,9 @@
 -- row trigger that changes rows of its own statement causes such gaps too, because its change is
 -- mirrored before those rows.
 
--- The rights that the owner of a table lacks for its trigger functions, which run as that owner. The
--- rights on the change log cover only the columns that they fill: position, transaction and snapshot
--- always get their defaults.
+-- The rights that the owner of a table lacks for its trigger functions, which run as that owner.
+-- The rights on the change log cover only the columns that they fill: position, transaction and
+-- snapshot always get their defaults.
 CREATE OR REPLACE FUNCTION lakets._missing_grants(
     p_relation regclass
 ) RETURNS text[]

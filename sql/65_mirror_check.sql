@@ -6,8 +6,8 @@
 
 -- Begin to compare a mirror that may lack changes. All existing chunks are in doubt; rows written
 -- outside them from now on go into chunks that are created later. Returns false if the mirror is
--- not in doubt, if the table has subscriptions, or if this role may not lock it. Nobody writes while
--- the lock is held, so every later writer sees that the earlier gap is gone.
+-- not in doubt, if the table has subscriptions, or if this role may not lock it. Nobody writes
+-- while the lock is held, so every later writer sees that the earlier gap is gone.
 CREATE OR REPLACE FUNCTION lakets._begin_mirror_check(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -59,11 +59,11 @@ END;
 $$;
 
 -- Compare a chunk with its part of the shadow and correct the shadow, if the chunk is in doubt or
--- can be written directly. Returns false if it is neither, if the shadow lacks columns, if this role
--- may not lock the chunk, or (without p_wait) if somebody is writing to it.
--- Changes to the shadow are logged as changes to the chunk, so they must be flushed too. The
--- chunk's writers wait until the transaction ends; the caller has locked the table's proof row, so
--- no two sessions do this at the same time.
+-- can be written directly. Returns false if it is neither, if the shadow lacks columns, if this
+-- role may not lock the chunk, or (without p_wait) if somebody is writing to it. Changes to the
+-- shadow are logged as changes to the chunk, so they must be flushed too. The chunk's writers wait
+-- until the transaction ends; the caller has locked the table's proof row, so no two sessions do
+-- this at the same time.
 CREATE OR REPLACE FUNCTION lakets._compare_chunk(
     p_table lakets._chronotable_registry,
     p_chunk lakets._chunk_metadata,
