@@ -37,24 +37,26 @@ AS $$
      WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped AND att.attgenerated <> 'v';
 $$;
 
--- A digest that changes whenever values may have been rewritten without a statement that triggers
--- see: a column was dropped and added again, two swapped their names, or ALTER TABLE computed a
--- column anew. The last writes new files, that of the default partition among them; so do VACUUM
--- FULL, CLUSTER and TRUNCATE of the table, after which the chunks are compared without need.
+-- Three marks of the columns of a table: their numbers and names, the versions of their rows in the
+-- catalog, and the file of the default partition.
 CREATE OR REPLACE FUNCTION lakets._columns_mark(
     p_relation regclass
 ) RETURNS text
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT md5(concat_ws(' ', pg_relation_filenode((SELECT part.partdefid FROM pg_partitioned_table AS part WHERE part.partrelid = p_relation)),
-                         string_agg(att.attnum || ' ' || quote_ident(att.attname), ', ' ORDER BY att.attnum)))
+    SELECT concat_ws('/', md5(string_agg(att.attnum || ' ' || quote_ident(att.attname), ', ' ORDER BY att.attnum)),
+                     md5(string_agg(att.xmin || ' ' || att.ctid, ', ' ORDER BY att.attnum)),
+                     coalesce(pg_relation_filenode((SELECT part.partdefid FROM pg_partitioned_table AS part WHERE part.partrelid = p_relation)), 0))
       FROM pg_attribute AS att
      WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped;
 $$;
 
--- Return whether the columns of a table are those that its trigger functions were written for.
--- True if it has none, or if those of an earlier version do not say.
+-- Return whether a table has the values that its trigger functions know of: false if a column was
+-- dropped and added again, if two swapped their names, or if ALTER TABLE computed a column anew.
+-- The last changes the catalog and writes new files. TRUNCATE and VACUUM FULL write new files too,
+-- and SET NOT NULL changes the catalog; if both happened, chunks are compared without need. True if
+-- there are no such functions, or if those of an earlier version do not say.
 CREATE OR REPLACE FUNCTION lakets._knows_columns(
     p_relation regclass
 ) RETURNS boolean
@@ -64,8 +66,10 @@ AS $$
     SELECT NOT EXISTS (
         SELECT FROM pg_trigger AS trg
           JOIN pg_proc AS fn ON fn.oid = trg.tgfoid
+         CROSS JOIN LATERAL (SELECT string_to_array(substring(fn.prosrc FROM '\n-- columns (\S+)'), '/') AS known,
+                                    string_to_array(lakets._columns_mark(p_relation), '/') AS now) AS mark
          WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_track_insert'
-           AND substring(fn.prosrc FROM '\n-- columns (\S+)') <> lakets._columns_mark(p_relation));
+           AND (mark.known[1] <> mark.now[1] OR mark.known[2] <> mark.now[2] AND mark.known[3] <> mark.now[3]));
 $$;
 
 -- The index of the key that identifies a row at any moment: of the replica identity, or else of the
