@@ -27,7 +27,7 @@ CATALOG = {
     "triggers": "SELECT tgrelid::regclass, tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal",
     # Tracking functions hold the numbers of relations, which are others in another run.
     "functions": "SELECT oid::regprocedure, proowner::regrole, provolatile, proparallel, proconfig,"
-    " md5(regexp_replace(prosrc, 'written from \\w+|\\d{5,}', '', 'g'))"
+    " md5(regexp_replace(prosrc, '(written from|columns) \\S+|\\d{5,}', '', 'g'))"
     " FROM pg_proc WHERE pronamespace::regnamespace::text IN ('lakets', 'public')",
 }
 
