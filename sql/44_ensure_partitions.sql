@@ -71,7 +71,7 @@ BEGIN
     PERFORM lakets._warn_of_foreign_partitions(v_table);
     BEGIN
         IF v_default IS NOT NULL AND NOT lakets._must_follow(v_table) AND lakets._unguarded_partitions(v_relation) = '{}'
-           AND lakets._subscriptions_of(v_relation) IS NULL
+           AND lakets._subscriptions_of(v_relation) IS NULL AND lakets._knows_columns(v_relation)
            AND NOT EXISTS (SELECT FROM lakets._due_chunks(v_table, v_default, v_from, v_to, 1)) THEN
             RETURN 0;  -- the usual case waits for nobody
         END IF;

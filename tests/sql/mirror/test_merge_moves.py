@@ -10,6 +10,7 @@ from tests.sql.mirror.scene import missed, problem
 
 if TYPE_CHECKING:
     from tests.sandbox import Sandbox
+    from tests.stage import Stage
 
 MERGE = (
     "MERGE INTO metrics AS m USING (VALUES (1)) AS s (id) ON m.id = s.id"
@@ -69,20 +70,15 @@ def test_an_upsert_that_sets_the_time_is_mirrored(db: Sandbox) -> None:
     assert missed(db) == 0
 
 
-def test_rollups_take_in_rows_that_a_merge_moves(db: Sandbox) -> None:
-    table_id = db.chronotable("id int, ts timestamptz, v int, PRIMARY KEY (id, ts)")
-    db.run(
-        "SELECT lakets._ensure_partitions(%s, p_range_start => '2024-01-01', p_range_end => '2024-01-04')",
-        table_id,
-    )
-    db.run("INSERT INTO metrics VALUES (1, '2024-01-01', 1), (2, '2024-01-02', 2)")
-    query = (
-        f"SELECT lakets.time_bucket('1 day', ts) AS bucket, sum(v) AS v FROM {db.schema}.metrics GROUP BY 1"
-    )
-    db.run("SELECT lakets.create_rollup('daily', %s, '1 day')", query)
-    db.run("SELECT lakets.refresh_rollup('daily', true)")
+def test_rollups_take_in_rows_that_a_merge_moves(stage: Stage) -> None:
+    stage.run("CREATE TABLE metrics (id integer, ts timestamptz, v integer)")
+    stage.run("INSERT INTO metrics VALUES (1, '2024-01-01', 1), (2, '2024-01-02', 2)")
+    stage.run("SELECT lakets.create_chronotable('metrics', 'ts', '1 day')")
+    query = "SELECT lakets.time_bucket('1 day', ts) AS bucket, sum(v) AS v FROM public.metrics GROUP BY 1"
+    stage.rollup("daily", every="1 day", query=query)
+    stage.refresh("daily")
 
-    db.run(MERGE)
+    stage.run(MERGE)
 
-    db.run("SELECT lakets.refresh_rollup('daily', true)")
-    assert db.run("SELECT v FROM public._rollup_daily") == [(3,)]
+    stage.refresh("daily")
+    assert stage.run("SELECT v FROM _rollup_daily") == [(3,)]
