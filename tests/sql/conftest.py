@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
+    from tests.stage import Stage
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +48,19 @@ def db(sandbox: psycopg.Connection) -> Iterator[Sandbox]:
     """Yield a database with LakeTS that undoes the test, for a tenth of the cost of a new one."""
     with sandbox.transaction(force_rollback=True):
         yield Sandbox(sandbox)
+
+
+@pytest.fixture
+def kept(stage: Stage) -> Stage:
+    """Make a ChronoTable with four chunks that are due, and gather what is warned of."""
+    stage.table()
+    stage.run("SELECT lakets.add_retention_policy('metrics', '2 days')")
+    stage.run("SET client_min_messages = warning")
+    return stage
+
+
+@pytest.fixture
+def warned(kept: Stage) -> list[str]:
+    texts: list[str] = []
+    kept.conn.add_notice_handler(lambda notice: texts.append(str(notice.message_primary)))
+    return texts
