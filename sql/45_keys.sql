@@ -137,8 +137,39 @@ BEGIN
 END;
 $$;
 
+-- Return whether values of a type can be hashed: those of types with a hash operator class, and of
+-- enums, and of domains, arrays and ranges of such types.
+CREATE OR REPLACE FUNCTION lakets._can_hash(
+    p_type oid
+) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_type pg_type;
+    v_of   oid;
+BEGIN
+    SELECT typ.* INTO v_type FROM pg_type AS typ WHERE typ.oid = p_type;
+    IF v_type.typtype = 'e' OR p_type = 'varchar'::regtype THEN
+        RETURN true;
+    END IF;
+    v_of := CASE WHEN v_type.typtype = 'd' THEN v_type.typbasetype
+                 WHEN v_type.typtype IN ('r', 'm') THEN (SELECT rng.rngsubtype FROM pg_range AS rng WHERE p_type IN (rng.rngtypid, rng.rngmultitypid))
+                 WHEN v_type.typsubscript = 'array_subscript_handler'::regproc THEN v_type.typelem END;
+    IF v_of IS NOT NULL THEN
+        RETURN lakets._can_hash(v_of);
+    END IF;
+    RETURN v_type.typtype = 'b' AND EXISTS (
+        SELECT FROM pg_opclass AS cls
+          JOIN pg_am AS am ON am.oid = cls.opcmethod AND am.amname = 'hash'
+          JOIN pg_amproc AS fn ON fn.amprocfamily = cls.opcfamily AND fn.amprocnum = 2 AND fn.amproclefttype = cls.opcintype
+         WHERE cls.opcdefault AND cls.opcintype = p_type);
+END;
+$$;
+
 -- For a table without a key: two SQL expressions that find the copies of a row by index, its time
--- and a hash of the columns that can be hashed.
+-- and a hash of its columns. json is hashed as text; columns that cannot be hashed are left out. So
+-- are all but the first 200, because the expression must fit into one row of the catalog.
 CREATE OR REPLACE FUNCTION lakets._find_by(
     p_relation    regclass,
     p_alias       text,
@@ -150,17 +181,14 @@ CREATE OR REPLACE FUNCTION lakets._find_by(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    SELECT format('coalesce(%s.%I, %L::%s)', p_alias, p_time_column, 'infinity', lakets._column_type(p_relation, p_time_column)),
-           format('hash_record_extended(%s, 0)', lakets._row_image(p_alias, array_agg(att.attname ORDER BY att.attnum)))
-      INTO at, hash
-      FROM pg_attribute AS att
-      JOIN pg_type AS typ ON typ.oid = att.atttypid
-     WHERE att.attrelid = p_relation AND att.attname = ANY (lakets._columns(p_relation))
-       AND (att.atttypid = 'varchar'::regtype OR typ.typtype = 'e' OR EXISTS (
-            SELECT FROM pg_opclass AS cls
-              JOIN pg_am AS am ON am.oid = cls.opcmethod AND am.amname = 'hash'
-              JOIN pg_amproc AS fn ON fn.amprocfamily = cls.opcfamily AND fn.amprocnum = 2 AND fn.amproclefttype = cls.opcintype
-             WHERE cls.opcdefault AND cls.opcintype = att.atttypid AND typ.typtype = 'b' AND typ.typelem = 0));
+    at := format('coalesce(%s.%I, %L::%s)', p_alias, p_time_column, 'infinity', lakets._column_type(p_relation, p_time_column));
+    SELECT format('hash_record_extended(ROW(%s), 0)', string_agg(col.hashed, ', ' ORDER BY col.attnum))
+      INTO hash
+      FROM (SELECT att.attnum, format(CASE WHEN att.atttypid = 'json'::regtype THEN '%s.%I::text' ELSE '%s.%I' END, p_alias, att.attname) AS hashed
+              FROM pg_attribute AS att
+             WHERE att.attrelid = p_relation AND att.attname = ANY (lakets._columns(p_relation))
+               AND (att.atttypid = 'json'::regtype OR lakets._can_hash(att.atttypid))
+             ORDER BY att.attnum LIMIT 200) AS col;
 END;
 $$;
 

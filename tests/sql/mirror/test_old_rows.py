@@ -94,13 +94,19 @@ def test_large_values_are_found_again(db: Sandbox, shape: str) -> None:
     assert missed(db) == 0
 
 
-def test_wide_rows_are_found_again(db: Sandbox) -> None:
-    db.chronotable("ts timestamptz, " + ", ".join(f"c{n} text" for n in range(300)), synced=True)
-    db.run("INSERT INTO metrics (ts, c0, c299) VALUES ('2024-01-01', 'a', 'b'), ('2024-01-01', 'a', 'c')")
+@pytest.mark.parametrize("key", ["", ", PRIMARY KEY (c0, ts)"], ids=["no key", "key"])
+@pytest.mark.parametrize("width", [300, 1500])
+def test_wide_rows_are_found_again(db: Sandbox, width: int, key: str) -> None:
+    columns = ", ".join(f"c{n} text" for n in range(width))
+    db.chronotable(f"ts timestamptz, {columns}{key}", synced=True)
+    last = f"c{width - 1}"
+    db.run(f"INSERT INTO metrics (ts, c0, {last}) VALUES ('2024-01-01', 'a', 'b'), ('2024-01-01', 'b', 'c')")
 
-    db.run("DELETE FROM metrics WHERE c299 = 'b'")
+    db.run(f"UPDATE metrics SET c1 = 'd' WHERE {last} = 'c'")
+    db.run(f"DELETE FROM metrics WHERE {last} = 'b'")
 
     assert db.mirror_difference() == []
+    assert missed(db) == 0
 
 
 # Evicted rows
@@ -243,3 +249,30 @@ def test_old_rows_are_found_by_index_however_the_plan_was_made(db: Sandbox, shap
     assert 2000 <= idx_scans_after - idx_scans < 2010
     # All rows have one time: still each is found by itself, not among the others.
     assert tuples_after - tuples < 4 * 3000
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("text[]", "ARRAY[md5(n::text)]"),
+        ("tagged", "md5(n::text)"),
+        ("tagged[]", "ARRAY[md5(n::text)]::tagged[]"),
+        ("numrange", "numrange(n, n + 0.5)"),
+        ("json", "json_build_object('n', n)"),
+    ],
+)
+def test_old_rows_are_found_by_values_of_any_hashable_type(db: Sandbox, kind: str, value: str) -> None:
+    db.run("CREATE DOMAIN tagged AS varchar(40) CHECK (VALUE <> '')")
+    db.chronotable(f"ts timestamptz, v {kind}", synced=True)
+    db.run(f"INSERT INTO metrics SELECT '2024-01-01', {value} FROM generate_series(1, 500) AS n")
+    read = (
+        "SELECT idx_tup_fetch FROM pg_stat_xact_user_tables"
+        " WHERE relid = 'lakets_cdf._shadow_metrics'::regclass"
+    )
+    before = db.value(read)
+
+    db.run("UPDATE metrics SET ts = ts + interval '1 hour'; DELETE FROM metrics")
+
+    assert db.value(read) - before < 5 * 500
+    assert db.mirror_difference() == []
+    assert missed(db) == 0
