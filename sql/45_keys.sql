@@ -13,6 +13,21 @@ AS $$
       FROM unnest(p_columns) WITH ORDINALITY AS u (col, ord);
 $$;
 
+-- A name for use beside columns, in a generated statement: p_name, with a number if a column has it.
+CREATE OR REPLACE FUNCTION lakets._unlike(
+    p_name    text,
+    p_columns name[]
+) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT one.name
+      FROM generate_series(0, cardinality(p_columns)) AS number
+     CROSS JOIN LATERAL (SELECT p_name || coalesce(nullif(number, 0)::text, '') AS name) AS one
+     WHERE one.name <> ALL (p_columns)
+     ORDER BY number LIMIT 1;
+$$;
+
 -- A table's columns in order, without virtual ones, which are computed from the others.
 CREATE OR REPLACE FUNCTION lakets._columns(
     p_relation regclass

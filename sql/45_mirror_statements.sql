@@ -77,7 +77,8 @@ $$;
 
 -- SQL text that applies an UPDATE of a table with a key to the shadow. A row whose key changes is
 -- deleted and inserted. FULL JOIN can only be hashed or merged: a plan kept from a small statement
--- cannot become a quadratic nested loop in a large one.
+-- cannot become a quadratic nested loop in a large one. The old and new rows are named as a whole, so
+-- no column may have the name of their alias.
 CREATE OR REPLACE FUNCTION lakets._mirror_update(
     p_relation regclass,
     p_shadow   regclass
@@ -88,20 +89,22 @@ AS $$
 DECLARE
     v_columns name[] := lakets._columns(p_relation);
     v_list    text   := (SELECT string_agg(quote_ident(col), ', ') FROM unnest(v_columns) AS col);
+    v_old     text   := lakets._unlike('lakets_old', v_columns);
+    v_new     text   := lakets._unlike('lakets_new', v_columns);
     v_join    text;
     v_find    text;
 BEGIN
-    SELECT string_agg(format('lakets_new.%1$I %2$s lakets_old.%1$I', key.key_column, key.equals), ' AND '),
-           string_agg(format('c.%1$I %2$s lakets_old.%1$I', key.key_column, key.equals), ' AND ')
+    SELECT string_agg(format('%3$s.%1$I %2$s %4$s.%1$I', key.key_column, key.equals, v_new, v_old), ' AND '),
+           string_agg(format('c.%1$I %2$s %3$s.%1$I', key.key_column, key.equals, v_old), ' AND ')
       INTO v_join, v_find
       FROM lakets._key_columns(p_relation) AS key;
     RETURN format(
         $sql$WITH pair AS MATERIALIZED (
-        SELECT lakets_new AS new_row, lakets_old IS DISTINCT FROM NULL AS had, lakets_new IS DISTINCT FROM NULL AS has,
-               CASE WHEN lakets_old IS DISTINCT FROM NULL THEN (
+        SELECT %10$s AS new_row, %9$s IS DISTINCT FROM NULL AS had, %10$s IS DISTINCT FROM NULL AS has,
+               CASE WHEN %9$s IS DISTINCT FROM NULL THEN (
                    SELECT c.ctid FROM %1$s AS c
                     WHERE %2$s AND %3$s::record OPERATOR(pg_catalog.*=) %4$s::record LIMIT 1) END AS tid
-          FROM old_rows AS lakets_old FULL JOIN new_rows AS lakets_new ON %5$s
+          FROM old_rows AS %9$s FULL JOIN new_rows AS %10$s ON %5$s
     ), changed AS (
         UPDATE %1$s AS s SET (%6$s) = ROW(%7$s) FROM pair WHERE pair.has AND s.ctid = pair.tid
     ), gone AS (
@@ -110,9 +113,9 @@ BEGIN
         %8$s
     )
     INSERT INTO %1$s (%6$s) SELECT %7$s FROM pair WHERE pair.has AND pair.tid IS NULL;$sql$,
-        p_shadow, v_find, lakets._row_image('c', v_columns), lakets._row_image('lakets_old', v_columns), v_join, v_list,
+        p_shadow, v_find, lakets._row_image('c', v_columns), lakets._row_image(v_old, v_columns), v_join, v_list,
         (SELECT string_agg(format('(pair.new_row).%I', col), ', ') FROM unnest(v_columns) AS col),
-        lakets._note_gap(p_shadow, 'pair WHERE pair.had AND pair.tid IS NULL'));
+        lakets._note_gap(p_shadow, 'pair WHERE pair.had AND pair.tid IS NULL'), v_old, v_new);
 END;
 $$;
 

@@ -194,6 +194,7 @@ DECLARE
     v_relation regclass := p_table.relation;
     v_cache    regclass := lakets._lvc_relation(p_table, p_lvc);
     v_type     regtype  := lakets._column_type(v_relation, p_table.time_column);
+    v_place    text     := lakets._unlike('lakets_place', lakets._columns(v_relation));
     v_room     integer  := lakets._lock_budget() / (1 + (SELECT count(*) FROM pg_index AS idx WHERE idx.indrelid = v_relation));
     v_from     timestamptz;
 BEGIN
@@ -211,9 +212,9 @@ BEGIN
     EXECUTE format('UPDATE %s AS cached SET last_updated = $1 WHERE cached.last_updated > $1', v_cache) USING v_from;
     EXECUTE lakets._lvc_upsert(
         v_cache, p_lvc,
-        format('(SELECT one.*, one.ctid AS lakets_place FROM %s AS one WHERE one.%I >= %s)', v_relation, p_table.time_column,
+        format('(SELECT one.*, one.ctid AS %s FROM %s AS one WHERE one.%I >= %s)', v_place, v_relation, p_table.time_column,
                lakets._time_literal(v_from, v_type)),
-        lakets._as_instant(format('r.%I', p_table.time_column), v_type), 'r.lakets_place', NULL);
+        lakets._as_instant(format('r.%I', p_table.time_column), v_type), 'r.' || v_place, NULL);
 END;
 $$;
 

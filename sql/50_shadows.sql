@@ -137,11 +137,13 @@ BEGIN
     EXECUTE format(
         'WITH held AS (SELECT %1$s::text AS image, count(*) AS copies FROM %2$s AS s GROUP BY 1)
          INSERT INTO %2$s (%3$s)
-         SELECT %3$s FROM (SELECT r.*, %4$s::text AS lakets_image, row_number() OVER (PARTITION BY %4$s::text) AS lakets_copy
+         SELECT %6$s FROM (SELECT %6$s, %4$s::text AS %7$s, row_number() OVER (PARTITION BY %4$s::text) AS %8$s
                              FROM %5$s AS r) AS r
-           LEFT JOIN held ON held.image = r.lakets_image
-          WHERE r.lakets_copy > coalesce(held.copies, 0)',
-        lakets._row_image('s', v_columns), p_shadow, v_list, lakets._row_image('r', v_columns), p_relation);
+           LEFT JOIN held ON held.image = r.%7$s
+          WHERE r.%8$s > coalesce(held.copies, 0)',
+        lakets._row_image('s', v_columns), p_shadow, v_list, lakets._row_image('r', v_columns), p_relation,
+        (SELECT string_agg(format('r.%I', col), ', ') FROM unnest(v_columns) AS col),
+        lakets._unlike('lakets_image', v_columns), lakets._unlike('lakets_copy', v_columns));
 END;
 $$;
 

@@ -226,11 +226,13 @@ BEGIN
     EXECUTE format(
         'WITH held AS (SELECT %1$s::text AS image, count(*) AS copies FROM %2$s AS s WHERE %3$s GROUP BY 1)
          INSERT INTO %2$s (%4$s)
-         SELECT %4$s FROM (SELECT r.*, %5$s::text AS lakets_image, row_number() OVER (PARTITION BY %5$s::text) AS lakets_copy
+         SELECT %7$s FROM (SELECT %7$s, %5$s::text AS %8$s, row_number() OVER (PARTITION BY %5$s::text) AS %9$s
                              FROM %6$s AS r) AS r
-           LEFT JOIN held ON held.image = r.lakets_image
-          WHERE r.lakets_copy > coalesce(held.copies, 0)',
-        lakets._row_image('s', v_columns), v_shadow, v_within, v_list, lakets._row_image('r', v_columns), p_partition);
+           LEFT JOIN held ON held.image = r.%8$s
+          WHERE r.%9$s > coalesce(held.copies, 0)',
+        lakets._row_image('s', v_columns), v_shadow, v_within, v_list, lakets._row_image('r', v_columns), p_partition,
+        (SELECT string_agg(format('r.%I', col), ', ' ORDER BY n) FROM unnest(v_columns) WITH ORDINALITY AS u (col, n)),
+        lakets._unlike('lakets_image', v_columns), lakets._unlike('lakets_copy', v_columns));
     GET DIAGNOSTICS v_added = ROW_COUNT;
     RETURN v_removed + v_added;
 END;

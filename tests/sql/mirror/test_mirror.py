@@ -94,33 +94,43 @@ def test_the_shadow_follows_keys_that_change_places(db: Sandbox, shape: str) -> 
     assert missed(db) == 0
 
 
-# What PL/pgSQL and the statements of the trigger functions call things.
-TERMS = (
+# The variables of PL/pgSQL in a trigger function.
+VARIABLES = (
     "found new old tg_argv tg_level tg_name tg_nargs tg_op tg_relid tg_relname tg_table_name"
-    " tg_table_schema tg_when v_fits v_mirrored new_rows old_rows new_row old_row at c"
-    " cached copies excluded gap gone gone_too had has hash hit image missed o one pair r s shadow tid tids"
+    " tg_table_schema tg_when"
 )
-NAMES = TERMS.split()
+# Each word of the trigger functions of a table, and each alias in the functions of LakeTS.
+WORDS = r"""
+SELECT DISTINCT lower(hit[1])
+  FROM (SELECT regexp_matches(fn.prosrc, '([a-z_]\w*)', 'gi') FROM pg_trigger AS trg
+          JOIN pg_proc AS fn ON fn.oid = trg.tgfoid WHERE trg.tgrelid = 'sample'::regclass
+        UNION
+        SELECT regexp_matches(fn.prosrc, '(?:\mAS\s+|\m(?=lakets_))([a-z_]\w*)', 'gi') FROM pg_proc AS fn
+         WHERE fn.pronamespace = 'lakets'::regnamespace) AS word (hit)
+ WHERE lower(hit[1]) NOT IN (SELECT attname FROM pg_attribute WHERE attnum < 0)
+   AND lower(hit[1]) <> 'last_updated'
+"""
 
 
 @pytest.mark.parametrize("key", [["old"], ["old", "found"], []], ids=" ".join)
-def test_columns_may_have_the_names_of_variables(db: Sandbox, key: list[str]) -> None:
-    columns = [f"{name} timestamptz" if name == "old" else f"{name} text" for name in NAMES]
-    if key:
-        columns.append(f"PRIMARY KEY ({', '.join(key)})")
-    db.run(f"CREATE TABLE named ({', '.join(columns)})")
-    db.run("SELECT lakets.create_chronotable('named', 'old'); SELECT lakets.enable_sync('named')")
+def test_columns_may_have_any_name_that_the_functions_of_lakets_use(db: Sandbox, key: list[str]) -> None:
+    keyed = f", PRIMARY KEY ({', '.join(key)})" if key else ""
+    db.run(f"CREATE TABLE sample (old timestamptz, found text{keyed})")
+    db.run("SELECT lakets.create_chronotable('sample', 'old'), lakets.enable_sync('sample')")
+    db.run("SELECT lakets.enable_lvc('sample', ARRAY['found'], '{}')")
+    names = sorted({*VARIABLES.split(), *db.column(WORDS)} - {"old"})
+    assert {"lakets_old", "lakets_new", "lakets_image", "copies", "new_rows"} <= {*names}
+    columns = ", ".join(f'"{name}" text' for name in names)
+    db.run(f"CREATE TABLE named (old timestamptz, {columns}{keyed})")
+    db.run("SELECT lakets.create_chronotable('named', 'old'), lakets.enable_sync('named')")
     db.run(
-        "SELECT lakets.enable_lvc('named', ARRAY['found'], %s)",
-        [n for n in NAMES if n not in ("old", "found")],
+        "SELECT lakets.enable_lvc('named', ARRAY['found'], %s)", [name for name in names if name != "found"]
     )
-    texts = ", ".join(name for name in NAMES if name != "old")
 
     def insert(count: int) -> None:
         db.run(
-            f"INSERT INTO named (old, {texts}) SELECT now() + n * interval '1 s'"
-            + ", n::text" * texts.count(",")
-            + f", n::text FROM generate_series(1, {count}) AS n"
+            f"INSERT INTO named SELECT now() + n * interval '1 s'{', n::text' * len(names)}"
+            f" FROM generate_series(1, {count}) AS n"
         )
 
     insert(1)
@@ -132,6 +142,11 @@ def test_columns_may_have_the_names_of_variables(db: Sandbox, key: list[str]) ->
     assert db.mirror_difference("named") == []
     assert missed(db) == 0
     assert db.value("SELECT count(*) FROM _lvc_named") > 0
+    for repair in ("enable_sync", "compare_chunks"):
+        db.run("DELETE FROM lakets_cdf._shadow_named WHERE found < '2'")
+        db.run("INSERT INTO lakets._mirror_gap (shadow) VALUES ('lakets_cdf._shadow_named')")
+        db.run(f"SELECT lakets.{repair}('named', p_schema_name => 'public')")
+        assert db.mirror_difference("named") == []
 
 
 def test_exact_duplicates_are_counted(db: Sandbox) -> None:
