@@ -129,7 +129,8 @@ AS $$
     SELECT EXISTS (SELECT FROM pg_attribute AS att WHERE att.attrelid = p_relation AND att.attname = p_column AND NOT att.attisdropped);
 $$;
 
--- The columns of that key, each with its type's own equality operator; no rows without such a key.
+-- The columns of that key, each with its type's own equality operator; no rows without such a key. A
+-- key WITHOUT OVERLAPS has a GiST index, whose operators compare otherwise: its rows differ by = too.
 CREATE OR REPLACE FUNCTION lakets._key_columns(
     p_relation regclass
 ) RETURNS TABLE (key_column name, equals text)
@@ -138,15 +139,17 @@ CREATE OR REPLACE FUNCTION lakets._key_columns(
 AS $$
 BEGIN
     RETURN QUERY
-        SELECT att.attname, format('OPERATOR(%I.%s)', nsp.nspname, opr.oprname)
+        SELECT att.attname, format('OPERATOR(%I.%s)', coalesce(nsp.nspname, 'pg_catalog'), coalesce(opr.oprname, '='))
           FROM pg_index AS idx
          CROSS JOIN LATERAL unnest(idx.indkey::int2[], idx.indclass::oid[]) WITH ORDINALITY AS k (attnum, opclass, position)
           JOIN pg_attribute AS att ON att.attrelid = idx.indrelid AND att.attnum = k.attnum
           JOIN pg_opclass AS cls ON cls.oid = k.opclass
-          JOIN pg_amop AS amop ON amop.amopfamily = cls.opcfamily AND amop.amopstrategy = 3
-                              AND amop.amoplefttype = cls.opcintype AND amop.amoprighttype = cls.opcintype
-          JOIN pg_operator AS opr ON opr.oid = amop.amopopr
-          JOIN pg_namespace AS nsp ON nsp.oid = opr.oprnamespace
+          LEFT JOIN (pg_amop AS amop
+                     JOIN pg_am AS am ON am.oid = amop.amopmethod AND am.amname = 'btree'
+                     JOIN pg_operator AS opr ON opr.oid = amop.amopopr
+                     JOIN pg_namespace AS nsp ON nsp.oid = opr.oprnamespace)
+                 ON amop.amopfamily = cls.opcfamily AND amop.amopstrategy = 3
+                AND amop.amoplefttype = cls.opcintype AND amop.amoprighttype = cls.opcintype
          WHERE idx.indexrelid = lakets._key_index(p_relation) AND k.position <= idx.indnkeyatts
          ORDER BY k.position;
 END;

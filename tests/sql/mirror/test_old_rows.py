@@ -109,6 +109,34 @@ def test_wide_rows_are_found_again(db: Sandbox, width: int, key: str) -> None:
     assert missed(db) == 0
 
 
+def test_rows_of_a_key_without_overlaps_are_found_again(db: Sandbox, postgres_version: int) -> None:
+    if postgres_version < 18:
+        pytest.skip("Postgres 18 introduced these keys.")
+    db.run(
+        "CREATE TABLE plain (ts timestamptz, id int4range, period tstzrange, v int,"
+        " PRIMARY KEY (id, period WITHOUT OVERLAPS))"
+    )
+    with db.refused("P0001", "do not contain that column: .* WITHOUT OVERLAPS"):
+        db.run("SELECT lakets.create_chronotable('plain', 'ts')")
+    # With the time in its key, the table would need the extension btree_gist, which the embedded
+    # Postgres lacks. So the table is mirrored without being partitioned.
+    shadow = db.value("SELECT lakets._create_shadow('plain', '_shadow_plain', 'ts')")
+    db.run("SELECT lakets._write_trackers('plain', '_track_rollup_9', 'ts', %s, NULL)", shadow)
+    db.run(
+        "INSERT INTO plain SELECT now(), int4range(n, n + 5), tstzrange(t, t + interval '1 day'), 1"
+        " FROM generate_series(1, 3) AS n,"
+        " generate_series('2024-01-01'::timestamptz, '2024-01-09', interval '3 days') AS t"
+    )
+
+    db.run("UPDATE plain SET v = 2 WHERE lower(period) = '2024-01-04'")
+    db.run("UPDATE plain SET period = tstzrange(lower(period), upper(period) + interval '1 day')")
+    db.run("DELETE FROM plain WHERE lower(period) = '2024-01-01'")
+
+    assert db.run(f"TABLE plain EXCEPT TABLE {shadow}") == []
+    assert db.value(f"SELECT count(*) FROM {shadow}") == db.value("SELECT count(*) FROM plain") == 6
+    assert missed(db) == 0
+
+
 # Evicted rows
 
 
