@@ -103,7 +103,9 @@ AS %L$sql$,
         p_function,
         CASE WHEN v_event <> 'INSERT' THEN
             ' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET extra_float_digits = 1'
-        ELSE '' END,
+        ELSE '' END
+        -- Late rows that a policy hides from the table's owner would stay in the shadow.
+        || CASE WHEN v_event = 'TRUNCATE' THEN ' SET row_security = off' ELSE '' END,
         format(E'%s\n#variable_conflict use_column\nDECLARE\n    v_mirrored bigint;\nBEGIN\n    %s\n    RETURN NULL;\nEND;', p_mark, p_body));
     EXECUTE format('REVOKE ALL ON FUNCTION lakets.%I() FROM PUBLIC', p_function);
     -- The table's owner and its members can replace it.

@@ -205,6 +205,22 @@ def test_evicted_rows_stay_when_a_renamed_table_is_emptied(
     assert missed(evicted) == 0
 
 
+def test_a_truncate_is_refused_while_a_policy_hides_late_rows_from_the_owner(evicted: Sandbox) -> None:
+    before = evicted_rows(evicted)
+    evicted.run("CREATE ROLE keeper; ALTER TABLE metrics OWNER TO keeper")
+    evicted.run("SELECT lakets._ensure_partitions(id) FROM lakets._chronotable_registry")
+    evicted.run("INSERT INTO metrics (id, ts, v) VALUES (1, '2024-01-01', 'late')")
+    evicted.run("ALTER TABLE metrics ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+    with evicted.refused("42501", "query would be affected by row-level security policy"):
+        evicted.run("TRUNCATE metrics")
+    evicted.run("ALTER TABLE metrics NO FORCE ROW LEVEL SECURITY")
+
+    evicted.run("TRUNCATE metrics")
+
+    assert evicted_rows(evicted) == before
+    assert missed(evicted) == 0
+
+
 def test_evicted_rows_stay_when_a_row_moves_among_them(evicted: Sandbox) -> None:
     before = evicted_rows(evicted)
     evicted.run("UPDATE metrics SET ts = '2024-01-01' WHERE id = 5")
