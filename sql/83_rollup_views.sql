@@ -55,6 +55,27 @@ BEGIN
 END;
 $$;
 
+-- Put the live part of a view into a function that fixes the settings of its query. Postgres parses
+-- the query here, like that of a view: it follows when a source or a column is renamed.
+CREATE OR REPLACE FUNCTION lakets._create_live_function(
+    p_rollup_id integer,
+    p_query     text,
+    p_returns   jsonb
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
+AS $$
+BEGIN
+    EXECUTE format('CREATE FUNCTION lakets.%I() RETURNS TABLE (%s) LANGUAGE sql STABLE PARALLEL SAFE'
+                   ' SET search_path = pg_catalog, pg_temp SET timezone = ''UTC'' SET datestyle = ''ISO, MDY'''
+                   ' SET intervalstyle = ''postgres'' SET extra_float_digits = 1 BEGIN ATOMIC %s; END',
+                   '_rollup_live_' || p_rollup_id,
+                   (SELECT string_agg(format('%I %s', ret ->> 'column', ret ->> 'type'), ', ' ORDER BY position)
+                      FROM jsonb_array_elements(p_returns) WITH ORDINALITY AS r (ret, position)), p_query);
+END;
+$$;
+
 -- Create the view public._rollup_rt_<name>: the rows of the RollUp and, above its watermark, the
 -- current result of p_raw_query. A query whose result depends on settings of the session is put
 -- into a function that fixes these settings, as a refresh does.
@@ -81,12 +102,7 @@ BEGIN
     IF NOT v_query.is_settled THEN
         EXECUTE format('DROP VIEW IF EXISTS public.%I', '_rollup_rt_' || p_name);
         EXECUTE format('DROP FUNCTION IF EXISTS lakets.%I()', '_rollup_live_' || v_rollup.id);
-        EXECUTE format('CREATE FUNCTION lakets.%I() RETURNS TABLE (%s) LANGUAGE sql STABLE PARALLEL SAFE'
-                       ' SET search_path = pg_catalog, pg_temp SET timezone = ''UTC'' SET datestyle = ''ISO, MDY'''
-                       ' SET intervalstyle = ''postgres'' SET extra_float_digits = 1 AS %L',
-                       '_rollup_live_' || v_rollup.id,
-                       (SELECT string_agg(format('%I %s', ret ->> 'column', ret ->> 'type'), ', ' ORDER BY position)
-                          FROM jsonb_array_elements(v_query.returns) WITH ORDINALITY AS r (ret, position)), v_live);
+        PERFORM lakets._create_live_function(v_rollup.id, v_live, v_query.returns);
         v_live := format('SELECT * FROM lakets.%I()', '_rollup_live_' || v_rollup.id);
     END IF;
     EXECUTE format('CREATE OR REPLACE VIEW public.%1$I AS SELECT %2$s FROM public.%3$I WHERE %4$I <= %5$s '

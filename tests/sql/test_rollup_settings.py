@@ -91,6 +91,31 @@ def test_view_shows_the_same_under_any_settings(days: Stage, query: str) -> None
     assert seen == expected == days.column(shown.format("_rollup_q"))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE metrics RENAME TO counts",
+        "CREATE SCHEMA other; ALTER TABLE metrics SET SCHEMA other",
+        "ALTER SCHEMA public RENAME TO other; CREATE SCHEMA public;"
+        " ALTER TABLE other._rollup_q SET SCHEMA public; ALTER VIEW other._rollup_rt_q SET SCHEMA public",
+        "ALTER TABLE metrics RENAME value TO amount; ALTER TABLE metrics RENAME day TO date",
+        "ALTER TABLE metrics RENAME at TO moment",
+    ],
+    ids=["table", "schema of the table", "schema", "columns", "time column"],
+)
+@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
+def test_view_follows_when_a_name_in_its_query_changes(days: Stage, query: str, change: str) -> None:
+    days.rollup("q", every="1 day", query=query)
+    days.run("SELECT lakets.create_rollup_view('q', %s)", query)
+    days.run("INSERT INTO metrics SELECT at + interval '30 days', day + 30, value FROM metrics")
+    before = days.run("SELECT * FROM _rollup_rt_q ORDER BY bucket")
+    assert len(before) > days.value("SELECT count(*) FROM _rollup_q")
+
+    days.run(change)
+
+    assert days.run("SELECT * FROM _rollup_rt_q ORDER BY bucket") == before
+
+
 def test_view_that_fixes_its_settings_goes_with_its_rollup(days: Stage) -> None:
     days.rollup("q", every="1 day", query=QUERIES["time zone"])
     days.run("SELECT lakets.create_rollup_view('q', %s)", QUERIES["time zone"])

@@ -76,7 +76,8 @@ SELECT trg.tgrelid::regclass || trg.tgname, pg_get_triggerdef(trg.oid), trg.tgen
 UNION ALL
 SELECT ext.stxname, pg_get_statisticsobjdef(ext.oid), NULL FROM pg_statistic_ext AS ext
 UNION ALL
-SELECT fn.proname, regexp_replace(fn.prosrc, '(written from|columns) \\S+|\\m\\d{5,}\\M', '', 'g'),
+SELECT fn.proname, regexp_replace(coalesce(pg_get_function_sqlbody(fn.oid), fn.prosrc),
+                                  '(written from|columns) \\S+|\\m\\d{5,}\\M', '', 'g'),
        fn.proconfig::text
   FROM pg_proc AS fn
  WHERE fn.pronamespace = 'lakets'::regnamespace AND fn.proname ~ '^_(track|lvc|fill|rollup_live)_'
