@@ -135,6 +135,44 @@ AS $$
      WHERE item.comment IS NOT NULL;
 $$;
 
+-- The storage parameters of a table or an index, as in WITH (...); empty if it has none.
+CREATE OR REPLACE FUNCTION lakets._storage_options(
+    p_relation regclass
+) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce('WITH (' || string_agg(format('%I = %L', opt.option_name, opt.option_value), ', ') || ')', '')
+      FROM pg_class AS cls, pg_options_to_table(cls.reloptions) AS opt WHERE cls.oid = p_relation;
+$$;
+
+-- The statements that give a table the statistics targets and options of another's columns. Postgres
+-- uses n_distinct for the rows of one table, and n_distinct_inherited for those of all partitions
+-- (p_is_partitioned).
+CREATE OR REPLACE FUNCTION lakets._column_settings(
+    p_relation       regclass,
+    p_name           text,
+    p_is_partitioned boolean
+) RETURNS SETOF text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('ALTER TABLE %s ALTER COLUMN %I SET %s', p_name, att.attname, setting.what)
+      FROM pg_attribute AS att
+     CROSS JOIN LATERAL (
+           SELECT 'STATISTICS ' || att.attstattarget WHERE att.attstattarget >= 0
+           UNION ALL
+           SELECT format('(%s)', string_agg(format('%I = %L', opt.name, opt.value), ', '))
+             FROM (SELECT given.option_name AS name, given.option_value AS value FROM pg_options_to_table(att.attoptions) AS given
+                   UNION ALL
+                   SELECT 'n_distinct_inherited', given.option_value FROM pg_options_to_table(att.attoptions) AS given
+                    WHERE p_is_partitioned AND given.option_name = 'n_distinct'
+                      AND NOT EXISTS (SELECT FROM pg_options_to_table(att.attoptions) AS other WHERE other.option_name = 'n_distinct_inherited')
+                  ) AS opt
+           HAVING count(*) > 0) AS setting (what)
+     WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped;
+$$;
+
 -- The statements that give a new table what LIKE does not copy, in order. Read before the old table
 -- is set aside. Phase 1 comes before the rows are copied; 2 after, so that indexes are built once,
 -- policies hide no row and triggers do not fire for existing rows; 3 once the old table is gone,
@@ -165,11 +203,19 @@ AS $$
         SELECT 1, 3, format('COMMENT ON TABLE %s IS %L', t.full_name, obj_description(t.oid, 'pg_class'))
           FROM target AS t WHERE obj_description(t.oid, 'pg_class') IS NOT NULL
         UNION ALL
-        SELECT 1, 4, format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS %s', t.full_name, att.attname, att.attstattarget)
-          FROM target AS t JOIN pg_attribute AS att ON att.attrelid = t.oid AND att.attnum > 0 AND NOT att.attisdropped
-         WHERE att.attstattarget >= 0
+        SELECT 1, 4, setting.statement FROM target AS t, lakets._column_settings(p_relation, t.full_name, true) AS setting (statement)
         UNION ALL
         SELECT 1, 5, grants.statement FROM lakets._grant_statements(p_relation) AS grants (statement)
+        UNION ALL  -- the sequences of identity columns, which have their old names again
+        SELECT 1, 6, item.statement
+          FROM pg_depend AS dep
+          JOIN pg_class AS seq ON seq.oid = dep.objid AND seq.relkind = 'S'
+         CROSS JOIN LATERAL (
+               SELECT lakets._grant_statements(seq.oid::regclass)
+               UNION ALL
+               SELECT format('COMMENT ON SEQUENCE %s IS %L', seq.oid::regclass, obj_description(seq.oid, 'pg_class'))
+                WHERE obj_description(seq.oid, 'pg_class') IS NOT NULL) AS item (statement)
+         WHERE dep.refobjid = p_relation AND dep.refclassid = 'pg_class'::regclass AND dep.classid = 'pg_class'::regclass AND dep.deptype = 'i'
         UNION ALL  -- indexes that belong to no constraint, then constraints except those that LIKE copies
         SELECT 2, 1, pg_get_indexdef(idx.indexrelid)
           FROM pg_index AS idx
@@ -178,9 +224,12 @@ AS $$
         UNION ALL
         SELECT 2, CASE con.contype WHEN 'f' THEN 3 ELSE 2 END,
                format('ALTER TABLE %s ADD CONSTRAINT %I %s', t.full_name, con.conname,
+                      CASE WHEN con.contype IN ('p', 'u')
+                      THEN regexp_replace(pg_get_constraintdef(con.oid), '((?: DEFERRABLE)?(?: INITIALLY DEFERRED)?)$',
+                                          replace(coalesce(nullif(' ' || lakets._storage_options(con.conindid), ' '), ''), '\', '\\') || '\1')
                       -- Copying the rows validates a constraint that was NOT VALID: a partitioned
                       -- table cannot have one.
-                      regexp_replace(pg_get_constraintdef(con.oid), ' NOT VALID$', ''))
+                      ELSE regexp_replace(pg_get_constraintdef(con.oid), ' NOT VALID$', '') END)
           FROM target AS t JOIN pg_constraint AS con ON con.conrelid = t.oid
          WHERE con.contype IN ('p', 'u', 'x', 'f')
         UNION ALL
@@ -219,7 +268,7 @@ AS $$
     SELECT trimming.phase, trimming.statement FROM trimming ORDER BY trimming.phase, trimming.position;
 $$;
 
--- Revoke what default privileges granted on a new table.
+-- Revoke what default privileges granted on a new table or sequence.
 CREATE OR REPLACE FUNCTION lakets._revoke_all(
     p_relation regclass
 ) RETURNS void
@@ -283,6 +332,7 @@ BEGIN
         PERFORM setval(v_new, v_value, v_called);
         EXECUTE format('ALTER SEQUENCE %s RENAME TO %I', v_old, '_lakets_old_' || v_old::oid);
         EXECUTE format('ALTER SEQUENCE %s RENAME TO %I', v_new, v_name);
+        PERFORM lakets._revoke_all(v_new);
     END LOOP;
 END;
 $$;

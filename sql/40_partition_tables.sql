@@ -47,17 +47,6 @@ AS $$
       FROM key JOIN pg_constraint AS con USING (oid) WHERE con.conparentid = 0;
 $$;
 
--- A table's storage parameters, as in WITH (...); empty if it has none.
-CREATE OR REPLACE FUNCTION lakets._storage_options(
-    p_relation regclass
-) RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE
-    SET search_path = pg_catalog, pg_temp
-AS $$
-    SELECT coalesce('WITH (' || string_agg(format('%I = %L', opt.option_name, opt.option_value), ', ') || ')', '')
-      FROM pg_class AS cls, pg_options_to_table(cls.reloptions) AS opt WHERE cls.oid = p_relation;
-$$;
-
 -- Create a table that can become a partition, or create it as one if p_bounds is FOR VALUES ...,
 -- which locks the parent. It is used through its parent only, so it needs no grants.
 CREATE OR REPLACE FUNCTION lakets._create_partition_table(
@@ -74,6 +63,7 @@ DECLARE
     v_new   regclass;
     v_owner oid;  -- the owner to set; null if it is the owner already
     v_acl   aclitem[];
+    v_set   text;
 BEGIN
     EXECUTE format(CASE WHEN p_bounds IS NOT NULL THEN 'CREATE TABLE %1$I.%2$I PARTITION OF %3$s %5$s %4$s'
         ELSE 'CREATE TABLE %1$I.%2$I (LIKE %3$s INCLUDING ALL EXCLUDING INDEXES EXCLUDING IDENTITY EXCLUDING COMMENTS EXCLUDING STATISTICS) %4$s'
@@ -87,6 +77,9 @@ BEGIN
     IF v_acl IS NOT NULL THEN
         PERFORM lakets._revoke_all(v_new);
     END IF;
+    FOR v_set IN SELECT lakets._column_settings(p_relation, v_new::text, false) LOOP
+        EXECUTE v_set;
+    END LOOP;
     PERFORM lakets._guard_partition(v_new);
     RETURN v_new;
 END;

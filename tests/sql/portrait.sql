@@ -7,7 +7,7 @@ SELECT pg_get_userbyid(relowner), relacl::text[], obj_description(oid, 'pg_class
 -- aspect: columns
 SELECT row_number() OVER (ORDER BY attnum), attname, format_type(atttypid, atttypmod), attnotnull, attidentity,
        attgenerated, attstorage, attcompression, coalesce(attstattarget, -1), attcollation::regcollation::text,
-       attacl::text[], pg_get_expr(adbin, adrelid), col_description(attrelid, attnum)
+       attoptions, attacl::text[], pg_get_expr(adbin, adrelid), col_description(attrelid, attnum)
   FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
  WHERE attrelid = %(rel)s AND attnum > 0 AND NOT attisdropped ORDER BY attnum;
 
@@ -16,8 +16,8 @@ SELECT conname, contype, condeferrable, condeferred, convalidated, pg_get_constr
   FROM pg_constraint WHERE conrelid = %(rel)s AND conparentid = 0 ORDER BY conname;
 
 -- aspect: indexes
-SELECT replace(pg_get_indexdef(indexrelid), ' ON ONLY ', ' ON '), obj_description(indexrelid, 'pg_class')
-  FROM pg_index WHERE indrelid = %(rel)s ORDER BY 1;
+SELECT replace(pg_get_indexdef(indexrelid), ' ON ONLY ', ' ON '), obj_description(indexrelid, 'pg_class'), reloptions
+  FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid WHERE indrelid = %(rel)s ORDER BY 1;
 
 -- aspect: triggers
 SELECT pg_get_triggerdef(oid), tgenabled, obj_description(oid, 'pg_trigger')
@@ -33,7 +33,8 @@ SELECT pg_get_statisticsobjdef(oid), pg_get_userbyid(stxowner), obj_description(
   FROM pg_statistic_ext WHERE stxrelid = %(rel)s ORDER BY 1;
 
 -- aspect: sequences
-SELECT seq.relname, att.attname, dep.deptype, pg_get_userbyid(seq.relowner), seqstart, seqincrement, pg_sequence_last_value(seq.oid)
+SELECT seq.relname, att.attname, dep.deptype, pg_get_userbyid(seq.relowner), seqstart, seqincrement, pg_sequence_last_value(seq.oid),
+       seq.relacl::text[], obj_description(seq.oid, 'pg_class')
   FROM pg_depend AS dep
   JOIN pg_class AS seq ON seq.oid = dep.objid AND seq.relkind = 'S'
   JOIN pg_sequence ON seqrelid = seq.oid

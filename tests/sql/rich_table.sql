@@ -21,12 +21,14 @@ CREATE TABLE public.metrics (
     tags      text[],
     "The Name" varchar(40) COLLATE "C",
     blob      bytea,
-    CONSTRAINT "The Key" PRIMARY KEY (id, ts),
-    CONSTRAINT once UNIQUE NULLS NOT DISTINCT (ts, site_id) INCLUDE (value) DEFERRABLE INITIALLY DEFERRED
+    CONSTRAINT "The Key" PRIMARY KEY (id, ts) WITH (fillfactor = 70),
+    CONSTRAINT once UNIQUE NULLS NOT DISTINCT (ts, site_id) INCLUDE (value) WITH (deduplicate_items = off)
+        DEFERRABLE INITIALLY DEFERRED
 );
 ALTER TABLE public.metrics DROP COLUMN dropped;
 ALTER TABLE public.metrics ALTER COLUMN blob SET STORAGE EXTERNAL, ALTER COLUMN tags SET COMPRESSION pglz,
-    ALTER COLUMN value SET STATISTICS 500;
+    ALTER COLUMN value SET STATISTICS 500, ALTER COLUMN ts SET STATISTICS 0,
+    ALTER COLUMN site_id SET (n_distinct = 10, n_distinct_inherited = -0.5);
 CREATE INDEX "low values" ON public.metrics (value) WHERE value < 0;
 CREATE INDEX by_lower ON public.metrics (lower("The Name") text_pattern_ops, ts DESC NULLS LAST) INCLUDE (feeling);
 CREATE INDEX by_tag ON public.metrics USING gin (tags);
@@ -36,6 +38,8 @@ GRANT SELECT ON public.metrics TO reader WITH GRANT OPTION;
 GRANT INSERT, UPDATE, TRUNCATE ON public.metrics TO writer;
 GRANT UPDATE (value), REFERENCES (id) ON public.metrics TO reader WITH GRANT OPTION;
 GRANT SELECT (ts) ON public.metrics TO PUBLIC;
+GRANT SELECT, UPDATE ON SEQUENCE public."Numbers" TO writer WITH GRANT OPTION;
+GRANT USAGE ON SEQUENCE public.metrics_id_seq TO writer;
 ALTER TABLE public.metrics ENABLE ROW LEVEL SECURITY;
 CREATE POLICY "Own rows" ON public.metrics AS RESTRICTIVE FOR SELECT TO reader, writer USING (site_id < 5);
 CREATE POLICY all_in ON public.metrics FOR INSERT WITH CHECK (value > 0);
@@ -53,4 +57,6 @@ COMMENT ON CONSTRAINT "known site" ON public.metrics IS 'a reference';
 COMMENT ON TRIGGER "After It" ON public.metrics IS 'a trigger';
 COMMENT ON POLICY "Own rows" ON public.metrics IS 'a policy';
 COMMENT ON STATISTICS public."value by site" IS 'statistics';
+COMMENT ON SEQUENCE public."Numbers" IS 'numbers';
+COMMENT ON SEQUENCE public.metrics_id_seq IS 'ids';
 ALTER TABLE public.metrics OWNER TO keeper;

@@ -120,6 +120,30 @@ def test_storage_parameters_go_to_the_chunks_now_and_later(db: Sandbox) -> None:
     assert options == [["fillfactor=70", "autovacuum_enabled=false"]]
 
 
+def test_settings_of_columns_go_to_the_chunks_now_and_later(db: Sandbox) -> None:
+    db.run("CREATE TABLE metrics (ts timestamptz, device text, value int)")
+    db.run(
+        "ALTER TABLE metrics ALTER device SET (n_distinct = -0.1), ALTER device SET STATISTICS 300,"
+        " ALTER value SET (n_distinct = 7, n_distinct_inherited = 9)"
+    )
+    table_id = db.value(CONVERT)
+    db.value("SELECT lakets._ensure_partitions(%s, 0, 20)", table_id)
+
+    settings = db.run(
+        "SELECT DISTINCT relkind, attname, attstattarget::integer, attoptions FROM pg_attribute"
+        " JOIN pg_class ON pg_class.oid = attrelid JOIN pg_partition_tree('metrics') ON relid = attrelid"
+        " WHERE attname IN ('device', 'value') ORDER BY relkind, attname"
+    )
+
+    usual = None if int(db.value("SHOW server_version_num")) >= 170000 else -1
+    assert settings == [
+        ("p", "device", 300, ["n_distinct=-0.1", "n_distinct_inherited=-0.1"]),
+        ("p", "value", usual, ["n_distinct=7", "n_distinct_inherited=9"]),
+        ("r", "device", 300, ["n_distinct=-0.1", "n_distinct_inherited=-0.1"]),
+        ("r", "value", usual, ["n_distinct=7", "n_distinct_inherited=9"]),
+    ]
+
+
 def test_default_privileges_do_not_add_grants(db: Sandbox) -> None:
     db.run(
         "CREATE ROLE stranger; CREATE TABLE metrics (ts timestamptz);"
