@@ -264,6 +264,16 @@ AS $$
         SELECT 3, 2, format('COMMENT ON STATISTICS %I.%I IS %L', nsp.nspname, ext.stxname, obj_description(ext.oid, 'pg_statistic_ext'))
           FROM pg_statistic_ext AS ext JOIN pg_namespace AS nsp ON nsp.oid = ext.stxnamespace
          WHERE ext.stxrelid = p_relation AND obj_description(ext.oid, 'pg_statistic_ext') IS NOT NULL
+        UNION ALL
+        SELECT 3, 2, format('ALTER STATISTICS %I.%I SET STATISTICS %s', nsp.nspname, ext.stxname, ext.stxstattarget)
+          FROM pg_statistic_ext AS ext JOIN pg_namespace AS nsp ON nsp.oid = ext.stxnamespace
+         WHERE ext.stxrelid = p_relation AND ext.stxstattarget >= 0
+        UNION ALL  -- rights that were taken from the owner, except the one to create the triggers of LakeTS
+        SELECT 3, 3, format('REVOKE %s ON %s FROM %I', usual.privilege_type, t.full_name, pg_get_userbyid(t.relowner))
+          FROM target AS t
+         CROSS JOIN LATERAL aclexplode(acldefault('r', t.relowner)) AS usual
+         WHERE t.relacl IS NOT NULL AND usual.privilege_type <> 'TRIGGER'
+           AND NOT EXISTS (SELECT FROM aclexplode(t.relacl) AS acl WHERE acl.grantee = t.relowner AND acl.privilege_type = usual.privilege_type)
     )
     SELECT trimming.phase, trimming.statement FROM trimming ORDER BY trimming.phase, trimming.position;
 $$;

@@ -29,7 +29,7 @@ SELECT polname, polpermissive, polcmd, ARRAY(SELECT pg_get_userbyid(role) FROM u
   FROM pg_policy WHERE polrelid = %(rel)s ORDER BY polname;
 
 -- aspect: statistics
-SELECT pg_get_statisticsobjdef(oid), pg_get_userbyid(stxowner), obj_description(oid, 'pg_statistic_ext')
+SELECT pg_get_statisticsobjdef(oid), pg_get_userbyid(stxowner), obj_description(oid, 'pg_statistic_ext'), stxstattarget::integer
   FROM pg_statistic_ext WHERE stxrelid = %(rel)s ORDER BY 1;
 
 -- aspect: sequences

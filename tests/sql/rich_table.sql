@@ -34,6 +34,7 @@ CREATE INDEX by_lower ON public.metrics (lower("The Name") text_pattern_ops, ts 
 CREATE INDEX by_tag ON public.metrics USING gin (tags);
 CREATE INDEX by_time ON public.metrics USING brin (ts) WITH (pages_per_range = 8);
 CREATE STATISTICS public."value by site" (dependencies, mcv) ON site_id, value FROM public.metrics;
+ALTER STATISTICS public."value by site" SET STATISTICS 200;
 GRANT SELECT ON public.metrics TO reader WITH GRANT OPTION;
 GRANT INSERT, UPDATE, TRUNCATE ON public.metrics TO writer;
 GRANT UPDATE (value), REFERENCES (id) ON public.metrics TO reader WITH GRANT OPTION;
@@ -60,3 +61,4 @@ COMMENT ON STATISTICS public."value by site" IS 'statistics';
 COMMENT ON SEQUENCE public."Numbers" IS 'numbers';
 COMMENT ON SEQUENCE public.metrics_id_seq IS 'ids';
 ALTER TABLE public.metrics OWNER TO keeper;
+REVOKE DELETE, REFERENCES ON public.metrics FROM keeper;
