@@ -287,6 +287,20 @@ BEGIN
 END;
 $$;
 
+-- Return whether the trigger functions of a relation write to a shadow. Those of a synced table do
+-- not if they were written while the shadow was missing, for example because it had another name.
+-- Null if there are none.
+CREATE OR REPLACE FUNCTION lakets._knows_shadow(
+    p_relation regclass
+) RETURNS boolean
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT position('lakets_cdf.' IN fn.prosrc) > 0
+      FROM pg_trigger AS trg JOIN pg_proc AS fn ON fn.oid = trg.tgfoid
+     WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_track_insert';
+$$;
+
 -- (Re)write the tracking of one relation, unless it is as it should be. p_shadow null: nothing is
 -- mirrored; p_chronotable_id null: nothing is logged (a RollUp's own table).
 CREATE OR REPLACE FUNCTION lakets._write_trackers(
@@ -312,7 +326,7 @@ BEGIN
     PERFORM lakets._grant_tracking(p_relation);
     IF lakets._is_written(p_relation, p_stem, v_mark) THEN
         RETURN;
-    ELSIF v_was_off OR NOT lakets._knows_columns(p_relation) THEN
+    ELSIF v_was_off OR NOT lakets._knows_columns(p_relation) OR p_shadow IS NOT NULL AND NOT lakets._knows_shadow(p_relation) THEN
         INSERT INTO lakets._mirror_gap (shadow) SELECT p_shadow WHERE p_shadow IS NOT NULL;
         INSERT INTO lakets._change_log (chronotable_id, min_time, max_time)
         SELECT p_chronotable_id, '-infinity', 'infinity' WHERE p_chronotable_id IS NOT NULL;

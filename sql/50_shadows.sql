@@ -166,7 +166,9 @@ BEGIN
         WHEN NOT lakets._knows_columns(p_relation)
             THEN 'values of the table may have been rewritten; the next tiering run or lakets.enable_sync compares them'
         WHEN NOT lakets._is_tracked(p_relation)
-            THEN 'a change tracking trigger of the table is missing or was disabled; call lakets.enable_sync again' END;
+            THEN 'a change tracking trigger of the table is missing or was disabled; call lakets.enable_sync again'
+        WHEN NOT lakets._knows_shadow(p_relation)
+            THEN format('the triggers of the table do not write to %s; call lakets.enable_sync again', p_shadow) END;
 END;
 $$;
 

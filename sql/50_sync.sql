@@ -97,6 +97,7 @@ BEGIN
         PERFORM lakets._track_chronotable(p_table.id);
         EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM %3$s', v_shadow, v_list, v_relation);
     END IF;
+    DELETE FROM lakets._mirror_gap AS gap WHERE gap.shadow = v_shadow;  -- one noted when the triggers were written: it is complete now
     INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) SELECT p_table.id, '-infinity', 'infinity' WHERE v_copied OR v_guarded > 0;
     PERFORM lakets._prepare_trimming(p_table);
 END;
