@@ -146,9 +146,9 @@ AS $$
       FROM pg_class AS cls, pg_options_to_table(cls.reloptions) AS opt WHERE cls.oid = p_relation;
 $$;
 
--- The statements that give a table the statistics targets and options of another's columns. Postgres
--- uses n_distinct for the rows of one table, and n_distinct_inherited for those of all partitions
--- (p_is_partitioned).
+-- The statements that give a table the statistics targets and options of another's columns.
+-- Postgres uses n_distinct for the rows of one table, and n_distinct_inherited for those of all
+-- partitions (p_is_partitioned).
 CREATE OR REPLACE FUNCTION lakets._column_settings(
     p_relation       regclass,
     p_name           text,

@@ -13,7 +13,8 @@ AS $$
       FROM unnest(p_columns) WITH ORDINALITY AS u (col, ord);
 $$;
 
--- A name for use beside columns, in a generated statement: p_name, with a number if a column has it.
+-- A name for use beside columns, in a generated statement: p_name, with a number if a column has
+-- it.
 CREATE OR REPLACE FUNCTION lakets._unlike(
     p_name    text,
     p_columns name[]
@@ -129,8 +130,9 @@ AS $$
     SELECT EXISTS (SELECT FROM pg_attribute AS att WHERE att.attrelid = p_relation AND att.attname = p_column AND NOT att.attisdropped);
 $$;
 
--- The columns of that key, each with its type's own equality operator; no rows without such a key. A
--- key WITHOUT OVERLAPS has a GiST index, whose operators compare otherwise: its rows differ by = too.
+-- The columns of that key, each with its type's own equality operator; no rows without such a key.
+-- A key WITHOUT OVERLAPS has a GiST index, whose operators compare otherwise: its rows differ by =
+-- too.
 CREATE OR REPLACE FUNCTION lakets._key_columns(
     p_relation regclass
 ) RETURNS TABLE (key_column name, equals text)

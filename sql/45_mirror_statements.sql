@@ -77,8 +77,8 @@ $$;
 
 -- SQL text that applies an UPDATE of a table with a key to the shadow. A row whose key changes is
 -- deleted and inserted. FULL JOIN can only be hashed or merged: a plan kept from a small statement
--- cannot become a quadratic nested loop in a large one. The old and new rows are named as a whole, so
--- no column may have the name of their alias.
+-- cannot become a quadratic nested loop in a large one. The old and new rows are named as a whole,
+-- so no column may have the name of their alias.
 CREATE OR REPLACE FUNCTION lakets._mirror_update(
     p_relation regclass,
     p_shadow   regclass
