@@ -157,7 +157,9 @@ def test_again_writes_the_tracking_anew_where_it_is_not_as_it_should_be(
         assert rows(empty_database, f"SELECT value FROM lakets_cdf.{shadow}") == [(3,)]
         rows(empty_database, f"TRUNCATE {table}")
         assert rows(empty_database, f"SELECT value FROM lakets_cdf.{shadow}") == []
-        assert rows(empty_database, "SELECT * FROM lakets._mirror_gap") == []
+        # A function that wrote to no shadow may have missed changes.
+        gaps = 1 if "RETURN NULL" in change else 0
+        assert value(empty_database, "SELECT count(*) FROM lakets._mirror_gap") == gaps
         assert value(
             empty_database,
             "SELECT array_agg(DISTINCT proowner) = array_agg(DISTINCT relowner) FROM pg_proc, pg_class"
