@@ -188,8 +188,10 @@ END;
 $$;
 
 -- For a table without a key: two SQL expressions that find the copies of a row by index, its time
--- and a hash of its columns. json is hashed as text; columns that cannot be hashed are left out. So
--- are all but the first 200, because the expression must fit into one row of the catalog.
+-- and a hash of its columns. Arrays, domains, ranges and json (as text) are hashed only where there
+-- is nothing else but the time, since they cost each INSERT a tenth. Columns that cannot be hashed
+-- are left out. So are all but the first 200, because the expression must fit into one row of the
+-- catalog.
 CREATE OR REPLACE FUNCTION lakets._find_by(
     p_relation    regclass,
     p_alias       text,
@@ -202,13 +204,21 @@ CREATE OR REPLACE FUNCTION lakets._find_by(
 AS $$
 BEGIN
     at := format('coalesce(%s.%I, %L::%s)', p_alias, p_time_column, 'infinity', lakets._column_type(p_relation, p_time_column));
-    SELECT format('hash_record_extended(ROW(%s), 0)', string_agg(col.hashed, ', ' ORDER BY col.attnum))
-      INTO hash
-      FROM (SELECT att.attnum, format(CASE WHEN att.atttypid = 'json'::regtype THEN '%s.%I::text' ELSE '%s.%I' END, p_alias, att.attname) AS hashed
-              FROM pg_attribute AS att
-             WHERE att.attrelid = p_relation AND att.attname = ANY (lakets._columns(p_relation))
-               AND (att.atttypid = 'json'::regtype OR lakets._can_hash(att.atttypid))
-             ORDER BY att.attnum LIMIT 200) AS col;
+    WITH usable AS (
+        SELECT att.attnum, att.attname, att.atttypid = 'json'::regtype AS is_json,
+               att.atttypid = 'varchar'::regtype OR typ.typtype = 'e' OR typ.typtype = 'b' AND typ.typelem = 0 AND att.atttypid <> 'json'::regtype AS is_plain
+          FROM pg_attribute AS att JOIN pg_type AS typ ON typ.oid = att.atttypid
+         WHERE att.attrelid = p_relation AND att.attname = ANY (lakets._columns(p_relation))
+           AND (att.atttypid = 'json'::regtype OR lakets._can_hash(att.atttypid))
+    ), hashed AS (
+        SELECT usable.*
+          FROM usable
+         WHERE usable.is_plain OR NOT EXISTS (SELECT FROM usable AS other WHERE other.is_plain AND other.attname <> p_time_column)
+         ORDER BY usable.attnum LIMIT 200
+    )
+    SELECT format('hash_record_extended(ROW(%s), 0)', string_agg(
+               format('%s.%I%s', p_alias, hashed.attname, CASE WHEN hashed.is_json THEN '::text' END), ', ' ORDER BY hashed.attnum))
+      INTO hash FROM hashed;
 END;
 $$;
 
