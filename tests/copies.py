@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import date, datetime, timezone
 from typing import TYPE_CHECKING, NamedTuple
 
 from psycopg import sql
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     import psycopg
 
 _numbers = itertools.count()
+
+
+def _today() -> date:
+    return datetime.now(timezone.utc).date()
 
 
 class Copy(NamedTuple):
@@ -24,12 +29,14 @@ class Copies:
     """
     Keeps copies of databases by what was done to them. To copy costs a fifth of doing it again.
 
+    They are kept for a day of UTC: rows and chunks count from today.
+
     :param admin: A session of the server's administrator, in another database.
     """
 
     def __init__(self, admin: psycopg.Connection) -> None:
         self._admin = admin
-        self._kept: dict[tuple[str, ...], Copy] = {}
+        self._kept: dict[tuple[date, tuple[str, ...]], Copy] = {}
 
     def keep(self, database: str, acts: tuple[str, ...]) -> None:
         """Keep a copy of a database without sessions."""
@@ -37,11 +44,11 @@ class Copies:
         self._run("CREATE DATABASE {} TEMPLATE {}", name, database)
         row = self._admin.execute("SELECT oid FROM pg_database WHERE datname = %s", [database]).fetchone()
         assert row is not None
-        self._kept[acts] = Copy(name, int(row[0]))
+        self._kept[_today(), acts] = Copy(name, int(row[0]))
 
     def put(self, database: str, acts: tuple[str, ...]) -> bool:
         """Replace a database without sessions by its copy, if there is one."""
-        kept = self._kept.get(acts)
+        kept = self._kept.get((_today(), acts))
         if kept is None:
             return False
         self._run("DROP DATABASE {}", database)
