@@ -18,7 +18,9 @@ AS $$
 DECLARE
     v_relation regclass := lakets._rollup_relation(p_rollup.name);
 BEGIN
-    IF EXISTS (SELECT FROM pg_trigger AS trg JOIN pg_constraint AS con ON con.oid = trg.tgconstraint
+    IF NOT (SELECT cls.relhastriggers FROM pg_class AS cls WHERE cls.oid = v_relation) THEN
+        RETURN;  -- a foreign key is enforced by triggers
+    ELSIF EXISTS (SELECT FROM pg_trigger AS trg JOIN pg_constraint AS con ON con.oid = trg.tgconstraint
                 WHERE trg.tgrelid = v_relation AND con.confrelid = v_relation AND con.confdeltype IN ('c', 'n', 'd')) THEN
         RAISE EXCEPTION 'RollUp % cannot be refreshed while foreign keys with an ON DELETE action point at its table: %.',
             p_rollup.name, lakets._foreign_keys_to(v_relation)

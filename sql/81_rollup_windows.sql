@@ -151,17 +151,19 @@ CREATE OR REPLACE FUNCTION lakets._frozen_buckets(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_times tstzrange := lakets._times_of(p_rollup.definition -> 'steps', range_merge(p_dirty));
+    v_times   tstzrange := lakets._times_of(p_rollup.definition -> 'steps', range_merge(p_dirty));
+    v_dropped tstzmultirange;
 BEGIN
     IF NOT (p_rollup.definition ->> 'source')::boolean THEN
         RETURN '{}';
     END IF;
-    RETURN (
-        SELECT coalesce(range_agg(lakets._labels_of(p_rollup.definition -> 'steps', gone)), '{}')
-          FROM (SELECT range_agg(tstzrange(chunk.range_start, chunk.range_end)) AS ranges
-                  FROM lakets._chunk_metadata AS chunk
-                 WHERE chunk.chronotable_id = p_rollup.source_chronotable_id AND chunk.status = 'dropped'
-                   AND chunk.range_end > lower(v_times) AND chunk.range_start < upper(v_times)) AS dropped,
-               unnest(dropped.ranges) AS gone);
+    SELECT range_agg(tstzrange(chunk.range_start, chunk.range_end)) INTO v_dropped
+      FROM lakets._chunk_metadata AS chunk
+     WHERE chunk.chronotable_id = p_rollup.source_chronotable_id AND chunk.status = 'dropped'
+       AND chunk.range_end > lower(v_times) AND chunk.range_start < upper(v_times);
+    IF v_dropped IS NULL THEN
+        RETURN '{}';
+    END IF;
+    RETURN (SELECT range_agg(lakets._labels_of(p_rollup.definition -> 'steps', gone)) FROM unnest(v_dropped) AS gone);
 END;
 $$;

@@ -141,16 +141,22 @@ CREATE OR REPLACE FUNCTION lakets._lock_sources(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_source regclass;
+    v_table   lakets._chronotable_registry;
+    v_source  regclass;
+    v_sources regclass[] := '{}';
 BEGIN
-    -- _recognise is called only if the name now identifies another table, or none.
-    FOR v_source IN
-        SELECT coalesce((SELECT named WHERE named = tab.relation), (lakets._recognise(tab)).relation)
-          FROM lakets._chronotable_registry AS tab, to_regclass(format('%I.%I', tab.schema_name, tab.table_name)) AS named
-         WHERE tab.id = p_chronotable_id
-        UNION ALL
-        SELECT lakets._rollup_relation(up.name) FROM lakets._rollup_registry AS up WHERE up.id = ANY (p_depends_on)
-    LOOP
+    SELECT tab.* INTO v_table FROM lakets._chronotable_registry AS tab WHERE tab.id = p_chronotable_id;
+    IF FOUND THEN
+        v_source := to_regclass(format('%I.%I', v_table.schema_name, v_table.table_name));
+        IF v_source IS DISTINCT FROM v_table.relation THEN  -- renamed, gone, or another table
+            v_source := (lakets._recognise(v_table)).relation;
+        END IF;
+        v_sources := ARRAY[v_source];
+    END IF;
+    IF p_depends_on <> '{}' THEN
+        v_sources := v_sources || ARRAY(SELECT lakets._rollup_relation(up.name) FROM lakets._rollup_registry AS up WHERE up.id = ANY (p_depends_on));
+    END IF;
+    FOREACH v_source IN ARRAY v_sources LOOP
         EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', v_source);
     END LOOP;
 END;
