@@ -342,6 +342,8 @@ BEGIN
         PERFORM setval(v_new, v_value, v_called);
         EXECUTE format('ALTER SEQUENCE %s RENAME TO %I', v_old, '_lakets_old_' || v_old::oid);
         EXECUTE format('ALTER SEQUENCE %s RENAME TO %I', v_new, v_name);
+        -- LIKE makes it a sequence of bigint. With the column's type, ALTER COLUMN TYPE adapts it.
+        EXECUTE format('ALTER SEQUENCE %s AS %s', v_new, (SELECT seq.seqtypid::regtype FROM pg_sequence AS seq WHERE seq.seqrelid = v_old));
         PERFORM lakets._revoke_all(v_new);
     END LOOP;
 END;

@@ -34,6 +34,7 @@ SELECT pg_get_statisticsobjdef(oid), pg_get_userbyid(stxowner), obj_description(
 
 -- aspect: sequences
 SELECT seq.relname, att.attname, dep.deptype, pg_get_userbyid(seq.relowner), seqstart, seqincrement, pg_sequence_last_value(seq.oid),
+       seqtypid::regtype::text, seqmin, seqmax, seqcache, seqcycle,
        seq.relacl::text[], obj_description(seq.oid, 'pg_class')
   FROM pg_depend AS dep
   JOIN pg_class AS seq ON seq.oid = dep.objid AND seq.relkind = 'S'
