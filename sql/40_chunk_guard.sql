@@ -70,7 +70,8 @@ BEGIN
           FROM unnest(p_partitions) AS part
          CROSS JOIN LATERAL (
                SELECT count(*) AS triggers, bit_or(trg.tgtype) FILTER (WHERE trg.tgenabled = 'A') AS events FROM pg_trigger AS trg
-                WHERE trg.tgrelid = part AND trg.tgname = ANY ('{lakets_no_direct_write,lakets_no_direct_truncate}')) AS guard;
+                -- A range, so that the index is searched once and not for each name.
+                WHERE trg.tgrelid = part AND trg.tgname BETWEEN 'lakets_no_direct_truncate' AND 'lakets_no_direct_write') AS guard;
 END;
 $$;
 

@@ -58,14 +58,17 @@ $$;
 CREATE OR REPLACE FUNCTION lakets._columns_mark(
     p_relation regclass
 ) RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT concat_ws('/', md5(string_agg(att.attnum || ' ' || quote_ident(att.attname), ', ' ORDER BY att.attnum)),
-                     md5(string_agg(att.xmin || ' ' || att.ctid, ', ' ORDER BY att.attnum)),
-                     coalesce(pg_relation_filenode((SELECT part.partdefid FROM pg_partitioned_table AS part WHERE part.partrelid = p_relation)), 0))
-      FROM pg_attribute AS att
-     WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped;
+BEGIN
+    RETURN (
+        SELECT concat_ws('/', md5(string_agg(att.attnum || ' ' || quote_ident(att.attname), ', ' ORDER BY att.attnum)),
+                         md5(string_agg(att.xmin || ' ' || att.ctid, ', ' ORDER BY att.attnum)),
+                         coalesce(pg_relation_filenode((SELECT part.partdefid FROM pg_partitioned_table AS part WHERE part.partrelid = p_relation)), 0))
+          FROM pg_attribute AS att
+         WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped);
+END;
 $$;
 
 -- Return whether a table has the values that its trigger functions know of: false if a column was
@@ -76,16 +79,18 @@ $$;
 CREATE OR REPLACE FUNCTION lakets._knows_columns(
     p_relation regclass
 ) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT NOT EXISTS (
+BEGIN
+    RETURN NOT EXISTS (
         SELECT FROM pg_trigger AS trg
           JOIN pg_proc AS fn ON fn.oid = trg.tgfoid
          CROSS JOIN LATERAL (SELECT string_to_array(substring(fn.prosrc FROM '\n-- columns (\S+)'), '/') AS known,
                                     string_to_array(lakets._columns_mark(p_relation), '/') AS now) AS mark
          WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_track_insert'
            AND (mark.known[1] <> mark.now[1] OR mark.known[2] <> mark.now[2] AND mark.known[3] <> mark.now[3]));
+END;
 $$;
 
 -- The index of the key that identifies a row at any moment: of the replica identity, or else of the

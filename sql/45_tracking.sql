@@ -293,12 +293,15 @@ $$;
 CREATE OR REPLACE FUNCTION lakets._knows_shadow(
     p_relation regclass
 ) RETURNS boolean
-    LANGUAGE sql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT position('lakets_cdf.' IN fn.prosrc) > 0
-      FROM pg_trigger AS trg JOIN pg_proc AS fn ON fn.oid = trg.tgfoid
-     WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_track_insert';
+BEGIN
+    RETURN (
+        SELECT position('lakets_cdf.' IN fn.prosrc) > 0
+          FROM pg_trigger AS trg JOIN pg_proc AS fn ON fn.oid = trg.tgfoid
+         WHERE trg.tgrelid = p_relation AND trg.tgname = 'lakets_track_insert');
+END;
 $$;
 
 -- (Re)write the tracking of one relation, unless it is as it should be. p_shadow null: nothing is
