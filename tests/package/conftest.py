@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -42,15 +41,3 @@ def sdist(dist: Path) -> Path:
     """Return the source distribution."""
     (path,) = dist.glob("*.tar.gz")
     return path
-
-
-@pytest.fixture(scope="session")
-def source(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Unpack the source distribution into an empty folder."""
-    folder = tmp_path_factory.mktemp("source")
-    with tarfile.open(sdist) as archive:
-        # As an argument, only the newest releases of each Python take it.
-        archive.extraction_filter = getattr(tarfile, "data_filter", None)
-        archive.extractall(folder)
-    (root,) = folder.iterdir()
-    return root
