@@ -23,7 +23,7 @@ from tests.scratch import use_memory
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-pytest_plugins = ["tests.lab", "tests.pauses", "tests.stage"]
+pytest_plugins = ["tests.demo", "tests.lab", "tests.pauses", "tests.stage"]
 
 use_memory()
 
