@@ -327,12 +327,12 @@ def test_a_file_of_twenty_projects_is_parsed_within_the_budget() -> None:
     )
     command = [sys.executable, "-W", "ignore", "-c", program]
 
-    runs = [
-        subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
-        for _ in range(3)
-    ]
+    for _ in range(3):  # the machine may be busy
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        imports, makes, heavy = done.stdout.splitlines()[-1].split(" ", 2)
+        if float(imports) < 0.2 and float(makes) < 20 * 0.05:
+            break
 
-    imports, makes = (min(float(one.split()[place]) for one in runs) for place in (0, 1))
-    assert imports < 0.2
-    assert makes < 20 * 0.05  # half of it with Airflow 3.3
-    assert {one.split(" ", 2)[2] for one in runs} == {"[]"}
+    assert float(imports) < 0.2
+    assert float(makes) < 20 * 0.05  # half of it with Airflow 3.3
+    assert heavy == "[]"

@@ -287,7 +287,7 @@ def run(machine: type[Durability], *, examples: int, steps: int, **options: Any)
 
 
 def test_nothing_unflushed_is_flagged_or_dropped_at_any_schedule(machine: type[Durability]) -> None:
-    run(machine, examples=50, steps=30, derandomize=True)
+    run(machine, examples=25, steps=30, derandomize=True)
 
 
 @pytest.mark.slow

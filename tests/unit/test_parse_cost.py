@@ -23,7 +23,7 @@ MODULES = sorted(
 )
 HEAVY = ("psycopg", "psycopg_pool", "databricks", "fastapi", "pandas", "deltalake", "pyarrow", "requests")
 BUDGET = 0.15  # seconds
-RUNS = 3
+RUNS = 3  # at most: others depend on how busy the machine is
 
 CODE = """
 import importlib, json, sys, time
@@ -48,8 +48,11 @@ def parse() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def runs() -> list[dict[str, Any]]:
-    """Parse several times; the first writes the bytecode."""
-    return [parse() for _ in range(RUNS)]
+    """Parse until it is quick enough; the first run may have to write the bytecode."""
+    made: list[dict[str, Any]] = []
+    while len(made) < RUNS and all(run["took"] >= BUDGET for run in made):
+        made.append(parse())
+    return made
 
 
 def test_every_operator_is_measured(runs: list[dict[str, Any]]) -> None:
@@ -62,5 +65,4 @@ def test_import_loads_nothing_heavy(runs: list[dict[str, Any]]) -> None:
 
 
 def test_import_costs_a_fraction_of_airflow_s_own(runs: list[dict[str, Any]]) -> None:
-    # The fastest: the others depend on how busy the machine was.
-    assert min(run["took"] for run in runs) < BUDGET
+    assert runs[-1]["took"] < BUDGET
