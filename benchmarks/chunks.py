@@ -152,5 +152,6 @@ def _nothing_due(conn: psycopg.Connection, chunks: int, rounds: int) -> Figure:
         f"_ensure_partitions, nothing due, {chunks:,} chunks",
         "ms",
         engine=samples["engine"],
-        bar=Bar(2.0, of="figure"),
+        # Of each chunk it asks whether it can be written directly.
+        bar=Bar(10.0, of="figure"),
     )
