@@ -137,9 +137,9 @@ def database(postgres: EmbeddedPostgres, template: str) -> Iterator[str]:
     postgres.drop_database(name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def copies(postgres: EmbeddedPostgres) -> Iterator[Copies]:
-    """Yield the copies of databases in the states in which tests begin."""
+    """Yield the copies of common states, which the tests of a module share."""
     with psycopg.connect(postgres.conninfo(), autocommit=True) as admin:
         copies = Copies(admin)
         yield copies

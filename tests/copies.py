@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 from datetime import date, datetime, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import psycopg
 from psycopg import sql
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import psycopg
 
 _numbers = itertools.count()
 
@@ -63,61 +62,3 @@ class Copies:
 
     def _run(self, statement: str, *names: str) -> None:
         self._admin.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
-
-
-class Copyable:
-    """
-    One database and a session in it; what tests begin with is done once, and then copied.
-
-    :param conninfo: The database.
-    :param copies: Where copies are kept; none are without.
-    :param made: What the database was made from, if not always from the same.
-    """
-
-    def __init__(self, conninfo: str, copies: Copies | None = None, *made: str) -> None:
-        self.conninfo = conninfo
-        self._copies = copies
-        # What was done to a fresh database, as long as no test did anything else to it.
-        self._acts: tuple[str, ...] | None = made if copies else None
-        self._connect()
-
-    def _connect(self) -> None:
-        self._conn = psycopg.connect(self.conninfo, autocommit=True)
-
-    @property
-    def conn(self) -> psycopg.Connection:
-        """The session. After it is used, the content of the database is unknown."""
-        self._acts = None
-        return self._conn
-
-    def once(self, act: Callable[..., object], *arguments: Any, **named: Any) -> None:
-        """
-        Do what tests begin with: ``act(self, ...)``, a function of a module or a class.
-
-        As long as nothing else is done to the database, a copy of one to which the same was done
-        before is as good. Not where somebody else is in it, or a slot keeps its WAL.
-        """
-        made, self._acts = self._acts, None
-        if self._copies is None or made is None or self._is_shared():
-            act(self, *arguments, **named)
-            return
-        acts = (*made, f"{act.__module__}.{act.__qualname__}{arguments}{sorted(named.items())}")
-        assert "<locals>" not in acts[-1], "what a local function does is not known by its name"
-        name = self._conn.info.dbname
-        self._conn.close()
-        there = self._copies.put(name, acts)
-        if not there:
-            self._connect()
-            act(self, *arguments, **named)
-            self._conn.close()
-            self._copies.keep(name, acts)
-        self._connect()
-        self._acts = acts
-
-    def _is_shared(self) -> bool:
-        found = self._conn.execute(
-            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            " AND backend_type = 'client backend' UNION ALL"
-            " SELECT FROM pg_replication_slots WHERE database = current_database()"
-        )
-        return found.fetchone() is not None

@@ -11,7 +11,6 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.copies import Copyable
 from tests.older import LAKETS_01
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
     from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
-    from tests.copies import Copies
 
 ENGINES = ("0.1", "ours")
 
@@ -40,18 +38,18 @@ def as_uri(conninfo: str, password: str = "not-asked-for") -> str:
     return f"postgresql://{where['user']}:{password}@{host}/{where['dbname']}?sslmode=disable"
 
 
-class Lab(Copyable):
+class Lab:
     """
     Makes what a test needs in one database, and says how Airflow reaches it.
 
     :param conninfo: Of the database; as its superuser.
     :param engine: Which LakeTS is in it.
-    :param copies: Where the databases are kept in which tests begin.
     """
 
-    def __init__(self, conninfo: str, engine: str, copies: Copies | None = None) -> None:
-        super().__init__(conninfo, copies, engine)
+    def __init__(self, conninfo: str, engine: str) -> None:
+        self.conninfo = conninfo
         self.engine = engine
+        self.conn = psycopg.connect(conninfo, autocommit=True)
 
     def connection(self, **fields: Any) -> str:
         """Return the Airflow connection, in the form of an AIRFLOW_CONN_ variable."""
@@ -81,17 +79,7 @@ class Lab(Copyable):
         return [row[0] for row in self.conn.execute(query, parameters)]
 
     def table(self, name: str = "metrics", *, days: int = 0, schema: str = "public") -> int:
-        """Create a ChronoTable of daily chunks, and rows of the last days; return its id."""
-        self.once(Lab.make_table, name, days=days, schema=schema)
-        row = self._conn.execute(
-            "SELECT id FROM lakets._chronotable_registry WHERE table_name = %s AND schema_name = %s",
-            [name, schema],
-        ).fetchone()
-        assert row is not None
-        return int(row[0])
-
-    def make_table(self, name: str, *, days: int = 0, schema: str = "public") -> None:
-        """Do what :meth:`table` does."""
+        """Create a ChronoTable of daily chunks, with a row on each of the last days."""
         self.conn.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
         self.conn.execute(
             f'CREATE TABLE "{schema}"."{name}" (at timestamptz NOT NULL, device text NOT NULL, value float8)'
@@ -114,14 +102,11 @@ class Lab(Copyable):
                 " SELECT now() - day * interval '1 day', 'a', day FROM generate_series(0, %s - 1) AS day",
                 [days],
             )
+        return int(table_id)
 
     def synced(self, name: str = "metrics", *, days: int, tier: str = "2 days", drop: str = "4 days") -> None:
         """Create a ChronoTable that is mirrored, with a tiered retention policy."""
-        self.once(Lab.make_synced, name, days=days, tier=tier, drop=drop)
-
-    def make_synced(self, name: str, *, days: int, tier: str, drop: str) -> None:
-        """Do what :meth:`synced` does."""
-        self.make_table(name)
+        self.table(name)
         self.conn.execute("SELECT lakets.enable_sync(%s)", [name])
         self.value(
             "SELECT lakets._ensure_partitions(id, p_range_start => now() - %s * interval '1 day',"
@@ -252,16 +237,12 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def lab(
-    engine: str,
-    postgres: EmbeddedPostgres,
-    copies: Copies,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
+    engine: str, postgres: EmbeddedPostgres, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Lab]:
     """Yield a fresh LakeTS database that lakebase_default leads to."""
     template = request.getfixturevalue("template_01" if engine == "0.1" else "template")
     name = f"lab_{next(_numbers)}"
-    lab = Lab(postgres.ensure_database(name, template=template), engine, copies)
+    lab = Lab(postgres.ensure_database(name, template=template), engine)
     monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection())
     yield lab
     lab.conn.close()
