@@ -66,7 +66,11 @@ def few_locks() -> Iterator[EmbeddedPostgres]:
         with psycopg.connect(server.ensure_database("many_01"), autocommit=True) as conn:
             conn.execute(LAKETS_01)
             conn.execute("SET timezone = 'UTC'")
-            conn.execute("CREATE TABLE metrics (at timestamptz NOT NULL, device text NOT NULL, value float8)")
+            # The last column has a name that a statement of the install uses.
+            conn.execute(
+                "CREATE TABLE metrics (at timestamptz NOT NULL, device text NOT NULL, value float8,"
+                " lakets_place integer)"
+            )
             conn.execute("SELECT lakets.create_chronotable('metrics', 'at', '1 day')")
             for day in range(0, CHUNKS, 20):
                 conn.execute(MAKE, [day + 19, day])
