@@ -195,15 +195,40 @@ def play(conn: psycopg.Connection, seed: int) -> None:
     pair.forget()
 
 
+class Playground:
+    """A database for pairs, one after the other."""
+
+    PAIRS = 40  # of a session: what it keeps of tables that are gone makes it slower with each
+
+    def __init__(self, database: str) -> None:
+        self.database = database
+        self._conn: psycopg.Connection | None = None
+        self._played = 0
+
+    def session(self) -> psycopg.Connection:
+        """Return a session for one more pair."""
+        if self._conn is None or self._played == self.PAIRS:
+            self.close()
+            self._conn = psycopg.connect(self.database, autocommit=True)
+            self._conn.execute("SET timezone = 'UTC'; SET client_min_messages = error")
+        self._played += 1
+        return self._conn
+
+    def close(self) -> None:
+        if self._conn is not None:
+            self._conn.close()
+        self._conn, self._played = None, 0
+
+
 @pytest.fixture(scope="module")
-def playground(postgres: EmbeddedPostgres, template: str) -> Iterator[psycopg.Connection]:
+def playground(postgres: EmbeddedPostgres, template: str) -> Iterator[Playground]:
     name = "rollup_playground"
-    with psycopg.connect(postgres.ensure_database(name, template=template), autocommit=True) as conn:
-        conn.execute("SET timezone = 'UTC'; SET client_min_messages = error")
-        conn.execute(
-            "CREATE TABLE device AS SELECT n AS id, 'd' || n % 3 AS name FROM generate_series(1, 4) AS n"
-        )
-        yield conn
+    playground = Playground(postgres.ensure_database(name, template=template))
+    playground.session().execute(
+        "CREATE TABLE device AS SELECT n AS id, 'd' || n % 3 AS name FROM generate_series(1, 4) AS n"
+    )
+    yield playground
+    playground.close()
     postgres.drop_database(name)
 
 
@@ -216,8 +241,8 @@ PHASES = (Phase.explicit, Phase.generate)
 @example(seed=50133)  # hours where a clock is set back by half an hour
 @example(seed=699)  # the month of a week that ends in another month, and the chunks before are gone
 @settings(max_examples=12, deadline=None, derandomize=True, phases=PHASES, database=None)
-def test_definition_is_refused_or_right(playground: psycopg.Connection, seed: int) -> None:
-    play(playground, seed)
+def test_definition_is_refused_or_right(playground: Playground, seed: int) -> None:
+    play(playground.session(), seed)
 
 
 @pytest.mark.slow
@@ -225,5 +250,5 @@ def test_definition_is_refused_or_right(playground: psycopg.Connection, seed: in
 @settings(
     max_examples=5000, deadline=None, phases=PHASES, database=None, suppress_health_check=list(HealthCheck)
 )
-def test_thousands_of_definitions_are_refused_or_right(playground: psycopg.Connection, seed: int) -> None:
-    play(playground, seed)
+def test_thousands_of_definitions_are_refused_or_right(playground: Playground, seed: int) -> None:
+    play(playground.session(), seed)

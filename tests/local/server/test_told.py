@@ -36,7 +36,7 @@ LONGEST = 240  # characters of a cell
 
 OF_FEED = {fault for fault in FaultName if fault.value.startswith("feed-")} | {FaultName.DISK_FULL}
 VARIES = [
-    (r"[\d.]+ (B|KiB|bytes|kB) behind", "… behind"),
+    (r"[\d.,]+ (bytes|B|[KMG]i?B|kB) behind", "… behind"),
     (r"(took|within) \d+ s", r"\1 … s"),
     (r"127\.0\.0\.1:\d+", "127.0.0.1:…"),
     (r"port \d+", "port …"),
