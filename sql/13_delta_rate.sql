@@ -95,7 +95,7 @@ CREATE OR REPLACE FUNCTION lakets._delta_step(
 AS $$
 DECLARE
     v_is_plain boolean;
-    v_value    text;
+    v_value    pg_catalog.text;
 BEGIN
     IF p_time OPERATOR(pg_catalog.>) p_state.first_at AND p_time OPERATOR(pg_catalog.<) p_state.last_at THEN
         RETURN p_state;

@@ -30,6 +30,8 @@ SETTINGS = {
     "synchronous_commit": "on",
     "autovacuum": "off",
     "max_connections": "400",
+    # Stopped jobs hold most locks otherwise, and an install then leaves chunks for later.
+    "max_locks_per_transaction": "1024",
     "max_wal_size": "4GB",
 }
 

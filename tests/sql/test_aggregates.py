@@ -472,6 +472,9 @@ def test_they_do_not_look_names_up_in_the_search_path(
             CREATE OPERATOR evil.>= (LEFTARG = {kind}, RIGHTARG = {kind}, FUNCTION = evil.lie);"""
         for kind in kinds
     )
+    query = f"""SELECT lakets.{call}
+                  FROM (SELECT n * 7 %% 10 AS value, to_timestamp(n * 7 %% 10) AS at
+                          FROM generate_series(0, 9) AS n) AS x"""
     calculator.execute(
         f"""DROP SCHEMA IF EXISTS evil CASCADE;
             CREATE SCHEMA evil;
@@ -479,17 +482,20 @@ def test_they_do_not_look_names_up_in_the_search_path(
             CREATE FUNCTION evil.date_part(text, interval) RETURNS float8 LANGUAGE sql AS 'SELECT -1::float8';
             CREATE FUNCTION evil.width_bucket(float8, float8, float8, integer)
                 RETURNS integer LANGUAGE sql AS 'SELECT 0';
-            CREATE DOMAIN evil.text AS integer"""
+            DO $$
+            DECLARE v_name name;
+            BEGIN
+                FOR v_name IN
+                    SELECT typname FROM pg_type
+                     WHERE typnamespace = 'pg_catalog'::regnamespace AND typtype = 'b'
+                LOOP
+                    EXECUTE format('CREATE DOMAIN evil.%I AS pg_catalog.int4', v_name);
+                END LOOP;
+            END $$"""
     )
-    calculator.execute("SET search_path = evil, pg_catalog")
-    try:
-        found = one(
-            calculator,
-            f"""SELECT lakets.{call}
-                  FROM (SELECT n * 7 %% 10 AS value, to_timestamp(n * 7 %% 10) AS at
-                          FROM generate_series(0, 9) AS n) AS x""",
-        )
-    finally:
-        calculator.execute("RESET search_path")
+    # A function is compiled at its first call in a session.
+    with psycopg.connect(calculator.info.dsn, autocommit=True) as stranger:
+        stranger.execute("SET search_path = evil, pg_catalog")
+        found = one(stranger, query)
 
     assert found == expected
