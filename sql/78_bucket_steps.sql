@@ -116,7 +116,7 @@ CREATE OR REPLACE FUNCTION lakets._bucket_width(
 AS $$
 BEGIN
     RETURN (
-        SELECT max(CASE step ->> 0 WHEN 'bin' THEN justify_hours((step ->> 1)::bigint * interval '1 microsecond')
+        SELECT max(CASE step ->> 0 WHEN 'bin' THEN justify_hours((step ->> 1)::float8 * interval '1 microsecond')
                                    WHEN 'months' THEN make_interval(months => (step ->> 1)::integer)
                                    WHEN 'part' THEN ('1 ' || (step ->> 1))::interval END)
           FROM jsonb_array_elements(p_steps) AS step);
@@ -182,12 +182,12 @@ DECLARE
 BEGIN
     CASE p_step ->> 0
         WHEN 'bin' THEN
-            v_width := (p_step ->> 1)::bigint * interval '1 microsecond';
-            RETURN date_bin(v_width, p_at, v_epoch + (p_step ->> 2)::bigint * interval '1 microsecond')
+            v_width := (p_step ->> 1)::float8 * interval '1 microsecond';
+            RETURN date_bin(v_width, p_at, v_epoch + (p_step ->> 2)::float8 * interval '1 microsecond')
                 + CASE WHEN p_next THEN v_width ELSE interval '0' END;
         WHEN 'months' THEN
             v_width := make_interval(months => (p_step ->> 1)::integer);
-            v_origin := v_epoch + (p_step ->> 2)::bigint * interval '1 microsecond';
+            v_origin := v_epoch + (p_step ->> 2)::float8 * interval '1 microsecond';
             p_at := lakets.time_bucket(v_width, p_at, v_origin);
             -- Buckets of months from a 31st start on the last day of shorter months: one interval
             -- later may be too early.
@@ -234,9 +234,9 @@ BEGIN
                                     ELSE lakets._step_start(v_step, v_label, false) END;
                 END IF;
             WHEN 'shift' THEN
-                v_from := v_from + make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
-                v_to := v_to + make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
-                v_label := v_label + make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
+                v_from := v_from + make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::float8 * interval '1 microsecond';
+                v_to := v_to + make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::float8 * interval '1 microsecond';
+                v_label := v_label + make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::float8 * interval '1 microsecond';
             WHEN 'zone' THEN
                 v_last := v_to;
                 -- A clock that is set back shows times twice: the first may lie before the start,
@@ -296,7 +296,7 @@ BEGIN
                     v_to := lakets._step_start(v_step, v_to - interval '1 microsecond', true);
                 END IF;
             WHEN 'shift' THEN
-                v_shift := make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::bigint * interval '1 microsecond';
+                v_shift := make_interval(months => (v_step ->> 1)::integer) + (v_step ->> 2)::float8 * interval '1 microsecond';
                 v_slack := CASE WHEN v_step ->> 1 = '0' THEN '0' ELSE '4 days' END;
                 v_from := v_from - v_shift - v_slack;
                 v_to := v_to - v_shift + v_slack;

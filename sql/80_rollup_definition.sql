@@ -271,12 +271,19 @@ CREATE OR REPLACE FUNCTION lakets._changed_column(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    SELECT col.relation, col."column", col.number, att.attname IS NULL INTO of_relation, was_called, was_number, is_gone
+    -- The name is compared outside of the search: with it there, the planner reads its statistics.
+    SELECT col.relation, col."column", col.number INTO of_relation, was_called, was_number
       FROM jsonb_to_recordset((p_rollup.definition -> 'reads') || (p_rollup.definition -> 'writes'))
            AS col (relation text, "column" name, type text, number smallint)
-      LEFT JOIN pg_attribute AS att ON att.attrelid = to_regclass(col.relation) AND att.attname = col."column" AND NOT att.attisdropped
-     WHERE att.attnum IS DISTINCT FROM col.number OR format_type(att.atttypid, att.atttypmod) <> col.type
+     WHERE (SELECT row(att.attname, att.attisdropped, format_type(att.atttypid, att.atttypmod))
+              FROM pg_attribute AS att
+             WHERE att.attrelid = to_regclass(col.relation)::oid AND att.attnum = col.number)
+           IS DISTINCT FROM row(col."column", false, col.type)
      LIMIT 1;
+    IF FOUND THEN
+        is_gone := NOT EXISTS (SELECT FROM pg_attribute AS att
+                                WHERE att.attrelid = to_regclass(of_relation) AND att.attname = was_called AND NOT att.attisdropped);
+    END IF;
 END;
 $$;
 

@@ -40,8 +40,9 @@ BEGIN
     RETURN (
         SELECT starts_with(fn.prosrc, lakets._fill_origin(p_rollup))
           FROM pg_proc AS fn
-         WHERE fn.oid = to_regprocedure(lakets._fill_function(p_rollup.name))
-           AND fn.proowner = (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = to_regclass(format('public.%I', '_rollup_' || p_rollup.name))));
+         WHERE fn.oid = to_regprocedure(lakets._fill_function(p_rollup.name))::oid
+           AND fn.proowner = (SELECT cls.relowner FROM pg_class AS cls
+                               WHERE cls.oid = to_regclass(format('public.%I', '_rollup_' || p_rollup.name))::oid));
 END;
 $$;
 

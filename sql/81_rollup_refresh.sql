@@ -18,7 +18,7 @@ AS $$
 DECLARE
     v_relation regclass := lakets._rollup_relation(p_rollup.name);
 BEGIN
-    IF NOT (SELECT cls.relhastriggers FROM pg_class AS cls WHERE cls.oid = v_relation) THEN
+    IF NOT (SELECT cls.relhastriggers FROM pg_class AS cls WHERE cls.oid = v_relation::oid) THEN
         RETURN;  -- a foreign key is enforced by triggers
     ELSIF EXISTS (SELECT FROM pg_trigger AS trg JOIN pg_constraint AS con ON con.oid = trg.tgconstraint
                 WHERE trg.tgrelid = v_relation AND con.confrelid = v_relation AND con.confdeltype IN ('c', 'n', 'd')) THEN
@@ -118,8 +118,8 @@ DECLARE
     v_origin timestamptz;
 BEGIN
     IF v_steps -> 0 ->> 0 = 'bin' AND jsonb_array_length(v_steps) = 1 THEN
-        v_width := (v_steps -> 0 ->> 1)::bigint * interval '1 microsecond';
-        v_origin := '2000-01-01 00:00:00+00'::timestamptz + (v_steps -> 0 ->> 2)::bigint * interval '1 microsecond';
+        v_width := (v_steps -> 0 ->> 1)::float8 * interval '1 microsecond';
+        v_origin := '2000-01-01 00:00:00+00'::timestamptz + (v_steps -> 0 ->> 2)::float8 * interval '1 microsecond';
     END IF;
     IF p_rollup.track_changes THEN
         -- As _labels_of, which the usual buckets need not call for each hour.
@@ -155,7 +155,10 @@ BEGIN
     IF lakets._must_reload(p_rollup) THEN
         RETURN tstzmultirange(tstzrange('-infinity', 'infinity'));
     END IF;
-    RETURN coalesce(v_logged, '{}') + coalesce(v_marked, '{}');
+    IF v_marked IS NULL THEN
+        RETURN coalesce(v_logged, '{}');
+    END IF;
+    RETURN coalesce(v_logged, '{}') + v_marked;
 END;
 $$;
 
@@ -205,9 +208,12 @@ CREATE OR REPLACE FUNCTION lakets._recompute_all(
 AS $$
 DECLARE
     v_windows tstzmultirange := lakets._join_neighbours(p_dirty);
+    v_frozen  tstzmultirange := lakets._frozen_buckets(p_rollup, v_windows);
     v_window  tstzrange;
 BEGIN
-    v_windows := v_windows - lakets._frozen_buckets(p_rollup, v_windows);
+    IF NOT isempty(v_frozen) THEN
+        v_windows := v_windows - v_frozen;
+    END IF;
     PERFORM lakets._check_replaceable(p_rollup);
     FOR v_window IN SELECT unnest(v_windows) LOOP
         PERFORM lakets._recompute(p_rollup, v_window);
@@ -238,16 +244,52 @@ BEGIN
                    WHERE log.chronotable_id = p_rollup.source_chronotable_id AND log.xid < pg_snapshot_xmin(pg_current_snapshot()) OFFSET 99)
        OR EXISTS (SELECT FROM lakets._rollup_invalidation_log AS log WHERE log.rollup_id = p_rollup.id) THEN
         RETURN false;
-    ELSIF p_rollup.depends_on <> '{}'
-       AND (SELECT bool_or(up.relation IS DISTINCT FROM to_regclass(format('public.%I', '_rollup_' || up.name)))
+    END IF;
+    -- Apart, since the whole of a condition is planned, also what is then not evaluated.
+    IF cardinality(p_rollup.depends_on) > 0 THEN
+        IF (SELECT bool_or(up.relation IS DISTINCT FROM to_regclass(format('public.%I', '_rollup_' || up.name)))
               FROM lakets._rollup_registry AS up WHERE up.id = ANY (p_rollup.depends_on)) THEN
-        RETURN false;
+            RETURN false;
+        END IF;
     END IF;
     RETURN (p_rollup.source_chronotable_id IS NULL
             OR EXISTS (SELECT FROM lakets._chronotable_registry AS tab
                         WHERE tab.id = p_rollup.source_chronotable_id
-                          AND tab.relation = to_regclass(format('%I.%I', tab.schema_name, tab.table_name))))
+                          AND tab.relation::oid = to_regclass(format('%I.%I', tab.schema_name, tab.table_name))::oid))
        AND (lakets._changed_column(p_rollup)).was_number IS NULL;
+END;
+$$;
+
+-- Aggregate again what changed, and note that everything up to p_now is absorbed.
+CREATE OR REPLACE FUNCTION lakets._absorb_changes(
+    p_rollup lakets._rollup_registry,
+    p_now    pg_snapshot
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_windows tstzmultirange;
+BEGIN
+    PERFORM lakets._lock_sources(p_rollup.source_chronotable_id, p_rollup.depends_on);
+    p_rollup := lakets._current_definition(p_rollup);
+    v_windows := lakets._take_dirty_buckets(p_rollup);
+    IF NOT isempty(v_windows) THEN
+        v_windows := lakets._recompute_all(p_rollup, v_windows);
+        IF EXISTS (SELECT FROM lakets._rollup_registry AS dep WHERE p_rollup.id = ANY (dep.depends_on)) THEN
+            PERFORM lakets._invalidate_dependants(p_rollup, v_windows);
+        END IF;
+    END IF;
+    PERFORM lakets._note_refresh(p_rollup, p_now);
+    -- This RollUp has absorbed at least as many changes as all RollUps have. A stamp from the future
+    -- is another cluster's.
+    IF EXISTS (SELECT FROM lakets._change_log AS log
+                WHERE log.chronotable_id = p_rollup.source_chronotable_id AND log.xid < pg_snapshot_xmin(p_now) OFFSET 99)
+       OR EXISTS (SELECT FROM lakets._change_log AS log
+                   WHERE log.chronotable_id = p_rollup.source_chronotable_id AND log.xid >= pg_snapshot_xmax(pg_current_snapshot())) THEN
+        PERFORM lakets._prune_change_log(tab, 100)
+           FROM lakets._chronotable_registry AS tab WHERE tab.id = p_rollup.source_chronotable_id;
+    END IF;
 END;
 $$;
 
@@ -265,7 +307,6 @@ DECLARE
     v_rollup   lakets._rollup_registry;
     v_relation regclass := to_regclass(format('public.%I', '_rollup_' || p_name));
     v_now      pg_snapshot;
-    v_windows  tstzmultirange;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         PERFORM lakets._require_read_committed();
@@ -280,41 +321,28 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM lakets._rollup(p_name);  -- raises
     END IF;
-    IF v_relation IS DISTINCT FROM v_rollup.relation THEN
+    -- As oids: regclass has no operators of its own, so all of that name would be looked up.
+    IF v_relation::oid IS DISTINCT FROM v_rollup.relation::oid THEN
         PERFORM lakets._rollup_relation(p_name);  -- raises, except after a restore
     END IF;
     -- In UTC, as in lakets._shift.
     IF NOT p_force AND (v_rollup.last_refreshed_at AT TIME ZONE 'UTC' + v_rollup.refresh_lag) AT TIME ZONE 'UTC' > clock_timestamp() THEN
         RETURN false;
     END IF;
-    IF EXISTS (SELECT FROM lakets._mirror_gap)
-       OR v_rollup.sync_enabled AND (NOT lakets._is_tracked(v_relation) OR lakets._missing_grants(v_relation) <> '{}') THEN
+    -- Apart, since the whole of a condition is planned, also what is then not evaluated.
+    IF EXISTS (SELECT FROM lakets._mirror_gap) THEN
         PERFORM lakets._mend_rollup_mirror(v_rollup);
+    ELSIF v_rollup.sync_enabled THEN
+        IF NOT lakets._is_tracked(v_relation) OR lakets._missing_grants(v_relation) <> '{}' THEN
+            PERFORM lakets._mend_rollup_mirror(v_rollup);
+        END IF;
     END IF;
     v_now := lakets._ended_now();
     IF lakets._is_idle(v_rollup) THEN
         UPDATE lakets._rollup_registry AS reg
            SET absorbed = v_now, last_refreshed_at = clock_timestamp() WHERE reg.id = v_rollup.id;
     ELSE
-        PERFORM lakets._lock_sources(v_rollup.source_chronotable_id, v_rollup.depends_on);
-        v_rollup := lakets._current_definition(v_rollup);
-        v_windows := lakets._take_dirty_buckets(v_rollup);
-        IF NOT isempty(v_windows) THEN
-            v_windows := lakets._recompute_all(v_rollup, v_windows);
-            IF EXISTS (SELECT FROM lakets._rollup_registry AS dep WHERE v_rollup.id = ANY (dep.depends_on)) THEN
-                PERFORM lakets._invalidate_dependants(v_rollup, v_windows);
-            END IF;
-        END IF;
-        PERFORM lakets._note_refresh(v_rollup, v_now);
-        -- This RollUp has absorbed at least as many changes as all RollUps have. A stamp from the
-        -- future is another cluster's.
-        IF EXISTS (SELECT FROM lakets._change_log AS log
-                    WHERE log.chronotable_id = v_rollup.source_chronotable_id AND log.xid < pg_snapshot_xmin(v_now) OFFSET 99)
-           OR EXISTS (SELECT FROM lakets._change_log AS log
-                       WHERE log.chronotable_id = v_rollup.source_chronotable_id AND log.xid >= pg_snapshot_xmax(pg_current_snapshot())) THEN
-            PERFORM lakets._prune_change_log(tab, 100)
-               FROM lakets._chronotable_registry AS tab WHERE tab.id = v_rollup.source_chronotable_id;
-        END IF;
+        PERFORM lakets._absorb_changes(v_rollup, v_now);
     END IF;
     RETURN true;
 END;

@@ -148,12 +148,12 @@ BEGIN
     SELECT tab.* INTO v_table FROM lakets._chronotable_registry AS tab WHERE tab.id = p_chronotable_id;
     IF FOUND THEN
         v_source := to_regclass(format('%I.%I', v_table.schema_name, v_table.table_name));
-        IF v_source IS DISTINCT FROM v_table.relation THEN  -- renamed, gone, or another table
+        IF v_source::oid IS DISTINCT FROM v_table.relation::oid THEN  -- renamed, gone, or another table
             v_source := (lakets._recognise(v_table)).relation;
         END IF;
         v_sources := ARRAY[v_source];
     END IF;
-    IF p_depends_on <> '{}' THEN
+    IF cardinality(p_depends_on) > 0 THEN
         v_sources := v_sources || ARRAY(SELECT lakets._rollup_relation(up.name) FROM lakets._rollup_registry AS up WHERE up.id = ANY (p_depends_on));
     END IF;
     FOREACH v_source IN ARRAY v_sources LOOP
