@@ -70,8 +70,10 @@ DECLARE
     v_new      record;
 BEGIN
     FOR v_new IN SELECT new.* FROM unnest(p_chunks, p_ranges) AS new (chunk, range) LOOP
-        PERFORM lakets._move_strays(v_default, v_new.chunk, format('%1$I >= %2$s AND %1$I < %3$s', p_table.time_column,
-            lakets._time_literal(lower(v_new.range), v_type), lakets._time_literal(upper(v_new.range), v_type)));
+        IF lakets._move_strays(v_default, v_new.chunk, format('%1$I >= %2$s AND %1$I < %3$s', p_table.time_column,
+               lakets._time_literal(lower(v_new.range), v_type), lakets._time_literal(upper(v_new.range), v_type))) THEN
+            PERFORM lakets._mark_moved(p_table, v_new.range);
+        END IF;
         EXECUTE format('ALTER TABLE %s ATTACH PARTITION %s %s', v_relation, v_new.chunk, lakets._partition_bounds(v_new.range, v_type));
     END LOOP;
     PERFORM lakets._match_identities(v_relation, p_chunks);
@@ -116,13 +118,13 @@ BEGIN
 END;
 $$;
 
--- Move rows from the default partition to a table about to be attached. They stay rows of the
--- ChronoTable, so no trigger must fire.
+-- Move rows from the default partition to a table about to be attached; returns whether there were
+-- any. They stay rows of the ChronoTable, so no trigger must fire.
 CREATE OR REPLACE FUNCTION lakets._move_strays(
     p_default   regclass,
     p_chunk     regclass,
     p_condition text
-) RETURNS void
+) RETURNS boolean
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
@@ -135,7 +137,7 @@ DECLARE
 BEGIN
     EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE %s)', p_default, p_condition) INTO v_strays;
     IF NOT v_strays THEN
-        RETURN;
+        RETURN false;
     END IF;
     PERFORM lakets._check_movable(p_default);
     EXECUTE format('ALTER TABLE %s DISABLE TRIGGER USER', p_default);
@@ -146,6 +148,7 @@ BEGIN
     FOREACH v_one IN ARRAY v_enable LOOP
         EXECUTE v_one;
     END LOOP;
+    RETURN true;
 END;
 $$;
 

@@ -129,6 +129,9 @@ BEGIN
     ELSIF p_tree LIKE '%:tablesample {%' THEN
         v_what := 'it reads a sample (TABLESAMPLE)';
         v_hint := 'Read the whole table, or keep rows by a condition on their values.';
+    ELSIF p_tree ~ ':varattno -[1-5] ' THEN
+        v_what := 'it reads a system column (ctid, xmin, cmin, xmax or cmax), which changes when Postgres stores a row elsewhere';
+        v_hint := 'Leave it out, or keep what it stands for in a column of the table.';
     ELSIF p_tree LIKE '%{SQLVALUEFUNCTION%' THEN
         v_what := 'it uses the current time or user';
     ELSE

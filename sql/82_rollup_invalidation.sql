@@ -114,3 +114,21 @@ BEGIN
     RETURN cardinality(v_marks);
 END;
 $$;
+
+-- Mark the buckets of rows that were moved to another chunk. Their values are the same, but a query
+-- that reads the whole source may read tableoid.
+CREATE OR REPLACE FUNCTION lakets._mark_moved(
+    p_table lakets._chronotable_registry,
+    p_times tstzrange
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO lakets._rollup_invalidation_log (rollup_id, bucket_start)
+    SELECT reg.id, new.mark
+      FROM lakets._rollup_registry AS reg
+     CROSS JOIN LATERAL lakets._bucket_marks(reg, lakets._labels_of(reg.definition -> 'steps', p_times)) AS new (mark)
+     WHERE reg.source_chronotable_id = p_table.id AND NOT (reg.definition ->> 'limited')::boolean;
+END;
+$$;

@@ -195,6 +195,28 @@ def test_names_are_taken_as_they_are(stage: Stage, schema: str, table: str, colu
     assert stage.column("""SELECT "a""b" FROM public."_rollup_Odd ""name"" é" ORDER BY 1""") == [3, 4]
 
 
+def test_query_of_the_rows_chunk_follows_rows_that_are_moved_to_another(hours: Stage) -> None:
+    query = (
+        "SELECT HOUR(m) AS bucket, count(*) AS n, max(m.tableoid::bigint) AS chunk FROM metrics m GROUP BY 1"
+    )
+    hours.run("INSERT INTO metrics VALUES (1, %s, 1), (2, %s, 2)", hours.at(20, 1), hours.at(20, 2))
+    hours.rollup("q", query=in_full(query))
+    hours.refresh("q")
+    where = "SELECT tableoid FROM metrics WHERE at = %s"
+    default = hours.value(where, hours.at(20, 1))
+
+    hours.value(
+        "SELECT lakets._ensure_partitions(id, p_range_start => %s, p_range_end => %s)"
+        " FROM lakets._chronotable_registry",
+        hours.at(20),
+        hours.at(21),
+    )
+    assert hours.value(where, hours.at(20, 1)) != default
+
+    hours.refresh("q")
+    assert hours.difference("q") == []
+
+
 def test_query_keeps_its_meaning_under_another_search_path(hours: Stage) -> None:
     hours.run("CREATE SCHEMA elsewhere CREATE TABLE metrics (id integer, at timestamptz, value integer)")
     hours.run("SET search_path = public, lakets")

@@ -173,6 +173,12 @@ REFUSED = {
     "own aggregate": (f"SELECT {HOUR} AS bucket, guessed(value) FROM metrics GROUP BY 1", "may read tables"),
     "sample": (f"SELECT {HOUR} AS bucket FROM metrics TABLESAMPLE BERNOULLI (50)", "TABLESAMPLE"),
     "row locks": (f"SELECT {HOUR} AS bucket, value FROM metrics FOR UPDATE", "FOR UPDATE"),
+    "where a row is stored": (f"SELECT {HOUR} AS bucket, max(ctid) FROM metrics GROUP BY 1", "system column"),
+    "who wrote a row": (f"SELECT {HOUR} AS bucket, max(xmin::text) FROM metrics GROUP BY 1", "system column"),
+    "who locks a row": (
+        f"SELECT {HOUR} AS bucket, count(*) FROM metrics WHERE xmax::text = '0' GROUP BY 1",
+        "system column",
+    ),
     "into": (f"SELECT {HOUR} AS bucket INTO elsewhere FROM metrics", "is not one SELECT"),
     "two statements": (f"{HOURS}; DELETE FROM metrics", "is not one SELECT"),
     "two selects": (f"{HOURS}; SELECT 1", "is not one SELECT"),
