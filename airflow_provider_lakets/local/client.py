@@ -210,7 +210,9 @@ class LocalServer:
         """
         state = self.state
         who = principal or state.owner
-        with httpx.Client(base_url=state.url, timeout=60, trust_env=False) as api:
+        with httpx.Client(
+            base_url=state.url, timeout=60, trust_env=False, verify=client_context(self.folder)
+        ) as api:
             grant = {"grant_type": "client_credentials", "scope": "all-apis"}
             token = api.post("/oidc/v1/token", auth=(who.client_id, who.client_secret), data=grant)
             bearer = f"Bearer {token.raise_for_status().json()['access_token']}"

@@ -45,15 +45,26 @@ def folder() -> Iterator[Path]:
         yield Path(path) / "lakebase"
 
 
-@pytest.fixture
-def local(folder: Path) -> Iterator[LocalLakebase]:
-    """Yield a running Lakebase with one shadow of three rows, none of them in Delta yet."""
-    with lakebase(folder) as running:
-        with psycopg.connect(running.conninfo(), autocommit=True) as conn:
-            conn.execute("DROP TABLE IF EXISTS lakets_cdf.t")
-            running.wait_flushed()
-            conn.execute(SHADOW)
+@pytest.fixture(scope="module")
+def shared() -> Iterator[LocalLakebase]:
+    """Yield a running Lakebase in another folder, because starting one is slow too."""
+    with (
+        tempfile.TemporaryDirectory(prefix="lakets-", ignore_cleanup_errors=True) as path,
+        lakebase(Path(path) / "lakebase") as running,
+    ):
         yield running
+
+
+@pytest.fixture
+def local(shared: LocalLakebase) -> Iterator[LocalLakebase]:
+    """Yield a running Lakebase with one shadow of three rows, none of them in Delta yet."""
+    with psycopg.connect(shared.conninfo(), autocommit=True) as conn:
+        conn.execute("DROP TABLE IF EXISTS lakets_cdf.t")
+        shared.wait_flushed()
+        conn.execute(SHADOW)
+    yield shared
+    if shared.feed_pid() is None:
+        shared.start_feed()
 
 
 def execute(local: LocalLakebase, query: str) -> None:
@@ -157,8 +168,8 @@ def test_a_feed_that_ends_at_once_is_reported_with_its_log(
         local.start_feed()
 
 
-def test_starting_it_twice_joins_and_leaves_it_running(local: LocalLakebase, folder: Path) -> None:
-    with lakebase(folder) as second:
+def test_starting_it_twice_joins_and_leaves_it_running(local: LocalLakebase) -> None:
+    with lakebase(local.folder) as second:
         execute(second, "INSERT INTO lakets_cdf.t VALUES (3)")
         second.wait_flushed()
 

@@ -1,14 +1,13 @@
 """
 The four jobs as in LakeTS' Databricks bundle, without Airflow and without this package.
 
-``python bundle_jobs.py <job> <project> <port>``; the identity comes from DATABRICKS_HOST,
-DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET, the role from LAKETS_PG_ROLE or that identity.
+The identity comes from DATABRICKS_HOST, DATABRICKS_CLIENT_ID and DATABRICKS_CLIENT_SECRET, the role
+from LAKETS_PG_ROLE or that identity.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -109,8 +108,3 @@ JOBS: dict[str, Callable[[Cursor], int]] = {
     "retention": retention,
     "rollups": rollups,
 }
-
-if __name__ == "__main__":
-    job, project, port = sys.argv[1:]
-    with connect(project, int(port)) as connection, connection.cursor() as session:
-        sys.stdout.write(f"{JOBS[job](session)}\n")

@@ -46,17 +46,24 @@ def workspace(server: LocalServer) -> WorkspaceClient:
     )
 
 
+@pytest.fixture(scope="session")
+def http(running_server: LocalServer) -> Iterator[httpx.Client]:
+    """Yield a client of the REST API; to make one costs more than a request."""
+    with httpx.Client(base_url=running_server.state.url) as client:
+        yield client
+
+
 @pytest.fixture
-def mint(server: LocalServer) -> Callable[..., str]:
+def mint(server: LocalServer, http: httpx.Client) -> Callable[..., str]:
     """Return a function that mints a credential of the owner over plain HTTP."""
     state = server.state
 
     def mint(endpoint: str = state.endpoint) -> str:
         known = (state.owner.client_id, state.owner.client_secret)
         grant = {"grant_type": "client_credentials", "scope": "all-apis"}
-        token = httpx.post(f"{state.url}/oidc/v1/token", auth=known, data=grant).json()["access_token"]
-        answer = httpx.post(
-            f"{state.url}/api/2.0/postgres/credentials",
+        token = http.post("/oidc/v1/token", auth=known, data=grant).json()["access_token"]
+        answer = http.post(
+            "/api/2.0/postgres/credentials",
             json={"endpoint": endpoint},
             headers={"Authorization": f"Bearer {token}"},
         )

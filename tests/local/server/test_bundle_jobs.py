@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from airflow_provider_lakets.engine import install_script
 from airflow_provider_lakets.local.feed import control
+from tests.local.server import bundle_jobs
 from tests.superuser import superuser
 
 if TYPE_CHECKING:
@@ -45,33 +43,33 @@ def lived_in(server: LocalServer) -> Iterator[LocalServer]:
         conn.execute("SELECT lakets.drop_chronotable('ticks')")
 
 
-def run(server: LocalServer, job: str, **environment: str) -> int:
-    """Run a job in a separate process, as *airflow-jobs*, and return its count."""
+@pytest.fixture
+def identity(server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the environment of the jobs, which is that of *airflow-jobs* and nothing else."""
     jobs = server.state.jobs
-    done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("bundle_jobs.py"), job, "local", str(server.state.port)],
-        env={
-            "PATH": os.environ["PATH"],
-            "HOME": str(server.folder),
-            "DATABRICKS_HOST": server.state.url,
-            "DATABRICKS_CLIENT_ID": jobs.client_id,
-            "DATABRICKS_CLIENT_SECRET": jobs.client_secret,
-            **environment,
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    for name in [name for name in os.environ if name.startswith(("DATABRICKS_", "LAKETS_PG", "PG"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(server.folder))
+    monkeypatch.setenv("DATABRICKS_HOST", server.state.url)
+    monkeypatch.setenv("DATABRICKS_CLIENT_ID", jobs.client_id)
+    monkeypatch.setenv("DATABRICKS_CLIENT_SECRET", jobs.client_secret)
 
 
-def test_all_four_jobs_of_the_bundle_do_their_work(lived_in: LocalServer) -> None:
+def run(server: LocalServer, job: str) -> int:
+    """Run a job with a login of its own, and return its count."""
+    with bundle_jobs.connect("local", server.state.port) as connection, connection.cursor() as session:
+        return bundle_jobs.JOBS[job](session)
+
+
+def test_all_four_jobs_of_the_bundle_do_their_work(
+    lived_in: LocalServer, identity: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = lived_in.state
 
     assert run(lived_in, "partitions") >= 0
-    assert run(lived_in, "rollups", LAKETS_PG_ROLE=state.jobs.client_id) == 1
+    with monkeypatch.context() as named:
+        named.setenv("LAKETS_PG_ROLE", state.jobs.client_id)
+        assert run(lived_in, "rollups") == 1
     flagged = 0
     for _ in range(4):
         control.wait_flushed(superuser(lived_in), 60.0, lambda: None)

@@ -136,18 +136,18 @@ def test_ports_are_those_asked_for_and_the_environment_leads_nowhere_else(
     options = ("--folder", folder, "--postgres-version", str(postgres_version))
     try:
         started = as_a_process("up", *options, "--port", str(port), "--api-port", str(api_port))
-        again = as_a_process("up", *options, "--port", str(port))
-        other = as_a_process("up", *options, "--port", str(free_port()))
-        shown = as_a_process("up", *options, "--env")
-        fault = as_a_process("fault", "--clear", "--folder", folder)
+        again = lakets_local("up", *options, "--port", str(port))
+        other = lakets_local("up", *options, "--port", str(free_port()))
+        shown = lakets_local("up", *options, "--env")
+        fault = lakets_local("fault", "--clear", "--folder", folder)
         state = LocalServer(folder).state
     finally:
-        as_a_process("down", "--folder", folder)
+        lakets_local("down", "--folder", folder)
 
-    assert started.returncode == again.returncode == fault.returncode == 0
+    assert started.returncode == again.exit_code == fault.exit_code == 0
     assert "export no_proxy=intranet,127.0.0.1" in shown.stdout.splitlines()
     assert (state.port, state.api_port) == (port, api_port)
-    assert other.returncode == 1
+    assert other.exit_code == 1
     assert f"on port {port} instead of --port" in other.stderr
 
 

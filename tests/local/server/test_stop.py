@@ -216,12 +216,12 @@ def test_one_that_is_started_while_another_stops_waits_for_it(
             assert session.execute("SELECT 1").fetchone() == (1,)
 
 
-def test_there_is_no_second_one_in_a_folder(running: LocalServer) -> None:
-    command = [sys.executable, "-m", "airflow_provider_lakets.local.server", str(running.folder)]
+def test_there_is_no_second_one_in_a_folder(server: LocalServer) -> None:
+    command = [sys.executable, "-m", "airflow_provider_lakets.local.server", str(server.folder)]
 
     second = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60)
 
     assert second.returncode == EXPLAINED
     assert "already runs in" in second.stderr
     assert "Traceback" not in second.stderr
-    assert running.is_running
+    assert server.is_running

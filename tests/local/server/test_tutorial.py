@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
+import io
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from typer.testing import CliRunner
 
+from airflow_provider_lakets.cli import app
 from airflow_provider_lakets.local.client import LocalServer
+from airflow_provider_lakets.local.feed import control
+from tests.superuser import superuser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,30 +31,42 @@ DONE_HERE = (
 )
 
 
-@pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Yield the environment of a shell that `lakets local up --env` pointed at a new Lakebase."""
-    with LocalServer(tmp_path_factory.mktemp("lake"), feed_interval=0.2) as server:
-        home = str(tmp_path_factory.mktemp("airflow"))
-        inherited = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-        yield {**inherited, **server.env(), "AIRFLOW_HOME": home, "COLUMNS": "100"}
+@pytest.fixture
+def shell(
+    tmp_path_factory: pytest.TempPathFactory, postgres_version: int, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LocalServer]:
+    """Yield a new Lakebase, and set the variables that `lakets local up --env` prints."""
+    folder = tmp_path_factory.mktemp("lake")
+    with LocalServer(folder, version=postgres_version, feed_interval=0.2) as server:
+        for name, value in server.env().items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("COLUMNS", "100")
+        yield server
 
 
-def run(command: list[str], shell: dict[str, str]) -> str:
-    done = subprocess.run(command, env=shell, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def run(command: str) -> None:
+    """Run a `lakets` command in this process, which has imported Airflow already."""
+    done = CliRunner().invoke(app, command.split()[1:])
+    assert done.exit_code == 0, done.output
 
 
-def test_the_tutorial_runs_from_its_first_line_to_its_last(shell: dict[str, str]) -> None:
+def run_python(block: str) -> list[str]:
+    """Run a block of Python by itself, and return the lines that it prints."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(block, "tutorial.py", "exec"), {"__name__": "__main__"})
+    return printed.getvalue().splitlines()
+
+
+def test_the_tutorial_runs_from_its_first_line_to_its_last(shell: LocalServer) -> None:
     commands = [line for line in SHELL if line not in DONE_HERE]
     assert commands == ["lakets install", "lakets doctor"]
 
     for command in commands:
-        run([sys.executable, "-m", "airflow_provider_lakets", *command.split()[1:]], shell)
+        run(command)
     make, work = PYTHON
-    run([sys.executable, "-c", make], shell)
-    told = run([sys.executable, "-c", work], shell).splitlines()
+    run_python(make)
+    control.wait_flushed(superuser(shell), 60)  # a reader takes longer than the feed
+    told = run_python(work)
 
     assert re.fullmatch(r"public.metrics (created|unchanged) ", told[0])
     assert "daily refreshed " in told
