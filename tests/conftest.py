@@ -146,6 +146,15 @@ def copies(postgres: EmbeddedPostgres) -> Iterator[Copies]:
         copies.close()
 
 
+@pytest.fixture(scope="session")
+def lab_copies(postgres: EmbeddedPostgres) -> Iterator[Copies]:
+    """Yield the copies of labs, which all tests share: they are named by their templates."""
+    with psycopg.connect(postgres.conninfo(), autocommit=True) as admin:
+        copies = Copies(admin)
+        yield copies
+        copies.close()
+
+
 @pytest.fixture
 def conn(database: str) -> Iterator[psycopg.Connection]:
     """Yield an autocommit session on the test's own database."""

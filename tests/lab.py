@@ -11,6 +11,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from tests.copies import Copyable
 from tests.older import LAKETS_01
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
     from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
+    from tests.copies import Copies
 
 ENGINES = ("0.1", "ours")
 
@@ -38,18 +40,19 @@ def as_uri(conninfo: str, password: str = "not-asked-for") -> str:
     return f"postgresql://{where['user']}:{password}@{host}/{where['dbname']}?sslmode=disable"
 
 
-class Lab:
+class Lab(Copyable):
     """
     Makes what a test needs in one database, and says how Airflow reaches it.
 
     :param conninfo: Of the database; as its superuser.
     :param engine: Which LakeTS is in it.
+    :param copies: Where the databases are kept in which tests begin.
+    :param made: The name of the template of the database.
     """
 
-    def __init__(self, conninfo: str, engine: str) -> None:
-        self.conninfo = conninfo
+    def __init__(self, conninfo: str, engine: str, copies: Copies | None = None, *made: str) -> None:
+        super().__init__(conninfo, copies, *made)
         self.engine = engine
-        self.conn = psycopg.connect(conninfo, autocommit=True)
 
     def connection(self, **fields: Any) -> str:
         """Return the Airflow connection, in the form of an AIRFLOW_CONN_ variable."""
@@ -79,7 +82,21 @@ class Lab:
         return [row[0] for row in self.conn.execute(query, parameters)]
 
     def table(self, name: str = "metrics", *, days: int = 0, schema: str = "public") -> int:
-        """Create a ChronoTable of daily chunks, with a row on each of the last days."""
+        """Create a ChronoTable of daily chunks, and rows of the last days; return its id."""
+        self.once(Lab.make_table, name, days=days, schema=schema)
+        row = (
+            self._open()
+            .execute(
+                "SELECT id FROM lakets._chronotable_registry WHERE table_name = %s AND schema_name = %s",
+                [name, schema],
+            )
+            .fetchone()
+        )
+        assert row is not None
+        return int(row[0])
+
+    def make_table(self, name: str, *, days: int = 0, schema: str = "public") -> None:
+        """Do what :meth:`table` does."""
         self.conn.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
         self.conn.execute(
             f'CREATE TABLE "{schema}"."{name}" (at timestamptz NOT NULL, device text NOT NULL, value float8)'
@@ -102,11 +119,14 @@ class Lab:
                 " SELECT now() - day * interval '1 day', 'a', day FROM generate_series(0, %s - 1) AS day",
                 [days],
             )
-        return int(table_id)
 
     def synced(self, name: str = "metrics", *, days: int, tier: str = "2 days", drop: str = "4 days") -> None:
         """Create a ChronoTable that is mirrored, with a tiered retention policy."""
-        self.table(name)
+        self.once(Lab.make_synced, name, days=days, tier=tier, drop=drop)
+
+    def make_synced(self, name: str, *, days: int, tier: str, drop: str) -> None:
+        """Do what :meth:`synced` does."""
+        self.make_table(name)
         self.conn.execute("SELECT lakets.enable_sync(%s)", [name])
         self.value(
             "SELECT lakets._ensure_partitions(id, p_range_start => now() - %s * interval '1 day',"
@@ -237,13 +257,17 @@ def engine(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def lab(
-    engine: str, postgres: EmbeddedPostgres, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    engine: str,
+    postgres: EmbeddedPostgres,
+    lab_copies: Copies,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Lab]:
     """Yield a fresh LakeTS database that lakebase_default leads to."""
     template = request.getfixturevalue("template_01" if engine == "0.1" else "template")
     name = f"lab_{next(_numbers)}"
-    lab = Lab(postgres.ensure_database(name, template=template), engine)
+    lab = Lab(postgres.ensure_database(name, template=template), engine, lab_copies, template)
     monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection())
     yield lab
-    lab.conn.close()
+    lab.close()
     postgres.drop_database(name)

@@ -11,6 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.copies import Copies
     from tests.lab import Lab
     from tests.stage import Stage
 
@@ -54,10 +55,10 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pauses]:
 
 
 @pytest.fixture
-def lake(lab: Lab) -> Iterator[Stage]:
+def lake(lab: Lab, lab_copies: Copies) -> Iterator[Stage]:
     """Yield a stage in the database that lakebase_default leads to; its feeds are moved by hand."""
     from tests.stage import Stage
 
-    stage = Stage(lab.conninfo)
+    stage = Stage(lab.conninfo, lab_copies if lab.is_fresh() else None, *lab.made)
     yield stage
     stage.close()

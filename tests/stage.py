@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import psycopg
 import pytest
 
+from tests.copies import Copyable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -126,62 +128,21 @@ class HandFeed:
         self.conn.close()
 
 
-class Stage:
+class Stage(Copyable):
     """
     One database, seen by its administrator.
 
     Times are in January 2024, so every chunk is long past. Days are numbered: day 3 is January 3.
     """
 
-    def __init__(self, conninfo: str, copies: Copies | None = None) -> None:
-        self.conninfo = conninfo
-        self._copies = copies
-        # What was done to a fresh database, as long as no test did anything else to it.
-        self._acts: tuple[str, ...] | None = () if copies else None
+    def __init__(self, conninfo: str, copies: Copies | None = None, *made: str) -> None:
+        super().__init__(conninfo, copies, *made)
         self._feeds: list[HandFeed] = []
-        self._connect()
 
-    def _connect(self) -> None:
-        self._conn = psycopg.connect(self.conninfo, autocommit=True)
-        self._conn.execute("SET client_min_messages = error")
-
-    @property
-    def conn(self) -> psycopg.Connection:
-        """The session. After it is used, the content of the database is unknown."""
-        self._acts = None
-        return self._conn
-
-    def once(self, act: Callable[..., object], *arguments: Any, **named: Any) -> None:
-        """
-        Do what tests begin with: ``act(stage, ...)``, a function of a module or a class.
-
-        As long as nothing else is done to the database, a copy of one to which the same was done
-        before is as good. Not where somebody else is in it, or a slot keeps its WAL.
-        """
-        made, self._acts = self._acts, None
-        if self._copies is None or made is None or self._is_shared():
-            act(self, *arguments, **named)
-            return
-        acts = (*made, f"{act.__module__}.{act.__qualname__}{arguments}{sorted(named.items())}")
-        assert "<locals>" not in acts[-1], "what a local function does is not known by its name"
-        name = self._conn.info.dbname
-        self._conn.close()
-        there = self._copies.put(name, acts)
-        if not there:
-            self._connect()
-            act(self, *arguments, **named)
-            self._conn.close()
-            self._copies.keep(name, acts)
-        self._connect()
-        self._acts = acts
-
-    def _is_shared(self) -> bool:
-        found = self._conn.execute(
-            "SELECT FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            " AND backend_type = 'client backend' UNION ALL"
-            " SELECT FROM pg_replication_slots WHERE database = current_database()"
-        )
-        return found.fetchone() is not None
+    def _open(self) -> psycopg.Connection:
+        if self._session is None:
+            super()._open().execute("SET client_min_messages = error")
+        return super()._open()
 
     def run(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         cursor = self.conn.execute(query.encode(), parameters or None)
@@ -206,9 +167,11 @@ class Stage:
     ) -> int:
         """Create a ChronoTable with a chunk and a row at noon for each day; return its id."""
         self.once(Stage.make_table, name, days=tuple(days), keyed=keyed, rows=rows)
-        row = self._conn.execute(
-            "SELECT id FROM lakets._chronotable_registry WHERE table_name = %s", [name]
-        ).fetchone()
+        row = (
+            self._open()
+            .execute("SELECT id FROM lakets._chronotable_registry WHERE table_name = %s", [name])
+            .fetchone()
+        )
         assert row is not None
         return int(row[0])
 
@@ -355,7 +318,7 @@ class Stage:
     def close(self) -> None:
         for feed in self._feeds:
             feed.close()
-        self._conn.close()
+        super().close()
 
 
 @pytest.fixture
