@@ -34,7 +34,8 @@ SELECT tab.schema_name || '.' || tab.table_name AS "table", pol.after,
               max(chunk.last_write_lsn) FILTER (WHERE chunk.is_due) AS last_lsn,
               coalesce(bool_or(chunk.is_due AND chunk.last_write_lsn IS NULL), false) AS is_unknown
          FROM (SELECT each.*, each.status = 'active'
-                      AND each.range_end <= now() - coalesce(pol.after, '0')::interval AS is_due
+                      AND each.range_end <= now() - least(coalesce(pol.after, '0')::interval,
+                                                          interval '1000 years') AS is_due
                  FROM lakets._chunk_metadata AS each WHERE each.chronotable_id = tab.id) AS chunk) AS due
  WHERE tab.schema_name = %(schema_name)s AND tab.table_name = %(table_name)s
 """
@@ -61,7 +62,7 @@ SELECT chunk.chunk_name,
   JOIN lakets._chunk_metadata AS chunk ON chunk.chronotable_id = tab.id
  WHERE tab.id = %(id)s AND chunk.status <> 'dropped' AND pol.enabled
    AND pol.policy_type IN ('retention', 'tiered_retention')
-   AND chunk.range_end <= now() - (pol.config ->> 'drop_after')::interval
+   AND chunk.range_end <= now() - least((pol.config ->> 'drop_after')::interval, interval '1000 years')
  ORDER BY chunk.range_start
 """
 

@@ -13,7 +13,8 @@ CREATE OR REPLACE FUNCTION lakets._relation(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_relation regclass := to_regclass(format('%I.%I', p_schema_name, p_table_name));
+    v_relation regclass := CASE WHEN p_schema_name IS NOT NULL AND p_table_name IS NOT NULL
+                                THEN to_regclass(format('%I.%I', p_schema_name, p_table_name)) END;
 BEGIN
     IF v_relation IS NULL THEN
         RAISE EXCEPTION 'Table %.% does not exist.', p_schema_name, p_table_name
@@ -230,6 +231,21 @@ CREATE OR REPLACE FUNCTION lakets._shift(
 AS $$
 BEGIN
     RETURN CASE WHEN isfinite(p_at) THEN ((p_at AT TIME ZONE 'UTC') + p_interval * p_times) AT TIME ZONE 'UTC' ELSE p_at END;
+END;
+$$;
+
+-- The instant that is so old now, on the UTC calendar. Infinite where Postgres has no timestamps:
+-- nothing is older than 10,000 years.
+CREATE OR REPLACE FUNCTION lakets._ago(
+    p_age interval
+) RETURNS timestamptz
+    LANGUAGE plpgsql STABLE STRICT PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN CASE WHEN p_age >= '6000 years' THEN '-infinity'
+                WHEN p_age <= '-6000 years' THEN 'infinity'
+                ELSE ((now() AT TIME ZONE 'UTC') - p_age) AT TIME ZONE 'UTC' END;
 END;
 $$;
 

@@ -17,11 +17,11 @@ AS $$
 DECLARE
     v_tags    text[] := coalesce(p_tag_columns, '{}');
     v_columns text[] := v_tags || coalesce(p_field_columns, '{}');
-    v_table   text   := format('%I.%I', p_schema_name, p_table_name);
+    v_table   text   := format('%I.%I', coalesce(p_schema_name, ''), coalesce(p_table_name, ''));
     v_wrong   text   := (SELECT coalesce(quote_ident(col), 'NULL') FROM unnest(v_columns) AS col
                           GROUP BY col HAVING count(*) > 1 OR col IS NULL OR col IN ('', 'time') LIMIT 1);
 BEGIN
-    IF coalesce(p_table_name, '') = '' OR p_schema_name IS NULL THEN
+    IF coalesce(p_table_name, '') = '' OR coalesce(p_schema_name, '') = '' THEN
         RAISE EXCEPTION 'A metric table needs a name and a schema.' USING HINT = 'Pass p_table_name, and p_schema_name or its default.';
     ELSIF v_wrong IS NOT NULL THEN
         RAISE EXCEPTION 'Column % cannot be a tag or a field of %: it is empty, named twice, or "time".', v_wrong, v_table

@@ -41,7 +41,7 @@ BEGIN
     RETURN QUERY
         SELECT chunk.id, chunk.chunk_name, chunk.range_start, chunk.range_end
           FROM lakets._chunk_metadata AS chunk
-         WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'active' AND chunk.range_end <= lakets._shift(now(), v_after, -1)
+         WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'active' AND chunk.range_end <= lakets._ago(v_after)
          ORDER BY chunk.range_start;
 END;
 $$;

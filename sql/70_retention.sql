@@ -99,7 +99,7 @@ CREATE OR REPLACE FUNCTION lakets._expired_by(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN coalesce(lakets._shift(now(), lakets._drop_after(p_table.id), -1), '-infinity');
+    RETURN coalesce(lakets._ago(lakets._drop_after(p_table.id)), '-infinity');
 END;
 $$;
 

@@ -143,7 +143,7 @@ CREATE OR REPLACE FUNCTION lakets.drop_chunks(
 AS $$
 BEGIN
     PERFORM lakets._check_age('p_older_than', p_older_than);
-    RETURN lakets._drop_standing(lakets._chronotable(p_table_name, p_schema_name), '{active}', lakets._shift(now(), p_older_than, -1), p_max_chunks);
+    RETURN lakets._drop_standing(lakets._chronotable(p_table_name, p_schema_name), '{active}', lakets._ago(p_older_than), p_max_chunks);
 END;
 $$;
 

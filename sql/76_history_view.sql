@@ -76,6 +76,9 @@ BEGIN
     ELSIF p_catalog IS NOT NULL AND p_uc_schema IS NULL THEN
         RAISE EXCEPTION 'A catalog is given, %, but no schema in it.', p_catalog
             USING HINT = 'Give p_uc_schema too: the schema that the feed writes to.';
+    ELSIF '' IN (p_catalog, p_uc_schema, p_view_name) THEN
+        RAISE EXCEPTION 'p_catalog, p_uc_schema and p_view_name must not be empty.'
+            USING HINT = 'Leave out what shall have its default.';
     END IF;
     SELECT string_agg(lakets._databricks_name(col), ', ' ORDER BY ord), string_agg('entry.' || lakets._databricks_name(col), ', ' ORDER BY ord)
       INTO v_columns, v_entries

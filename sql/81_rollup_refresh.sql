@@ -305,7 +305,7 @@ CREATE OR REPLACE FUNCTION lakets.refresh_rollup(
 AS $$
 DECLARE
     v_rollup   lakets._rollup_registry;
-    v_relation regclass := to_regclass(format('public.%I', '_rollup_' || p_name));
+    v_relation regclass := to_regclass(format('public.%I', '_rollup_' || coalesce(p_name, '')));
     v_now      pg_snapshot;
 BEGIN
     IF current_setting('transaction_isolation') <> 'read committed' THEN

@@ -192,8 +192,8 @@ AS $$
 DECLARE
     v_rollup lakets._rollup_registry := lakets._rollup(p_name);
 BEGIN
-    IF p_refresh_lag IS NULL OR p_refresh_lag < interval '0' THEN
-        RAISE EXCEPTION 'refresh_lag must be zero or a positive interval, not %.', coalesce(p_refresh_lag::text, 'null')
+    IF p_refresh_lag IS NULL OR p_refresh_lag < interval '0' OR p_refresh_lag > interval '100 years' THEN
+        RAISE EXCEPTION 'refresh_lag must be zero or a positive interval of at most 100 years, not %.', coalesce(p_refresh_lag::text, 'null')
             USING HINT = 'Zero refreshes at every call.';
     END IF;
     UPDATE lakets._rollup_registry AS reg SET refresh_lag = p_refresh_lag WHERE reg.id = v_rollup.id;

@@ -38,7 +38,7 @@ BEGIN
         SELECT pol.after, pol.last_run_at INTO after, last_run_at
           FROM lakets.show_tiering_policy(v_table.table_name, v_table.schema_name) AS pol ORDER BY pol.after::interval LIMIT 1;
         SELECT count(*) FILTER (WHERE chunk.status = 'active'), count(*) FILTER (WHERE chunk.status = 'tiered'),
-               count(*) FILTER (WHERE chunk.status = 'active' AND chunk.range_end <= lakets._shift(now(), after::interval, -1)),
+               count(*) FILTER (WHERE chunk.status = 'active' AND chunk.range_end <= lakets._ago(after::interval)),
                coalesce(sum(pg_total_relation_size(lakets._chunk_relation(v_table, chunk))) FILTER (WHERE chunk.status = 'tiered'), 0),
                coalesce(sum(chunk.size_bytes) FILTER (WHERE chunk.status = 'dropped'), 0)
           INTO active_chunks, tiered_chunks, pending_chunks, reclaimable_bytes, reclaimed_bytes
@@ -73,8 +73,8 @@ AS $$
       FROM lakets._chronotable(p_table_name, p_schema_name) AS reg
       JOIN lakets._chunk_metadata AS chunk ON chunk.chronotable_id = reg.id AND chunk.status <> 'dropped'
      CROSS JOIN LATERAL lakets._chunk_relation(reg, chunk) AS rel
-     WHERE (p_older_than IS NULL OR chunk.range_end <= lakets._shift(now(), p_older_than, -1))
-       AND (p_newer_than IS NULL OR chunk.range_start >= lakets._shift(now(), p_newer_than, -1))
+     WHERE (p_older_than IS NULL OR chunk.range_end <= lakets._ago(p_older_than))
+       AND (p_newer_than IS NULL OR chunk.range_start >= lakets._ago(p_newer_than))
      ORDER BY chunk.range_start;
 $$;
 

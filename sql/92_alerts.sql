@@ -71,7 +71,7 @@ BEGIN
     RETURN QUERY EXECUTE format(
         'SELECT $1, ''critical''::text, now(), seen.key::text, seen.last_seen, now() - seen.last_seen'
         ' FROM (SELECT rows.%1$I AS key, max(%2$s) AS last_seen FROM %3$s AS rows GROUP BY 1) AS seen'
-        ' WHERE seen.last_seen < lakets._shift(now(), $2, -1) ORDER BY seen.last_seen, seen.key::text',
+        ' WHERE seen.last_seen < lakets._ago($2) ORDER BY seen.last_seen, seen.key::text',
         p_group_by, lakets._as_instant(format('rows.%I', v_table.time_column), lakets._column_type(v_relation, v_table.time_column)), v_relation)
         USING p_name, p_timeout;
 END;

@@ -19,7 +19,11 @@ MIN_ROOM = 30
 
 CHUNK = """
 SELECT tab.schema_name, tab.table_name, chunk.status, chunk.range_start, chunk.range_end,
-       chunk.range_end + pol.tier_after AS tiers_at, chunk.range_end + pol.drop_after AS expires_at
+       CASE WHEN pol.tier_after <= interval '1000 years'
+            THEN chunk.range_end + pol.tier_after END AS tiers_at,
+       CASE WHEN pol.drop_after <= interval '1000 years'
+            THEN chunk.range_end + pol.drop_after END AS expires_at,
+       pol.tier_after::text, pol.drop_after::text
   FROM lakets._chunk_metadata AS chunk
   JOIN lakets._chronotable_registry AS tab ON tab.id = chunk.chronotable_id
  CROSS JOIN LATERAL (
@@ -92,10 +96,16 @@ def _chunk(hook: LakeTSHook, name: str, chunk: dict[str, Any]) -> dict[str, Any]
     return {
         **said,
         "durable in Unity Catalog": f"no: {gaps['not_durable']}" if gaps["not_durable"] else "yes",
-        "due for tiering": _instant(chunk["tiers_at"]) or "never: the table has no tiering policy",
-        "due for the drop": _instant(chunk["expires_at"]) or "never: the table has no retention policy",
+        "due for tiering": _due(chunk["tiers_at"], chunk["tier_after"], "tiering"),
+        "due for the drop": _due(chunk["expires_at"], chunk["drop_after"], "retention"),
         "retention": kept,
     }
+
+
+def _due(at: Any, age: str | None, policy: str) -> str:
+    if age is None:
+        return f"never: the table has no {policy} policy"
+    return _instant(at) or f"{age} after its end"  # farther than Python has times
 
 
 def _instant(at: Any) -> str | None:

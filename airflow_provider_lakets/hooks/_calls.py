@@ -13,6 +13,7 @@ from psycopg.types.string import TextLoader
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from airflow_provider_lakets.hooks._errors import is_transient, translate
+from airflow_provider_lakets.hooks._far_times import NearestTimeLoader
 from airflow_provider_lakets.hooks._session import Sessions
 from airflow_provider_lakets.hooks.lakebase import LakebaseHook
 
@@ -73,6 +74,7 @@ class LakeTSCalls(LakebaseHook):
         conn.autocommit = True
         # psycopg would convert an interval to a timedelta, in which a month is 30 days.
         conn.adapters.register_loader("interval", TextLoader)
+        conn.adapters.register_loader("timestamptz", NearestTimeLoader)
         return conn
 
     def call(self, function: str, *, repeatable: bool = True, **arguments: Any) -> list[Row]:

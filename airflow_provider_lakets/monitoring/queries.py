@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 # A run is adjacent chunks of one state and similar length, so 40,000 chunks become a few thousand
-# rows. This opens no partition.
+# rows. This opens no partition. Some policies say "never" by an age of 10,000 years, so many years
+# ago neither Postgres nor Python has times: ages of more than 1,000 years count as none.
 RUNS = """
 WITH policy AS (
     SELECT pol.chronotable_id,
-           max(coalesce(pol.config ->> 'tier_after', pol.config ->> 'after')::interval) AS tier_after,
-           max((pol.config ->> 'drop_after')::interval) AS drop_after,
+           max(age.tier) FILTER (WHERE age.tier <= interval '1000 years') AS tier_after,
+           max(age.drop) FILTER (WHERE age.drop <= interval '1000 years') AS drop_after,
            max(pol.last_run_at) FILTER (WHERE pol.policy_type <> 'retention') AS tiered_at,
            max(pol.last_run_at) FILTER (WHERE pol.policy_type <> 'tiering') AS retained_at
-      FROM lakets._policy_registry AS pol WHERE pol.enabled GROUP BY pol.chronotable_id
+      FROM lakets._policy_registry AS pol
+     CROSS JOIN LATERAL (
+           SELECT coalesce(pol.config ->> 'tier_after', pol.config ->> 'after')::interval AS tier,
+                  (pol.config ->> 'drop_after')::interval AS drop) AS age
+     WHERE pol.enabled GROUP BY pol.chronotable_id
 ), {changed}, judged AS (
     SELECT chunk.chronotable_id, chunk.chunk_name, chunk.range_start, chunk.range_end, chunk.size_bytes,
            CASE WHEN chunk.status = 'dropped' THEN 'dropped'
@@ -69,7 +74,8 @@ SELECT reg.id, reg.schema_name || '.' || reg.table_name AS name, reg.schema_name
        extract(epoch FROM reg.chunk_interval)::float8 AS chunk_seconds,
        extract(epoch FROM pol.tier_after)::float8 AS tier_seconds,
        extract(epoch FROM pol.drop_after)::float8 AS drop_seconds,
-       now() - pol.tier_after AS tier_before, now() - pol.drop_after AS drop_before,
+       CASE WHEN pol.tier_after <= interval '1000 years' THEN now() - pol.tier_after END AS tier_before,
+       CASE WHEN pol.drop_after <= interval '1000 years' THEN now() - pol.drop_after END AS drop_before,
        pol.tier_after::text AS tier_after, pol.drop_after::text AS drop_after, pol.tiered_at, pol.retained_at
   FROM lakets._chronotable_registry AS reg
   LEFT JOIN LATERAL (

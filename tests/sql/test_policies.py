@@ -181,3 +181,35 @@ def test_removing_a_policy_that_is_not_there_changes_nothing(table: Stage, kind:
 def test_unknown_table_is_named(table: Stage, raises: Raises, call: str) -> None:
     with raises("P0001", match="public.nowhere is not a ChronoTable"):
         table.run(f"SELECT {call}")
+
+
+@pytest.mark.parametrize("age", ["6000 years", "10000 years", "178000000 years"])
+def test_age_before_all_times_means_never(stage: Stage, age: str) -> None:
+    stage.synced(days=range(1, 4))
+    stage.rollup("hourly")
+    chunks = stage.column("SELECT chunk_name FROM lakets.show_chunks('metrics')")
+    stage.run("SELECT lakets.remove_retention_policy('metrics')")
+
+    stage.run(BOTH, "1 day", age)
+    assert stage.value("SELECT lakets.execute_retention('metrics')") == 0
+    assert stage.run("SELECT * FROM lakets.retention_report('metrics')") == []
+    stage.run("SELECT lakets.remove_retention_policy('metrics')")
+    stage.run(TIERING, age)
+    assert stage.run("SELECT * FROM lakets._get_chunks_to_tier('metrics')") == []
+    assert stage.column("SELECT pending_chunks FROM lakets.show_tiering_status()") == [0]
+    assert stage.value("SELECT count(*) FROM lakets.lakets_metrics()") > 0
+
+    assert stage.value("SELECT lakets.drop_chunks('metrics', %s)", age) == 0
+    assert stage.run("SELECT * FROM lakets.show_chunks('metrics', p_older_than => %s)", age) == []
+    newer = "SELECT chunk_name FROM lakets.show_chunks('metrics', p_newer_than => %s)"
+    assert stage.column(newer, age) == chunks
+    assert stage.column(newer, f"-{age}") == []
+    assert stage.run("SELECT * FROM lakets.alert_deadman('silent', 'metrics', 'id', %s)", age) == []
+
+
+def test_refresh_lag_is_at_most_a_century(stage: Stage, raises: Raises) -> None:
+    stage.table()
+    stage.rollup("hourly")
+
+    with raises("P0001", match="at most 100 years"):
+        stage.run("SELECT lakets.set_refresh_lag('hourly', '1000000 years')")
