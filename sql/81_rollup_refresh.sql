@@ -281,8 +281,8 @@ BEGIN
         END IF;
     END IF;
     PERFORM lakets._note_refresh(p_rollup, p_now);
-    -- This RollUp has absorbed at least as many changes as all RollUps have. A stamp from the future
-    -- is another cluster's.
+    -- This RollUp has absorbed at least as many changes as all RollUps have. A stamp from the
+    -- future is another cluster's.
     IF EXISTS (SELECT FROM lakets._change_log AS log
                 WHERE log.chronotable_id = p_rollup.source_chronotable_id AND log.xid < pg_snapshot_xmin(p_now) OFFSET 99)
        OR EXISTS (SELECT FROM lakets._change_log AS log
