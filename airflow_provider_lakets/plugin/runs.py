@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from airflow_provider_lakets.hooks.results import JobResult
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import datetime
 
 MOST = 12
+CHUNKS = ("created", "dropped", "planned", "deferred")  # lists of chunks in the result of a table
 REPORTED_BYTES = 200_000  # of one result; a longer one is not read
 
 
@@ -80,13 +83,30 @@ def _add_reports(session: Any, runs: Iterable[DagRun]) -> None:
 
 
 def outcomes_of(value: Any) -> Counter[str]:
-    """Return the count of each outcome in a result of our tasks; empty for any other value."""
+    """
+    Count the outcomes in a result of our tasks, as ``LakeTSSummaryOperator`` does.
+
+    The count is empty for any other value.
+    """
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError:
             return Counter()
     rows = value if isinstance(value, list) else [value]
-    return Counter(
-        row["outcome"] for row in rows if isinstance(row, dict) and isinstance(row.get("outcome"), str)
+    counts: Counter[str] = Counter()
+    for row in rows:
+        if isinstance(row, dict) and isinstance(row.get("outcome"), str):
+            counts.update(_counted(row))
+    return counts
+
+
+def _counted(result: dict[str, Any]) -> Counter[str]:
+    """Count the chunks in a result, or the result itself if it has none or is a problem."""
+    chunks = {kind: result.get(kind) for kind in CHUNKS}
+    counts = Counter(
+        {kind: len(names) for kind, names in chunks.items() if names and isinstance(names, list)}
     )
+    if not counts or result["outcome"] in JobResult.problems:
+        counts[result["outcome"]] += 1
+    return counts

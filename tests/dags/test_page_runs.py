@@ -43,7 +43,17 @@ def test_the_last_run_of_a_dag_is_known_with_what_its_tasks_reported(
     ("value", "outcomes"),
     [
         ([{"outcome": "tiered"}, {"outcome": "tiered"}, {"outcome": "failed"}], {"tiered": 2, "failed": 1}),
-        ({"outcome": "dropped"}, {"dropped": 1}),
+        ({"outcome": "trimmed", "dropped": [], "deferred": []}, {"trimmed": 1}),
+        (
+            [
+                {"outcome": "dropped", "dropped": ["a_1", "a_2"], "deferred": [{"chunk": "a_3"}]},
+                {"outcome": "failed", "dropped": ["b_1"]},
+            ],
+            {"dropped": 3, "deferred": 1, "failed": 1},
+        ),
+        ({"outcome": "created", "created": ["a_1", "a_2"]}, {"created": 2}),
+        ({"outcome": "planned", "planned": ["a_1", "a_2"]}, {"planned": 2}),
+        ({"outcome": "theirs", "dropped": 7}, {"theirs": 1}),
         ('[{"outcome": "tiered"}]', {"tiered": 1}),  # as Airflow 3.1 stores it
         ("tiered", {}),
         ([["public.metrics_1"]], {}),
