@@ -140,6 +140,9 @@ class Copyable:
             act(self, *arguments, **named)
             self._leave()
             self._copies.keep(name, acts)
+        # Postgres has statistics by oid. If nobody was in the database since it got an oid that was
+        # used before, Postgres may fail to drop it.
+        self._open()
         self._acts, self._mark = acts, self._copies.mark()
 
     def is_fresh(self) -> bool:
