@@ -66,9 +66,28 @@ class Run:
         return only
 
 
+def check_schemas_once() -> None:
+    """
+    Let jsonschema check each schema of a param once.
+
+    Airflow checks it again at each look at a param, which takes a tenth of a run.
+    """
+    validator: Any = importlib.import_module("jsonschema.validators").Draft202012Validator
+    check = validator.check_schema
+    checked: set[str] = set()
+
+    def check_once(schema: Any, **named: Any) -> None:
+        if (text := repr(schema)) not in checked:
+            check(schema, **named)
+            checked.add(text)
+
+    validator.check_schema = staticmethod(check_once)
+
+
 @pytest.fixture(scope="session")
 def airflow() -> Path:
     """Create the metadata database, and a folder with copies of the sample DAGs."""
+    check_schemas_once()
     home = Path(os.environ["AIRFLOW_HOME"])
     # Airflow's own folder of DAGs stays empty: each DAG test reads and stores all that is in it.
     (home / "dags").mkdir(exist_ok=True)

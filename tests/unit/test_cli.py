@@ -8,10 +8,12 @@ import subprocess
 import sys
 import types
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
 from airflow_provider_lakets import __version__
 from airflow_provider_lakets.engine import install_script
@@ -88,12 +90,14 @@ def test_status_without_lakets_says_what_to_do(empty: Callable[..., Result]) -> 
     assert "Traceback" not in done.output
 
 
-def test_a_machine_without_airflow_is_left_without_it(tmp_path: Path) -> None:
+def test_a_machine_without_airflow_is_left_without_it_and_told_what_is_missing(tmp_path: Path) -> None:
     home = tmp_path / "airflow"
 
     done = run("-m", "airflow_provider_lakets", "status", home=home, TMPDIR=str(tmp_path))
 
     assert (done.returncode, "'lakebase_default' is not defined" in done.stderr) == (1, True)
+    assert "LAKETS_LAKEBASE_ENDPOINT" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -202,30 +206,32 @@ def test_works_without_an_airflow_database(tmp_path: Path, lab: Lab) -> None:
     assert [*tmp_path.rglob("*.db")] == []
 
 
-def test_says_what_is_missing_without_an_airflow_database(tmp_path: Path) -> None:
-    done = run("-m", "airflow_provider_lakets", "status", home=tmp_path)
+def store(home: Path, connection: str) -> str:
+    """Store a connection in the database of an Airflow home, and return the key of its password."""
+    from airflow.configuration import conf
+    from airflow.models import Connection
 
-    assert done.returncode == 1
-    assert "LAKETS_LAKEBASE_ENDPOINT" in done.stderr
-    assert "Traceback" not in done.stderr + done.stdout
-
-
-STORE = """
-import sys
-from airflow.models import Connection
-from airflow.utils.db import initdb
-from airflow.utils.session import create_session
-initdb()
-with create_session() as session:
-    session.add(Connection.from_json(sys.argv[1], conn_id="stored"))
-"""
+    engine = create_engine(f"sqlite:///{home}/airflow.db")
+    table: Any = Connection.__table__
+    table.create(engine)
+    with Session(engine) as session, session.begin():
+        session.add(Connection.from_json(connection, conn_id="stored"))
+    engine.dispose()
+    return str(conf.get("core", "fernet_key"))
 
 
 def test_finds_a_connection_that_airflow_stores(tmp_path: Path, lab: Lab) -> None:
-    stored = run("-c", STORE, lab.connection(), home=tmp_path)
-    assert stored.returncode == 0, stored.stderr
+    key = store(tmp_path, lab.connection())
 
-    done = run("-m", "airflow_provider_lakets", "status", "--conn-id", "stored", home=tmp_path)
+    done = run(
+        "-m",
+        "airflow_provider_lakets",
+        "status",
+        "--conn-id",
+        "stored",
+        home=tmp_path,
+        AIRFLOW__CORE__FERNET_KEY=key,
+    )
 
     assert done.returncode == 0, done.stderr
     assert "LakeTS" in done.stdout
