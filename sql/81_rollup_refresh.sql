@@ -348,7 +348,8 @@ BEGIN
 END;
 $$;
 
--- Record how far a refresh came. The zone is for labels without one, which are read as UTC.
+-- Record how far a refresh came: the newest bucket that is not in the future. The zone is for labels
+-- without one, which are read as UTC.
 CREATE OR REPLACE FUNCTION lakets._note_refresh(
     p_rollup   lakets._rollup_registry,
     p_absorbed pg_snapshot
@@ -362,6 +363,12 @@ DECLARE
     v_watermark timestamptz;
 BEGIN
     EXECUTE format('SELECT max(%I) FROM %s', p_rollup.bucket_column, v_relation) INTO v_watermark;
+    IF v_watermark > clock_timestamp() THEN
+        -- Otherwise one row with a wrong clock would make all rows until then count as old ones.
+        EXECUTE format('SELECT max(%1$I) FROM %2$s WHERE %1$I <= %3$s', p_rollup.bucket_column, v_relation,
+                       lakets._comparable('$1', lakets._column_type(v_relation, p_rollup.bucket_column)))
+           INTO v_watermark USING clock_timestamp();
+    END IF;
     UPDATE lakets._rollup_registry AS reg
        SET absorbed = p_absorbed, watermark = v_watermark, last_refreshed_at = clock_timestamp(),
            relation = v_relation, cluster = lakets._here()

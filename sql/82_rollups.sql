@@ -200,7 +200,7 @@ BEGIN
 END;
 $$;
 
--- The newest materialised bucket of a RollUp; null while it is empty.
+-- The newest materialised bucket of a RollUp that is not in the future; null if there is none.
 CREATE OR REPLACE FUNCTION lakets._rollup_watermark(
     p_name text
 ) RETURNS timestamptz

@@ -18,8 +18,9 @@ class LakeTSRollupFreshSensor(LakeTSBaseSensor):
     """
     Wait until a RollUp has reached a watermark, was refreshed recently enough, or both.
 
-    The watermark is the start of the newest materialised bucket; it advances when newer rows
-    arrive. The lag is the time since the last refresh, whether or not that found anything new.
+    The watermark is the start of the newest materialised bucket that is not in the future; it
+    advances when newer rows arrive. The lag is the time since the last refresh, whether or not that
+    found anything new.
 
     A template that renders to nothing fails the task without retries, even if the other condition
     is met.

@@ -90,3 +90,21 @@ def test_without_tracking_only_what_is_new_is_taken_in(layered: Stage) -> None:
     assert "3 5" not in without
     assert without["20 5"] == 60
     assert layered.difference("hourly") == []
+
+
+@pytest.mark.parametrize("far", ["2999-01-01", "290000-01-01"])
+def test_a_row_in_the_future_does_not_make_new_rows_old_ones(stage: Stage, far: str) -> None:
+    query = "SELECT lakets.time_bucket('1 hour', at) AS bucket, sum(value) AS total FROM metrics GROUP BY 1"
+    stage.table(days=range(1, 4))
+    stage.rollup("hourly", query=query)
+    stage.run("SELECT lakets.create_rollup_view('hourly', %s)", query)
+    stage.run("SELECT lakets.disable_rollup_invalidation('hourly')")
+    stage.run("INSERT INTO metrics VALUES (7, %s, 7)", far)
+    stage.refresh("hourly")
+
+    stage.run("INSERT INTO metrics VALUES (8, '2024-01-20 05:00+00', 60)")
+
+    shown = "SELECT bucket::text, total FROM {} AS shown ORDER BY 1"
+    assert stage.run(shown.format("_rollup_rt_hourly")) == stage.run(shown.format(f"({query})"))
+    stage.refresh("hourly")
+    assert stage.difference("hourly") == []
