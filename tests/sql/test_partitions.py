@@ -339,8 +339,8 @@ def test_nothing_due_costs_little_with_five_thousand_chunks(db: Sandbox) -> None
 
     assert db.value(ENSURE, table_id, at(2024, 1, 2), at(2024, 7, 1)) == 0
 
-    # Twice over the registry, not once for each row or cell.
-    assert db.value(read) - before <= 2 * 5100
+    # A few times over the registry (how many depends on its statistics), not once for each row or cell.
+    assert db.value(read) - before <= 4 * 5100
 
 
 INTERVALS = ["1 hour", "5 hours", "1 day", "7 days", "1 month", "1 year"]
