@@ -339,7 +339,7 @@ def test_nothing_due_costs_little_with_five_thousand_chunks(db: Sandbox) -> None
 
     assert db.value(ENSURE, table_id, at(2024, 1, 2), at(2024, 7, 1)) == 0
 
-    # A few times over the registry (how many depends on its statistics), not once for each row or cell.
+    # A few times over the registry, as its statistics say, not once for each row or cell.
     assert db.value(read) - before <= 4 * 5100
 
 
