@@ -472,6 +472,11 @@ def test_they_do_not_look_names_up_in_the_search_path(
             CREATE OPERATOR evil.>= (LEFTARG = {kind}, RIGHTARG = {kind}, FUNCTION = evil.lie);"""
         for kind in kinds
     )
+    types = calculator.execute(
+        "SELECT quote_ident(typname) FROM pg_type"
+        " WHERE typnamespace = 'pg_catalog'::regnamespace AND typtype = 'b'"
+    )
+    domains = "".join(f"CREATE DOMAIN evil.{name} AS pg_catalog.int4;" for (name,) in types)
     query = f"""SELECT lakets.{call}
                   FROM (SELECT n * 7 %% 10 AS value, to_timestamp(n * 7 %% 10) AS at
                           FROM generate_series(0, 9) AS n) AS x"""
@@ -482,16 +487,7 @@ def test_they_do_not_look_names_up_in_the_search_path(
             CREATE FUNCTION evil.date_part(text, interval) RETURNS float8 LANGUAGE sql AS 'SELECT -1::float8';
             CREATE FUNCTION evil.width_bucket(float8, float8, float8, integer)
                 RETURNS integer LANGUAGE sql AS 'SELECT 0';
-            DO $$
-            DECLARE v_name name;
-            BEGIN
-                FOR v_name IN
-                    SELECT typname FROM pg_type
-                     WHERE typnamespace = 'pg_catalog'::regnamespace AND typtype = 'b'
-                LOOP
-                    EXECUTE format('CREATE DOMAIN evil.%I AS pg_catalog.int4', v_name);
-                END LOOP;
-            END $$"""
+            {domains}"""
     )
     # A function is compiled at its first call in a session.
     with psycopg.connect(calculator.info.dsn, autocommit=True) as stranger:
