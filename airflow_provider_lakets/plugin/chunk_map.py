@@ -106,7 +106,8 @@ def axis_svg(axis: Axis) -> Markup:
         '<text x="{x:.2f}%" y="12" dx="3">{label}</text>'
     )
     now = Markup('<line x1="{x:.2f}%" x2="{x:.2f}%" y1="4" y2="22" class="now"/>').format(x=axis.at(axis.now))
-    parts = [*(tick.format(x=x, label=label) for x, label in axis.ticks()), now]
+    # The labels come last: with their outline they cover the line of now.
+    parts = [now, *(tick.format(x=x, label=label) for x, label in axis.ticks())]
     # The numbers are in the text of each row, too.
     return Markup('<svg class="axis" aria-hidden="true" width="100%" height="22">{}</svg>').format(
         Markup("").join(parts)

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_lakets.monitoring.data import Rollup, Run, Table
 from airflow_provider_lakets.monitoring.words import NOTHING, interval
-from airflow_provider_lakets.plugin.chunk_map import NARROWEST, SPANS, Axis, choose_axis, row_svg
+from airflow_provider_lakets.plugin.chunk_map import NARROWEST, SPANS, Axis, axis_svg, choose_axis, row_svg
 from airflow_provider_lakets.plugin.html import marked
 from airflow_provider_lakets.plugin.rollup_graph import graph_svg
 
@@ -41,6 +41,12 @@ def test_the_map_shows_the_age_of_a_policy_that_no_chunk_has_reached() -> None:
     axis = choose_axis([table(oldest=40, drop=60)], NOW, "90d")
 
     assert 0 < axis.at(NOW - timedelta(days=60)) < 100
+
+
+def test_the_line_of_now_is_behind_the_labels_of_the_scale() -> None:
+    scale = axis_svg(Axis(NOW - timedelta(days=31), NOW + timedelta(days=3), NOW, "30d"))
+
+    assert 0 < scale.index('class="now"') < scale.index("<text")
 
 
 def test_what_stands_between_backticks_is_code_and_escaped() -> None:
