@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 USER = "demo"
-READY_SECONDS = 180.0
+READY_SECONDS = 300.0  # a busy machine takes minutes; a process that dies is noticed at once
 _STOP_SECONDS = 1.0
 # Prefixes of variables that are for another Airflow, workspace or database.
 _OTHER_PREFIXES = ("AIRFLOW_", "DATABRICKS_", "LAKETS_", "PG")
