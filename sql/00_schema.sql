@@ -12,6 +12,8 @@
 
 -- When a table is in use, fail rather than let readers and writers queue behind the install.
 SET LOCAL lock_timeout = '2s';
+SET LOCAL standard_conforming_strings = on;
+SET LOCAL quote_all_identifiers = off;
 
 -- Refuse the install unless the database has no LakeTS, LakeTS 0.1.x, or an earlier version of this
 -- engine.

@@ -31,6 +31,11 @@ PLAIN = {
     "extra_float_digits": "1",
     "session_replication_role": "origin",
     "search_path": "public",
+    "quote_all_identifiers": "off",
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    "bytea_output": "hex",
 }
 ZONE = "America/New_York"
 
