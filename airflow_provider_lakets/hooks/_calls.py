@@ -16,6 +16,7 @@ from airflow_provider_lakets.hooks._errors import is_transient, translate
 from airflow_provider_lakets.hooks._far_times import NearestTimeLoader
 from airflow_provider_lakets.hooks._session import Sessions
 from airflow_provider_lakets.hooks.lakebase import LakebaseHook
+from airflow_provider_lakets.login.settings import PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,6 +51,7 @@ class LakeTSCalls(LakebaseHook):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, lock_timeout=lock_timeout, **kwargs)
+        self._settings = f"{self._settings} {PLAIN}"
         self._tries = tries
         self._sessions = Sessions(self._open_session)
         self._arguments: dict[str, set[str]] | None = None

@@ -112,7 +112,7 @@ class LakebaseHook(PsycopgHook):
         self._is_given = kwargs.get("connection") is not None
         self.databricks_conn_id = databricks_conn_id
         self.application_name = application_name
-        self._limits = server_settings(statement_timeout=statement_timeout, lock_timeout=lock_timeout)
+        self._settings = server_settings(statement_timeout=statement_timeout, lock_timeout=lock_timeout)
         self._opened: weakref.WeakSet[psycopg.Connection[Any]] = weakref.WeakSet()
 
     @classmethod
@@ -349,7 +349,7 @@ class LakebaseHook(PsycopgHook):
             self.connection,
             ignored=self.ignored_extra_options,
             databricks_conn_id=self.databricks_conn_id,
-            options=" ".join(filter(None, [self._limits, self.options])),
+            options=" ".join(filter(None, [self._settings, self.options])),
             name=self.application_name,
         )
 

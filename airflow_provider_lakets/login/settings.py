@@ -70,3 +70,10 @@ DEFAULT_LIMITS = server_settings(
     # A killed worker cancels nothing, so the server checks whether the client is still connected.
     client_connection_check_interval="10s",
 )
+
+# How the statements of LakeTS are run and answered, whatever the role or the database sets: psycopg
+# reads times in one DateStyle only, and the jobs need this isolation level.
+PLAIN = (
+    "-c datestyle=ISO -c intervalstyle=postgres -c client_encoding=UTF8"
+    r" -c default_transaction_isolation=read\ committed"
+)

@@ -1,9 +1,10 @@
-"""A database whose sessions read strings and write names in another way than usual."""
+"""A database whose sessions read strings, write names or times, or isolate in another way."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 if TYPE_CHECKING:
@@ -15,16 +16,26 @@ def engine() -> str:
     return "ours"
 
 
-def test_install_jobs_and_writers_do_what_they_do_elsewhere(lab: Lab) -> None:
+ODD = {
+    "strings": ("standard_conforming_strings = off", "quote_all_identifiers = on"),
+    "times": ("datestyle = 'SQL, DMY'", "intervalstyle = iso_8601", "timezone = 'Asia/Kathmandu'"),
+    "encoding": ("client_encoding = LATIN1",),
+    "serializable": ("default_transaction_isolation = serializable",),
+    "repeatable read": ("default_transaction_isolation = 'repeatable read'",),
+}
+
+
+@pytest.mark.parametrize("settings", ODD.values(), ids=ODD)
+def test_install_jobs_and_writers_do_what_they_do_elsewhere(lab: Lab, settings: tuple[str, ...]) -> None:
     lab.synced(days=6)
-    lab.rollup("hourly")
-    name = lab.conn.info.dbname
-    lab.conn.execute(f"ALTER DATABASE {name} SET standard_conforming_strings = off")
-    lab.conn.execute(f"ALTER DATABASE {name} SET quote_all_identifiers = on")
+    lab.rollup("Žižkov")  # LATIN1 has no such letter
+    for setting in settings:
+        lab.conn.execute(f"ALTER DATABASE {lab.conn.info.dbname} SET {setting}")
     hook = lab.hook()
 
     hook.install()
-    hook.run(r"INSERT INTO metrics VALUES (now(), E'back\\slash', 1)")
+    with psycopg.connect(lab.conninfo, autocommit=True) as writer:
+        writer.execute(r"INSERT INTO metrics VALUES (now(), E'back\\slash', 1)")
     hook.partition()
     hook.refresh(parallelism=1)
     lab.flush()
@@ -36,3 +47,4 @@ def test_install_jobs_and_writers_do_what_they_do_elsewhere(lab: Lab) -> None:
     assert candidates
     assert {chunk.outcome for chunk in tiered} == {"tiered"}
     assert lab.value("SELECT count(*) FROM lakets._mirror_gap") == 0
+    assert [rollup.name for rollup in hook.rollups()] == ["Žižkov"]
