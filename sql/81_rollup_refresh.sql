@@ -251,8 +251,8 @@ BEGIN
 END;
 $$;
 
--- Record how far a refresh came: the newest bucket that is not in the future. The zone is for labels
--- without one, which are read as UTC.
+-- Record how far a refresh came: the newest bucket that is not in the future. The zone is for
+-- labels without one, which are read as UTC.
 CREATE OR REPLACE FUNCTION lakets._note_refresh(
     p_rollup   lakets._rollup_registry,
     p_absorbed pg_snapshot

@@ -13,8 +13,7 @@ from psycopg.types.string import TextLoader
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from airflow_provider_lakets.hooks._errors import is_transient, translate
-from airflow_provider_lakets.hooks._far_times import NearestTimeLoader
-from airflow_provider_lakets.hooks._session import Sessions
+from airflow_provider_lakets.hooks._session import NearestTimeLoader, Sessions
 from airflow_provider_lakets.hooks.lakebase import LakebaseHook
 from airflow_provider_lakets.login.settings import PLAIN
 

@@ -1,17 +1,22 @@
-"""The open Postgres sessions of a hook, which its calls reuse."""
+"""The open Postgres sessions of a hook, which its calls reuse, and how they load times."""
 
 from __future__ import annotations
 
 import contextlib
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.adapt import Loader
+from psycopg.pq import Format, TransactionStatus
+from psycopg.types.datetime import TimestamptzLoader
 
 from airflow_provider_lakets.exceptions import LakeTSError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from psycopg.abc import AdaptContext, Buffer
 
 CANCEL_TIMEOUT = 5.0  # seconds for the cancel request; a killed task has little time
 
@@ -71,3 +76,30 @@ class Sessions:
     def stop(self) -> None:
         """Lend no more sessions until the outermost block has ended."""
         self._stopped = bool(self._keepers)
+
+
+# A day from the ends, so that they exist in every time zone.
+EARLIEST = datetime(1, 1, 2, tzinfo=timezone.utc)
+LATEST = datetime(9999, 12, 30, tzinfo=timezone.utc)
+
+
+class NearestTimeLoader(Loader):
+    """
+    Load a ``timestamptz`` as the nearest time that Python has.
+
+    One row with a wrong clock moves the watermark of a RollUp there (milliseconds read as seconds
+    give the year 55,000), which must not stop the jobs of all others.
+    """
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        exact = psycopg.adapters.get_loader(oid, Format.TEXT) or TimestamptzLoader  # in C, if there is one
+        self._exact = exact(oid, context)
+
+    def load(self, data: Buffer) -> datetime:
+        try:
+            at: datetime = self._exact.load(data)
+        except psycopg.DataError:
+            text = bytes(data)
+            return EARLIEST if text.endswith(b"BC") or text == b"-infinity" else LATEST
+        return at
