@@ -268,6 +268,8 @@ def watch(local: LocalLakebase) -> None:
 
 
 def test_a_folder_of_another_version_is_refused(folder: Path) -> None:
+    with lakebase(folder):
+        pass  # it is made by this version
     other = LocalLakebase(folder, version=18 if POSTGRES_VERSION < 18 else 16)
 
     with pytest.raises(LakeTSError, match="Version mismatch"):
