@@ -53,6 +53,8 @@ def exposition(metrics: Iterable[Metric]) -> str:
     """Return metrics as text, grouped by name, as the format requires."""
     by_name: dict[str, list[Metric]] = {}
     for metric in metrics:
+        if metric.metric_value is None:
+            continue  # the engine could not measure it, for example while the table was locked
         by_name.setdefault(metric.metric_name, []).append(metric)
     lines = []
     for name, values in by_name.items():

@@ -112,7 +112,7 @@ def _rollups(rollups: list[Rollup], *, wide: bool) -> Table:
         table.add_column(column)
     for one in rollups:
         table.add_row(
-            name(one.name),
+            Text(name(one.name)),
             Text(name(", ".join(filter(None, [one.source, *one.depends_on])) or "-")),
             *([one.bucket_interval, one.refresh_lag or "-"] if wide else []),
             _instant(one.watermark),

@@ -170,6 +170,8 @@ class LakeTSInventory(LakeTSContract):
             return self.show_tiering_status(table.table_name, schema_name=table.schema_name, wait_again=False)
         except LakeTSContendedError:
             return None
+        except LakeTSArgumentError:
+            return []  # dropped or replaced by hand, which is reported among what needs attention
 
     def install(self, *, on_progress: Callable[[int, int, str], None] | None = None) -> InstallResult:
         """

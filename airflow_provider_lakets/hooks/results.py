@@ -308,7 +308,7 @@ class Metric(Record):
     """One value of ``lakets_metrics()``."""
 
     metric_name: str
-    metric_value: float
+    metric_value: float | None
     labels: dict[str, Any]
 
 

@@ -226,3 +226,43 @@ def test_watching_in_json_is_refused(in_lab: Callable[..., Result]) -> None:
     done = in_lab("status", "--watch", "7", "--json")
 
     assert (done.exit_code, "do not go together" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "gone", ["DROP TABLE old", "ALTER TABLE old RENAME TO older; CREATE TABLE old (n integer)"]
+)
+def test_table_that_is_gone_does_not_hide_the_others(
+    in_lab: Callable[..., Result], lab: Lab, gone: str
+) -> None:
+    lab.table("old", days=2)
+    lab.synced(days=3)
+    lab.flush()
+    lab.conn.execute(gone)
+
+    done = in_lab("status")
+
+    assert done.exit_code == 0, done.output
+    assert "public.metrics" in done.stdout
+    assert "public.old" in done.stdout.partition("Needs attention")[2]
+
+
+def test_name_of_a_rollup_is_no_markup(in_lab: Callable[..., Result], lab: Lab) -> None:
+    lab.table(days=2)
+    lab.rollup("[/]")
+    lab.rollup("[red]x")
+
+    shown = in_lab("status").stdout
+
+    assert "[/]" in shown
+    assert "[red]x" in shown
+
+
+def test_metrics_leave_out_what_a_locked_table_does_not_tell(in_lab: Callable[..., Result], lab: Lab) -> None:
+    lab.synced(days=3)
+    with lab.conn.transaction():
+        lab.conn.execute("LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE")
+        done = in_lab("metrics")
+
+    assert done.exit_code == 0, done.output
+    assert "# TYPE lakets_" in done.stdout
+    assert "None" not in done.stdout
