@@ -129,14 +129,24 @@ class LakeTSInventory(LakeTSContract):
         """
         List the chunks that are due for tiering, table by table, oldest first.
 
-        :param tables: Only of these ChronoTables; None for all that have a tiering policy.
+        :param tables: Only of these ChronoTables; None for all that have a tiering policy, except
+            those that were dropped or replaced by hand: an error is logged for each.
         """
         with self.session():
             return [
                 candidate
                 for table in self.chronotables(tables, policy="tiering")
-                for candidate in self.get_chunks_to_tier(table.table_name, schema_name=table.schema_name)
+                for candidate in self._candidates_of(table, is_named=tables is not None)
             ]
+
+    def _candidates_of(self, table: ChronoTable, *, is_named: bool) -> list[TierCandidate]:
+        try:
+            return self.get_chunks_to_tier(table.table_name, schema_name=table.schema_name)
+        except LakeTSArgumentError as err:
+            if is_named:
+                raise
+            self.log.error("%s is left out, the others are tiered: %s", table.name, err)  # noqa: TRY400
+            return []
 
     def version(self) -> str | None:
         """Return the version of LakeTS in the database, or None if there is none."""

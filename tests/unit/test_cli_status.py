@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from airflow_provider_lakets.commands import status
-from airflow_provider_lakets.exceptions import LakebaseConnectionError
+from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakeTSArgumentError
 from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
 if TYPE_CHECKING:
@@ -266,3 +266,19 @@ def test_metrics_leave_out_what_a_locked_table_does_not_tell(in_lab: Callable[..
     assert done.exit_code == 0, done.output
     assert "# TYPE lakets_" in done.stdout
     assert "None" not in done.stdout
+
+
+def test_table_that_is_gone_does_not_stop_the_tiering_of_the_others(
+    in_lab: Callable[..., Result], lab: Lab
+) -> None:
+    lab.synced("old", days=5)
+    lab.synced(days=5)
+    lab.flush()
+    lab.conn.execute("DROP TABLE old")
+
+    found = lab.hook().tier_candidates()
+
+    assert {one.chunk_name.partition("_2")[0] for one in found} == {"public.metrics"}
+    with pytest.raises(LakeTSArgumentError, match="old"):
+        lab.hook().tier_candidates(["old"])
+    assert in_lab("run", "tier").exit_code == 0
