@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
     import psycopg
 
+IS_GONE = """
+SELECT lakets._identity_problem(reg) IS NOT NULL AS is_gone
+  FROM lakets._chronotable_registry AS reg WHERE reg.id = %(id)s
+"""
+
 TABLES = """
 SELECT tab.id, tab.schema_name, tab.table_name, tab.time_column, tab.chunk_interval, tab.sync_enabled,
        tab.shadow_table_name,
@@ -143,10 +148,17 @@ class LakeTSInventory(LakeTSContract):
         try:
             return self.get_chunks_to_tier(table.table_name, schema_name=table.schema_name)
         except LakeTSArgumentError as err:
-            if is_named:
+            if is_named or not self._is_gone(table):
                 raise
-            self.log.error("%s is left out, the others are tiered: %s", table.name, err)  # noqa: TRY400
+            self.log.error("%s is left out, the others are tiered: %s", table.name, err)  # noqa: TRY400 - the trace says nothing more
             return []
+
+    def _is_gone(self, table: ChronoTable) -> bool:
+        """Return whether a table was dropped or replaced by hand."""
+        if self.is_older():
+            return False
+        (row,) = self.query(IS_GONE, {"id": table.id}, doing=f"Looking for {table.name}")
+        return bool(row["is_gone"])
 
     def version(self) -> str | None:
         """Return the version of LakeTS in the database, or None if there is none."""
@@ -181,7 +193,9 @@ class LakeTSInventory(LakeTSContract):
         except LakeTSContendedError:
             return None
         except LakeTSArgumentError:
-            return []  # dropped or replaced by hand, which is reported among what needs attention
+            if self._is_gone(table):
+                return []  # what needs attention names it
+            raise
 
     def install(self, *, on_progress: Callable[[int, int, str], None] | None = None) -> InstallResult:
         """

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import airflow_provider_lakets
 from airflow_provider_lakets.engine import migrations, modules
 
 if TYPE_CHECKING:
@@ -172,3 +174,19 @@ def test_migrations_are_numbered_without_gaps() -> None:
     assert [int(re.fullmatch(r"(\d{4})_[a-z_]+", path.stem)[1]) for path in migrations()] == list(  # type: ignore[index]
         range(1, len(migrations()) + 1)
     )
+
+
+def test_what_the_provider_calls_does_not_depend_on_how_a_session_writes_names(db: Sandbox) -> None:
+    package = Path(airflow_provider_lakets.__file__).parent
+    source = "".join(path.read_text(encoding="utf-8") for path in package.rglob("*.py"))
+    called = sorted(set(re.findall(r"(?:lakets\.|\")(_[a-z_]+)(?=\(|\",)", source)))
+
+    without = db.column(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'lakets'::regnamespace"
+        " AND proname = ANY (%s) AND proconfig::text LIKE '%%search_path%%'"
+        " AND proconfig::text NOT LIKE '%%quote_all_identifiers=off%%'",
+        called,
+    )
+
+    assert "_ensure_partitions" in called
+    assert without == []

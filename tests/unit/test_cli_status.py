@@ -282,3 +282,12 @@ def test_table_that_is_gone_does_not_stop_the_tiering_of_the_others(
     with pytest.raises(LakeTSArgumentError, match="old"):
         lab.hook().tier_candidates(["old"])
     assert in_lab("run", "tier").exit_code == 0
+
+
+def test_any_other_error_of_a_table_ends_tiering_and_reports(lab: Lab) -> None:
+    lab.synced(days=5)
+    lab.flush()
+    hook = lab.hook(options=r"-c default_transaction_isolation=serializable")
+
+    with pytest.raises(LakeTSArgumentError, match="serializable"):
+        hook.tier_candidates()
