@@ -1,5 +1,6 @@
 -- The SQL text of the tracking triggers (see 45_tracking.sql): statements that apply a change of a
--- table to its shadow and append it to the change log.
+-- table to its shadow and append it to the change log. They say ONLY, since somebody may have
+-- created a table that inherits from the shadow.
 
 -- SQL text that records a gap if `p_query` (the text after SELECT ... FROM) returns a row. One gap
 -- is enough, but an old snapshot may show one that has been repaired since.
@@ -42,7 +43,7 @@ BEGIN
     IF v_key IS NOT NULL THEN
         hit := format(
             $sql$hit AS MATERIALIZED (
-        SELECT (SELECT c.ctid FROM %1$s AS c
+        SELECT (SELECT c.ctid FROM ONLY %1$s AS c
                  WHERE %2$s AND %3$s::record OPERATOR(pg_catalog.*=) %4$s::record LIMIT 1) AS tid
           FROM old_rows AS old_row
     )$sql$,
@@ -53,7 +54,7 @@ BEGIN
         hit := format(
             $sql$hit AS MATERIALIZED (
         SELECT old_row.copies,
-               ARRAY(SELECT c.ctid FROM %1$s AS c
+               ARRAY(SELECT c.ctid FROM ONLY %1$s AS c
                       WHERE %2$s = old_row.at AND %3$s = old_row.hash AND %4$s::text = old_row.image
                       LIMIT old_row.copies FOR UPDATE SKIP LOCKED) AS tids
           FROM (SELECT %5$s AS at, %6$s AS hash, %7$s::text AS image, count(*) AS copies
@@ -68,9 +69,9 @@ BEGIN
     -- memory.
     ctes := format(
         $sql$%1$s, gone AS (
-        DELETE FROM %2$s AS s WHERE s.ctid = ANY (ARRAY(%3$s LIMIT 1000000))
+        DELETE FROM ONLY %2$s AS s WHERE s.ctid = ANY (ARRAY(%3$s LIMIT 1000000))
     ), gone_too AS (
-        DELETE FROM %2$s AS s USING (%3$s OFFSET 1000000) AS found WHERE s.ctid = found.tid
+        DELETE FROM ONLY %2$s AS s USING (%3$s OFFSET 1000000) AS found WHERE s.ctid = found.tid
     )$sql$, hit, p_shadow, tids);
 END;
 $$;
@@ -102,13 +103,13 @@ BEGIN
         $sql$WITH pair AS MATERIALIZED (
         SELECT %10$s AS new_row, %9$s IS DISTINCT FROM NULL AS had, %10$s IS DISTINCT FROM NULL AS has,
                CASE WHEN %9$s IS DISTINCT FROM NULL THEN (
-                   SELECT c.ctid FROM %1$s AS c
+                   SELECT c.ctid FROM ONLY %1$s AS c
                     WHERE %2$s AND %3$s::record OPERATOR(pg_catalog.*=) %4$s::record LIMIT 1) END AS tid
           FROM old_rows AS %9$s FULL JOIN new_rows AS %10$s ON %5$s
     ), changed AS (
-        UPDATE %1$s AS s SET (%6$s) = ROW(%7$s) FROM pair WHERE pair.has AND s.ctid = pair.tid
+        UPDATE ONLY %1$s AS s SET (%6$s) = ROW(%7$s) FROM pair WHERE pair.has AND s.ctid = pair.tid
     ), gone AS (
-        DELETE FROM %1$s AS s USING pair WHERE NOT pair.has AND s.ctid = pair.tid
+        DELETE FROM ONLY %1$s AS s USING pair WHERE NOT pair.has AND s.ctid = pair.tid
     ), missed AS (
         %8$s
     )
@@ -149,13 +150,13 @@ DECLARE
     v_delete record  := lakets._mirror_delete(p_relation, p_shadow, p_time_column);
 BEGIN
     IF p_chronotable_id IS NULL THEN
-        RETURN format('DELETE FROM %s;', p_shadow);
+        RETURN format('DELETE FROM ONLY %s;', p_shadow);
     END IF;
     RETURN format(
         $sql$IF EXISTS (SELECT FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = %s AND chunk.status = 'dropped') THEN
         EXECUTE 'WITH old_rows AS MATERIALIZED (SELECT r.* FROM ' || TG_RELID::regclass || %L;
     END IF;
-    DELETE FROM %s AS s WHERE NOT %s;$sql$,
+    DELETE FROM ONLY %s AS s WHERE NOT %s;$sql$,
         p_chronotable_id,
         format(' AS r WHERE %s), %s %s', lakets._is_evicted(p_chronotable_id, lakets._as_instant(format('r.%I', p_time_column), v_type)),
                v_delete.ctes, v_delete.missed),

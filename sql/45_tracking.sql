@@ -8,10 +8,11 @@
 -- change what the proofs rest on. They may be executed by that owner only, so nobody can put them
 -- on another table. They fire in every session, whatever its session_replication_role.
 --
--- A problem of the mirror never fails a write. If a row to change is not found in the shadow, or
--- the table no longer has the columns or the key that the function was written for, a gap is
--- recorded: nothing counts as durable until another call of enable_sync has repaired the shadow. A
--- row trigger that changes rows of its own statement causes such gaps too, because its change is
+-- A problem of the mirror never fails a write. If a row to change is not found in the shadow, if
+-- the table no longer has the columns or the key that the function was written for, or if somebody
+-- put a trigger on the shadow that can discard rows (24_plain_tables.sql), a gap is recorded:
+-- nothing counts as durable until another call of enable_sync has repaired the shadow. A row
+-- trigger that changes rows of its own statement causes such gaps too, because its change is
 -- mirrored before those rows.
 
 -- The rights that the owner of a table lacks for its trigger functions, which run as that owner.
@@ -44,7 +45,12 @@ BEGIN
             (has_function_privilege(v_owner, 'lakets._has_column(oid, name)', 'EXECUTE'),
              'EXECUTE ON FUNCTION lakets._has_column(oid, name)'),
             (has_function_privilege(v_owner, 'lakets._key_index(oid)', 'EXECUTE'), 'EXECUTE ON FUNCTION lakets._key_index(oid)'),
-            (has_function_privilege(v_owner, 'lakets._shape(regclass)', 'EXECUTE'), 'EXECUTE ON FUNCTION lakets._shape(regclass)')
+            (has_function_privilege(v_owner, 'lakets._shape(regclass)', 'EXECUTE'), 'EXECUTE ON FUNCTION lakets._shape(regclass)'),
+            (has_function_privilege(v_owner, 'lakets._is_plain(regclass)', 'EXECUTE'), 'EXECUTE ON FUNCTION lakets._is_plain(regclass)'),
+            (has_function_privilege(v_owner, 'lakets._interference_now(regclass)', 'EXECUTE'),
+             'EXECUTE ON FUNCTION lakets._interference_now(regclass)'),
+            (has_function_privilege(v_owner, 'lakets._interference(regclass)', 'EXECUTE'),
+             'EXECUTE ON FUNCTION lakets._interference(regclass)')
           ) AS need (is_held, what)
          WHERE NOT need.is_held);
 END;
@@ -167,13 +173,15 @@ END;
 $$;
 
 -- SQL text that runs the mirroring statements only while table, key, shadow and the name of the
--- time column are those for which they were written. p_rows: the transition table that has a row
--- if anything happened; null for TRUNCATE, which has none.
+-- time column are those for which they were written, and the shadow is plain. p_rows: the
+-- transition table that has a row if anything happened; null for TRUNCATE, which has none.
 --
 -- The check runs at planning time where possible: a check for each statement costs more than the
 -- insert of a single row. The result is kept with the plan, so it must not come from an old
 -- snapshot, which shows the table as it was. Postgres plans again when a table changes that the
 -- expression names, as a regclass. After a restore into another database the table has another oid.
+-- Whether the shadow is plain is checked again after it was written: only from then on is it
+-- locked, so that nobody can put a trigger on it.
 CREATE OR REPLACE FUNCTION lakets._guarded(
     p_relation    regclass,
     p_shadow      regclass,
@@ -197,6 +205,8 @@ DECLARE
                             replace(v_asks, chr(1), p_relation::oid::text))
                      -- To mirror no rows costs little for an INSERT, not for the others.
                      || CASE WHEN p_rows = 'old_rows' THEN ' AND ' || v_some ELSE '' END;
+    v_once_plain text := format('lakets._is_plain(''%s''::regclass)', p_shadow::oid);
+    v_now_plain  text := format('lakets._interference_now(''%s''::regclass) IS NULL', p_shadow::oid);
 BEGIN
     IF p_shadow IS NULL AND p_rows IS NULL THEN
         RETURN p_log;
@@ -205,9 +215,11 @@ BEGIN
     END IF;
     RETURN format(
         $sql$DECLARE
-        v_fits boolean;
+        v_is_fresh constant boolean := current_setting('transaction_isolation') IN ('read committed', 'read uncommitted');
+        v_fits     boolean;
+        v_is_plain boolean;
     BEGIN
-    IF current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
+    IF v_is_fresh THEN
         v_fits := %s;
     ELSE
         v_fits := %s;
@@ -220,7 +232,24 @@ BEGIN
     %s
     END IF;
     END;$sql$,
-        CASE WHEN p_rows IS NULL THEN v_now ELSE v_once END, v_now, CASE WHEN p_shadow IS NOT NULL THEN p_mirror END,
+        CASE WHEN p_rows IS NULL THEN v_now ELSE v_once END, v_now,
+        CASE WHEN p_shadow IS NOT NULL THEN format(
+            $sql$IF v_is_fresh THEN
+        v_is_plain := %1$s;
+    ELSE
+        v_is_plain := %2$s;
+    END IF;
+    IF v_is_plain THEN
+    %3$s
+    IF v_is_fresh THEN
+        v_is_plain := %1$s;
+    ELSE
+        v_is_plain := %2$s;
+    END IF;
+    END IF;
+    IF NOT v_is_plain THEN
+    %4$s
+    END IF;$sql$, v_once_plain, v_now_plain, p_mirror, v_gap) END,
         p_log, v_some, v_gap, p_log_all);
 END;
 $$;

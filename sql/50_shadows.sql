@@ -128,14 +128,14 @@ DECLARE
 BEGIN
     EXECUTE format(
         'WITH held AS (SELECT %1$s::text AS image, count(*) AS copies FROM %2$s AS r GROUP BY 1)
-         DELETE FROM %3$s AS old
+         DELETE FROM ONLY %3$s AS old
           USING (SELECT s.ctid AS tid, %4$s::text AS image, row_number() OVER (PARTITION BY %4$s::text) AS copy
-                   FROM %3$s AS s WHERE NOT %5$s) AS s
+                   FROM ONLY %3$s AS s WHERE NOT %5$s) AS s
            LEFT JOIN held ON held.image = s.image
           WHERE old.ctid = s.tid AND s.copy > coalesce(held.copies, 0)',
         lakets._row_image('r', v_columns), p_relation, p_shadow, lakets._row_image('s', v_columns), p_evicted);
     EXECUTE format(
-        'WITH held AS (SELECT %1$s::text AS image, count(*) AS copies FROM %2$s AS s GROUP BY 1)
+        'WITH held AS (SELECT %1$s::text AS image, count(*) AS copies FROM ONLY %2$s AS s GROUP BY 1)
          INSERT INTO %2$s (%3$s)
          SELECT %6$s FROM (SELECT %6$s, %4$s::text AS %7$s, row_number() OVER (PARTITION BY %4$s::text) AS %8$s
                              FROM %5$s AS r) AS r
@@ -157,6 +157,9 @@ CREATE OR REPLACE FUNCTION lakets._mirror_problem(
 AS $$
 BEGIN
     RETURN CASE
+        WHEN lakets._interference(p_shadow) IS NOT NULL
+            THEN format('rows written to %s can be discarded or changed by %s; remove that, and the next tiering run or '
+                        'lakets.enable_sync compares the rows', p_shadow, lakets._interference(p_shadow))
         WHEN NOT lakets._shape(p_relation) <@ lakets._shape(p_shadow)
             THEN format('the columns of %s differ from the table''s; call lakets.enable_sync again', p_shadow)
         WHEN lakets._subscriptions_of(p_relation) IS NOT NULL

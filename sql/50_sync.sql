@@ -39,12 +39,14 @@ AS $$
 DECLARE
     v_problem text := lakets._mirror_problem(p_relation, p_shadow);
 BEGIN
+    PERFORM lakets._check_plain(p_shadow);
     IF v_problem IS NOT NULL THEN
         PERFORM lakets._reshape_shadow(p_relation, p_shadow);
     END IF;
     PERFORM lakets._dress_shadow(p_relation, p_shadow, p_time_column);
     IF v_problem IS NOT NULL THEN
         PERFORM lakets._realign_shadow(p_relation, p_shadow, p_evicted);
+        PERFORM lakets._check_plain(p_shadow);
         DELETE FROM lakets._mirror_gap AS gap WHERE gap.shadow = p_shadow;
     END IF;
     RETURN v_problem IS NOT NULL;
@@ -96,6 +98,7 @@ BEGIN
                SET proven = excluded.proven, observed = NULL, observed_lsn = NULL, fenced = false, cluster = excluded.cluster, baseline = NULL;
         PERFORM lakets._track_chronotable(p_table.id);
         EXECUTE format('INSERT INTO %1$s (%2$s) SELECT %2$s FROM %3$s', v_shadow, v_list, v_relation);
+        PERFORM lakets._check_plain(v_shadow);  -- a tool may add a trigger to every new table
     END IF;
     DELETE FROM lakets._mirror_gap AS gap WHERE gap.shadow = v_shadow;  -- one noted when the triggers were written: it is complete now
     INSERT INTO lakets._change_log (chronotable_id, min_time, max_time) SELECT p_table.id, '-infinity', 'infinity' WHERE v_copied OR v_guarded > 0;
@@ -130,6 +133,7 @@ BEGIN
         UPDATE lakets._rollup_registry AS reg
            SET sync_enabled = true, shadow_table_name = p_rollup.shadow_table_name WHERE reg.id = p_rollup.id;
         EXECUTE format('INSERT INTO %s SELECT * FROM %s', v_shadow, v_relation);
+        PERFORM lakets._check_plain(v_shadow);
     END IF;
     PERFORM lakets._track_rollup(p_rollup.id);
 END;

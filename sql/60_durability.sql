@@ -272,8 +272,9 @@ $$;
 
 -- Update one row of the shadow to its own value, while nobody writes: a concurrent writer would not
 -- find the row that it looks for. In an empty shadow, insert a row and delete it. Returns false if
--- somebody is writing; then the feed advances by itself. Writers wait until the transaction ends,
--- and they may hold the table, so the caller must lock nothing after this.
+-- somebody is writing (then the feed advances by itself), or if the shadow is not plain. Writers
+-- wait until the transaction ends, and they may hold the table, so the caller must lock nothing
+-- after this.
 CREATE OR REPLACE FUNCTION lakets._fence(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -290,12 +291,15 @@ BEGIN
     EXCEPTION WHEN lock_not_available THEN
         RETURN false;
     END;
-    EXECUTE format('UPDATE %1$s AS s SET %2$I = s.%2$I WHERE s.ctid = (SELECT one.ctid FROM %1$s AS one LIMIT 1)',
+    IF lakets._interference(v_shadow) IS NOT NULL THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('UPDATE ONLY %1$s AS s SET %2$I = s.%2$I WHERE s.ctid = (SELECT one.ctid FROM ONLY %1$s AS one LIMIT 1)',
                    v_shadow, p_table.time_column);
     GET DIAGNOSTICS v_changed = ROW_COUNT;
     IF v_changed = 0 THEN
         EXECUTE format('INSERT INTO %s DEFAULT VALUES RETURNING ctid', v_shadow) INTO v_row;
-        EXECUTE format('DELETE FROM %s AS s WHERE s.ctid = $1', v_shadow) USING v_row;
+        EXECUTE format('DELETE FROM ONLY %s AS s WHERE s.ctid = $1', v_shadow) USING v_row;
     END IF;
     -- Logged like every change to the shadow: the rule "alone" must know of it.
     INSERT INTO lakets._change_log (chronotable_id) VALUES (p_table.id);

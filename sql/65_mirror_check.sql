@@ -4,10 +4,28 @@
 -- chunk counts as durable. lakets.compare_chunks does the same in batches without waiting for a
 -- job; lakets.enable_sync does everything in one transaction, while writers wait.
 
+-- Record a gap if rows written to a shadow can be discarded or changed; returns whether that is so.
+CREATE OR REPLACE FUNCTION lakets._note_interference(
+    p_shadow regclass
+) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF lakets._interference(p_shadow) IS NULL THEN
+        RETURN false;
+    END IF;
+    INSERT INTO lakets._mirror_gap (shadow)
+    SELECT p_shadow WHERE NOT EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = p_shadow);
+    RETURN true;
+END;
+$$;
+
 -- Begin to compare a mirror that may lack changes. All existing chunks are in doubt; rows written
 -- outside them from now on go into chunks that are created later. Returns false if the mirror is
--- not in doubt, if the table has subscriptions, or if this role may not lock it. Nobody writes
--- while the lock is held, so every later writer sees that the earlier gap is gone.
+-- not in doubt, if the table has subscriptions, if the shadow is not plain, or if this role may not
+-- lock the table. Nobody writes while the lock is held, so every later writer sees that the earlier
+-- gap is gone.
 CREATE OR REPLACE FUNCTION lakets._begin_mirror_check(
     p_table lakets._chronotable_registry
 ) RETURNS boolean
@@ -23,6 +41,7 @@ BEGIN
     PERFORM lakets._follow_rewrite(p_table);
     PERFORM lakets._note_subscriptions(p_table);
     IF lakets._subscriptions_of(v_relation) IS NOT NULL
+       OR p_table.sync_enabled AND lakets._note_interference(v_shadow)
        OR NOT p_table.sync_enabled OR v_shadow IS NULL OR NOT lakets._shape(v_relation) <@ lakets._shape(v_shadow)
        OR NOT EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = v_shadow)
        OR NOT (SELECT pg_has_role(cls.relowner, 'USAGE') FROM pg_class AS cls WHERE cls.oid = v_relation) THEN
@@ -59,11 +78,11 @@ END;
 $$;
 
 -- Compare a chunk with its part of the shadow and correct the shadow, if the chunk is in doubt or
--- can be written directly. Returns false if it is neither, if the shadow lacks columns, if this
--- role may not lock the chunk, or (without p_wait) if somebody is writing to it. Changes to the
--- shadow are logged as changes to the chunk, so they must be flushed too. The chunk's writers wait
--- until the transaction ends; the caller has locked the table's proof row, so no two sessions do
--- this at the same time.
+-- can be written directly. Returns false if it is neither, if the shadow lacks columns or is not
+-- plain, if this role may not lock the chunk, or (without p_wait) if somebody is writing to it.
+-- Changes to the shadow are logged as changes to the chunk, so they must be flushed too. The
+-- chunk's writers wait until the transaction ends; the caller has locked the table's proof row, so
+-- no two sessions do this at the same time.
 CREATE OR REPLACE FUNCTION lakets._compare_chunk(
     p_table lakets._chronotable_registry,
     p_chunk lakets._chunk_metadata,
@@ -83,10 +102,14 @@ BEGIN
         RETURN false;
     END IF;
     -- Lock order: (1) the table's proof row, (2) the chunk's metadata row, both by the caller, (3)
-    -- its partition.
+    -- its partition, (4) the shadow: nobody can put a trigger on it from then on.
     IF p_wait THEN
         EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_partition);
     ELSIF NOT lakets._lock_now(v_partition, 'SHARE ROW EXCLUSIVE') THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE', v_shadow);
+    IF lakets._note_interference(v_shadow) THEN
         RETURN false;
     END IF;
     IF NOT lakets._is_guarded(v_partition) THEN
@@ -216,15 +239,15 @@ DECLARE
 BEGIN
     EXECUTE format(
         'WITH held AS (SELECT %1$s::text AS image, count(*) AS copies FROM %2$s AS r GROUP BY 1)
-         DELETE FROM %3$s AS old
+         DELETE FROM ONLY %3$s AS old
           USING (SELECT s.ctid AS tid, %4$s::text AS image, row_number() OVER (PARTITION BY %4$s::text) AS copy
-                   FROM %3$s AS s WHERE %5$s) AS s
+                   FROM ONLY %3$s AS s WHERE %5$s) AS s
            LEFT JOIN held ON held.image = s.image
           WHERE old.ctid = s.tid AND s.copy > coalesce(held.copies, 0)',
         lakets._row_image('r', v_columns), p_partition, v_shadow, lakets._row_image('s', v_columns), v_within);
     GET DIAGNOSTICS v_removed = ROW_COUNT;
     EXECUTE format(
-        'WITH held AS (SELECT %1$s::text AS image, count(*) AS copies FROM %2$s AS s WHERE %3$s GROUP BY 1)
+        'WITH held AS (SELECT %1$s::text AS image, count(*) AS copies FROM ONLY %2$s AS s WHERE %3$s GROUP BY 1)
          INSERT INTO %2$s (%4$s)
          SELECT %7$s FROM (SELECT %7$s, %5$s::text AS %8$s, row_number() OVER (PARTITION BY %5$s::text) AS %9$s
                              FROM %6$s AS r) AS r
@@ -275,6 +298,12 @@ BEGIN
        AND (EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = v_shadow) OR NOT lakets._is_tracked(v_relation)
             OR lakets._missing_grants(v_relation) <> '{}')
        AND (SELECT pg_has_role(cls.relowner, 'USAGE') FROM pg_class AS cls WHERE cls.oid = v_relation) THEN
+        IF lakets._interference(v_shadow) IS NOT NULL THEN
+            RAISE WARNING 'The mirror of RollUp % is not repaired: rows written to % can be discarded or changed by %.',
+                p_rollup.name, v_shadow, lakets._interference(v_shadow)
+                USING HINT = 'Remove that from the table; the next refresh then repairs the mirror.';
+            RETURN;
+        END IF;
         -- Lock order: (1) advisory (lakets, RollUp's table), by the caller, (2) the RollUp's table.
         EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
         PERFORM lakets._track_rollup(p_rollup.id);

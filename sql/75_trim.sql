@@ -96,9 +96,13 @@ CREATE OR REPLACE FUNCTION lakets._trim_gaps(
 AS $$
 DECLARE
     v_status text := lakets._cdf_status('_trim_log');
+    v_what   text := lakets._interference('lakets_cdf._trim_log');
 BEGIN
     IF v_status <> 'STREAMING' THEN
         RETURN QUERY SELECT id, 'the change feed of lakets_cdf._trim_log is not streaming: ' || v_status FROM unnest(p_chunks) AS id;
+    ELSIF v_what IS NOT NULL THEN
+        RETURN QUERY SELECT id, format('rows written to lakets_cdf._trim_log can be discarded or changed by %s; remove that', v_what)
+                       FROM unnest(p_chunks) AS id;
     ELSE
         RETURN QUERY SELECT found.chunk_id, 'not durable: ' || found.gap FROM lakets._durability_gaps(p_table, p_chunks, p_proven) AS found;
     END IF;
@@ -200,9 +204,9 @@ BEGIN
     -- By the index on the time column or, without a key, on the expressions of _find_by.
     EXECUTE format(
         'WITH old_rows AS MATERIALIZED (SELECT r.* FROM %1$s AS r WHERE r.%2$I >= %3$s AND r.%2$I < %4$s), %5$s
-         DELETE FROM %6$s AS s
+         DELETE FROM ONLY %6$s AS s
           WHERE s.ctid = ANY (ARRAY(
-                SELECT c.ctid FROM %6$s AS c
+                SELECT c.ctid FROM ONLY %6$s AS c
                  WHERE %7$s >= %3$s AND %7$s < %4$s AND NOT EXISTS (SELECT FROM (%8$s) AS kept WHERE kept.tid = c.ctid)
                  LIMIT %9$s))',
         v_relation, p_table.time_column, lakets._time_literal(lower(p_range), v_type),

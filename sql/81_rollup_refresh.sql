@@ -6,9 +6,9 @@
 -- that it reads. A change that commits in between is not in the new snapshot, so the next refresh
 -- finds it. Nobody waits for anybody.
 
--- Raise an error if a foreign key would change rows of another table when a refresh deletes
--- buckets. Any other kind fails by itself, or is checked at the commit, when the buckets are there
--- again.
+-- Raise an error if rows written to the RollUp's table can be discarded or changed, or if a foreign
+-- key would change rows of another table when a refresh deletes buckets. Any other kind of key
+-- fails by itself, or is checked at the commit, when the buckets are there again.
 CREATE OR REPLACE FUNCTION lakets._check_replaceable(
     p_rollup lakets._rollup_registry
 ) RETURNS void
@@ -18,6 +18,7 @@ AS $$
 DECLARE
     v_relation regclass := lakets._rollup_relation(p_rollup.name);
 BEGIN
+    PERFORM lakets._check_plain(v_relation);
     IF NOT (SELECT cls.relhastriggers FROM pg_class AS cls WHERE cls.oid = v_relation::oid) THEN
         RETURN;  -- a foreign key is enforced by triggers
     ELSIF EXISTS (SELECT FROM pg_trigger AS trg JOIN pg_constraint AS con ON con.oid = trg.tgconstraint
@@ -60,9 +61,9 @@ BEGIN
 END;
 $$;
 
--- Replace the buckets in a window of labels by the current result of the query. Raises an error for
--- a row without a bucket, or in a bucket to which its source rows do not belong: then the analysis
--- of the query does not hold.
+-- Replace the buckets in a window of labels by the current result of the query. Raises an error if
+-- the RollUp's table does not store it as it is, and for a row without a bucket, or in a bucket to
+-- which its source rows do not belong: then the analysis of the query does not hold.
 CREATE OR REPLACE FUNCTION lakets._recompute(
     p_rollup lakets._rollup_registry,
     p_window tstzrange
@@ -93,6 +94,7 @@ BEGIN
         RAISE EXCEPTION 'The query of RollUp % fails (%): there are rows at %.', p_rollup.name, SQLERRM, v_far
             USING HINT = 'Their bucket starts or ends where Postgres has no timestamps. Correct their times or delete them.';
     END;
+    PERFORM lakets._check_plain(lakets._rollup_relation(p_rollup.name));
     IF v_strays > 0 AND (p_rollup.definition ->> 'limited')::boolean THEN
         RAISE EXCEPTION 'The query of RollUp % gives % rows that are in no bucket of the source rows from % to %.',
             p_rollup.name, v_strays, lower(v_times), upper(v_times)

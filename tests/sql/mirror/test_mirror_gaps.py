@@ -165,7 +165,7 @@ def test_a_key_that_came_later_is_used_after_syncing_again(db: Sandbox) -> None:
     assert db.mirror_difference() == []
     # Only with a key does an update stay an update.
     source = db.value("SELECT prosrc FROM pg_proc WHERE proname LIKE '\\_track\\_%\\_update'")
-    assert "UPDATE lakets_cdf" in source
+    assert "UPDATE ONLY lakets_cdf" in source
 
 
 @pytest.mark.parametrize(
