@@ -74,6 +74,8 @@ DECLARE
     v_new       regclass;
     v_ranges    tstzrange[];
     v_statement text;
+    v_has_rows  boolean;
+    v_odd       record;
 BEGIN
     PERFORM lakets._set_aside(p_relation);
     EXECUTE format('CREATE TABLE %I.%I (LIKE %s INCLUDING ALL EXCLUDING INDEXES EXCLUDING STATISTICS) PARTITION BY RANGE (%I)',
@@ -97,6 +99,16 @@ BEGIN
     END IF;
     PERFORM lakets._register_chunks(p_table, lakets._create_chunk_tables(p_table, v_ranges, true), v_ranges);
     EXECUTE format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE SELECT %2$s FROM %3$s', v_new, v_columns, p_relation);
+    SELECT new.part, lakets._interference(new.part) AS what INTO v_odd
+      FROM (SELECT v_new AS part UNION ALL SELECT inh.inhrelid FROM pg_inherits AS inh WHERE inh.inhparent = v_new) AS new
+     WHERE lakets._interference(new.part) IS NOT NULL LIMIT 1;
+    EXECUTE format('SELECT EXISTS (SELECT FROM %s)', p_relation) INTO v_has_rows;
+    IF v_odd.what IS NOT NULL AND v_has_rows THEN
+        RAISE EXCEPTION 'The rows of %.% cannot be copied: the new table % has %, which can discard or change rows.',
+            p_table.schema_name, p_table.table_name, v_odd.part, v_odd.what
+            USING HINT = 'Nothing was changed. An event trigger of this database puts it on each new table: call this again with'
+                         ' ALTER EVENT TRIGGER ... DISABLE. The triggers of the table itself are kept, and may stay.';
+    END IF;
 
     FOR v_statement IN SELECT trim ->> 'statement' FROM jsonb_array_elements(v_trimmings) AS trim WHERE trim ->> 'phase' = '2' LOOP
         EXECUTE v_statement;

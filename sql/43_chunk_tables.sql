@@ -119,7 +119,8 @@ END;
 $$;
 
 -- Move rows from the default partition to a table about to be attached; returns whether there were
--- any. They stay rows of the ChronoTable, so no trigger must fire.
+-- any. They stay rows of the ChronoTable, so no trigger must fire. When the table is attached,
+-- Postgres checks that no row was left behind, for example one that a policy hides.
 CREATE OR REPLACE FUNCTION lakets._move_strays(
     p_default   regclass,
     p_chunk     regclass,
@@ -134,6 +135,8 @@ DECLARE
                               UNION ALL SELECT enable FROM lakets._enable_statements(p_chunk) AS enable);
     v_strays  boolean;
     v_one     text;
+    v_taken   bigint;
+    v_put     bigint;
 BEGIN
     EXECUTE format('SELECT EXISTS (SELECT FROM %s WHERE %s)', p_default, p_condition) INTO v_strays;
     IF NOT v_strays THEN
@@ -142,9 +145,14 @@ BEGIN
     PERFORM lakets._check_movable(p_default);
     EXECUTE format('ALTER TABLE %s DISABLE TRIGGER USER', p_default);
     EXECUTE format('ALTER TABLE %s DISABLE TRIGGER USER', p_chunk);
-    EXECUTE format('WITH moved AS (DELETE FROM %1$s WHERE %2$s RETURNING *) '
-                   'INSERT INTO %3$s (%4$s) OVERRIDING SYSTEM VALUE SELECT %4$s FROM moved',
-                   p_default, p_condition, p_chunk, v_columns);
+    EXECUTE format('WITH moved AS (DELETE FROM %1$s WHERE %2$s RETURNING *), '
+                   'put AS (INSERT INTO %3$s (%4$s) OVERRIDING SYSTEM VALUE SELECT %4$s FROM moved RETURNING 1) '
+                   'SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM put)',
+                   p_default, p_condition, p_chunk, v_columns) INTO v_taken, v_put;
+    IF v_taken <> v_put THEN
+        RAISE EXCEPTION '% rows of % were to be moved to %, and only % arrived.', v_taken, p_default, p_chunk, v_put
+            USING HINT = 'Nothing was moved. Look for rules on these tables, and drop them.';
+    END IF;
     FOREACH v_one IN ARRAY v_enable LOOP
         EXECUTE v_one;
     END LOOP;

@@ -18,7 +18,9 @@
 --
 -- A problem of the cache never fails a write. If a cached column was dropped, renamed or given
 -- another type, the next write empties the cache and warns, so that nobody takes old values for the
--- newest. lvc_stats and latest_values report the problem.
+-- newest. If somebody put a trigger on the cache that can discard rows (24_plain_tables.sql),
+-- writes leave the cache alone and record it, as for a mirror. lvc_stats and latest_values report
+-- the problem.
 
 -- Return whether a table has these columns with these types (as in _shape). Declared immutable, so
 -- that a statement with constant arguments evaluates it once, when it is planned; see _has_shape.
@@ -96,7 +98,11 @@ DECLARE
     v_relation oid      := (SELECT cls.oid FROM pg_class AS cls WHERE cls.oid = lakets._known_relation(p_table));
     v_cache    regclass := lakets._lvc_relation(p_table, p_lvc);
     v_misfits  text     := lakets._lvc_misfits(v_relation, v_cache, p_lvc);
+    v_has_gap  boolean  := false;
 BEGIN
+    IF has_column_privilege('lakets._mirror_gap', 'shadow', 'SELECT') THEN  -- readers of a cache need not have it
+        v_has_gap := EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = v_cache);
+    END IF;
     RETURN CASE
         WHEN NOT p_lvc.enabled THEN 'it is disabled in lakets._lvc_registry'
         WHEN v_relation IS NULL THEN 'its table does not exist'
@@ -105,7 +111,10 @@ BEGIN
         WHEN (SELECT count(*) FROM pg_trigger AS trg JOIN pg_proc AS fn ON fn.oid = trg.tgfoid
                WHERE trg.tgrelid = v_relation AND trg.tgenabled = 'A' AND fn.proname = format('_lvc_%s', p_table.id)
                  AND position(quote_literal(v_cache::text) IN fn.prosrc) > 0) < 2
-            THEN 'its triggers are missing, were disabled or are of another schema' END;
+            THEN 'its triggers are missing, were disabled or are of another schema'
+        WHEN lakets._interference(v_cache) IS NOT NULL
+            THEN format('rows written to %s can be discarded or changed by %s', v_cache, lakets._interference(v_cache))
+        WHEN v_has_gap THEN format('rows written to %s could be discarded or changed for a time', v_cache) END;
 END;
 $$;
 
@@ -267,17 +276,31 @@ AS %L$sql$, v_function, format(
         $sql$#variable_conflict use_column
 DECLARE
     v_cache constant oid := to_regclass(%1$L);
-    v_fits  boolean;
+    v_is_fresh constant boolean := TG_RELID = %2$s AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted');
+    v_fits     boolean;
+    v_is_plain boolean;
 BEGIN
     IF v_cache IS NULL OR TG_RELID = %2$s AND v_cache <> %5$s THEN
         RETURN NULL;
-    ELSIF TG_RELID = %2$s AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted') THEN
+    ELSIF v_is_fresh THEN
         v_fits := (TG_RELID = %2$s) IS NOT DISTINCT FROM lakets._has_columns(%2$s, %3$L);
+        v_is_plain := lakets._is_plain('%5$s'::regclass);
     ELSE
         v_fits := lakets._has_columns(TG_RELID, %3$L);
+        v_is_plain := lakets._interference_now(v_cache) IS NULL;
     END IF;
     IF v_fits THEN
+    IF v_is_plain THEN
     %4$s
+    IF v_is_fresh THEN
+        v_is_plain := lakets._is_plain('%5$s'::regclass);
+    ELSE
+        v_is_plain := lakets._interference_now(v_cache) IS NULL;
+    END IF;
+    END IF;
+    IF NOT v_is_plain THEN
+    %6$s;
+    END IF;
     ELSIF EXISTS (SELECT FROM new_rows) THEN
         DELETE FROM %1$s AS cached WHERE cached.ctid = ANY (ARRAY(SELECT c.ctid FROM %1$s AS c FOR UPDATE SKIP LOCKED));
         IF FOUND THEN
@@ -291,7 +314,7 @@ END;$sql$,
         lakets._lvc_upsert(v_cache, v_lvc, 'new_rows', lakets._as_instant(
             format('r.%I', p_table.time_column), lakets._column_type(v_relation, p_table.time_column)),
             'row_number() OVER ()', 'cached.last_updated <= excluded.last_updated'),
-        v_cache::oid));
+        v_cache::oid, lakets._note_gap(v_cache, 'new_rows WHERE true')));
     EXECUTE format('REVOKE ALL ON FUNCTION lakets.%I() FROM PUBLIC', v_function);
     IF EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(format('lakets.%I()', v_function)) AND fn.proowner <> v_owner) THEN
         EXECUTE format('ALTER FUNCTION lakets.%I() OWNER TO %I', v_function, pg_get_userbyid(v_owner));

@@ -107,6 +107,8 @@ BEGIN
         EXECUTE format('DROP TRIGGER %I ON %s', v_trigger.name, v_trigger.relation);
     END LOOP;
     EXECUTE format('DROP FUNCTION IF EXISTS lakets.%I()', format('_lvc_%s', p_table.id));
+    DELETE FROM lakets._mirror_gap AS gap
+     WHERE gap.shadow = (SELECT lakets._lvc_relation(p_table, reg) FROM lakets._lvc_registry AS reg WHERE reg.chronotable_id = p_table.id);
     DELETE FROM lakets._lvc_registry AS reg WHERE reg.chronotable_id = p_table.id;
 END;
 $$;

@@ -50,7 +50,9 @@ BEGIN
     -- Lock order: (1) advisory (lakets, relation), (2) parent, (3) the check's row.
     PERFORM lakets._lock_maintenance(v_relation);
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE ROW EXCLUSIVE MODE', v_relation);
-    IF v_default IS NOT NULL THEN
+    IF row_security_active(v_default::oid) THEN
+        v_in_doubt := true;  -- a policy may hide rows
+    ELSIF v_default IS NOT NULL THEN
         EXECUTE format('SELECT EXISTS (SELECT FROM %s)', v_default) INTO v_in_doubt;
     END IF;
     INSERT INTO lakets._mirror_check AS chk (chronotable_id, compared)

@@ -12,9 +12,10 @@ from tests.stage import Stage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.isolation.conftest import Session
+    from tests.isolation.conftest import Gate, Session
 
     Sessions = Callable[[str], Session]
+    Gates = Callable[..., Gate]
 
 ONE_OF_THE_TWINS = "DELETE FROM metrics WHERE ctid = (SELECT {}(ctid) FROM metrics WHERE id = 7)"
 
@@ -286,3 +287,47 @@ def test_a_column_dropped_while_a_writer_waits_is_noticed(
     keyed.run("SELECT lakets.enable_sync('metrics'); INSERT INTO metrics (id, at) VALUES (201, '2024-01-01')")
     shadowed = keyed.value("SELECT count(*) FROM lakets_cdf._shadow_metrics")
     assert shadowed == keyed.value("SELECT count(*) FROM metrics")
+
+
+SWALLOW = """
+CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+CREATE TRIGGER odd BEFORE INSERT ON lakets_cdf._shadow_metrics FOR EACH ROW EXECUTE FUNCTION swallow()
+"""
+
+
+# A writer is in the middle of its statement; another session puts a trigger on the shadow and, when
+# the writer is done, drops it again. Whether the writer's plans are new or kept, it has seen it.
+@pytest.mark.parametrize("is_warm", [False, True], ids=["new plans", "kept plans"])
+def test_a_trigger_that_appears_on_the_shadow_during_a_statement_is_noted(
+    keyed: Stage, sessions: Sessions, gates_at_rows: Gates, is_warm: bool
+) -> None:
+    writer, other = sessions("writer"), sessions("other")
+    if is_warm:
+        for number in range(10, 20):
+            writer.run("INSERT INTO metrics VALUES (%s, '2024-01-01', 7)", number)
+    gate = gates_at_rows(writer, "metrics", "AFTER INSERT")
+    writer.start("INSERT INTO metrics VALUES (7, '2024-01-01', 7)")
+    writer.wait_for_event("advisory")
+    other.run(SWALLOW)
+    gate.open()
+    writer.finish()
+    other.run("DROP TRIGGER odd ON lakets_cdf._shadow_metrics")
+
+    assert missed(keyed) == 1
+
+
+# The same, while a warm session writes before, meanwhile and after: only meanwhile is a gap noted.
+def test_a_trigger_on_the_shadow_is_noted_only_while_it_is_there(keyed: Stage, sessions: Sessions) -> None:
+    writer, other = sessions("writer"), sessions("other")
+    for number in range(10, 20):
+        writer.run("INSERT INTO metrics VALUES (%s, '2024-01-01', 7)", number)
+    assert missed(keyed) == 0
+
+    other.run(SWALLOW)
+    writer.run("INSERT INTO metrics VALUES (20, '2024-01-01', 7)")
+    assert missed(keyed) == 1
+
+    other.run("DROP TRIGGER odd ON lakets_cdf._shadow_metrics; DELETE FROM lakets._mirror_gap")
+    writer.run("INSERT INTO metrics VALUES (21, '2024-01-01', 7)")
+    assert missed(keyed) == 0
+    assert keyed.value("SELECT count(*) FROM lakets_cdf._shadow_metrics WHERE id = 21") == 1

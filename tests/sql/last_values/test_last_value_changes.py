@@ -13,6 +13,8 @@ from tests.sql.last_values.scene import ENABLE, NOON, cached, write
 if TYPE_CHECKING:
     import psycopg
 
+    from tests.stage import Raises, Stage
+
 # How it goes
 
 
@@ -290,3 +292,47 @@ def test_a_restored_cache_is_kept(conn: psycopg.Connection) -> None:
     write(db, (0, "a", 1))
 
     assert cached(db) == {"a": 1}
+
+
+THINGS = {
+    "trigger": (
+        "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+        " CREATE TRIGGER odd BEFORE INSERT ON _lvc_metrics FOR EACH ROW EXECUTE FUNCTION swallow()",
+        "DROP TRIGGER odd ON _lvc_metrics",
+    ),
+    "rule": (
+        "CREATE RULE odd AS ON INSERT TO _lvc_metrics DO INSTEAD NOTHING",
+        "DROP RULE odd ON _lvc_metrics",
+    ),
+}
+
+
+@pytest.mark.parametrize("thing", THINGS)
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read"])
+def test_a_cache_that_may_not_store_its_rows_is_out_of_date_until_it_is_made_again(
+    stage: Stage, raises: Raises, thing: str, isolation: str
+) -> None:
+    put, remove = THINGS[thing]
+    stage.table()
+    stage.run("SELECT lakets.enable_lvc('metrics', '{id}', '{value}')")
+    latest = (
+        "SELECT value FROM lakets.latest_values('metrics')"
+        " AS (id int, value int, last_updated timestamptz) WHERE id = 1"
+    )
+    stage.run("UPDATE metrics SET value = 10 WHERE id = 1")
+    stage.run(put)
+    stage.run(f"SET default_transaction_isolation = '{isolation}'")
+
+    stage.run("UPDATE metrics SET value = 100 WHERE id = 1")
+
+    stage.run("RESET default_transaction_isolation")
+    with raises("P0001", match=f"out of date: rows .* discarded or changed by {thing} odd"):
+        stage.value(latest)
+    stage.run(remove)
+    with raises("P0001", match="out of date: rows .* could be discarded or changed for a time"):
+        stage.value(latest)
+    assert stage.column("SELECT enabled FROM lakets.lvc_stats()") == [False]
+    stage.run("SELECT lakets.disable_lvc('metrics')")
+    stage.run("SELECT lakets.enable_lvc('metrics', '{id}', '{value}')")
+    assert stage.value(latest) == 100
+    assert stage.value("SELECT count(*) FROM lakets._mirror_gap") == 0
