@@ -216,7 +216,8 @@ $$;
 
 -- Refuse a stored query from which the RollUp was not made. If there is nothing to compare it with
 -- (an older RollUp that the install could not adopt, a table with a new owner), only the owner may
--- confirm it.
+-- confirm it. A function of the earlier owner must be dropped first, which the new one may not do:
+-- giving it to the new owner would give its text their rights.
 CREATE OR REPLACE FUNCTION lakets._check_origin(
     p_rollup lakets._rollup_registry
 ) RETURNS void
@@ -226,13 +227,21 @@ AS $$
 DECLARE
     v_is_own boolean := lakets._has_own_query(p_rollup);
     v_owner  text    := (SELECT pg_get_userbyid(cls.relowner) FROM pg_class AS cls WHERE cls.oid = lakets._rollup_relation(p_rollup.name));
+    v_former oid     := (SELECT fn.proowner FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(lakets._fill_function(p_rollup.name))::oid);
+    v_first  text    := '';
 BEGIN
+    IF NOT pg_has_role(v_owner, v_former, 'USAGE') THEN
+        v_first := format('Let %s or the owner of LakeTS run DROP FUNCTION %s. ', pg_get_userbyid(v_former), lakets._fill_function(p_rollup.name));
+    END IF;
     IF NOT v_is_own THEN
         RAISE EXCEPTION 'RollUp % was not made from its stored query: lakets._rollup_registry was changed by hand.', p_rollup.name
             USING HINT = 'Drop the RollUp and create it again.';
     ELSIF v_is_own IS NULL AND v_owner <> current_user THEN
         RAISE EXCEPTION 'The stored query of RollUp % was not confirmed by its owner, and % does not own it.', p_rollup.name, current_user
-            USING HINT = format('Refresh it once as %s, or drop it and create it again.', v_owner);
+            USING HINT = format('%sRefresh it once as %s, or drop it and create it again.', v_first, v_owner);
+    ELSIF v_is_own IS NULL AND v_first <> '' THEN
+        RAISE EXCEPTION 'The function that fills RollUp % belongs to %, but its table to %.', p_rollup.name, pg_get_userbyid(v_former), v_owner
+            USING HINT = format('%sRefresh it once as %s.', v_first, v_owner);
     END IF;
     PERFORM lakets._check_stored_query(p_rollup.name, p_rollup.query_text);
 END;

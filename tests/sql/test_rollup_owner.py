@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
 from airflow_provider_lakets.engine import install_script
@@ -192,6 +193,29 @@ def test_a_new_owner_of_the_table_takes_the_query_over(world: Sandbox) -> None:
 
     assert world.column(ROWS) == [5, 7]
     assert set(world.column("SELECT who FROM seen")) == {"rival"}
+
+
+@pytest.mark.parametrize(
+    ("role", "error"),
+    [("rival", "belongs to author, but its table to rival"), ("jobs", "not confirmed by its owner")],
+)
+def test_a_new_owner_who_is_no_member_of_the_earlier_one_learns_what_to_drop(
+    world: Sandbox, role: str, error: str
+) -> None:
+    world.run("ALTER TABLE _rollup_q OWNER TO rival; GRANT rival TO jobs; GRANT SELECT ON m TO rival")
+
+    with (
+        pytest.raises(psycopg.errors.RaiseException, match=error) as told,
+        world.undone(),
+    ):
+        act(world, role, "SELECT lakets.refresh_rollup('q', true)")
+
+    hint = str(told.value.diag.message_hint)
+    statement = hint[hint.index("DROP FUNCTION") : hint.index(". Refresh")]
+    act(world, "author", statement)
+    act(world, "rival", "SELECT lakets.refresh_rollup('q', true)")
+    act(world, "jobs", "SELECT lakets.refresh_rollup('q', true)")
+    assert world.column(ROWS) == [5, 7]
 
 
 @pytest.mark.parametrize(
