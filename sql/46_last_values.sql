@@ -88,6 +88,7 @@ BEGIN
     INSERT INTO lakets._lvc_registry (chronotable_id, cache_table_name, key_columns, value_columns)
     VALUES (v_table.id, v_name, p_key_columns, p_value_columns);
     PERFORM lakets._track_lvc(v_table);
+    PERFORM lakets._check_plain(v_cache);  -- a tool may add a trigger to every new table
 END;
 $$;
 

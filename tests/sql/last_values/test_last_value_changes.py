@@ -336,3 +336,17 @@ def test_a_cache_that_may_not_store_its_rows_is_out_of_date_until_it_is_made_aga
     stage.run("SELECT lakets.enable_lvc('metrics', '{id}', '{value}')")
     assert stage.value(latest) == 100
     assert stage.value("SELECT count(*) FROM lakets._mirror_gap") == 0
+
+
+def test_a_cache_is_refused_if_a_tool_puts_a_trigger_on_every_new_table(db: Sandbox) -> None:
+    db.chronotable("ts timestamptz, device text, value float8")
+    db.run(
+        "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+        " CREATE FUNCTION tool() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN CREATE TRIGGER odd"
+        " BEFORE INSERT ON public._lvc_metrics FOR EACH ROW EXECUTE FUNCTION public.swallow(); END $$;"
+        " CREATE EVENT TRIGGER tool ON ddl_command_end WHEN TAG IN ('CREATE TABLE AS')"
+        " EXECUTE FUNCTION tool()"
+    )
+
+    with db.refused("raise_exception", match="cannot write to public._lvc_metrics: .* by trigger odd"):
+        db.run(ENABLE)
