@@ -10,9 +10,7 @@ CREATE OR REPLACE FUNCTION lakets._cluster() RETURNS text
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    RETURN (pg_control_system()).system_identifier;
-EXCEPTION WHEN insufficient_privilege THEN
-    RETURN '?';  -- a service may hide the number
+    RETURN split_part(lakets._here(), '/', 1);
 END;
 $$;
 
@@ -21,10 +19,14 @@ CREATE OR REPLACE FUNCTION lakets._here() RETURNS text
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-BEGIN
+DECLARE
     -- The oid of the database is the name of the folder that its catalogs are in; pg_database would
     -- have to be searched.
-    RETURN format('%s/%s', lakets._cluster(), split_part(pg_relation_filepath('pg_class'), '/', -2));
+    v_database text := split_part(pg_relation_filepath('pg_class'), '/', -2);
+BEGIN
+    RETURN format('%s/%s', (pg_control_system()).system_identifier, v_database);
+EXCEPTION WHEN insufficient_privilege THEN
+    RETURN format('?/%s', v_database);  -- a service may hide the number
 END;
 $$;
 

@@ -281,13 +281,14 @@ CREATE OR REPLACE FUNCTION lakets._changed_column(
 AS $$
 BEGIN
     -- The name is compared outside of the search: with it there, the planner reads its statistics.
+    -- As text: to compare rows, the operators of each column's type would be looked up.
     SELECT col.relation, col."column", col.number INTO of_relation, was_called, was_number
       FROM jsonb_to_recordset((p_rollup.definition -> 'reads') || (p_rollup.definition -> 'writes'))
            AS col (relation text, "column" name, type text, number smallint)
-     WHERE (SELECT row(att.attname, att.attisdropped, format_type(att.atttypid, att.atttypmod))
+     WHERE (SELECT format('%s %I %s', att.attisdropped, att.attname, format_type(att.atttypid, att.atttypmod))
               FROM pg_attribute AS att
              WHERE att.attrelid = to_regclass(col.relation)::oid AND att.attnum = col.number)
-           IS DISTINCT FROM row(col."column", false, col.type)
+           IS DISTINCT FROM format('%s %I %s', false, col."column", col.type)
      LIMIT 1;
     IF FOUND THEN
         is_gone := NOT EXISTS (SELECT FROM pg_attribute AS att

@@ -40,7 +40,7 @@ BEGIN
     RETURN (
         SELECT starts_with(fn.prosrc, lakets._fill_origin(p_rollup))
           FROM pg_proc AS fn
-         WHERE fn.oid = to_regprocedure(lakets._fill_function(p_rollup.name))::oid
+         WHERE fn.oid = to_regproc(format('lakets.%I', '_fill_' || p_rollup.name))::oid
            AND fn.proowner = (SELECT cls.relowner FROM pg_class AS cls
                                WHERE cls.oid = to_regclass(format('public.%I', '_rollup_' || p_rollup.name))::oid));
 END;

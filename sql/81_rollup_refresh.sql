@@ -19,9 +19,7 @@ DECLARE
     v_relation regclass := lakets._rollup_relation(p_rollup.name);
 BEGIN
     PERFORM lakets._check_plain(v_relation);
-    IF NOT (SELECT cls.relhastriggers FROM pg_class AS cls WHERE cls.oid = v_relation::oid) THEN
-        RETURN;  -- a foreign key is enforced by triggers
-    ELSIF EXISTS (SELECT FROM pg_trigger AS trg JOIN pg_constraint AS con ON con.oid = trg.tgconstraint
+    IF EXISTS (SELECT FROM pg_trigger AS trg JOIN pg_constraint AS con ON con.oid = trg.tgconstraint
                 WHERE trg.tgrelid = v_relation AND con.confrelid = v_relation AND con.confdeltype IN ('c', 'n', 'd')) THEN
         RAISE EXCEPTION 'RollUp % cannot be refreshed while foreign keys with an ON DELETE action point at its table: %.',
             p_rollup.name, lakets._foreign_keys_to(v_relation)
@@ -112,14 +110,18 @@ CREATE OR REPLACE FUNCTION lakets._recompute_all(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_windows tstzmultirange := lakets._join_neighbours(p_dirty);
+    v_windows tstzmultirange := CASE WHEN p_dirty = tstzmultirange(range_merge(p_dirty)) THEN p_dirty ELSE lakets._join_neighbours(p_dirty) END;
     v_frozen  tstzmultirange := lakets._frozen_buckets(p_rollup, v_windows);
     v_window  tstzrange;
 BEGIN
     IF NOT isempty(v_frozen) THEN
         v_windows := v_windows - v_frozen;
     END IF;
-    PERFORM lakets._check_replaceable(p_rollup);
+    -- Foreign keys are enforced by triggers.
+    IF (SELECT cls.relhastriggers OR cls.relhasrules OR cls.relforcerowsecurity FROM pg_class AS cls
+         WHERE cls.oid = to_regclass(format('public.%I', '_rollup_' || p_rollup.name))::oid) THEN
+        PERFORM lakets._check_replaceable(p_rollup);
+    END IF;
     FOR v_window IN SELECT unnest(v_windows) LOOP
         PERFORM lakets._recompute(p_rollup, v_window);
     END LOOP;
@@ -235,14 +237,16 @@ BEGIN
         RETURN false;
     END IF;
     -- Apart, since the whole of a condition is planned, also what is then not evaluated.
-    IF EXISTS (SELECT FROM lakets._mirror_gap) THEN
-        PERFORM lakets._mend_rollup_mirror(v_rollup);
-    ELSIF v_rollup.sync_enabled THEN
-        IF NOT lakets._is_tracked(v_relation) OR lakets._missing_grants(v_relation) <> '{}' THEN
+    IF v_rollup.sync_enabled THEN
+        IF EXISTS (SELECT FROM lakets._mirror_gap) OR NOT lakets._is_tracked(v_relation) OR lakets._missing_grants(v_relation) <> '{}' THEN
             PERFORM lakets._mend_rollup_mirror(v_rollup);
         END IF;
     END IF;
-    v_now := lakets._ended_now();
+    IF pg_current_xact_id_if_assigned() IS NULL THEN
+        v_now := pg_current_snapshot();  -- as _ended_now, where this transaction has not written
+    ELSE
+        v_now := lakets._ended_now();
+    END IF;
     IF lakets._is_idle(v_rollup) THEN
         UPDATE lakets._rollup_registry AS reg
            SET absorbed = v_now, last_refreshed_at = clock_timestamp() WHERE reg.id = v_rollup.id;

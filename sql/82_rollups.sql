@@ -141,15 +141,15 @@ CREATE OR REPLACE FUNCTION lakets._lock_sources(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_table   lakets._chronotable_registry;
+    v_known   oid;
     v_source  regclass;
     v_sources regclass[] := '{}';
 BEGIN
-    SELECT tab.* INTO v_table FROM lakets._chronotable_registry AS tab WHERE tab.id = p_chronotable_id;
+    SELECT tab.relation, to_regclass(format('%I.%I', tab.schema_name, tab.table_name)) INTO v_known, v_source
+      FROM lakets._chronotable_registry AS tab WHERE tab.id = p_chronotable_id;
     IF FOUND THEN
-        v_source := to_regclass(format('%I.%I', v_table.schema_name, v_table.table_name));
-        IF v_source::oid IS DISTINCT FROM v_table.relation::oid THEN  -- renamed, gone, or another table
-            v_source := (lakets._recognise(v_table)).relation;
+        IF v_source::oid IS DISTINCT FROM v_known THEN  -- renamed, gone, or another table
+            v_source := (lakets._recognise(tab)).relation FROM lakets._chronotable_registry AS tab WHERE tab.id = p_chronotable_id;
         END IF;
         v_sources := ARRAY[v_source];
     END IF;
