@@ -1,6 +1,35 @@
--- The view of a RollUp that shows live rows above its watermark.
+-- The view of a RollUp that shows live rows above its settled buckets.
 
--- The source time from which rows can be in buckets above a RollUp's watermark.
+-- The last label of a RollUp's settled buckets, whose rows are in its table if they have any: its
+-- watermark, or a later label that begins with dropped source rows, from which the bucket can no
+-- longer be computed. Null if no bucket is settled.
+CREATE OR REPLACE FUNCTION lakets._settled_until(
+    p_name text
+) RETURNS timestamptz
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_rollup  lakets._rollup_registry;
+    v_dropped timestamptz;
+BEGIN
+    SELECT reg.* INTO v_rollup FROM lakets._rollup_registry AS reg WHERE reg.name = p_name;
+    WITH RECURSIVE up (chronotable_id, depends_on) AS (
+        SELECT v_rollup.source_chronotable_id, v_rollup.depends_on
+        UNION
+        SELECT reg.source_chronotable_id, reg.depends_on FROM up JOIN lakets._rollup_registry AS reg ON reg.id = ANY (up.depends_on)
+    )
+    SELECT max(chunk.range_end) INTO v_dropped
+      FROM up JOIN lakets._chunk_metadata AS chunk ON chunk.chronotable_id = up.chronotable_id AND chunk.status = 'dropped';
+    IF v_dropped IS NULL OR v_rollup.definition IS NULL THEN
+        RETURN v_rollup.watermark;
+    END IF;
+    RETURN greatest(v_rollup.watermark, upper(lakets._labels_of(
+        v_rollup.definition -> 'steps', tstzrange(v_dropped - interval '1 microsecond', v_dropped))) - interval '1 microsecond');
+END;
+$$;
+
+-- The source time from which rows can be in buckets that are not settled.
 CREATE OR REPLACE FUNCTION lakets._live_from(
     p_name  text,
     p_steps jsonb  -- from the source's time column to the label
@@ -10,11 +39,11 @@ CREATE OR REPLACE FUNCTION lakets._live_from(
 AS $$
 BEGIN
     RETURN coalesce(lower(lakets._times_of(p_steps, tstzrange(
-        lakets._reachable_from(lakets._rollup_watermark(p_name)) + interval '1 microsecond', NULL))), '-infinity');
+        lakets._reachable_from(lakets._settled_until(p_name)) + interval '1 microsecond', NULL))), '-infinity');
 END;
 $$;
 
--- The live part of the view: the query limited to source rows above the watermark. Raises an error
+-- The live part of the view: the query limited to source rows above the settled buckets. Raises an error
 -- if its buckets are not those of the RollUp.
 CREATE OR REPLACE FUNCTION lakets._live_query(
     p_rollup    lakets._rollup_registry,
@@ -76,7 +105,7 @@ BEGIN
 END;
 $$;
 
--- Create the view public._rollup_rt_<name>: the rows of the RollUp and, above its watermark, the
+-- Create the view public._rollup_rt_<name>: the rows of its settled buckets and, above these, the
 -- current result of p_raw_query. A query whose result depends on settings of the session is put
 -- into a function that fixes these settings, as a refresh does.
 CREATE OR REPLACE FUNCTION lakets._create_rollup_view(
@@ -92,7 +121,8 @@ DECLARE
     v_rollup lakets._rollup_registry := lakets._current_definition(lakets._rollup(p_name));
     v_type   regtype := lakets._column_type(lakets._rollup_relation(p_name), v_rollup.bucket_column);
     v_list   text := lakets._column_list(v_rollup.definition -> 'writes');
-    v_mark   text := lakets._comparable(format('coalesce(lakets._rollup_watermark(%L), ''-infinity'')', p_name), v_type);
+    -- In a SELECT of its own, which is evaluated once and not for each row.
+    v_mark   text := lakets._comparable(format('(SELECT coalesce(lakets._settled_until(%L), ''-infinity''))', p_name), v_type);
     v_query  record;
     v_live   text;
 BEGIN

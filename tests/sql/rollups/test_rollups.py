@@ -324,6 +324,50 @@ def test_view_of_an_empty_rollup_shows_what_is_live(stage: Stage) -> None:
     assert stage.column("SELECT total FROM _rollup_rt_hourly") == [99]
 
 
+@pytest.mark.parametrize("reads", ["metrics", "daily"])
+def test_view_does_not_compute_a_bucket_from_the_part_of_its_rows_that_is_left(
+    stage: Stage, reads: str
+) -> None:
+    # The query filters out the bucket of all days, so the RollUp has no row for it.
+    stage.table(days=range(1, 8))
+    stage.run("UPDATE metrics SET value = 0 WHERE at < '2024-01-02'")
+    stage.rollup("daily", every="1 day")
+    of_table = (
+        "SELECT lakets.time_bucket('14 days', at, '2024-01-01+00'::timestamptz) AS bucket, sum(value) AS total"
+        " FROM metrics GROUP BY 1 HAVING min(value) > 0"
+    )
+    of_days = (
+        "SELECT lakets.time_bucket('14 days', bucket, '2024-01-01+00'::timestamptz) AS bucket, sum(total) AS total"
+        " FROM _rollup_daily GROUP BY 1 HAVING min(total) > 0"
+    )
+    query = of_table if reads == "metrics" else of_days
+    stage.rollup("fortnightly", every="14 days", reads=reads, query=query)
+    stage.run("SELECT lakets.create_rollup_view('fortnightly', %s)", of_table)
+    assert stage.run("SELECT * FROM _rollup_rt_fortnightly") == []
+
+    drop_days(stage, 3)
+    stage.run("INSERT INTO metrics VALUES (99, '2024-01-20 05:00+00', 99)")
+
+    assert stage.column("SELECT total FROM _rollup_rt_fortnightly") == [99]
+
+
+def test_view_looks_up_its_settled_buckets_once_and_not_for_each_row(stage: Stage) -> None:
+    stage.table()
+    stage.rollup("hourly")
+    stage.run("SELECT lakets.create_rollup_view('hourly', %s)", SUMS)
+    stage.run(
+        "INSERT INTO metrics SELECT 1000 + n, timestamptz '2024-01-05 00:00+00' + n * interval '1 s', 1"
+        " FROM generate_series(1, 1000) AS n"
+    )
+    stage.run("SET track_functions = 'pl'; SELECT pg_stat_reset()")
+
+    assert stage.value("SELECT sum(total) FROM _rollup_rt_hourly") == 1010
+    calls = stage.value(
+        "SELECT calls FROM pg_stat_xact_user_functions WHERE funcname = '_settled_until'"
+    )
+    assert calls < 100
+
+
 # Dropped
 
 
