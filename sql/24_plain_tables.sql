@@ -1,7 +1,7 @@
 -- Tables that belong to LakeTS, such as shadows and the tables of RollUps, must store exactly what
 -- is written to them. Their owner, or a tool that adds a trigger to every table, can prevent that
--- without any error: a BEFORE trigger may discard or change a row. LakeTS writes to such a table
--- only while it is plain.
+-- without any error: a BEFORE trigger may discard or change a row, and the change feed does not see
+-- rows of an UNLOGGED table. LakeTS writes to such a table only while it is plain.
 
 -- Return what can discard or change rows that are written to a table, such as "trigger stamp"; null
 -- if there is nothing. AFTER triggers cannot, nor can those of foreign keys and constraints. The
@@ -14,7 +14,8 @@ CREATE OR REPLACE FUNCTION lakets._interference(
 AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_class AS cls
-                    WHERE cls.oid = p_relation::oid AND (cls.relhastriggers OR cls.relhasrules OR cls.relforcerowsecurity)) THEN
+                    WHERE cls.oid = p_relation::oid
+                      AND (cls.relhastriggers OR cls.relhasrules OR cls.relforcerowsecurity OR cls.relpersistence = 'u')) THEN
         RETURN NULL;
     END IF;
     RETURN (
@@ -28,7 +29,10 @@ BEGIN
                  WHERE rule.ev_class = p_relation AND rule.ev_type <> '1' AND rule.ev_enabled <> 'D'  -- 1 is SELECT
                 UNION ALL
                 SELECT 3, 'forced row level security' FROM pg_class AS cls
-                 WHERE cls.oid = p_relation AND cls.relrowsecurity AND cls.relforcerowsecurity) AS found);
+                 WHERE cls.oid = p_relation AND cls.relrowsecurity AND cls.relforcerowsecurity
+                UNION ALL
+                SELECT 4, 'a crash, since it is UNLOGGED' FROM pg_class AS cls
+                 WHERE cls.oid = p_relation AND cls.relpersistence = 'u') AS found);
 END;
 $$;
 
@@ -72,7 +76,7 @@ BEGIN
     IF v_what IS NOT NULL THEN
         RAISE EXCEPTION 'LakeTS cannot write to %: rows can be discarded or changed by %.', p_relation, v_what
             USING HINT = 'Nothing was changed. Only LakeTS writes to this table: drop these triggers and rules, or call '
-                         'ALTER TABLE ... NO FORCE ROW LEVEL SECURITY; AFTER triggers may stay. Then call this again.';
+                         'ALTER TABLE ... NO FORCE ROW LEVEL SECURITY or SET LOGGED; AFTER triggers may stay. Then call this again.';
     END IF;
 END;
 $$;

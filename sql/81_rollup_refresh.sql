@@ -59,9 +59,9 @@ BEGIN
 END;
 $$;
 
--- Replace the buckets in a window of labels by the current result of the query. Raises an error if
--- the RollUp's table does not store it as it is, and for a row without a bucket, or in a bucket to
--- which its source rows do not belong: then the analysis of the query does not hold.
+-- Replace the buckets in a window of labels by the current result of the query. Raises an error for
+-- a row without a bucket, or in a bucket to which its source rows do not belong: then the analysis
+-- of the query does not hold.
 CREATE OR REPLACE FUNCTION lakets._recompute(
     p_rollup lakets._rollup_registry,
     p_window tstzrange
@@ -92,7 +92,6 @@ BEGIN
         RAISE EXCEPTION 'The query of RollUp % fails (%): there are rows at %.', p_rollup.name, SQLERRM, v_far
             USING HINT = 'Their bucket starts or ends where Postgres has no timestamps. Correct their times or delete them.';
     END;
-    PERFORM lakets._check_plain(lakets._rollup_relation(p_rollup.name));
     IF v_strays > 0 AND (p_rollup.definition ->> 'limited')::boolean THEN
         RAISE EXCEPTION 'The query of RollUp % gives % rows that are in no bucket of the source rows from % to %.',
             p_rollup.name, v_strays, lower(v_times), upper(v_times)
@@ -117,8 +116,10 @@ BEGIN
     IF NOT isempty(v_frozen) THEN
         v_windows := v_windows - v_frozen;
     END IF;
-    -- Foreign keys are enforced by triggers.
-    IF (SELECT cls.relhastriggers OR cls.relhasrules OR cls.relforcerowsecurity FROM pg_class AS cls
+    -- Nobody adds a trigger, a rule or a foreign key (which is enforced by triggers) while this
+    -- lock is held.
+    EXECUTE format('LOCK TABLE ONLY public.%I IN ROW EXCLUSIVE MODE', '_rollup_' || p_rollup.name);
+    IF (SELECT cls.relhastriggers OR cls.relhasrules OR cls.relforcerowsecurity OR cls.relpersistence = 'u' FROM pg_class AS cls
          WHERE cls.oid = to_regclass(format('public.%I', '_rollup_' || p_rollup.name))::oid) THEN
         PERFORM lakets._check_replaceable(p_rollup);
     END IF;

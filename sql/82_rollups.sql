@@ -122,6 +122,7 @@ BEGIN
            v_source.depends_on, lakets._ended_now(), lakets._find_relation('public', '_rollup_' || p_name), lakets._here()
     RETURNING reg.* INTO v_rollup;
     v_rollup := lakets._store_definition(v_rollup, v_query.query, v_query.tree, v_query.relations, v_query.returns);
+    PERFORM lakets._check_plain(v_rollup.relation);  -- a tool may add a trigger to every new table
     PERFORM lakets._recompute(v_rollup, tstzrange('-infinity', 'infinity'));
     -- After the load: building an index costs less than inserting into it.
     EXECUTE format('CREATE INDEX ON public.%I (%I)', '_rollup_' || p_name, v_rollup.bucket_column);

@@ -43,8 +43,8 @@ BEGIN
 END;
 $$;
 
--- The live part of the view: the query limited to source rows above the settled buckets. Raises an error
--- if its buckets are not those of the RollUp.
+-- The live part of the view: the query limited to source rows above the settled buckets. Raises an
+-- error if its buckets are not those of the RollUp.
 CREATE OR REPLACE FUNCTION lakets._live_query(
     p_rollup    lakets._rollup_registry,
     p_query     text,

@@ -50,6 +50,11 @@ THINGS = {
         "ALTER TABLE {shadow} NO FORCE ROW LEVEL SECURITY",
         "forced row level security",
     ),
+    "unlogged": Thing(
+        "ALTER TABLE {shadow} SET UNLOGGED",
+        "ALTER TABLE {shadow} SET LOGGED",
+        "a crash, since it is UNLOGGED",
+    ),
 }
 HARMLESS = {
     "child with the same rows": (
@@ -119,7 +124,8 @@ def test_what_changes_no_row_of_the_shadow_is_left_alone(either: Sandbox, thing:
     either.sync()
 
 
-@pytest.mark.parametrize("thing", THINGS)
+# The feed of these tests has a publication, for which Postgres itself refuses an UNLOGGED table.
+@pytest.mark.parametrize("thing", sorted(THINGS.keys() - {"unlogged"}))
 def test_nothing_is_proved_or_dropped_until_it_is_gone_and_all_is_compared(stage: Stage, thing: str) -> None:
     feed = stage.synced()
     stage.run(FUNCTIONS)

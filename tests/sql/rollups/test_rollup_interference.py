@@ -29,6 +29,11 @@ THINGS = {
         "ALTER TABLE _rollup_hourly NO FORCE ROW LEVEL SECURITY",
         "forced row level security",
     ),
+    "unlogged": (
+        "ALTER TABLE _rollup_hourly SET UNLOGGED",
+        "ALTER TABLE _rollup_hourly SET LOGGED",
+        "a crash, since it is UNLOGGED",
+    ),
 }
 
 

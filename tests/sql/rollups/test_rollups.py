@@ -333,12 +333,12 @@ def test_view_does_not_compute_a_bucket_from_the_part_of_its_rows_that_is_left(
     stage.run("UPDATE metrics SET value = 0 WHERE at < '2024-01-02'")
     stage.rollup("daily", every="1 day")
     of_table = (
-        "SELECT lakets.time_bucket('14 days', at, '2024-01-01+00'::timestamptz) AS bucket, sum(value) AS total"
-        " FROM metrics GROUP BY 1 HAVING min(value) > 0"
+        "SELECT lakets.time_bucket('14 days', at, '2024-01-01+00'::timestamptz) AS bucket,"
+        " sum(value) AS total FROM metrics GROUP BY 1 HAVING min(value) > 0"
     )
     of_days = (
-        "SELECT lakets.time_bucket('14 days', bucket, '2024-01-01+00'::timestamptz) AS bucket, sum(total) AS total"
-        " FROM _rollup_daily GROUP BY 1 HAVING min(total) > 0"
+        "SELECT lakets.time_bucket('14 days', bucket, '2024-01-01+00'::timestamptz) AS bucket,"
+        " sum(total) AS total FROM _rollup_daily GROUP BY 1 HAVING min(total) > 0"
     )
     query = of_table if reads == "metrics" else of_days
     stage.rollup("fortnightly", every="14 days", reads=reads, query=query)
@@ -362,9 +362,7 @@ def test_view_looks_up_its_settled_buckets_once_and_not_for_each_row(stage: Stag
     stage.run("SET track_functions = 'pl'; SELECT pg_stat_reset()")
 
     assert stage.value("SELECT sum(total) FROM _rollup_rt_hourly") == 1010
-    calls = stage.value(
-        "SELECT calls FROM pg_stat_xact_user_functions WHERE funcname = '_settled_until'"
-    )
+    calls = stage.value("SELECT calls FROM pg_stat_xact_user_functions WHERE funcname = '_settled_until'")
     assert calls < 100
 
 
