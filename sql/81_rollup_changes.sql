@@ -72,7 +72,7 @@ CREATE OR REPLACE FUNCTION lakets._must_reload(
 AS $$
 BEGIN
     RETURN p_rollup.track_changes
-       AND (p_rollup.absorbed IS NULL OR split_part(coalesce(p_rollup.cluster, ''), '/', 1) <> lakets._cluster()
+       AND (p_rollup.absorbed IS NULL OR split_part(coalesce(p_rollup.cluster, ''), '/', 1) <> split_part(lakets._here(), '/', 1)
             OR pg_snapshot_xmax(p_rollup.absorbed) > pg_snapshot_xmax(pg_current_snapshot()));
 END;
 $$;
