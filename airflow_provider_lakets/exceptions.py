@@ -41,7 +41,7 @@ class LakeTSPrivilegeError(LakeTSError):
 
 
 class LakeTSArgumentError(LakeTSError):
-    """LakeTS refused an argument, for example an unknown table, RollUp or chunk."""
+    """LakeTS or Postgres refused an argument, such as an unknown table, or a query or a row."""
 
 
 class LakeTSContendedError(LakeTSError):

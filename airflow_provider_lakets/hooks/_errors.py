@@ -22,27 +22,19 @@ CONTENDED = frozenset({"55P03", "40P01", "40001"})  # lock not available, deadlo
 # Connection exceptions (class 08), too many sessions, or a server that is stopping or starting.
 LOST = frozenset({"53300", "57P01", "57P02", "57P03", "57P05"})
 
-# Refusals: the same call will be refused again. LakeTS 0.1.x raises all its errors as P0001.
-REFUSED = frozenset(
-    {
-        "22003",  # number out of range
-        "22007",  # no such date or interval
-        "22008",  # time out of range
-        "22023",  # invalid parameter value
-        "0A000",  # not supported, such as a query that changes rows where one must read
-        "22P02",  # text that is not of the type
-        "42601",  # syntax error in a query of the user
-        "42602",  # invalid name
-        "42703",  # undefined column
-        "42704",  # undefined object
-        "42710",  # duplicate object
-        "42804",  # wrong type
-        "42883",  # undefined function, not of LakeTS: in the query of a RollUp
-        "42P01",  # undefined table, not of LakeTS
-        "42P07",  # duplicate table
-        "55000",  # object not in the right state, such as a dropped chunk
-        "P0001",  # raise exception
-    }
+# Refusals: the same call will be refused again, for the same arguments, queries and rows. Classes
+# of SQLSTATE, and single ones. LakeTS 0.1.x raises all its errors as P0001.
+REFUSED = (
+    "0A",  # not supported, such as a query that changes rows where one must read
+    "21",  # more than one row from a subquery
+    "22",  # data: no such date, division by zero, out of range
+    "23502",  # null where the table takes none
+    "23514",  # a check of the table refuses a row
+    "42",  # syntax, names, types; undefined table or function, not of LakeTS: in the query of a RollUp
+    "44",  # a check of a view refuses a row
+    "54",  # a limit of Postgres, such as the number of columns
+    "55000",  # object not in the right state, such as a dropped chunk
+    "P0",  # raised by PL/pgSQL
 )
 
 INSTALL = (
@@ -94,7 +86,7 @@ def translate(error: psycopg.Error, *, doing: str, role: str | None, conn_id: st
         return LakeTSContendedError(
             f"{where}: another session holds a lock that it needs ({said}). Nothing was changed; try again."
         )
-    if state in REFUSED:
+    if state is not None and state.startswith(REFUSED):
         return LakeTSArgumentError(f"{where}: {said}")
     if is_lost(error):
         return LakebaseConnectionError(f"{where}: the connection was refused or lost ({said})")

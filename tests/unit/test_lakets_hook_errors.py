@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from airflow_provider_lakets.exceptions import (
+    PERMANENT,
     LakebaseConnectionError,
     LakeTSArgumentError,
     LakeTSContendedError,
@@ -178,6 +179,28 @@ def test_a_database_without_lakets_is_told_how_to_get_it(lab: Lab, call: Callabl
 
     with pytest.raises(LakeTSNotInstalledError, match=r"lakets install.*LakeTSInstallOperator"):
         call(lab.hook())
+
+
+@pytest.mark.parametrize(
+    ("body", "helps"),
+    [
+        ("PERFORM 1 / 0;", False),
+        ("PERFORM (SELECT n FROM generate_series(1, 2) AS n);", False),
+        ("INSERT INTO strict VALUES (NULL);", False),
+        ("INSERT INTO strict VALUES (-1);", False),
+        ("INSERT INTO strict VALUES (1), (1);", True),  # the other one may be of a session that rolls back
+        ("RAISE EXCEPTION USING ERRCODE = 'disk_full';", True),
+        ("RAISE EXCEPTION USING ERRCODE = 'query_canceled';", True),
+    ],
+)
+def test_a_retry_is_of_no_help_where_data_are_refused(lab: Lab, body: str, helps: bool) -> None:
+    lab.conn.execute("CREATE TABLE strict (n integer NOT NULL UNIQUE CHECK (n > 0))")
+    job(lab, body)
+
+    with pytest.raises(LakeTSError) as raised:
+        lab.hook().untier_chunk("a.b")
+
+    assert isinstance(raised.value, PERMANENT) is not helps
 
 
 def test_what_is_wrong_with_all_ends_the_list(lab: Lab) -> None:
