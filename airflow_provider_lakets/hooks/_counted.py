@@ -48,6 +48,12 @@ SELECT sum(chunk.size_bytes)::bigint AS bytes, min(chunk.range_start) AS range_s
   FROM lakets._chunk_metadata AS chunk WHERE chunk.chunk_name = ANY (%(chunks)s)
 """
 
+SAME_TABLE = """
+SELECT other.chunk_name FROM lakets._chunk_metadata AS one
+  JOIN lakets._chunk_metadata AS other ON other.chronotable_id = one.chronotable_id
+ WHERE one.chunk_name = %(chunk)s AND other.chunk_name = ANY (%(chunks)s)
+"""
+
 # The previous state of the chunk is read first: OFFSET keeps the order of the join.
 TIER = """
 SELECT ran.tiered, chunk.status,
@@ -114,6 +120,12 @@ def tier(hook: LakeTSContract, chunk: str, since: datetime | None = None) -> tup
             raise LakeTSArgumentError(f"Chunk {chunk!r} is already dropped from Lakebase.")
         return row["status"] != "active", bool(row["was_tiered"])
     return bool(row["tiered"]), bool(row["was_tiered"])
+
+
+def of_same_table(hook: LakeTSContract, chunks: Collection[str], chunk: str) -> list[str]:
+    """Return which of these chunks are of the same table as one of them."""
+    arguments = {"chunk": chunk, "chunks": list(chunks)}
+    return [row["chunk_name"] for row in hook.query(SAME_TABLE, arguments, doing=f"Looking up chunk {chunk}")]
 
 
 def _was_flushed(hook: LakeTSContract, chunk: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_lakets.exceptions import (
@@ -16,7 +17,7 @@ from airflow_provider_lakets.exceptions import (
 from airflow_provider_lakets.hooks.results import JobResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 R = TypeVar("R", bound=JobResult)
 
@@ -27,6 +28,34 @@ GENERAL = (
     LakebaseResolutionError,
     LakeTSNotInstalledError,
 )
+
+
+class Locked:
+    """
+    The items that share a lock with two others that another session locked; they are not tried.
+
+    One alone may have a lock of its own, but two mean that each would wait in vain.
+
+    :param alike: Returns the items that share a lock with one, such as the chunks of its table.
+    """
+
+    def __init__(self, alike: Callable[[str], list[str]]) -> None:
+        self._alike = alike
+        self._first: dict[str, str] = {}
+        self._second: dict[str, str] = {}
+
+    @contextmanager
+    def watch(self, name: str) -> Iterator[None]:
+        """Try an item, unless it is known to be locked."""
+        if name in self._second:
+            locked = f"{self._first[name]} and {self._second[name]}"
+            raise LakeTSContendedError(f"not tried, because {locked} of the same table are locked")
+        try:
+            yield
+        except LakeTSContendedError:
+            known = self._second if name in self._first else self._first
+            known.update(dict.fromkeys(self._alike(name), name))
+            raise
 
 
 def failure(error: LakeTSError) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from airflow_provider_lakets.hooks._deferred import (
     why_not_tiered,
 )
 from airflow_provider_lakets.hooks._history import noted
-from airflow_provider_lakets.hooks._outcomes import GENERAL, attempt, each, failure, not_tried
+from airflow_provider_lakets.hooks._outcomes import GENERAL, Locked, attempt, each, failure, not_tried
 from airflow_provider_lakets.hooks._planning import (
     LakeTSPlanning,
     buckets_of_range,
@@ -120,17 +120,25 @@ class LakeTSHook(LakeTSPlanning):
         """
         Flag the chunks that are proved durable in Unity Catalog; the others are deferred.
 
+        Once two chunks of a table were locked by another session, its later ones are not tried: a
+        locked table delays the others by seconds only.
+
         :param chunks: The names of the chunks.
         :param since: A chunk that was flagged at this time or later counts as new, even if another
             call flagged it.
         """
+        names = list(chunks)
+        locked = Locked(partial(counted.of_same_table, self, names))
         with self.session(), noted(self, "tier") as done:
-            results = each(TierResult, [(chunk, partial(self._tier_one, chunk, since)) for chunk in chunks])
+            results = each(
+                TierResult, [(chunk, partial(self._tier_one, chunk, since, locked)) for chunk in names]
+            )
             done += results
         return results
 
-    def _tier_one(self, chunk: str, since: datetime | None) -> TierResult:
-        tiered, was_before = counted.tier(self, chunk, since)
+    def _tier_one(self, chunk: str, since: datetime | None, locked: Locked) -> TierResult:
+        with locked.watch(chunk):
+            tiered, was_before = counted.tier(self, chunk, since)
         if tiered:
             return TierResult(chunk, "tiered", new=not was_before)
         return TierResult(chunk, "deferred", why_not_tiered(self, chunk))

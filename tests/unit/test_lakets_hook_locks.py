@@ -63,6 +63,23 @@ def test_a_job_on_a_held_table_ends_as_contended(
     assert outcomes == {"contended"}
 
 
+def test_tiering_notices_a_held_table_at_two_chunks_and_goes_on_with_the_others(held: Lab) -> None:
+    held.synced("other", days=3)
+    held.flush()
+    of_held, of_other = held.old_chunks()[1:], held.old_chunks("other")
+
+    results = held.hook(tries=1).tier([*of_held, *of_other])
+
+    first, second, *more = results[: len(of_held)]
+    assert {one.outcome for one in (first, second, *more)} == {"contended"}
+    for one in (first, second):
+        assert "another session holds a lock" in str(one.detail)
+    assert {one.detail for one in more} == {
+        f"not tried, because {of_held[0]} and {of_held[1]} of the same table are locked"
+    }
+    assert {one.outcome for one in results[len(of_held) :]} <= {"tiered", "deferred"}
+
+
 LOOKS: dict[str, Callable[[LakeTSHook], Any]] = {
     "candidates": lambda hook: hook.tier_candidates(),
     "plan candidates": lambda hook: hook.plan_candidates(),
