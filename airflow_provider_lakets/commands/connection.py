@@ -77,8 +77,12 @@ def open_hook(conn_id: str, uri: str | None) -> LakeTSHook:
 
 
 @contextlib.contextmanager
-def explain_errors() -> Iterator[None]:
-    """Turn errors that a user can correct into one message and exit code 1."""
+def explain_errors(*, temporary: int = 1) -> Iterator[None]:
+    """
+    Turn errors that a user can correct into one message and exit code 1.
+
+    :param temporary: The exit code for errors that a retry may fix.
+    """
     # Airflow logs to standard output, which is for results here; users can set the level. The error
     # is reported once, by the message below.
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "CRITICAL")
@@ -87,17 +91,19 @@ def explain_errors() -> Iterator[None]:
     use_temporary_metadata()
     from airflow.exceptions import AirflowException  # type: ignore[attr-defined]
 
-    from airflow_provider_lakets.exceptions import LakeTSError
+    from airflow_provider_lakets.exceptions import PERMANENT, LakeTSError
 
     try:
         yield
-    except (LakeTSError, AirflowException) as err:
+    except (AirflowException, *PERMANENT) as err:
         stop(str(err))
+    except LakeTSError as err:
+        stop(str(err), temporary)
 
 
-def stop(message: str) -> NoReturn:
-    """End with a message on standard error and exit code 1."""
+def stop(message: str, code: int = 1) -> NoReturn:
+    """End with a message on standard error and an exit code."""
     # The message may contain names with invisible characters.
     visible = "\n".join(map(name, message.split("\n")))
     typer.secho(visible, err=True, fg=typer.colors.RED)
-    sys.exit(1)
+    sys.exit(code)

@@ -167,7 +167,11 @@ def _batches(names: Iterable[str]) -> Iterator[list[str]]:
 def _run(parts: Parts, conn_id: str, uri: str | None, *, as_json: bool) -> None:
     """Do the work, show its progress on a terminal, print the results, and set the exit code."""
     results: list[JobResult] = []
-    with explain_errors(), progress("Logging in") as report, (hook := open_hook(conn_id, uri)).session():
+    with (
+        explain_errors(temporary=TRY_AGAIN),
+        progress("Logging in") as report,
+        (hook := open_hook(conn_id, uri)).session(),
+    ):
         report(0, 0, "Working")
         for total, done in parts(hook, report):
             results += done

@@ -7,6 +7,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 from rich.console import Console
 
@@ -120,6 +121,15 @@ def test_what_a_later_run_can_do_has_an_exit_code_of_its_own(
     done = in_lab("run", "retain")
 
     assert (done.exit_code, "public.metrics: contended" in done.stdout) == (75, True)
+
+
+def test_a_lock_that_all_tables_need_is_temporary_too(in_lab: Callable[..., Result], world: Lab) -> None:
+    with psycopg.connect(world.conninfo) as holder:
+        holder.execute("LOCK TABLE lakets._policy_registry IN ACCESS EXCLUSIVE MODE")
+
+        done = in_lab("run", "tier")
+
+    assert (done.exit_code, "another session holds a lock" in done.stderr) == (75, True)
 
 
 def test_what_fails_for_good_ends_with_1(in_lab: Callable[..., Result], world: Lab) -> None:
