@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DOCS = Path(__file__).parents[2] / "docs" / "permissions.md"
-GRANTS, FEED_GRANTS, READER_GRANTS = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
+GRANTS, FEED_GRANTS, VIEW_GRANTS, READER_GRANTS = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
 
 
 @pytest.fixture
@@ -220,3 +220,28 @@ def test_a_reader_with_the_documented_rights_reads_the_last_values(
         counted = reader.execute("SELECT cached_series FROM lakets.lvc_stats()").fetchall()
 
     assert (found, counted) == ([(1, 0)], [(1,)])
+
+
+@pytest.mark.parametrize(
+    ("value", "grants"),
+    [("count(*)", VIEW_GRANTS.partition("GRANT SELECT ON metrics")[0]), ("min(ts::text)", VIEW_GRANTS)],
+    ids=["of every session", "of settings"],
+)
+def test_a_reader_with_the_documented_rights_reads_a_real_time_view(
+    lifecycle: psycopg.Connection,
+    database: str,
+    conn: psycopg.Connection,
+    roles: dict[str, str],
+    value: str,
+    grants: str,
+) -> None:
+    query = f"SELECT lakets.time_bucket('1 hour', ts) AS bucket, {value} AS v FROM metrics GROUP BY 1"
+    with lifecycle, session(database, roles["tables_owner"]) as owner:
+        owner.execute("SELECT lakets.create_rollup('hourly', %s)", [query])
+        owner.execute("SELECT lakets.create_rollup_view('hourly', %s)", [query])
+    run_as_told(conn, grants, roles)
+
+    with session(database, roles["a_reader"]) as reader:
+        found = reader.execute("SELECT count(*) FROM _rollup_rt_hourly").fetchall()
+
+    assert found == [(41,)]
