@@ -94,7 +94,8 @@ AS $$
 $$;
 
 -- Rows kept outside every chunk: too early or late, of a range already dropped, infinite, or
--- without a time. They are never tiered or dropped. Null if somebody has locked the table for long.
+-- without a time. They are never tiered or dropped. Null if somebody has locked the table for long,
+-- or if this role may not read it.
 -- The parent is locked first, as every reader does: a session that drops a chunk locks the parent
 -- and then partitions, and the reverse order could deadlock with it.
 CREATE OR REPLACE FUNCTION lakets._stray_rows(
@@ -114,7 +115,7 @@ BEGIN
         EXECUTE format('SELECT count(*) FROM %s', v_default) INTO v_rows;
     END IF;
     RETURN v_rows;
-EXCEPTION WHEN lock_not_available THEN
+EXCEPTION WHEN lock_not_available OR insufficient_privilege THEN
     RETURN NULL;
 END;
 $$;

@@ -199,6 +199,25 @@ def test_metrics_count_rows_outside_every_chunk(stage: Stage, feed: HandFeed) ->
     assert metrics(stage, "lakets_rows_outside_chunks") == {("public.metrics",): 2}
 
 
+def test_metrics_of_other_tables_are_told_to_a_role_that_may_not_read_one(
+    stage: Stage, feed: HandFeed
+) -> None:
+    stage.table("events")
+    stage.run("CREATE ROLE watcher; GRANT USAGE ON SCHEMA lakets TO watcher")
+    stage.run("GRANT SELECT ON ALL TABLES IN SCHEMA lakets TO watcher")
+    stage.run("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA lakets TO watcher; GRANT SELECT ON events TO watcher")
+    stage.run("GRANT SELECT ON events_default TO watcher")
+    try:
+        stage.run("SET ROLE watcher")
+
+        assert metrics(stage, "lakets_rows_outside_chunks") == {
+            ("public.events",): 0,
+            ("public.metrics",): None,
+        }
+    finally:
+        stage.run("RESET ROLE; DROP OWNED BY watcher; DROP ROLE watcher")
+
+
 def test_metrics_tell_how_long_ago_a_rollup_was_refreshed(stage: Stage) -> None:
     stage.table()
     stage.rollup("hourly")
