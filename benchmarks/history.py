@@ -30,6 +30,7 @@ def run(server: Server, scale: Scale) -> list[Figure]:
                 *_refreshes(conn, days, scale.rounds),
             ]
             first = _first_refreshes(server, conn, days, scale.rounds)
+            first.append(_view(conn, days, scale.rounds))
     short, *_, long = scale.histories
     return [
         *(figure for of_size in figures.values() for figure in of_size),
@@ -176,6 +177,39 @@ def _first_refreshes(server: Server, conn: psycopg.Connection, days: int, rounds
             bar=Bar(5.0, of="figure"),
         ),
     ]
+
+
+def _view(conn: psycopg.Connection, days: int, rounds: int) -> Figure:
+    """Read the hourly RollUp with one more day of live rows, by its view and by hand."""
+    query = tables.ROLLUPS["hourly"].format("history")
+    conn.execute("SELECT lakets.create_rollup_view('history_hourly', %s)", [query])
+    live, end = (tables.instant(day * tables.ROWS_A_DAY) for day in (days, days + 1))
+    conn.execute(
+        f"SELECT lakets._ensure_partitions(reg.id, p_range_start => {live}, p_range_end => {end})"
+        " FROM lakets._chronotable_registry AS reg WHERE reg.table_name = 'history'"
+    )
+    conn.execute(
+        f"INSERT INTO history {tables.rows(days * tables.ROWS_A_DAY, (days + 1) * tables.ROWS_A_DAY)}"
+    )
+    tables.settle(conn)
+    fresh = query.replace(" GROUP BY", f" WHERE at >= {live} GROUP BY")
+    by_hand = f"(TABLE _rollup_history_hourly UNION ALL {fresh})"
+    samples = measure(
+        {
+            name: partial(lambda source, _: timed(conn, f"SELECT sum(readings) FROM {source} AS v"), source)
+            for name, source in (("floor", by_hand), ("engine", "_rollup_rt_history_hourly"))
+        },
+        rounds=rounds * 3,
+    )
+    return Figure(
+        "RollUps",
+        f"real-time view of {days} days and a live one",
+        "ms",
+        engine=samples["engine"],
+        floor=samples["floor"],
+        floor_name="the RollUp and the query of the live day",
+        bar=Bar(1.5),
+    )
 
 
 def _growth(short: Figure, long: Figure, times: int) -> Figure:

@@ -73,10 +73,10 @@ BEGIN
             USING HINT = 'Make the bucket as the query of the RollUp does.';
     END IF;
     FOR v_source IN SELECT src.* FROM lakets._rollup_sources(v_table, v_rollups) AS src WHERE src.relation::oid = ANY (p_relations) LOOP
-        -- This condition lets Postgres prune old chunks.
+        -- This condition lets Postgres prune old chunks. In a SELECT of its own, as below.
         v_limited := lakets._limit_relation(p_query, v_source.relation, p_relations, format(
             'lakets_source.%I >= %s', v_source.time_column,
-            lakets._comparable(format('lakets._live_from(%L, %L)', p_rollup.name, lakets._steps_between(v_source.steps, v_found.definition -> 'steps')),
+            lakets._comparable(format('(SELECT lakets._live_from(%L, %L))', p_rollup.name, lakets._steps_between(v_source.steps, v_found.definition -> 'steps')),
                                lakets._column_type(v_source.relation, v_source.time_column))));
         p_query := coalesce(v_limited, p_query);
     END LOOP;
