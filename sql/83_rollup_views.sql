@@ -1,35 +1,38 @@
--- The view of a RollUp that shows live rows above its settled buckets.
+-- The view of a RollUp that shows live rows in the buckets that are not settled.
 
--- The last label of a RollUp's settled buckets, whose rows are in its table if they have any: its
--- watermark, or a later label that begins with dropped source rows, from which the bucket can no
--- longer be computed. Null if no bucket is settled.
-CREATE OR REPLACE FUNCTION lakets._settled_until(
-    p_name text
-) RETURNS timestamptz
+-- The labels of a RollUp's settled buckets, whose rows are in its table if they have any: those up
+-- to its watermark, and those of which rows are dropped that the view's query reads, which can no
+-- longer be computed.
+CREATE OR REPLACE FUNCTION lakets._settled_labels(
+    p_name           text,
+    p_chronotable_id integer  -- the table that the view's query reads; null if it reads only RollUps
+) RETURNS tstzmultirange
     LANGUAGE plpgsql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     v_rollup  lakets._rollup_registry;
-    v_dropped timestamptz;
+    v_settled tstzmultirange := '{}';
+    v_live    timestamptz;
+    v_dropped tstzmultirange;
 BEGIN
     SELECT reg.* INTO v_rollup FROM lakets._rollup_registry AS reg WHERE reg.name = p_name;
-    WITH RECURSIVE up (chronotable_id, depends_on) AS (
-        SELECT v_rollup.source_chronotable_id, v_rollup.depends_on
-        UNION
-        SELECT reg.source_chronotable_id, reg.depends_on FROM up JOIN lakets._rollup_registry AS reg ON reg.id = ANY (up.depends_on)
-    )
-    SELECT max(chunk.range_end) INTO v_dropped
-      FROM up JOIN lakets._chunk_metadata AS chunk ON chunk.chronotable_id = up.chronotable_id AND chunk.status = 'dropped';
-    IF v_dropped IS NULL OR v_rollup.definition IS NULL THEN
-        RETURN v_rollup.watermark;
+    IF v_rollup.watermark IS NOT NULL THEN
+        v_settled := tstzmultirange(tstzrange(NULL, v_rollup.watermark, '[]'));
     END IF;
-    RETURN greatest(v_rollup.watermark, upper(lakets._labels_of(
-        v_rollup.definition -> 'steps', tstzrange(v_dropped - interval '1 microsecond', v_dropped))) - interval '1 microsecond');
+    IF p_chronotable_id IS NOT NULL AND v_rollup.definition IS NOT NULL THEN
+        v_live := lakets._live_from(p_name, v_rollup.definition -> 'steps');
+        SELECT range_agg(tstzrange(chunk.range_start, chunk.range_end)) INTO v_dropped
+          FROM lakets._chunk_metadata AS chunk
+         WHERE chunk.chronotable_id = p_chronotable_id AND chunk.status = 'dropped' AND chunk.range_end > v_live;
+        v_settled := v_settled + coalesce(
+            (SELECT range_agg(lakets._labels_of(v_rollup.definition -> 'steps', gone)) FROM unnest(v_dropped) AS gone), '{}');
+    END IF;
+    RETURN v_settled;
 END;
 $$;
 
--- The source time from which rows can be in buckets that are not settled.
+-- The source time from which rows can be in buckets above a RollUp's watermark.
 CREATE OR REPLACE FUNCTION lakets._live_from(
     p_name  text,
     p_steps jsonb  -- from the source's time column to the label
@@ -39,12 +42,12 @@ CREATE OR REPLACE FUNCTION lakets._live_from(
 AS $$
 BEGIN
     RETURN coalesce(lower(lakets._times_of(p_steps, tstzrange(
-        lakets._reachable_from(lakets._settled_until(p_name)) + interval '1 microsecond', NULL))), '-infinity');
+        lakets._reachable_from(lakets._rollup_watermark(p_name)) + interval '1 microsecond', NULL))), '-infinity');
 END;
 $$;
 
--- The live part of the view: the query limited to source rows above the settled buckets. Raises an
--- error if its buckets are not those of the RollUp.
+-- The live part of the view: the query limited to source rows above the watermark. Raises an error
+-- if its buckets are not those of the RollUp.
 CREATE OR REPLACE FUNCTION lakets._live_query(
     p_rollup    lakets._rollup_registry,
     p_query     text,
@@ -73,7 +76,8 @@ BEGIN
             USING HINT = 'Make the bucket as the query of the RollUp does.';
     END IF;
     FOR v_source IN SELECT src.* FROM lakets._rollup_sources(v_table, v_rollups) AS src WHERE src.relation::oid = ANY (p_relations) LOOP
-        -- This condition lets Postgres prune old chunks. In a SELECT of its own, as below.
+        -- This condition lets Postgres prune old chunks. In a SELECT of its own, it is evaluated
+        -- once, and neither for each row nor for each chunk that is planned.
         v_limited := lakets._limit_relation(p_query, v_source.relation, p_relations, format(
             'lakets_source.%I >= %s', v_source.time_column,
             lakets._comparable(format('(SELECT lakets._live_from(%L, %L))', p_rollup.name, lakets._steps_between(v_source.steps, v_found.definition -> 'steps')),
@@ -105,8 +109,8 @@ BEGIN
 END;
 $$;
 
--- Create the view public._rollup_rt_<name>: the rows of its settled buckets and, above these, the
--- current result of p_raw_query. A query whose result depends on settings of the session is put
+-- Create the view public._rollup_rt_<name>: the rows of its settled buckets and, for all others,
+-- the current result of p_raw_query. A query whose result depends on settings of the session is put
 -- into a function that fixes these settings, as a refresh does.
 CREATE OR REPLACE FUNCTION lakets._create_rollup_view(
     p_name        text,
@@ -121,23 +125,30 @@ DECLARE
     v_rollup lakets._rollup_registry := lakets._current_definition(lakets._rollup(p_name));
     v_type   regtype := lakets._column_type(lakets._rollup_relation(p_name), v_rollup.bucket_column);
     v_list   text := lakets._column_list(v_rollup.definition -> 'writes');
-    -- In a SELECT of its own, which is evaluated once and not for each row.
-    v_mark   text := lakets._comparable(format('(SELECT coalesce(lakets._settled_until(%L), ''-infinity''))', p_name), v_type);
+    -- Labels without a zone are read as UTC, whatever the zone of the session.
+    v_label  text := format(CASE v_type WHEN 'timestamptz'::regtype THEN '%I' ELSE '(%I::timestamp AT TIME ZONE ''UTC'')' END,
+                            v_rollup.bucket_column);
+    v_mark   text;
     v_query  record;
     v_live   text;
 BEGIN
     PERFORM lakets._check_one_query(p_name, p_raw_query, p_search_path);
     SELECT * INTO v_query FROM lakets._read_query(p_name, p_raw_query, p_search_path);
     v_live := lakets._live_query(v_rollup, v_query.query, v_query.tree, v_query.relations, v_query.returns);
+    v_mark := format('lakets._settled_labels(%L, %L)', p_name, (
+        SELECT min(reg.id) FROM lakets._chronotable_registry AS reg
+         WHERE lakets._known_relation(reg) = ANY (v_query.relations) AND reg.id = coalesce(v_rollup.source_chronotable_id, reg.id)));
     IF NOT v_query.is_settled THEN
         EXECUTE format('DROP VIEW IF EXISTS public.%I', '_rollup_rt_' || p_name);
         EXECUTE format('DROP FUNCTION IF EXISTS lakets.%I()', '_rollup_live_' || v_rollup.id);
         PERFORM lakets._create_live_function(v_rollup.id, v_live, v_query.returns);
         v_live := format('SELECT * FROM lakets.%I()', '_rollup_live_' || v_rollup.id);
     END IF;
-    EXECUTE format('CREATE OR REPLACE VIEW public.%1$I AS SELECT %2$s FROM public.%3$I WHERE %4$I <= %5$s '
-                   'UNION ALL SELECT %2$s FROM (%6$s) AS live WHERE live.%4$I > %5$s AND isfinite(live.%4$I)',
-                   '_rollup_rt_' || p_name, v_list, '_rollup_' || p_name, v_rollup.bucket_column, v_mark, v_live);
+    -- Each in a SELECT of its own, which is evaluated once and not for each row.
+    EXECUTE format('CREATE OR REPLACE VIEW public.%1$I AS '
+                   'SELECT %2$s FROM public.%3$I WHERE NOT %4$s <@ (SELECT ''{(,)}''::tstzmultirange - %5$s) '
+                   'UNION ALL SELECT %2$s FROM (%6$s) AS live WHERE NOT %4$s <@ (SELECT %5$s) AND isfinite(%7$I)',
+                   '_rollup_rt_' || p_name, v_list, '_rollup_' || p_name, v_label, v_mark, v_live, v_rollup.bucket_column);
     UPDATE lakets._rollup_registry AS reg SET realtime_view = '_rollup_rt_' || p_name WHERE reg.id = v_rollup.id;
 END;
 $$;
