@@ -100,7 +100,7 @@ CREATE OR REPLACE FUNCTION lakets._create_live_function(
     SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
 AS $$
 BEGIN
-    EXECUTE format('CREATE FUNCTION lakets.%I() RETURNS TABLE (%s) LANGUAGE sql STABLE PARALLEL SAFE'
+    EXECUTE format('CREATE OR REPLACE FUNCTION lakets.%I() RETURNS TABLE (%s) LANGUAGE sql STABLE PARALLEL SAFE'
                    ' SET search_path = pg_catalog, pg_temp SET timezone = ''UTC'' SET datestyle = ''ISO, MDY'''
                    ' SET intervalstyle = ''postgres'' SET extra_float_digits = 1 BEGIN ATOMIC %s; END',
                    '_rollup_live_' || p_rollup_id,
@@ -139,9 +139,13 @@ BEGIN
         SELECT min(reg.id) FROM lakets._chronotable_registry AS reg
          WHERE lakets._known_relation(reg) = ANY (v_query.relations) AND reg.id = coalesce(v_rollup.source_chronotable_id, reg.id)));
     IF NOT v_query.is_settled THEN
-        EXECUTE format('DROP VIEW IF EXISTS public.%I', '_rollup_rt_' || p_name);
-        EXECUTE format('DROP FUNCTION IF EXISTS lakets.%I()', '_rollup_live_' || v_rollup.id);
-        PERFORM lakets._create_live_function(v_rollup.id, v_live, v_query.returns);
+        BEGIN
+            PERFORM lakets._create_live_function(v_rollup.id, v_live, v_query.returns);
+        EXCEPTION WHEN invalid_function_definition THEN  -- it has other columns now; the view loses the rights granted on it
+            EXECUTE format('DROP VIEW IF EXISTS public.%I', '_rollup_rt_' || p_name);
+            EXECUTE format('DROP FUNCTION lakets.%I()', '_rollup_live_' || v_rollup.id);
+            PERFORM lakets._create_live_function(v_rollup.id, v_live, v_query.returns);
+        END;
         v_live := format('SELECT * FROM lakets.%I()', '_rollup_live_' || v_rollup.id);
     END IF;
     -- Each in a SELECT of its own, which is evaluated once and not for each row.

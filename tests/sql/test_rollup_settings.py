@@ -126,6 +126,30 @@ def test_view_that_fixes_its_settings_goes_with_its_rollup(days: Stage) -> None:
     assert days.column("SELECT proname FROM pg_proc WHERE proname LIKE '%%rollup_live%%'") == []
 
 
+@pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES.keys())
+def test_view_that_is_created_again_keeps_its_rights_and_the_views_that_read_it(
+    days: Stage, query: str
+) -> None:
+    days.rollup("q", every="1 day", query=query)
+    days.run("SELECT lakets.create_rollup_view('q', %s)", query)
+    days.run("GRANT SELECT ON _rollup_rt_q TO PUBLIC; CREATE VIEW above AS TABLE _rollup_rt_q")
+
+    days.run("SELECT lakets.create_rollup_view('q', %s)", query)
+
+    assert days.value("SELECT has_table_privilege('public', '_rollup_rt_q', 'SELECT')")
+    assert days.run("TABLE above") == days.run("TABLE _rollup_rt_q")
+
+
+def test_view_is_created_again_with_other_columns(days: Stage) -> None:
+    query = "SELECT date_trunc('day', at) AS bucket, min(at::text) AS v{} FROM metrics GROUP BY 1"
+    days.rollup("q", every="1 day", query=query.format(""))
+    days.run("SELECT lakets.create_rollup_view('q', %s)", query.format(""))
+
+    days.run("SELECT lakets.create_rollup_view('q', %s)", query.format(", count(*) AS n"))
+
+    assert days.run("TABLE _rollup_rt_q") == days.run("TABLE _rollup_q")
+
+
 VIEWS = {
     "hours": ("lakets.time_bucket('1 hour', at)", "1 hour"),
     "local days": ("(at AT TIME ZONE 'Pacific/Niue')::date", "1 day"),
