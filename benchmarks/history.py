@@ -208,7 +208,7 @@ def _view(conn: psycopg.Connection, days: int, rounds: int) -> Figure:
         engine=samples["engine"],
         floor=samples["floor"],
         floor_name="the RollUp and the query of the live day",
-        bar=Bar(1.5),
+        bar=Bar(2.0),
     )
 
 

@@ -148,7 +148,8 @@ BEGIN
         END;
         v_live := format('SELECT * FROM lakets.%I()', '_rollup_live_' || v_rollup.id);
     END IF;
-    -- Each in a SELECT of its own, which is evaluated once and not for each row.
+    -- Each in a SELECT of its own, which is evaluated once and not for each row. With NOT, since
+    -- Postgres takes for granted that few rows meet <@ and that most do not.
     EXECUTE format('CREATE OR REPLACE VIEW public.%1$I AS '
                    'SELECT %2$s FROM public.%3$I WHERE NOT %4$s <@ (SELECT ''{(,)}''::tstzmultirange - %5$s) '
                    'UNION ALL SELECT %2$s FROM (%6$s) AS live WHERE NOT %4$s <@ (SELECT %5$s) AND isfinite(%7$I)',
