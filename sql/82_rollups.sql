@@ -127,6 +127,7 @@ BEGIN
     -- After the load: building an index costs less than inserting into it.
     EXECUTE format('CREATE INDEX ON public.%I (%I)', '_rollup_' || p_name, v_rollup.bucket_column);
     PERFORM lakets._note_refresh(v_rollup, v_rollup.absorbed);
+    PERFORM lakets._warn_of_partial_buckets(v_rollup);
     -- The first load does not count as a refresh: the first refresh need not wait for refresh_lag.
     UPDATE lakets._rollup_registry AS reg SET last_refreshed_at = NULL WHERE reg.id = v_rollup.id;
     RETURN v_rollup.id;
@@ -160,6 +161,31 @@ BEGIN
     FOREACH v_source IN ARRAY v_sources LOOP
         EXECUTE format('LOCK TABLE ONLY %s IN ACCESS SHARE MODE', v_source);
     END LOOP;
+END;
+$$;
+
+-- Warn of the loaded buckets that lack rows because these were dropped before.
+CREATE OR REPLACE FUNCTION lakets._warn_of_partial_buckets(
+    p_rollup lakets._rollup_registry
+) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+    SET timezone = 'UTC' SET datestyle = 'ISO, MDY'
+AS $$
+DECLARE
+    v_frozen  tstzmultirange := lakets._frozen_buckets(p_rollup, '{(,)}');
+    v_partial record;
+BEGIN
+    IF isempty(v_frozen) THEN
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT count(DISTINCT %1$I) AS count, min(%1$I)::text AS first, max(%1$I)::text AS last FROM %2$s
+                     WHERE %1$I::timestamptz <@ $1', p_rollup.bucket_column, p_rollup.relation::regclass) INTO v_partial USING v_frozen;
+    IF v_partial.count > 0 THEN
+        RAISE WARNING '% buckets of RollUp % (% to %) lack rows of the source that were dropped before.',
+            v_partial.count, p_rollup.name, v_partial.first, v_partial.last
+            USING HINT = 'No refresh computes them again: correct them in the table of the RollUp, or delete them from it.';
+    END IF;
 END;
 $$;
 

@@ -404,6 +404,23 @@ def test_view_looks_up_its_settled_buckets_once_and_not_for_each_row(stage: Stag
     assert calls == [("_live_from", 3), ("_settled_labels", 2)]
 
 
+def test_creation_warns_of_buckets_that_lack_dropped_rows(stage: Stage) -> None:
+    stage.table(days=range(1, 8))
+    drop_days(stage, 3)
+    warned: list[str] = []
+    stage.conn.add_notice_handler(lambda note: warned.append(f"{note.severity}: {note.message_primary}"))
+    stage.run("SET client_min_messages = warning; SET timezone = 'Asia/Tokyo'")
+
+    stage.rollup("daily", every="1 day")
+    assert warned == []
+    stage.rollup("weekly", every="7 days")
+
+    assert warned == [
+        "WARNING: 1 buckets of RollUp weekly (2023-12-30 00:00:00+00 to 2023-12-30 00:00:00+00)"
+        " lack rows of the source that were dropped before."
+    ]
+
+
 # Dropped
 
 
