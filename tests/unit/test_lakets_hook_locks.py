@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from tests.lab import Lab
 
 
+# Functions that wait 2 s for a lock wait less.
+SHORT_WAITS = """DO $$ DECLARE waiting regprocedure; BEGIN
+    FOR waiting IN SELECT oid FROM pg_proc WHERE proconfig::text LIKE '%lock_timeout=2s%' LOOP
+        EXECUTE format('ALTER FUNCTION %s SET lock_timeout = ''200ms''', waiting);
+    END LOOP; END $$"""
+
+
 @pytest.fixture
 def engine() -> str:
     return "ours"
@@ -29,6 +36,7 @@ def held(lab: Lab) -> Iterator[Lab]:
     lab.conn.execute("INSERT INTO metrics VALUES (now(), 'b', 1)")
     lab.flush()
     lab.hook().tier(lab.old_chunks()[:1])
+    lab.conn.execute(SHORT_WAITS)
     with psycopg.connect(lab.conninfo) as holder:
         holder.execute("LOCK TABLE metrics IN ACCESS EXCLUSIVE MODE")
         yield lab
