@@ -14,7 +14,7 @@ from airflow.utils.state import TaskInstanceState
 from psycopg.conninfo import conninfo_to_dict
 
 from airflow_provider_lakets.assets import convert_asset_to_openlineage, rollup_asset, tiered_asset
-from airflow_provider_lakets.exceptions import LakeTSPartialFailureError
+from airflow_provider_lakets.compat import AirflowFailException
 from airflow_provider_lakets.hooks.lakebase import LakebaseHook
 from airflow_provider_lakets.operators.rollups import LakeTSRollupRefreshOperator
 
@@ -49,7 +49,7 @@ def refresh(**arguments: Any) -> LakeTSRollupRefreshOperator:
     }
     try:
         operator.execute(context)
-    except LakeTSPartialFailureError:
+    except AirflowFailException:
         assert not arguments
     return operator
 
