@@ -179,11 +179,11 @@ BEGIN
     IF isempty(v_frozen) THEN
         RETURN;
     END IF;
-    EXECUTE format('SELECT count(DISTINCT %1$I) AS count, min(%1$I)::text AS first, max(%1$I)::text AS last FROM %2$s
-                     WHERE %1$I::timestamptz <@ $1', p_rollup.bucket_column, p_rollup.relation::regclass) INTO v_partial USING v_frozen;
-    IF v_partial.count > 0 THEN
-        RAISE WARNING '% buckets of RollUp % (% to %) lack rows of the source that were dropped before.',
-            v_partial.count, p_rollup.name, v_partial.first, v_partial.last
+    EXECUTE format('SELECT min(%1$I)::text AS first, max(%1$I)::text AS last FROM %2$s WHERE %1$I::timestamptz <@ $1',
+                   p_rollup.bucket_column, p_rollup.relation::regclass) INTO v_partial USING v_frozen;
+    IF v_partial.first IS NOT NULL THEN
+        RAISE WARNING 'Buckets of RollUp % (the first is %, the last %) lack rows of the source that were dropped before.',
+            p_rollup.name, v_partial.first, v_partial.last
             USING HINT = 'No refresh computes them again: correct them in the table of the RollUp, or delete them from it.';
     END IF;
 END;

@@ -416,8 +416,8 @@ def test_creation_warns_of_buckets_that_lack_dropped_rows(stage: Stage) -> None:
     stage.rollup("weekly", every="7 days")
 
     assert warned == [
-        "WARNING: 1 buckets of RollUp weekly (2023-12-30 00:00:00+00 to 2023-12-30 00:00:00+00)"
-        " lack rows of the source that were dropped before."
+        "WARNING: Buckets of RollUp weekly (the first is 2023-12-30 00:00:00+00,"
+        " the last 2023-12-30 00:00:00+00) lack rows of the source that were dropped before."
     ]
 
 
