@@ -46,8 +46,8 @@ BEGIN
 END;
 $$;
 
--- The live part of the view: the query limited to source rows above the watermark. Raises an error
--- if its buckets are not those of the RollUp.
+-- The live part of the view: the query limited to source rows above the watermark, or the whole
+-- query if its text cannot be limited. Raises an error if its buckets are not those of the RollUp.
 CREATE OR REPLACE FUNCTION lakets._live_query(
     p_rollup    lakets._rollup_registry,
     p_query     text,
@@ -65,9 +65,9 @@ DECLARE
          WHERE lakets._known_relation(reg) = ANY (p_relations)));
     v_rollups  integer[] := ARRAY(SELECT reg.id FROM lakets._rollup_registry AS reg
                                    WHERE to_regclass(format('public.%I', '_rollup_' || reg.name))::oid = ANY (p_relations));
+    v_query    text      := p_query;
     v_found    record;
     v_source   record;
-    v_limited  text;
 BEGIN
     SELECT * INTO v_found
       FROM lakets._define_rollup(p_rollup.name, p_tree, p_returns, p_relations, v_table, v_rollups, p_rollup.bucket_interval, p_rollup.bucket_column);
@@ -78,12 +78,16 @@ BEGIN
     FOR v_source IN SELECT src.* FROM lakets._rollup_sources(v_table, v_rollups) AS src WHERE src.relation::oid = ANY (p_relations) LOOP
         -- This condition lets Postgres prune old chunks. In a SELECT of its own, it is evaluated
         -- once, and neither for each row nor for each chunk that is planned.
-        v_limited := lakets._limit_relation(p_query, v_source.relation, p_relations, format(
+        v_query := lakets._limit_relation(v_query, v_source.relation, p_relations, format(
             'lakets_source.%I >= %s', v_source.time_column,
             lakets._comparable(format('(SELECT lakets._live_from(%L, %L))', p_rollup.name, lakets._steps_between(v_source.steps, v_found.definition -> 'steps')),
                                lakets._column_type(v_source.relation, v_source.time_column))));
-        p_query := coalesce(v_limited, p_query);
     END LOOP;
+    IF lakets._fits_table(v_query, lakets._rollup_relation(p_rollup.name), lakets._column_list(p_returns)) THEN
+        RETURN v_query;
+    END IF;
+    RAISE WARNING 'The view of RollUp % cannot be limited to live rows: each query will read all of its source.', p_rollup.name
+        USING HINT = 'Name the source directly in FROM or JOIN, and its columns rather than its whole row.';
     RETURN p_query;
 END;
 $$;

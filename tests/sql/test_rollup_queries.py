@@ -165,6 +165,25 @@ def test_query_that_cannot_be_limited_is_right_all_the_same_and_told(hours: Stag
     ]
 
 
+@pytest.mark.parametrize("query", DEFIANT.values(), ids=DEFIANT.keys())
+def test_view_that_cannot_be_limited_is_right_all_the_same_and_told(hours: Stage, query: str) -> None:
+    hours.rollup("q", query=in_full(query))
+    warnings: list[str] = []
+    hours.conn.add_notice_handler(lambda notice: warnings.append(str(notice.message_primary)))
+    hours.run("SET client_min_messages = warning")
+    hours.run("SELECT lakets.create_rollup_view('q', %s)", in_full(query))
+    assert warnings == [
+        "The view of RollUp q cannot be limited to live rows: each query will read all of its source."
+    ]
+
+    hours.run("INSERT INTO metrics VALUES (1, '2024-01-05 03:04+00', 7), (9, '2024-01-05 23:59+00', 8)")
+    shown = hours.run("SELECT * FROM _rollup_rt_q ORDER BY 1")
+    hours.refresh("q")
+
+    assert shown == hours.run("SELECT * FROM _rollup_q ORDER BY 1")
+    assert hours.difference("q") == []
+
+
 @pytest.mark.parametrize(
     ("schema", "table", "column"),
     [("other", "metrics", "at"), ("Über Uns", "Größe; x", "Zeit'punkt"), ("public", "public", "select")],
