@@ -295,3 +295,23 @@ def test_two_cascades_at_once_lose_nothing(rollups: Stage, writer: Session, refr
 
 
 # refresh/create_rollup, prune/create_rollup
+
+
+# refresh/trigger: what a refresh found on the RollUp's table is all there is until it has written.
+def test_a_trigger_that_somebody_adds_while_a_refresh_stands_waits_for_its_end(
+    rollups: Stage,
+    writer: Session,
+    refresher: Session,
+    gates: Callable[..., Gate],
+) -> None:
+    rollups.run("CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$")
+    gate = gates(refresher, "_recompute")
+    refresher.start(REFRESH, "hourly")
+    refresher.wait_blocked_by(gate)
+    writer.start("CREATE TRIGGER odd BEFORE INSERT ON _rollup_hourly FOR EACH ROW EXECUTE FUNCTION swallow()")
+    writer.wait_blocked_by(refresher)
+    gate.open()
+    refresher.finish()
+    writer.finish()
+
+    assert rollups.difference("hourly") == []
