@@ -62,8 +62,8 @@ AS $$
     SELECT lakets._interference_now(p_relation) IS NULL;
 $$;
 
--- Raise an error if rows that were just written to a table may not be there as they were written.
--- Called after the write too, since only a lock on the table prevents that a trigger is added.
+-- Raise an error if rows that are written to a table may not be there as they were written. Called
+-- while the table is locked, or after the write too: otherwise a trigger may be added in between.
 CREATE OR REPLACE FUNCTION lakets._check_plain(
     p_relation regclass
 ) RETURNS void
