@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk import BaseOperator
@@ -10,11 +11,18 @@ from airflow.sdk import BaseOperator
 from airflow_provider_lakets.compat import HAS_RETRY_POLICY, fail
 from airflow_provider_lakets.exceptions import PERMANENT, LakeTSError, wrapped
 from airflow_provider_lakets.links import LakebaseProjectLink
-from airflow_provider_lakets.operators._arguments import LEFT_OUT, as_name, is_left_out, is_nothing, one_of
+from airflow_provider_lakets.operators._arguments import (
+    LEFT_OUT,
+    ONCE,
+    as_name,
+    is_left_out,
+    is_nothing,
+    one_of,
+)
 from airflow_provider_lakets.retries import LakeTSRetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from airflow_provider_lakets.dbos.hook import DBOSHook, Serialization
 
@@ -79,6 +87,8 @@ class DBOSBaseOperator(BaseOperator):
         """Fail without retries if a given argument was rendered to nothing."""
         for name, empty in self._given.items():
             value = getattr(self, name)
+            if isinstance(value, Iterator):
+                fail(f"{name} was rendered to {ONCE}.")
             if is_nothing(value) and (isinstance(value, str) or not isinstance(value, empty)):
                 fail(
                     f"{name} was rendered to {value!r}, which is nothing. Correct the template, or the task "

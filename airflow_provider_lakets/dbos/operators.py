@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.compat import fail
 from airflow_provider_lakets.dbos.base import DBOSBaseOperator
 from airflow_provider_lakets.dbos.listing import DBOSListWorkflowsOperator
-from airflow_provider_lakets.operators._arguments import LEFT_OUT, is_nothing, switch
+from airflow_provider_lakets.operators._arguments import LEFT_OUT, ONCE, is_nothing, switch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,6 +185,8 @@ def _queue(
 
 def _ids(given: Any) -> list[str]:
     """Return the ids in their order, without duplicates."""
+    if isinstance(given, Iterator):
+        fail(f"workflow_id was rendered to {ONCE}.")
     if isinstance(given, str) and given.strip()[:1] in ("[", "(", "{"):
         # A list that a template rendered to text. A sensor would wait for it forever as one id.
         given = _literal(given)

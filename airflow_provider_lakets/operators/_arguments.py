@@ -11,7 +11,8 @@ import ast
 import contextlib
 import json
 import math
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -20,8 +21,13 @@ from airflow_provider_lakets.compat import fail
 # Texts that an empty template result is rendered to.
 NOTHING = ("", "None", "[]", "()", "{}")
 
+# What filters of Jinja such as map return. A check for an empty value would take its first element.
+ONCE = "an iterator, which can be read only once: end the template with '| list'"
+
 # Every table or every RollUp. For a range it means no range, so that the job does what is due.
 ALL = "*"
+
+_DATED = re.compile(r"\d{4}")  # a year
 
 _TRUE = ("true", "t", "yes", "y", "on", "1")
 _FALSE = ("false", "f", "no", "n", "off", "0")
@@ -94,6 +100,8 @@ def as_names(value: object, name: str) -> list[str]:
 
 def names_in(value: object, name: str) -> list[str]:
     """Return the names, or raise a ValueError that describes the problem."""
+    if isinstance(value, Iterator):
+        raise ValueError(f"{name} was rendered to {ONCE}.")  # noqa: TRY004 - a wrong value, as below
     if is_nothing(value):
         raise ValueError(f"{name} was rendered to {value!r}, which names nothing.")
     if isinstance(value, str) and value.strip()[0] in "[(":
@@ -137,7 +145,7 @@ def flat(batches: Iterable[str | list[str]]) -> list[str]:
 
 
 def as_instant(value: object, name: str) -> datetime:
-    """Parse a time; without a zone it is UTC, as text and as datetime."""
+    """Parse a time, as datetime or in ISO 8601; without a zone it is UTC."""
     from airflow.sdk.timezone import parse
 
     if is_nothing(value):
@@ -145,7 +153,9 @@ def as_instant(value: object, name: str) -> datetime:
     instant: object = value
     if isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
         try:
-            instant = parse(str(value).strip(), timezone="UTC")
+            # Nothing is guessed: 01/02 may be in January or in February, and 12:30 on any day.
+            text = str(value).strip().removesuffix("UTC").rstrip()
+            instant = parse(text, timezone="UTC", strict=True) if _DATED.match(text) else None
         except (ValueError, TypeError):
             instant = None
     if not isinstance(instant, datetime):
@@ -162,6 +172,11 @@ def as_range(start: object, end: object) -> tuple[datetime, datetime] | tuple[No
     first, last = as_instant(start, "range_start"), as_instant(end, "range_end")
     if first > last:
         fail(f"range_start is {first}, after range_end, {last}. Give the earlier one first.")
+    if first == last:
+        fail(
+            f"The range is empty: it begins and ends at {first}. If it is the data interval of a run: a DAG "
+            "whose schedule is a plain cron expression has none; use CronDataIntervalTimetable."
+        )
     return first, last
 
 

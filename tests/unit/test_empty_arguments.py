@@ -135,6 +135,31 @@ def test_a_list_with_an_empty_name_fails_for_good(name: str, field: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("partitions", "tables"),
+        ("candidates", "tables"),
+        ("tables", "tables"),
+        ("tier", "chunks"),
+        ("retention", "table"),
+        ("chunks", "chunks"),
+        ("list", "status"),
+        ("cancel", "workflow_id"),
+        ("ended", "workflow_id"),
+        ("workflow", "workflow_args"),
+        ("workflows", "items"),
+    ],
+)
+def test_an_iterator_fails_for_good_and_loses_no_name(name: str, field: str) -> None:
+    kind, given = TASKS[name]
+    with DAG("x", schedule=None, render_template_as_native_obj=True):
+        task = kind(task_id="x", **{**given, field: "{{ params.it | map('trim') }}"})
+    task.render_template_fields({"params": {"it": ["a", "b"]}})
+
+    assert fails_for_good(task, field)
+
+
+@pytest.mark.parametrize(
     ("name", "field"), [one for one in ARGUMENTS if None not in MAY_BE_EMPTY.get(one, ())]
 )
 def test_none_that_a_mapping_brings_fails_for_good(name: str, field: str) -> None:

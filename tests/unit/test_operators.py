@@ -213,13 +213,28 @@ def test_what_is_no_name_fails_for_good(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["2025-03-01", "2025-03-01T00:00:00Z", "2025-03-01 01:00:00+01:00", datetime(2025, 3, 1), 20250301],
+    [
+        "2025-03-01",
+        "2025-03-01T00:00:00Z",
+        "2025-03-01 01:00:00+01:00",
+        "2025-03-01 00:00 UTC",
+        "20250301T000000+0000",
+        datetime(2025, 3, 1),
+        20250301,
+    ],
 )
 def test_an_instant_without_a_zone_is_utc(value: Any) -> None:
     assert as_instant(value, "x") == datetime(2025, 3, 1, tzinfo=timezone.utc)
 
 
-@pytest.mark.parametrize("value", ["soon", 1.5, True, "2025-03-01/2025-03-02", ["2025-03-01"]])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("soon", 1.5, True, "2025-03-01/2025-03-02", ["2025-03-01"]),
+        # Airflow adds today's date to these, reads them as in America, or takes them for UTC.
+        *("12:30", "5", "March", "01/02/2025", "2025-03-01 00:00 EST"),
+    ],
+)
 def test_what_is_no_instant_fails_for_good(value: Any) -> None:
     with pytest.raises(Exception, match="which is not a time") as caught:
         as_instant(value, "x")
@@ -230,6 +245,13 @@ def test_what_is_no_instant_fails_for_good(value: Any) -> None:
 def test_a_range_from_its_end_to_its_start_fails_for_good() -> None:
     with pytest.raises(Exception, match="Give the earlier one first"):
         as_range("2025-03-02", "2025-03-01")
+
+
+def test_an_empty_range_fails_for_good() -> None:
+    with pytest.raises(Exception, match="The range is empty: it begins and ends at 2025-03-01") as caught:
+        as_range("2025-03-01", "2025-03-01")
+
+    assert type(caught.value).__name__ == "AirflowFailException"
 
 
 def test_half_a_range_at_run_time_fails_for_good() -> None:
