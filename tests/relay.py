@@ -20,11 +20,13 @@ class Relay:
 
     :param path: The Unix socket.
     :param greetings: What the first callers get to read before the connection is closed on them.
+    :param silent_at: What a caller says to get no answer, once; its connection stays open.
     """
 
-    def __init__(self, path: str, greetings: list[bytes]) -> None:
+    def __init__(self, path: str, greetings: list[bytes], *, silent_at: bytes = b"") -> None:
         self._path = path
         self._greetings = greetings
+        self._silent_at = silent_at
         self.callers = 0
 
     def __enter__(self) -> Relay:
@@ -54,15 +56,17 @@ class Relay:
             server = socket.socket(socket.AF_UNIX)
             server.connect(self._path)
             for source, sink in ((caller, server), (server, caller)):
-                threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    # Either side may go first; then the other has nobody left to talk to.
-    with source, sink, contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_RDWR)
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        # Either side may go first; then the other has nobody left to talk to.
+        with source, sink, contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if self._silent_at and self._silent_at in data:
+                    self._silent_at = b""
+                    continue
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_RDWR)
 
 
 def refusal(sqlstate: str, message: str) -> bytes:

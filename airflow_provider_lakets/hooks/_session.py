@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,15 @@ if TYPE_CHECKING:
     from psycopg.abc import AdaptContext, Buffer
 
 CANCEL_TIMEOUT = 5.0  # seconds for the cancel request; a killed task has little time
+
+
+def hang_up(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    """End a session that gets no answer; its statement fails as after a lost connection."""
+    with (
+        contextlib.suppress(OSError, psycopg.Error),  # it has ended meanwhile
+        socket.socket(fileno=os.dup(conn.fileno())) as connection,
+    ):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 class Sessions:

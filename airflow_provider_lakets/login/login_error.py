@@ -13,6 +13,7 @@ from airflow_provider_lakets.exceptions import (
     LakebaseConnectionError,
     LakebaseCredentialError,
     LakebaseResolutionError,
+    LakebaseSettingError,
     LakeTSError,
 )
 from airflow_provider_lakets.login.gate import said
@@ -74,6 +75,12 @@ def login_error(err: Exception, asked: str, *, password: str, is_native: bool) -
         )
     elif re.search('role ".*" does not exist', words):
         advice = "Create the role in Postgres, or name another by login or LAKETS_PG_ROLE."
+    elif "unsupported startup parameter" in words:
+        kind, advice = (
+            LakebaseSettingError,
+            "The host is a connection pooler (PgBouncer), which does not take the settings of a session. Use "
+            "the direct host of the endpoint, without -pooler.",
+        )
     elif "root certificate file" in words:
         words = words.partition(". Either provide")[0]  # libpq advises to turn the check off
         advice = (

@@ -8,6 +8,7 @@ session of a hook, triggers with an asynchronous session; the questions are the 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from psycopg.rows import dict_row
 from airflow_provider_lakets import older
 from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakeTSArgumentError, LakeTSError
 from airflow_provider_lakets.hooks._errors import translate
+from airflow_provider_lakets.hooks._session import hang_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 Waiting = dict[str, str]
+
+# Longer than the statement timeout of a trigger. If a proxy keeps a connection open whose server is
+# gone, no answer and no error would ever come.
+ANSWER_SECONDS = 6 * 60.0
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,15 @@ class Question:
             return cursor.execute(self.query, self.parameters).fetchall()
 
     async def aask(self, conn: psycopg.AsyncConnection[Any]) -> list[Row]:
-        """Return the rows, within an event loop."""
-        async with conn.cursor(row_factory=dict_row) as cursor:
-            await cursor.execute(self.query, self.parameters)
-            return await cursor.fetchall()
+        """Return the rows, within an event loop; end the session if there is no answer."""
+        # A timeout of asyncio cancels the statement, which psycopg before 3.3.9 waits for in vain.
+        timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, hang_up, conn)
+        try:
+            async with conn.cursor(row_factory=dict_row) as cursor:
+                await cursor.execute(self.query, self.parameters)
+                return await cursor.fetchall()
+        finally:
+            timer.cancel()
 
     def ignores(self, error: LakeTSError) -> bool:
         """Return whether to ignore an error; a lost session is never ignored."""

@@ -171,6 +171,24 @@ def test_suspended_endpoint_is_woken_from_the_event_loop_too(
     assert len(set(principal.minted)) == 3
 
 
+def test_pooler_is_told_from_the_direct_host(
+    hook: LakebaseHook,
+    principal: ControlPlane,
+    define: Callable[..., None],
+    postgres: EmbeddedPostgres,
+    impatient: None,
+) -> None:
+    greeting = refusal("08P01", "unsupported startup parameter in options: statement_timeout")
+    with Relay(f"{postgres.socket_dir}/.s.PGSQL.5432", [greeting] * 2) as relay:
+        principal.put_weather("127.0.0.1")
+        define(port=relay.port, extra={"project": "weather", "sslmode": "disable"})
+
+        with pytest.raises(LakebaseSettingError, match="Use the direct host of the endpoint"):
+            hook.get_conn()
+
+    assert relay.callers == 1
+
+
 def test_endpoint_that_does_not_wake_is_given_up_on(
     hook: LakebaseHook,
     principal: ControlPlane,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from airflow_provider_lakets.triggers import watch
 from airflow_provider_lakets.triggers.durability import LakeTSDurabilityTrigger
 from tests.relay import STARTING_UP, Relay, refusal
 from tests.triggering import (
@@ -61,6 +62,20 @@ def test_looks_again_after_an_error_that_passes(lake: Stage, lab: Lab, pauses: P
     pauses.then(lambda: None)
 
     assert fire(tier(lake.chunk(COLD))) == REACHED
+
+
+def test_looks_again_where_a_connection_stays_open_without_an_answer(
+    lake: Stage, lab: Lab, pauses: Pauses, postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.synced()
+    monkeypatch.setattr(watch, "ANSWER_SECONDS", 0.5)
+    pauses.then(lambda: None)
+    path = f"{postgres.socket_dir}/.s.PGSQL.5432"
+    with Relay(path, [], silent_at=b"explain_durability") as relay:
+        monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection(host="127.0.0.1", port=relay.port))
+
+        assert fire(tier(lake.chunk(COLD))) == REACHED
+    assert relay.callers == 2
 
 
 def test_tells_at_the_deadline_what_kept_it_from_looking(
