@@ -54,11 +54,55 @@ CREATE OR REPLACE FUNCTION lakets._view_query(
     SET intervalstyle = 'postgres'
     SET timezone = 'UTC'
     SET extra_float_digits = 1
+    SET lc_monetary = 'C'
     SET quote_all_identifiers = off
 AS $$
 BEGIN
     RETURN regexp_replace(pg_get_viewdef(p_view, false), ';\s*$', '');
 END;
+$$;
+
+-- Refuse a query whose qualified text means something else. p_tree is the query as it was written,
+-- p_again its qualified text, as the catalog has them. CASE x WHEN, NULLIF, IS DISTINCT FROM, USING
+-- and NATURAL JOIN compare by the = that the search_path finds first, and cannot name another one:
+-- those of citext and other extensions are not found in pg_catalog.
+CREATE OR REPLACE FUNCTION lakets._check_operators(
+    p_name  text,
+    p_tree  text,
+    p_again text
+) RETURNS void
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_calls constant text := ':(?:opno|funcid) (\d+)';
+    v_lost  text;
+BEGIN
+    IF ARRAY(SELECT hit[1] FROM regexp_matches(p_tree, v_calls, 'g') AS hit)
+       = ARRAY(SELECT hit[1] FROM regexp_matches(p_again, v_calls, 'g') AS hit) THEN
+        RETURN;
+    END IF;
+    SELECT string_agg(DISTINCT lost.op::oid::regoperator::text, ', ') INTO v_lost
+      FROM (SELECT hit[1] FROM regexp_matches(p_tree, ':opno (\d+)', 'g') AS hit
+            EXCEPT ALL
+            SELECT hit[1] FROM regexp_matches(p_again, ':opno (\d+)', 'g') AS hit) AS lost (op)
+     WHERE EXISTS (SELECT FROM pg_operator AS opr WHERE opr.oid = lost.op::oid AND opr.oprnamespace <> 'pg_catalog'::regnamespace);
+    RAISE EXCEPTION 'The query of RollUp % cannot be stored with the same meaning: it compares by % where SQL cannot name the operator.',
+        p_name, v_lost
+        USING HINT = 'Write CASE WHEN a = b instead of CASE a WHEN b, JOIN ... ON a = b instead of USING or NATURAL, and = instead of'
+                     ' NULLIF and IS DISTINCT FROM. Or cast to a type of Postgres, such as text.';
+END;
+$$;
+
+-- The settings under which a query runs, in a refresh and in a real-time view, as the clauses of a
+-- function. Not timezone_abbreviations, which costs more than a small refresh.
+CREATE OR REPLACE FUNCTION lakets._query_settings() RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT 'SET search_path = pg_catalog, pg_temp SET timezone = ''UTC'' SET datestyle = ''ISO, MDY'' SET intervalstyle = ''postgres'''
+           ' SET extra_float_digits = 1 SET bytea_output = ''hex'' SET lc_time = ''C'' SET lc_numeric = ''C'' SET lc_monetary = ''C'''
+           ' SET xmlbinary = ''base64'' SET xmloption = ''content'' SET array_nulls = on SET quote_all_identifiers = off';
 $$;
 
 -- Parse a query under a search_path. Return its text with every name qualified, its tree, the
@@ -82,6 +126,7 @@ DECLARE
     v_view   text := format('lakets.%I', '_definition_' || pg_current_xact_id());
     v_create text := format('CREATE VIEW %s AS %s', v_view, regexp_replace(p_query, '[\s;]+$', ''));
     v_tree   text;
+    v_again  text;
 BEGIN
     PERFORM set_config('search_path', p_search_path, true);
     EXECUTE v_create;  -- names are resolved as for the caller
@@ -90,12 +135,20 @@ BEGIN
     SELECT rule.ev_action::text INTO v_tree FROM pg_rewrite AS rule WHERE rule.ev_class = v_view::regclass;
     SELECT jsonb_agg(jsonb_build_object('column', att.attname, 'type', format_type(att.atttypid, att.atttypmod)) ORDER BY att.attnum)
       INTO returns FROM pg_attribute AS att WHERE att.attrelid = v_view::regclass AND att.attnum > 0;
+    EXECUTE format('CREATE OR REPLACE VIEW %s AS %s', v_view, query);
+    SELECT rule.ev_action::text INTO v_again FROM pg_rewrite AS rule WHERE rule.ev_class = v_view::regclass;
     EXECUTE format('DROP VIEW %s', v_view);
+    PERFORM lakets._check_operators(p_name, v_tree, v_again);
 
     relations := ARRAY(SELECT hit[1]::oid FROM regexp_matches(v_tree, ':rtekind 0 :relid (\d+)', 'g') AS hit);
     is_settled := lakets._check_functions(p_name, v_tree);
     tree := lakets._query_tree(v_tree);
-EXCEPTION WHEN feature_not_supported THEN  -- SELECT INTO, or a statement in WITH that changes something
+EXCEPTION WHEN undefined_function THEN
+    IF v_tree IS NULL THEN  -- the query does not mean anything under p_search_path
+        RAISE;
+    END IF;
+    PERFORM lakets._check_operators(p_name, v_tree, '');
+WHEN feature_not_supported THEN  -- SELECT INTO, or a statement in WITH that changes something
     RAISE EXCEPTION 'The query of RollUp % is not one SELECT that changes nothing: %.', p_name, SQLERRM
         USING HINT = 'Pass a single SELECT statement without INTO and without INSERT, UPDATE or DELETE in WITH.';
 END;
@@ -114,6 +167,7 @@ AS $$
 DECLARE
     v_hint text := 'Leave it out of the query and use it when you read the RollUp.';
     v_what text;
+    v_search constant text := '^(.*to_ts(query|vector)|ts_(headline|debug|match_t[tq]))$';  -- STABLE without one
     v_used oid[] := ARRAY(SELECT DISTINCT hit[1]::oid FROM regexp_matches(p_tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS hit);
 BEGIN
     -- The functions of a user's own aggregates. Those of Postgres and LakeTS are known to read no
@@ -136,24 +190,27 @@ BEGIN
         v_what := 'it uses the current time or user';
     ELSE
         SELECT CASE WHEN fn.provolatile = 'v' THEN format('function %s is volatile: its result changes from call to call', fn.oid::regprocedure)
-                    WHEN fn.pronamespace = 'pg_catalog'::regnamespace THEN format('the result of function %s depends on when, where and by whom it is called', fn.oid::regprocedure)
-                    ELSE format('function %s is STABLE: it may read tables', fn.oid::regprocedure) END,
+                    WHEN fn.pronamespace <> 'pg_catalog'::regnamespace THEN format('function %s is STABLE: it may read tables', fn.oid::regprocedure)
+                    WHEN fn.proname ~ v_search THEN format('the result of function %s depends on default_text_search_config', fn.oid::regprocedure)
+                    ELSE format('the result of function %s depends on when, where and by whom it is called', fn.oid::regprocedure) END,
                CASE WHEN fn.pronamespace <> 'pg_catalog'::regnamespace
-                    THEN 'If its result depends on its arguments only, declare it IMMUTABLE; else leave it out of the query.' ELSE v_hint END
+                    THEN 'If its result depends on its arguments only, declare it IMMUTABLE; else leave it out of the query.'
+                    WHEN fn.proname ~ v_search THEN 'Pass the configuration as the first argument, as in to_tsvector(''english'', text).' ELSE v_hint END
           INTO v_what, v_hint
           FROM pg_proc AS fn
          WHERE fn.oid = ANY (v_used) AND fn.prokind <> 'a' AND (
                fn.provolatile = 'v' OR fn.provolatile = 's' AND (
                fn.pronamespace <> 'pg_catalog'::regnamespace
                OR fn.proname = 'age' AND fn.pronargs = 1
-               OR fn.proname ~ '^(now|(transaction|statement)_timestamp|current_.*|session_user|getdatabaseencoding|version|pg_.*|has_.*_privilege|inet_(client|server)_.*|txid_.*|(obj|col|shobj)_description|to_reg.*|row_security_active|(query|table|schema|database|cursor)_to_.*xml.*|.*_is_visible)$'))
+               OR fn.proname ~ v_search
+               OR fn.proname ~ '^(now|(transaction|statement)_timestamp|current_.*|(session|system)_user|getpgusername|get_current_ts_config|getdatabaseencoding|version|pg_.*|has_.*_privilege|inet_(client|server)_.*|txid_.*|(obj|col|shobj)_description|to_reg.*|row_security_active|(query|table|schema|database|cursor)_to_.*xml.*|.*_is_visible)$'))
          ORDER BY fn.oid LIMIT 1;
     END IF;
     IF v_what IS NOT NULL THEN
         RAISE EXCEPTION 'The query of RollUp % cannot be kept up to date: %.', p_name, v_what
             USING HINT = v_hint;
     END IF;
-    RETURN p_tree NOT LIKE '%{COERCEVIAIO%'
+    RETURN p_tree !~ '\{(COERCEVIAIO|TABLEFUNC|JSONEXPR|XML)'
        AND NOT EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = ANY (v_used) AND fn.provolatile = 's');
 END;
 $$;

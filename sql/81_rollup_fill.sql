@@ -106,9 +106,8 @@ BEGIN
         EXECUTE format(
             $sql$CREATE OR REPLACE FUNCTION %s RETURNS bigint
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
-    SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
-    SET extra_float_digits = 1 SET row_security = off SET plan_cache_mode = force_custom_plan
-AS %L$sql$, v_function, v_body);
+    %s SET row_security = off SET plan_cache_mode = force_custom_plan
+AS %L$sql$, v_function, lakets._query_settings(), v_body);
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
     END IF;
     IF NOT EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(v_function) AND fn.proowner = v_owner) THEN

@@ -104,12 +104,10 @@ CREATE OR REPLACE FUNCTION lakets._create_live_function(
     SET timezone = 'UTC' SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres'
 AS $$
 BEGIN
-    EXECUTE format('CREATE OR REPLACE FUNCTION lakets.%I() RETURNS TABLE (%s) LANGUAGE sql STABLE PARALLEL SAFE'
-                   ' SET search_path = pg_catalog, pg_temp SET timezone = ''UTC'' SET datestyle = ''ISO, MDY'''
-                   ' SET intervalstyle = ''postgres'' SET extra_float_digits = 1 BEGIN ATOMIC %s; END',
+    EXECUTE format('CREATE OR REPLACE FUNCTION lakets.%I() RETURNS TABLE (%s) LANGUAGE sql STABLE PARALLEL SAFE %s BEGIN ATOMIC %s; END',
                    '_rollup_live_' || p_rollup_id,
                    (SELECT string_agg(format('%I %s', ret ->> 'column', ret ->> 'type'), ', ' ORDER BY position)
-                      FROM jsonb_array_elements(p_returns) WITH ORDINALITY AS r (ret, position)), p_query);
+                      FROM jsonb_array_elements(p_returns) WITH ORDINALITY AS r (ret, position)), lakets._query_settings(), p_query);
 END;
 $$;
 

@@ -166,6 +166,43 @@ REFUSED = {
         f"SELECT {HOUR} AS bucket, max(current_setting('work_mem')) FROM metrics GROUP BY 1",
         "depends on",
     ),
+    "text search": (
+        f"SELECT {HOUR} AS bucket, count(*) FILTER (WHERE to_tsvector(mood::text) @@ 'ok') FROM metrics GROUP BY 1",
+        "depends on default_text_search_config",
+    ),
+    "text search without a function": (
+        f"SELECT {HOUR} AS bucket, count(*) FROM metrics WHERE mood::text @@ 'ok'::tsquery GROUP BY 1",
+        "depends on default_text_search_config",
+    ),
+    "its text search": (
+        f"SELECT {HOUR} AS bucket, max(get_current_ts_config()::text) FROM metrics GROUP BY 1",
+        "depends on when, where and by whom",
+    ),
+    "who is logged in": (f"SELECT {HOUR} AS bucket, max(SYSTEM_USER) FROM metrics GROUP BY 1", "by whom"),
+    "case of a type with its own =": (
+        f"SELECT {HOUR} AS bucket, sum(CASE mood WHEN 'ok' THEN 1 ELSE 0 END) FROM metrics GROUP BY 1",
+        r"compares by public.=\(public.mood,public.mood\) where SQL cannot name the operator",
+    ),
+    "nullif of a type with its own =": (
+        f"SELECT {HOUR} AS bucket, count(NULLIF(mood, 'ok')) FROM metrics GROUP BY 1",
+        "where SQL cannot name",
+    ),
+    "distinct from": (
+        f"SELECT {HOUR} AS bucket, count(*) FROM metrics WHERE mood IS DISTINCT FROM 'ok' GROUP BY 1",
+        "where SQL cannot name",
+    ),
+    "using a type with its own =": (
+        f"SELECT {HOUR} AS bucket, count(*) FROM metrics JOIN limits USING (mood) GROUP BY 1",
+        "where SQL cannot name",
+    ),
+    "naturally joined": (
+        f"SELECT {HOUR} AS bucket, count(*) FROM metrics NATURAL JOIN limits GROUP BY 1",
+        "where SQL cannot name",
+    ),
+    "distinct from, of a type without another =": (
+        f"SELECT {HOUR} AS bucket, count(*) FROM metrics WHERE place IS DISTINCT FROM '1'::json GROUP BY 1",
+        r"compares by public.=\(json,json\)",
+    ),
     "own function": (
         f"SELECT {HOUR} AS bucket, max(looked_up(id)) FROM metrics GROUP BY 1",
         "may read tables",
@@ -192,7 +229,13 @@ REFUSED = {
 
 
 SCENE = """
-    CREATE TABLE metrics (id integer, at timestamptz, value integer, seen timestamptz);
+    CREATE TYPE mood AS ENUM ('ok', 'OK', 'bad');  -- compared as citext compares
+    CREATE FUNCTION alike(mood, mood) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT lower($1::text) = lower($2::text)';
+    CREATE OPERATOR = (LEFTARG = mood, RIGHTARG = mood, FUNCTION = alike);
+    CREATE FUNCTION alike(json, json) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT $1::text = $2::text';
+    CREATE OPERATOR = (LEFTARG = json, RIGHTARG = json, FUNCTION = alike);
+    CREATE TABLE metrics (id integer, at timestamptz, value integer, seen timestamptz, mood mood, place json);
+    CREATE TABLE limits (mood mood, highest integer);
     SELECT lakets._ensure_partitions(lakets.create_chronotable('metrics', 'at', '1 day'), 1, 1,
                                      '2024-01-01', '2024-01-04');
     CREATE TABLE device (id integer, name text);
@@ -227,6 +270,22 @@ def test_query_that_cannot_be_kept_right_is_refused(
 
     assert db.value("SELECT count(*) FROM metrics") == before
     assert db.column("SELECT relname::text FROM pg_class WHERE relname ~ 'rollup_q|_definition_'") == []
+
+
+def test_type_with_its_own_equality_is_compared_by_it(scene: Stage) -> None:
+    scene.run(
+        "INSERT INTO metrics VALUES (1, '2024-01-01 12:30+00', 5, now(), 'OK'); INSERT INTO limits VALUES ('ok', 9)"
+    )
+
+    scene.rollup(
+        "q",
+        query=f"SELECT {HOUR} AS bucket, sum(CASE WHEN m.mood = 'ok' THEN 1 ELSE 0 END) AS equal,"
+        " count(*) FILTER (WHERE m.mood IN ('ok', 'bad')) AS among,"
+        " count(*) FILTER (WHERE m.mood IN (SELECT mood FROM limits)) AS found"
+        " FROM metrics AS m JOIN limits AS l ON l.mood = m.mood GROUP BY 1",
+    )
+
+    assert scene.run("SELECT equal, among, found FROM _rollup_q") == [(1, 1, 1)]
 
 
 def test_hours_beside_the_day_of_a_rollup_are_refused(scene: Stage, raises: Raises) -> None:

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 
 ODD = (
     "SET datestyle = 'SQL, DMY'; SET intervalstyle = 'sql_standard'; SET timezone = 'Asia/Kolkata';"
-    " SET extra_float_digits = -10; SET quote_all_identifiers = on; SET search_path = public, pg_temp"
+    " SET extra_float_digits = -10; SET quote_all_identifiers = on; SET search_path = public, pg_temp;"
+    " SET bytea_output = 'escape'; SET array_nulls = off"
 )
 PLAIN = (
     "SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET timezone = 'UTC';"
-    " SET extra_float_digits = 1; SET quote_all_identifiers = off; RESET search_path"
+    " SET extra_float_digits = 1; SET quote_all_identifiers = off; RESET search_path;"
+    " SET bytea_output = 'hex'; SET array_nulls = on"
 )
 QUERIES = {
     "literals": "SELECT lakets.time_bucket('1 day', at) AS bucket, sum(value) AS total FROM metrics"
@@ -25,6 +27,9 @@ QUERIES = {
     "texts of times": "SELECT date_trunc('day', at) AS bucket,"
     " max(at::text || day || (at - '2024-01-01+00'::timestamptz))"
     " AS said, max('04/03/2024'::text::date) AS parsed FROM metrics GROUP BY 1",
+    "bytes and arrays": "SELECT date_trunc('hour', at) AS bucket, max(int4send(value)::text) AS bytes,"
+    " max(coalesce(('{NULL}'::text::text[])[1], 'none')) AS first, max(quote_ident(value::text)) AS name"
+    " FROM metrics GROUP BY 1",
     "digits": "SELECT date_trunc('hour', at) AS bucket, max((value / 3.0::float8)::text) AS t"
     " FROM metrics GROUP BY 1",
 }
