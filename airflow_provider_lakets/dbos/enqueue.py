@@ -188,7 +188,8 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
             if not self.wait:
                 return ids if self._has_items else ids[0]
             if not self._all_ended(hook, ids):
-                self._running = ids
+                # Another task may have started the one that duplication_policy returned.
+                self._running = ids if self._has_items or order.is_own(ids[0]) else []
                 if self.deferrable:
                     self._defer(context, order, ids)
                 self._wait_here(hook, ids)
@@ -256,14 +257,14 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         # A trigger must not store thousands of ids; their prefix is enough.
         which: dict[str, Any] = {"workflow_ids": ids}
         if self._has_items:
-            which = {"prefix": f"{order.workflow_id}/"}
+            which = {"prefix": f"{order.workflow_id}/", "count": len(ids)}
         self.defer(
             trigger=DBOSWorkflowTrigger(
                 **which,
                 start_deadline=None if to_start is None else deadline(to_start),
                 deadline=deadline(self.end_timeout),
                 poll_interval=self.poll_interval,
-                stop_on_kill=self.cancel_on_kill,
+                stop_on_kill=self.cancel_on_kill and bool(self._running),
                 stop_children=self.cancel_children,
                 lakebase_conn_id=self.lakebase_conn_id,
                 dbos_schema=self.dbos_schema,

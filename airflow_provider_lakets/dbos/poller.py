@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 GATHER_SECONDS = 0.2
 
+# Longer than the statement timeout. A connection whose server is gone may stay open without answer.
+ANSWER_SECONDS = 6 * 60.0
+
 Statuses = dict[str, str]
 
 _pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Key, Poller]] = (
@@ -60,6 +63,7 @@ class Poller:
         asking = [one for one in asking if not one[2].done()]  # triggers that were cancelled meanwhile
         ids = sorted(set().union(*(one[0] for one in asking)))
         prefixes = sorted({one[1] for one in asking if one[1]})
+        timer = asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._hang_up)
         try:
             # A blocking call in a thread; the asynchronous calls of DBOS do the same.
             found = await sync_to_async(self._ask, thread_sensitive=False)(ids, prefixes)
@@ -70,6 +74,8 @@ class Poller:
             if not isinstance(err, Exception):
                 raise
             return
+        finally:
+            timer.cancel()
         for wanted, prefix, answer in asking:
             if not answer.done():
                 answer.set_result(
@@ -79,6 +85,10 @@ class Poller:
                         if name in wanted or (prefix and name.startswith(prefix))
                     }
                 )
+
+    def _hang_up(self) -> None:
+        if self._hook is not None:
+            self._hook.hang_up()
 
     def _ask(self, ids: list[str], prefixes: list[str]) -> Statuses:
         from airflow_provider_lakets.dbos.workflows.outcomes import ACTIVE

@@ -25,6 +25,7 @@ class DBOSWorkflowTrigger(LakeTSBaseTrigger):
 
     :param workflow_ids: The ids of the workflows; missing ones are waited for.
     :param prefix: The prefix of more ids, instead of a long list.
+    :param count: How many workflows have the prefix.
     :param start_deadline: When to give up if none has started, before ``deadline``.
     :param stop_on_kill: Whether to cancel them when a user stops, clears or marks the deferred
         task.
@@ -36,6 +37,7 @@ class DBOSWorkflowTrigger(LakeTSBaseTrigger):
         *,
         workflow_ids: Sequence[str] = (),
         prefix: str | None = None,
+        count: int = 0,
         start_deadline: datetime | None = None,
         stop_on_kill: bool = False,
         stop_children: bool = False,
@@ -46,6 +48,7 @@ class DBOSWorkflowTrigger(LakeTSBaseTrigger):
         super().__init__(**kwargs)
         self.workflow_ids = list(workflow_ids)
         self.prefix = prefix
+        self.count = count
         self.start_deadline = start_deadline
         self.stop_on_kill = stop_on_kill
         self.stop_children = stop_children
@@ -58,6 +61,7 @@ class DBOSWorkflowTrigger(LakeTSBaseTrigger):
         return {
             "workflow_ids": self.workflow_ids,
             "prefix": self.prefix,
+            "count": self.count,
             "start_deadline": self.start_deadline,
             "stop_on_kill": self.stop_on_kill,
             "stop_children": self.stop_children,
@@ -82,6 +86,7 @@ class DBOSWorkflowTrigger(LakeTSBaseTrigger):
         waiting = {name: found.get(name, _NOT_THERE) for name in self.workflow_ids}
         waiting.update(found)
         self._has_started |= any(status not in (*WAITING, _NOT_THERE) for status in waiting.values())
+        self._has_started |= len(found) < self.count  # of a prefix, those that have ended are not found
         return {name: status for name, status in waiting.items() if status in (*ACTIVE, _NOT_THERE)}
 
     def _give_up_at(self) -> datetime:

@@ -20,6 +20,7 @@ from airflow_provider_lakets.exceptions import (
     LakebaseResolutionError,
     LakeTSError,
 )
+from airflow_provider_lakets.hooks._session import hang_up
 from airflow_provider_lakets.login.fields import PASTED, libpq_names, read_extra
 from airflow_provider_lakets.login.gate import printable
 from airflow_provider_lakets.login.hook_arguments import (
@@ -277,6 +278,12 @@ class LakebaseHook(PsycopgHook):
                     self.log.warning(
                         "Connection %r: a statement was not cancelled: %s", self.get_conn_id(), err
                     )
+
+    def hang_up(self) -> None:
+        """End the sessions of this hook without asking the server; running statements fail."""
+        for connection in list(self._opened):
+            if not connection.closed:
+                hang_up(connection)
 
     def _open(self, connect: Callable[..., C], more: Mapping[str, Any] | None = None, **options: Any) -> C:
         """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,10 +23,12 @@ from airflow_provider_lakets.dbos.sensor import DBOSWorkflowSensor
 from airflow_provider_lakets.dbos.trigger import DBOSWorkflowTrigger
 from airflow_provider_lakets.deferral import deadline
 from tests.dbos.conftest import wait_until
-from tests.dbos.tasks import Task, fails
+from tests.dbos.tasks import Task, fails, fire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import psycopg
 
     from airflow_provider_lakets.dbos.hook import DBOSHook
     from tests.dbos.conftest import Effects
@@ -217,6 +221,32 @@ def test_triggers_of_a_connection_ask_together_and_keep_no_session(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'airflow-triggerer/dbos'", "counting"
     )
     assert sessions == [(0,)]
+
+
+def test_a_trigger_that_gets_no_answer_asks_again(
+    name: str, start: Callable[..., str], admin: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = start(name, "SUCCESS")
+    monkeypatch.setattr(poller, "ANSWER_SECONDS", 0.5)
+    asked = threading.Event()
+    ask = poller.Poller._ask
+
+    def note(*arguments: Any) -> Any:
+        try:
+            return ask(*arguments)
+        finally:
+            asked.set()
+
+    monkeypatch.setattr(poller.Poller, "_ask", note)
+    with ThreadPoolExecutor() as pool:
+        with admin.transaction():
+            admin.execute("LOCK TABLE dbos.workflow_status")
+            event = pool.submit(
+                fire, DBOSWorkflowTrigger(workflow_ids=[one], deadline=deadline(60), poll_interval=0.1)
+            )
+            assert asked.wait(30)
+
+        assert event.result() == {"status": "reached"}
 
 
 def test_a_killed_deferred_task_cancels_its_workflow(

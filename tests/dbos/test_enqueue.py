@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from string import Template
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_provider_lakets.dbos import poller
 from airflow_provider_lakets.dbos.enqueue import DBOSEnqueueOperator
 from airflow_provider_lakets.exceptions import DBOSWorkflowError
 from tests.dbos.conftest import wait_until
@@ -162,6 +166,21 @@ def test_a_stopped_task_cancels_its_workflow_and_a_cleared_one_resumes_it(
     assert one.run()["sum"] == 60
     assert effects.of(name)[0] == 1
     assert effects.of(name).count(1) == 1
+
+
+def test_a_stopped_task_leaves_the_workflow_of_another_alone(
+    effects: Effects, name: str, hook: DBOSHook
+) -> None:
+    effects.shut(name, 1)
+    same: dict[str, Any] = {"deduplication_id": name, "duplication_policy": "return-existing"}
+    first = task(name, **same).begin()
+    attempt = task(name, **same).begin()
+
+    attempt.operator.on_kill()
+    asyncio.run(attempt.trigger.on_kill())
+
+    effects.open(name, 1)
+    assert first.end() == attempt.end() == {"name": name, "sum": 60}
 
 
 def test_a_workflow_that_somebody_else_cancelled_fails_the_task(
@@ -320,6 +339,42 @@ def test_equal_items_are_a_workflow_each(name: str, hook: DBOSHook) -> None:
 
     assert [result["name"] for result in one.run()] == [name, name]
     assert len(workflows(hook, one)) == 2
+
+
+def test_items_that_only_pickle_can_write_are_enqueued_once(name: str, hook: DBOSHook) -> None:
+    arguments: dict[str, Any] = {"workflow_name": "echo", "workflow_kwargs": None, "serialization": "native"}
+    # Both have another repr at each try.
+    one = task(name, **arguments, items=[{"text": Template("a")}, {"text": {0, 8}}])
+    one.begin()
+    one.arguments["items"] = [{"text": Template("a")}, {"text": {8, 0}}]
+
+    assert [getattr(result, "template", result) for result in one.run()] == ["a", {0, 8}]
+    assert len(workflows(hook, one)) == 2
+
+
+def test_items_may_wait_for_long_once_one_has_ended(
+    effects: Effects, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{name}-1", f"{name}-2", f"{name}-other"]
+    for one in names:
+        effects.shut(one, 1)
+    how: dict[str, Any] = {"queue_name": "one_by_one", "workflow_kwargs": {"steps": 1}}
+    attempt = task(name, **how, items=[[names[0]], [names[1]]], priority=9, start_timeout=0.1).begin()
+    wait_until(lambda: effects.of(names[0]) or effects.of(names[1]), "one has begun")
+    task(name, **how, workflow_args=[names[2]], priority=1, wait=False).run()
+    effects.open(names[0] if effects.of(names[0]) else names[1], 1)
+    effects.wait_for(names[2], 1)
+    looks: list[object] = []
+    ask = poller.Poller._ask
+    monkeypatch.setattr(poller.Poller, "_ask", lambda *asked: looks.append(asked) or ask(*asked))
+
+    with ThreadPoolExecutor() as pool:
+        ended = pool.submit(attempt.end)
+        wait_until(lambda: ended.done() or len(looks) > 2, "the trigger has looked twice")
+        for one in names:
+            effects.open(one, 1)
+
+        assert [result["sum"] for result in ended.result()] == [10, 10]
 
 
 def test_no_items_are_no_workflows(name: str) -> None:

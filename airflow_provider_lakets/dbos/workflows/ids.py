@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -44,6 +45,29 @@ def digest(value: Any) -> str:
     """Return a short hash of arguments."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def spelled(value: Any) -> str:
+    """
+    Return a text that is the same for equal arguments in every process.
+
+    ``repr`` is not: it shows addresses, and sets in any order. Pickles are not, either. An object
+    is spelled as pickle takes it apart.
+    """
+    if isinstance(value, dict):
+        return f"{{{', '.join(sorted(f'{spelled(key)}: {spelled(value[key])}' for key in value))}}}"
+    if isinstance(value, (set, frozenset)):
+        return f"{{{', '.join(sorted(map(spelled, value)))}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(spelled, value))}]"
+    if isinstance(value, type) or callable(value):
+        return f"{value.__module__}.{value.__qualname__}"
+    if type(value).__module__ == "builtins":
+        return repr(value)
+    parts = value.__reduce_ex__(2)
+    if isinstance(parts, str):
+        return parts
+    return spelled([[*part] if isinstance(part, Iterator) else part for part in parts])
 
 
 def item_ids(base: str, digests: Sequence[str]) -> list[str]:

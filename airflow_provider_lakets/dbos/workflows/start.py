@@ -67,12 +67,17 @@ class Order:
         )
 
     def digest(self, hook: DBOSHook) -> str:
-        """Return a short label of workflow and arguments; refuse arguments that are not JSON."""
+        """Return a short label of workflow and arguments; refuse what cannot be written."""
         from dbos import DBOSPortableJSONSerializer
 
         name = self.options["workflow_name"]
         if hook.serialization == "native":
-            return ids.digest([name, repr((self.args, sorted(self.kwargs.items())))])
+            try:
+                return ids.digest([name, ids.spelled([self.args, self.kwargs])])
+            except (TypeError, AttributeError, RecursionError) as err:
+                raise DBOSSettingError(
+                    f"The arguments of DBOS workflow {name!r} cannot be pickled: {err}."
+                ) from None
         try:
             text = DBOSPortableJSONSerializer().serialize([list(self.args), self.kwargs])
             text.encode()
@@ -82,6 +87,10 @@ class Order:
                 "numbers, dates, lists and dicts; or use serialization='native', which pickles them."
             ) from None
         return ids.digest([name, text])
+
+    def is_own(self, workflow_id: str) -> bool:
+        """Return whether a workflow is of this task, and not one that it only waits for."""
+        return ids.is_of(self.workflow_id, workflow_id)
 
     @property
     def app_version(self) -> str | None:
