@@ -364,9 +364,14 @@ def test_items_may_wait_for_long_once_one_has_ended(
     task(name, **how, workflow_args=[names[2]], priority=1, wait=False).run()
     effects.open(names[0] if effects.of(names[0]) else names[1], 1)
     effects.wait_for(names[2], 1)
-    looks: list[object] = []
+    looks: list[Any] = []
     ask = poller.Poller._ask
-    monkeypatch.setattr(poller.Poller, "_ask", lambda *asked: looks.append(asked) or ask(*asked))
+
+    def note(*arguments: Any) -> Any:
+        looks.append(arguments)
+        return ask(*arguments)
+
+    monkeypatch.setattr(poller.Poller, "_ask", note)
 
     with ThreadPoolExecutor() as pool:
         ended = pool.submit(attempt.end)
