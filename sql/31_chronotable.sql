@@ -34,8 +34,11 @@ AS $$
 DECLARE
     v_type  regtype := lakets._column_type(p_relation, p_time_column);
     v_class pg_class;
+    v_name  text;
 BEGIN
     SELECT cls.* INTO v_class FROM pg_class AS cls WHERE cls.oid = p_relation;
+    SELECT reg.name INTO v_name FROM lakets._rollup_registry AS reg
+     WHERE to_regclass(format('public.%I', '_rollup_' || reg.name))::oid = p_relation;
     IF v_class.relkind = 'p' THEN
         RAISE EXCEPTION 'Table % is already partitioned.', p_relation
             USING HINT = 'LakeTS partitions ordinary tables; copy the rows into one first.';
@@ -46,6 +49,9 @@ BEGIN
     ELSIF v_class.relnamespace::regnamespace::text IN ('lakets', 'lakets_cdf') THEN
         RAISE EXCEPTION '% is in a schema that is reserved for LakeTS.', p_relation
             USING HINT = 'Keep ChronoTables in a schema of your own.';
+    ELSIF v_name IS NOT NULL THEN
+        RAISE EXCEPTION '% is the table of RollUp %.', p_relation, v_name
+            USING HINT = 'It must stay as it is, or no refresh would find it. Remove its old buckets with DELETE.';
     ELSIF v_type IS NULL THEN
         RAISE EXCEPTION 'Table % has no column %.', p_relation, p_time_column
             USING HINT = 'Name the column that holds each row''s time.';

@@ -10,7 +10,7 @@
 -- older; at equal times the row written last wins. INSERT and UPDATE update the cache. DELETE,
 -- TRUNCATE and retention leave it as it is: a value stays after its row is gone. An UPDATE that
 -- makes the newest row older, or gives it another key, leaves the old value too. Rows without a
--- time, or with NULL in a key column, belong to no series and are not cached.
+-- finite time, or with NULL in a key column, belong to no series and are not cached.
 --
 -- The trigger functions run as the table's owner (SECURITY DEFINER), who owns the cache: a writer
 -- needs no right on it and cannot change it by itself. Nobody else may execute them, so nobody can
@@ -154,7 +154,7 @@ AS $$
     SELECT format(
         $sql$INSERT INTO %1$s AS cached (%2$s, last_updated)
     SELECT DISTINCT ON (%3$s) %4$s, %5$s FROM %6$s AS r
-     WHERE %7$s AND %5$s IS NOT NULL
+     WHERE %7$s AND isfinite(%5$s)
      ORDER BY %3$s, %5$s DESC, %8$s DESC
     ON CONFLICT (%9$s) DO UPDATE SET %10$slast_updated = excluded.last_updated%11$s;$sql$,
         p_cache,

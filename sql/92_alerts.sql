@@ -45,7 +45,8 @@ AS $$
 $$;
 
 -- One row for each value of a column whose newest row is older than p_timeout, such as a device
--- that stopped sending.
+-- that stopped sending. Rows in the future do not count: one with a wrong clock would hide the
+-- device until then. Neither do infinite times.
 CREATE OR REPLACE FUNCTION lakets.alert_deadman(
     p_name        text,
     p_table_name  text,
@@ -60,6 +61,7 @@ AS $$
 DECLARE
     v_table    lakets._chronotable_registry := lakets._chronotable(p_table_name, p_schema_name);
     v_relation regclass := v_table.relation;
+    v_type     regtype  := lakets._column_type(v_relation, v_table.time_column);
 BEGIN
     IF (p_group_by = ANY (lakets._columns(v_relation))) IS NOT TRUE THEN
         RAISE EXCEPTION 'Table % has no column %.', v_relation, coalesce(p_group_by, 'NULL')
@@ -70,9 +72,11 @@ BEGIN
     END IF;
     RETURN QUERY EXECUTE format(
         'SELECT $1, ''critical''::text, now(), seen.key::text, seen.last_seen, now() - seen.last_seen'
-        ' FROM (SELECT rows.%1$I AS key, max(%2$s) AS last_seen FROM %3$s AS rows GROUP BY 1) AS seen'
+        ' FROM (SELECT rows.%1$I AS key, max(%2$s) AS last_seen FROM %3$s AS rows'
+        '        WHERE rows.%4$I > ''-infinity'' AND rows.%4$I <= %5$s GROUP BY 1) AS seen'
         ' WHERE seen.last_seen < lakets._ago($2) ORDER BY seen.last_seen, seen.key::text',
-        p_group_by, lakets._as_instant(format('rows.%I', v_table.time_column), lakets._column_type(v_relation, v_table.time_column)), v_relation)
+        p_group_by, lakets._as_instant(format('rows.%I', v_table.time_column), v_type), v_relation,
+        v_table.time_column, lakets._comparable('now()', v_type))
         USING p_name, p_timeout;
 END;
 $$;

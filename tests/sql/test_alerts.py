@@ -77,6 +77,23 @@ def test_who_fell_silent_is_told(db: Sandbox) -> None:
     ]
 
 
+@pytest.mark.parametrize("ts", ["timestamptz", "timestamp", "date"])
+def test_a_row_with_a_wrong_clock_does_not_hide_who_fell_silent(db: Sandbox, ts: str) -> None:
+    db.run("SET LOCAL timezone = 'Pacific/Apia'")
+    db.chronotable(f"ts {ts}, device text, value float8")
+    db.run(
+        f"INSERT INTO metrics SELECT ts::{ts}, device, 1 FROM (VALUES"
+        " ('a', (now() - interval '3 days')::text), ('a', (now() + interval '500 years')::text),"
+        " ('b', (now() AT TIME ZONE 'UTC' - interval '1 minute')::text),"
+        " ('c', '-infinity'), ('c', 'infinity'))"
+        " AS v (device, ts)"
+    )
+
+    found = db.column("SELECT dead_key FROM lakets.alert_deadman('silent', 'metrics', 'device', '2 days')")
+
+    assert found == ["a"]
+
+
 @pytest.mark.parametrize("column", ["nope", "device; DROP TABLE metrics", None, "upper(device)"])
 def test_a_group_that_is_no_column_is_refused(db: Sandbox, column: str) -> None:
     db.chronotable()

@@ -75,6 +75,13 @@ def test_no_job_touches_what_is_not_the_table_of_the_rollup(
     assert tables(kept) == before
 
 
+def test_table_of_a_rollup_cannot_become_a_chronotable(kept: Stage, raises: Raises) -> None:
+    with raises("P0001", match="public._rollup_hourly is the table of RollUp hourly"):
+        kept.run("SELECT lakets.create_chronotable('_rollup_hourly', 'bucket')")
+
+    assert kept.refresh("hourly")
+
+
 @pytest.mark.parametrize("change", ["swapped", "made again"])
 def test_no_rollup_is_built_on_another_table_of_that_name(kept: Stage, raises: Raises, change: str) -> None:
     kept.run(CHANGES[change])

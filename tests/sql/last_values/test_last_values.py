@@ -89,6 +89,16 @@ def test_a_row_without_key_or_time_is_written_and_not_cached(metrics: Sandbox) -
     assert metrics.value("SELECT count(*) FROM metrics") == 3
 
 
+def test_a_row_at_infinity_is_not_cached(metrics: Sandbox) -> None:
+    metrics.run("INSERT INTO metrics VALUES ('infinity', 'a', 1), ('-infinity', 'b', 1)")
+    write(metrics, (0, "a", 2))
+    metrics.run("SELECT lakets.disable_lvc('metrics')")
+
+    metrics.run(ENABLE)
+
+    assert cached(metrics) == {"a": 2}
+
+
 def test_copy_is_cached(metrics: Sandbox) -> None:
     with metrics.conn.cursor() as cursor, cursor.copy("COPY metrics FROM STDIN") as copy:
         for minute in range(100):
