@@ -142,7 +142,7 @@ END;
 $$;
 
 -- The buckets among p_dirty that must keep their value, because part of their source is dropped
--- from Lakebase.
+-- from Lakebase, or was detached or dropped by hand since the last job.
 CREATE OR REPLACE FUNCTION lakets._frozen_buckets(
     p_rollup lakets._rollup_registry,
     p_dirty  tstzmultirange
@@ -153,15 +153,25 @@ AS $$
 DECLARE
     v_times   tstzrange := lakets._times_of(p_rollup.definition -> 'steps', range_merge(p_dirty));
     v_dropped tstzmultirange;
+    v_is_odd  boolean;
 BEGIN
     IF NOT (p_rollup.definition ->> 'source')::boolean THEN
         RETURN '{}';
     END IF;
-    SELECT range_agg(tstzrange(chunk.range_start, chunk.range_end)) INTO v_dropped
+    SELECT range_agg(tstzrange(chunk.range_start, chunk.range_end)) FILTER (WHERE chunk.status = 'dropped'),
+           bool_or(chunk.status <> 'dropped' AND NOT EXISTS (
+               SELECT FROM pg_inherits AS inh WHERE inh.inhrelid = chunk.relation AND inh.inhseqno = 1))
+      INTO v_dropped, v_is_odd
       FROM lakets._chunk_metadata AS chunk
-     WHERE chunk.chronotable_id = p_rollup.source_chronotable_id AND chunk.status = 'dropped'
+     WHERE chunk.chronotable_id = p_rollup.source_chronotable_id
        AND chunk.range_end > lower(v_times) AND chunk.range_start < upper(v_times);
-    IF v_dropped IS NULL THEN
+    IF v_is_odd THEN
+        v_dropped := coalesce(v_dropped, '{}') + coalesce(
+            (SELECT range_agg(tstzrange(lost.range_start, lost.range_end))
+               FROM lakets._chronotable_registry AS tab CROSS JOIN LATERAL lakets._lost_chunks(lakets._recognise(tab)) AS lost
+              WHERE tab.id = p_rollup.source_chronotable_id), '{}');
+    END IF;
+    IF coalesce(isempty(v_dropped), true) THEN
         RETURN '{}';
     END IF;
     RETURN (SELECT range_agg(lakets._labels_of(p_rollup.definition -> 'steps', gone)) FROM unnest(v_dropped) AS gone);

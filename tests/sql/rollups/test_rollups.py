@@ -255,8 +255,19 @@ def test_changes_stamped_by_another_cluster_are_absorbed_once(layered: Stage) ->
     ],
     ids=["invalidated", "late row", "truncate", "moved in", "loaded anew", "marked"],
 )
-def test_bucket_with_a_dropped_chunk_keeps_its_value(layered: Stage, change: str) -> None:
-    drop_days(layered, 3)
+@pytest.mark.parametrize(
+    "by_hand",
+    [None, "DROP TABLE {}", "ALTER TABLE metrics DETACH PARTITION {}"],
+    ids=["job", "drop", "detach"],
+)
+def test_bucket_with_a_dropped_chunk_keeps_its_value(
+    layered: Stage, by_hand: str | None, change: str
+) -> None:
+    if by_hand is None:
+        drop_days(layered, 3)
+    else:
+        for day in (1, 2, 3):
+            layered.run(by_hand.format(layered.chunk(day)))
     layered.run(change)
 
     layered.cascade()
