@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -28,6 +30,9 @@ def main(
     version: Annotated[bool, typer.Option("--version", help="Show the provider's version.")] = False,
 ) -> None:
     """The LakeTS time-series lifecycle on Databricks Lakebase Postgres."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        # The names of tables may have characters that the terminal or the locale of cron has not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     if version:
         from airflow_provider_lakets import __version__
 
@@ -120,7 +125,7 @@ def doctor(
     raise typer.Exit(1 if "fail" in found else 3 if strict and "warn" in found else 0)
 
 
-@app.command(epilog="Example: lakets metrics --conn-id lakebase_prod > /var/lib/node_exporter/lakets.prom")
+@app.command(epilog="Example: lakets metrics > lakets.tmp && mv lakets.tmp lakets.prom")
 def metrics(conn_id: ConnId = "lakebase_default", uri: Uri = None) -> None:
     """Print the gauges of LakeTS in the text format of Prometheus."""
     with explain_errors():

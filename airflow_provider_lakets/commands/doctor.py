@@ -126,7 +126,10 @@ class Checks:
         return Finding("", "ok", f"version {version}")
 
     def rights(self) -> Finding:
-        """Check that the role has the rights that the jobs need."""
+        """Check that the session can write, and that the role has the rights that the jobs need."""
+        if self._row("SELECT current_setting('transaction_read_only') AS read_only")["read_only"] == "on":
+            advice = "Log in to the read-write endpoint of the branch."
+            return Finding("", "fail", "the session is read-only, so no job can work", advice)
         missing = missing_rights(self.hook)
         if not missing:
             return Finding("", "ok", "all that the four jobs need")

@@ -22,6 +22,8 @@ CONTENDED = frozenset({"55P03", "40P01", "40001"})  # lock not available, deadlo
 # Connection exceptions (class 08), too many sessions, or a server that is stopping or starting.
 LOST = frozenset({"53300", "57P01", "57P02", "57P03", "57P05"})
 
+READ_ONLY = "25006"  # also while a server takes over from another, so a retry may help
+
 # Refusals: the same call will be refused again, for the same arguments, queries and rows. Classes
 # of SQLSTATE, and single ones. LakeTS 0.1.x raises all its errors as P0001.
 REFUSED = (
@@ -86,6 +88,8 @@ def translate(error: psycopg.Error, *, doing: str, role: str | None, conn_id: st
         return LakeTSContendedError(
             f"{where}: another session holds a lock that it needs ({said}). Nothing was changed; try again."
         )
+    if state == READ_ONLY:
+        return LakeTSError(f"{where}: {said}. Log in to the read-write endpoint of the branch.")
     if state is not None and state.startswith(REFUSED):
         return LakeTSArgumentError(f"{where}: {said}")
     if is_lost(error):

@@ -155,6 +155,18 @@ def test_a_clock_that_is_off_is_said(
     assert (found["verdict"], "s ahead of this machine" in found["said"]) == ("warn", True)
 
 
+def test_a_session_that_can_change_nothing_is_said(in_lab: Callable[..., Result], lab: Lab) -> None:
+    lab.synced(days=3)
+    lab.conn.execute(f'ALTER DATABASE "{lab.conn.info.dbname}" SET default_transaction_read_only = on')
+
+    found = checks(in_lab("doctor", "--json"))["rights"]
+    done = in_lab("run", "tier")
+
+    assert (found["verdict"], found["said"]) == ("fail", "the session is read-only, so no job can work")
+    assert done.exit_code == 75
+    assert "Log in to the read-write endpoint of the branch" in done.output
+
+
 @pytest.fixture
 def by_oauth(principal: ControlPlane, define: Callable[..., None], lab: Lab) -> ControlPlane:
     """Make lakebase_default log in with OAuth; return its workspace."""

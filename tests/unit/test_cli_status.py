@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from airflow_provider_lakets.cli import app
 from airflow_provider_lakets.commands import status
 from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakeTSArgumentError
 from airflow_provider_lakets.hooks.lakets import LakeTSHook
@@ -152,6 +154,14 @@ def test_a_name_cannot_paint_the_terminal(
 
     assert not {"\x1b", "\u202e"} & {*done.output}
     assert "[red]" in done.output
+
+
+def test_a_name_is_shown_where_the_terminal_lacks_its_characters(lab: Lab) -> None:
+    lab.table("mesures_à_l'heure")
+
+    done = CliRunner(charset="ascii").invoke(app, ["status"])
+
+    assert (done.exit_code, r"mesures_\xe0_l'heure" in done.stdout) == (0, True)
 
 
 def test_names_are_listed_as_people_count(in_lab: Callable[..., Result], lab: Lab) -> None:
