@@ -120,6 +120,16 @@ BEGIN
 END;
 $$;
 
+-- SQL text of whether a chunk (an alias of _chunk_metadata) is no partition of its table: it was
+-- dropped, or detached or dropped by hand, which no job may have noticed yet.
+CREATE OR REPLACE FUNCTION lakets._is_gone() RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT '(chunk.status = ''dropped'' OR chunk.relation IS NOT NULL AND NOT EXISTS '
+           '(SELECT FROM pg_inherits AS inh WHERE inh.inhrelid = chunk.relation AND inh.inhseqno = 1))';
+$$;
+
 -- SQL text of the condition that a time is in a dropped chunk of a ChronoTable. There the shadow
 -- keeps rows that the table no longer has.
 CREATE OR REPLACE FUNCTION lakets._is_evicted(
@@ -130,7 +140,7 @@ CREATE OR REPLACE FUNCTION lakets._is_evicted(
     SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT format('coalesce((SELECT range_agg(tstzrange(chunk.range_start, chunk.range_end)) FROM lakets._chunk_metadata AS chunk '
-                  'WHERE chunk.chronotable_id = %s AND chunk.status = ''dropped'') @> %s, false)', p_chronotable_id, p_time);
+                  'WHERE chunk.chronotable_id = %s AND %s) @> %s, false)', p_chronotable_id, lakets._is_gone(), p_time);
 $$;
 
 -- SQL text that empties the shadow before a TRUNCATE, except for the rows of dropped chunks. Rows
@@ -153,11 +163,11 @@ BEGIN
         RETURN format('DELETE FROM ONLY %s;', p_shadow);
     END IF;
     RETURN format(
-        $sql$IF EXISTS (SELECT FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = %s AND chunk.status = 'dropped') THEN
+        $sql$IF EXISTS (SELECT FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = %s AND %s) THEN
         EXECUTE 'WITH old_rows AS MATERIALIZED (SELECT r.* FROM ' || TG_RELID::regclass || %L;
     END IF;
     DELETE FROM ONLY %s AS s WHERE NOT %s;$sql$,
-        p_chronotable_id,
+        p_chronotable_id, lakets._is_gone(),
         format(' AS r WHERE %s), %s %s', lakets._is_evicted(p_chronotable_id, lakets._as_instant(format('r.%I', p_time_column), v_type)),
                v_delete.ctes, v_delete.missed),
         p_shadow, lakets._is_evicted(p_chronotable_id, lakets._as_instant(format('s.%I', p_time_column), v_type)));

@@ -140,11 +140,15 @@ def test_rows_of_a_key_without_overlaps_are_found_again(db: Sandbox, postgres_ve
 # Evicted rows
 
 
-@pytest.fixture(params=["key", "no key"])
+@pytest.fixture(params=["key", "no key", "key, dropped by hand"])
 def evicted(db: Sandbox, request: pytest.FixtureRequest) -> Sandbox:
     """Yield a database with chunks of two days dropped, whose rows the shadow still has."""
-    mirror(db, request.param)
-    db.run("SELECT lakets.drop_chunks('metrics', now() - '2024-01-03+00'::timestamptz)")
+    key, _, by_hand = request.param.partition(", ")
+    mirror(db, key)
+    if by_hand:
+        db.run("DROP TABLE metrics_20240101_000000, metrics_20240102_000000")
+    else:
+        db.run("SELECT lakets.drop_chunks('metrics', now() - '2024-01-03+00'::timestamptz)")
     assert db.value("SELECT count(DISTINCT ts) FROM lakets_cdf._shadow_metrics") == 3
     return db
 
