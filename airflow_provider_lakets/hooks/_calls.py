@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -73,6 +74,8 @@ class LakeTSCalls(LakebaseHook):
     def _open_session(self) -> psycopg.Connection[Any]:
         conn = self.get_conn()
         conn.autocommit = True
+        if os.environ.get("PGDATESTYLE"):  # libpq sends it after `options`, so that it wins over PLAIN
+            conn.execute("SET datestyle = ISO")
         # psycopg would convert an interval to a timedelta, in which a month is 30 days.
         conn.adapters.register_loader("interval", TextLoader)
         conn.adapters.register_loader("timestamptz", NearestTimeLoader)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 SESSION: Mapping[str, Any] = {
     "connect_timeout": 15,  # seconds for each try; resuming a suspended endpoint takes several
     "keepalives_idle": 60,  # seconds; routers drop a connection that is idle for minutes
+    "client_encoding": "UTF8",  # PGCLIENTENCODING may lack letters of a name
 }
 
 APPLICATION_NAME_LIMIT = 63  # bytes, a limit of Postgres

@@ -22,15 +22,21 @@ ODD = {
     "encoding": ("client_encoding = LATIN1",),
     "serializable": ("default_transaction_isolation = serializable",),
     "repeatable read": ("default_transaction_isolation = 'repeatable read'",),
+    "environment": (),
 }
 
 
 @pytest.mark.parametrize("settings", ODD.values(), ids=ODD)
-def test_install_jobs_and_writers_do_what_they_do_elsewhere(lab: Lab, settings: tuple[str, ...]) -> None:
+def test_install_jobs_and_writers_do_what_they_do_elsewhere(
+    lab: Lab, settings: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     lab.synced(days=6)
     lab.rollup("Žižkov")  # LATIN1 has no such letter
     for setting in settings:
         lab.conn.execute(f"ALTER DATABASE {lab.conn.info.dbname} SET {setting}")
+    if not settings:
+        monkeypatch.setenv("PGDATESTYLE", "SQL, DMY")
+        monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     hook = lab.hook()
 
     hook.install()
