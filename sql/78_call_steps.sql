@@ -1,6 +1,24 @@
 -- Translate the functions that make buckets into steps (78_bucket_steps.sql). Their other arguments
 -- must be constants. A function that is not listed here makes no bucket.
 
+-- The arguments of a call in their order, whether or not it names them.
+CREATE OR REPLACE FUNCTION lakets._arguments(
+    p_args jsonb
+) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT p_args @? 'strict $[*] ? (@._ == "NAMEDARGEXPR")' THEN
+        RETURN p_args;
+    END IF;
+    RETURN (
+        SELECT jsonb_agg(CASE arg ->> '_' WHEN 'NAMEDARGEXPR' THEN arg -> 'arg' ELSE arg END
+                         ORDER BY CASE arg ->> '_' WHEN 'NAMEDARGEXPR' THEN (arg ->> 'argnumber')::integer ELSE position - 1 END)
+          FROM jsonb_array_elements(p_args) WITH ORDINALITY AS a (arg, position));
+END;
+$$;
+
 -- The step that a call applies to its time argument: {step, argument}, with an empty step if the
 -- value does not change. Null if the call is no step.
 CREATE OR REPLACE FUNCTION lakets._call_step(

@@ -34,7 +34,7 @@ BEGIN
         WHEN 'RELABELTYPE' THEN
             RETURN lakets._label(p_node -> 'arg', p_scope);
         WHEN 'FUNCEXPR', 'OPEXPR' THEN
-            v_call := lakets._call_step(coalesce(p_node ->> 'funcid', p_node ->> 'opfuncid')::oid, p_node -> 'args');
+            v_call := lakets._call_step(coalesce(p_node ->> 'funcid', p_node ->> 'opfuncid')::oid, lakets._arguments(p_node -> 'args'));
             v_label := lakets._label(v_call -> 'argument', p_scope);
             IF v_label IS NULL THEN
                 RETURN NULL;

@@ -90,7 +90,7 @@ BEGIN
     RAISE EXCEPTION 'The query of RollUp % cannot be stored with the same meaning: it compares by % where SQL cannot name the operator.',
         p_name, v_lost
         USING HINT = 'Write CASE WHEN a = b instead of CASE a WHEN b, JOIN ... ON a = b instead of USING or NATURAL, and = instead of'
-                     ' NULLIF and IS DISTINCT FROM. Or cast to a type of Postgres, such as text.';
+                     ' NULLIF, IS DISTINCT FROM and IN with several columns. Or cast to a type of Postgres, such as text.';
 END;
 $$;
 

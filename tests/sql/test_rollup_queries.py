@@ -19,6 +19,10 @@ QUERIES = {
     " FROM metrics AS m (i, t, v) GROUP BY 1",
     "no alias": "SELECT HOUR(metrics) AS bucket, sum(metrics.value) AS t FROM metrics GROUP BY 1",
     "time by date_trunc": "SELECT date_trunc('hour', at) AS bucket, max(value) FROM metrics GROUP BY 1",
+    "named arguments": "SELECT lakets.time_bucket(p_timestamp => at, p_interval => '1 hour') AS bucket,"
+    " sum(value) AS t FROM metrics GROUP BY 1",
+    "named origin": "SELECT lakets.time_bucket('1 hour', at, p_origin => '2024-01-01 00:20+00') AS bucket,"
+    " sum(value) AS t FROM metrics GROUP BY 1",
     "filter": "SELECT HOUR(m) AS bucket, count(*) FILTER (WHERE value > 5) AS n"
     " FROM metrics m WHERE id % 2 = 0 GROUP BY 1 HAVING count(*) > 1",
     "by device": "SELECT HOUR(m) AS bucket, id, sum(value) AS t FROM metrics m GROUP BY 1, 2",
