@@ -34,7 +34,7 @@ $$;
 -- holds locks: call again until it returns 0. The room in the lock table is a limit too; without
 -- p_max_chunks a warning reports it. Waits at most 2 s for a lock, then fails as contended (55P03).
 -- If foreign keys point at the table, chunks that rows wait for cannot be created: a warning names
--- the foreign keys, or an error if no other chunk is due.
+-- the foreign keys, or an error if no other chunk is due. The same for rules.
 CREATE OR REPLACE FUNCTION lakets._ensure_partitions(
     p_chronotable_id integer,
     p_past_count     integer     DEFAULT 1,
@@ -48,17 +48,18 @@ CREATE OR REPLACE FUNCTION lakets._ensure_partitions(
     SET lock_timeout = '2s'
 AS $$
 DECLARE
-    v_table    lakets._chronotable_registry;
-    v_relation regclass;
-    v_default  regclass;
-    v_from     timestamptz := p_range_start;
-    v_to       timestamptz := p_range_end;
-    v_due      tstzrange[];
-    v_blocked  tstzrange[] := '{}';
-    v_most     integer;
-    v_in_place boolean;
-    v_chunks   regclass[];
-    v_open     regclass[];
+    v_table     lakets._chronotable_registry;
+    v_relation  regclass;
+    v_default   regclass;
+    v_from      timestamptz := p_range_start;
+    v_to        timestamptz := p_range_end;
+    v_due       tstzrange[];
+    v_blocked   tstzrange[] := '{}';
+    v_most      integer;
+    v_in_place  boolean;
+    v_chunks    regclass[];
+    v_open      regclass[];
+    v_obstacles text;
 BEGIN
     PERFORM lakets._check_max_chunks(p_max_chunks);
     v_table := lakets._chronotable(p_chronotable_id);
@@ -91,17 +92,18 @@ BEGIN
     EXECUTE format('LOCK TABLE ONLY %s IN SHARE UPDATE EXCLUSIVE MODE', v_relation);
     v_default := coalesce(lakets._default_partition(v_relation), lakets._create_default_partition(v_table));
     v_most := least(p_max_chunks, lakets._chunks_to_make(v_default));
-    IF lakets._foreign_keys_to(v_default) IS NOT NULL THEN
+    v_obstacles := lakets._move_obstacles(v_default);
+    IF v_obstacles IS NOT NULL THEN
         v_blocked := ARRAY(SELECT tstzrange(cell.range_start, cell.range_end) FROM lakets._cells_of_rows(v_table, v_default) AS cell);
     END IF;
     v_due := ARRAY(SELECT DISTINCT tstzrange(due.range_start, due.range_end)
                      FROM lakets._due_chunks(v_table, v_default, v_from, v_to, v_most + 1 + cardinality(v_blocked)) AS due
                     WHERE tstzrange(due.range_start, due.range_end) <> ALL (v_blocked) ORDER BY 1 LIMIT v_most + 1);
     IF v_blocked <> '{}' AND v_due = '{}' THEN
-        PERFORM lakets._check_movable(v_default);  -- raises
+        PERFORM lakets._check_movable(v_default, NULL);  -- raises
     ELSIF v_blocked <> '{}' THEN
-        RAISE WARNING 'Rows of % stay in its default partition, because foreign keys point at them: %.', v_relation, lakets._foreign_keys_to(v_default)
-            USING HINT = 'Drop these foreign keys; the next call then moves the rows to their chunks.';
+        RAISE WARNING 'Rows of % stay in its default partition because of: %.', v_relation, v_obstacles
+            USING HINT = 'Drop these foreign keys or rules; the next call then moves the rows to their chunks.';
     END IF;
     IF p_max_chunks IS NULL AND cardinality(v_due) > v_most THEN
         RAISE WARNING '% chunks of %.% are made; more do not fit into one transaction.', v_most, v_table.schema_name, v_table.table_name

@@ -182,7 +182,7 @@ CREATE OR REPLACE FUNCTION lakets.show_tiering_policy(
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pol.id, coalesce(pol.config ->> 'after', pol.config ->> 'tier_after'), pol.enabled, pol.last_run_at
+    SELECT pol.id, coalesce(pol.config ->> 'after', pol.config ->> 'tier_after'), pol.enabled, pol.tiered_at
       FROM lakets._policy_registry AS pol
      WHERE pol.chronotable_id = (lakets._chronotable(p_table_name, p_schema_name)).id
        AND pol.policy_type IN ('tiering', 'tiered_retention')
@@ -197,7 +197,7 @@ CREATE OR REPLACE FUNCTION lakets.show_retention_policy(
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT pol.id, pol.policy_type, pol.config ->> 'drop_after', pol.config ->> 'tier_after', pol.enabled, pol.last_run_at
+    SELECT pol.id, pol.policy_type, pol.config ->> 'drop_after', pol.config ->> 'tier_after', pol.enabled, pol.retained_at
       FROM lakets._policy_registry AS pol
      WHERE pol.chronotable_id = (lakets._chronotable(p_table_name, p_schema_name)).id
        AND pol.policy_type IN ('retention', 'tiered_retention')

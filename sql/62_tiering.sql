@@ -29,7 +29,7 @@ BEGIN
     v_proven := lakets._prove(v_table);
     v_bare := lakets._unguarded_chunks(v_table, ARRAY(
         SELECT chunk.id FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = v_table.id AND chunk.status = 'tiered'));
-    UPDATE lakets._policy_registry AS pol SET last_run_at = now()
+    UPDATE lakets._policy_registry AS pol SET last_run_at = now(), tiered_at = now()
      WHERE pol.chronotable_id = v_table.id AND pol.policy_type IN ('tiering', 'tiered_retention');
     UPDATE lakets._chunk_metadata AS chunk
        SET status = 'active', tiered_at = NULL

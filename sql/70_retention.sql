@@ -194,7 +194,7 @@ BEGIN
     v_table := lakets._follow(v_table);  -- read again under the lock
     v_in_doubt := NOT p_force AND lakets._begin_mirror_check(v_table);
     v_proven := lakets._prove(v_table);
-    UPDATE lakets._policy_registry AS pol SET last_run_at = now()
+    UPDATE lakets._policy_registry AS pol SET last_run_at = now(), retained_at = now()
      WHERE pol.chronotable_id = v_table.id AND pol.policy_type IN ('retention', 'tiered_retention');
     -- Check without the lock first, so that chunks that must stay make nobody wait.
     v_expired := lakets._expired_chunks(v_table);

@@ -155,7 +155,8 @@ def _compare_feeds(snapshot: Snapshot, before: Snapshot) -> None:
 
 def _tables(hook: LakeTSHook) -> list[Table]:
     older = hook.is_older()
-    rows = hook.query(queries.TABLES, doing="Reading the ChronoTables for the page")
+    tables_query = queries.TABLES.format(times=queries.TIMES_OLDER if older else queries.TIMES)
+    rows = hook.query(tables_query, doing="Reading the ChronoTables for the page")
     tables = {row["id"]: Table(**row) for row in sorted(rows, key=lambda row: natural(row["name"]))}
     for row in chunk_runs(hook, None):
         if table := tables.get(row.pop("table_id")):
@@ -184,6 +185,7 @@ def chunk_runs(hook: LakeTSHook, table_id: int | None) -> list[dict[str, Any]]:
     """
     older = hook.is_older()
     query = queries.RUNS.format(
+        times=queries.TIMES_OLDER if older else queries.TIMES,
         changed=queries.CHANGED_OLDER if older else queries.CHANGED,
         is_changed=queries.IS_CHANGED_OLDER if older else queries.IS_CHANGED,
     )

@@ -10,8 +10,7 @@ WITH policy AS (
     SELECT pol.chronotable_id,
            max(age.tier) FILTER (WHERE age.tier <= interval '1000 years') AS tier_after,
            max(age.drop) FILTER (WHERE age.drop <= interval '1000 years') AS drop_after,
-           max(pol.last_run_at) FILTER (WHERE pol.policy_type <> 'retention') AS tiered_at,
-           max(pol.last_run_at) FILTER (WHERE pol.policy_type <> 'tiering') AS retained_at
+           {times}
       FROM lakets._policy_registry AS pol
      CROSS JOIN LATERAL (
            SELECT coalesce(pol.config ->> 'tier_after', pol.config ->> 'after')::interval AS tier,
@@ -52,6 +51,13 @@ SELECT numbered.chronotable_id AS table_id, min(numbered.state) AS state,
   FROM numbered GROUP BY numbered.chronotable_id, numbered.run ORDER BY 1, 3
 """
 
+# When the jobs ran by these policies.
+TIMES = "max(pol.tiered_at) AS tiered_at, max(pol.retained_at) AS retained_at"
+
+# LakeTS 0.1.x records one time for both jobs of a policy.
+TIMES_OLDER = """max(pol.last_run_at) FILTER (WHERE pol.policy_type <> 'retention') AS tiered_at,
+           max(pol.last_run_at) FILTER (WHERE pol.policy_type <> 'tiering') AS retained_at"""
+
 # The time ranges of changes that are not known to be flushed.
 CHANGED = """changed AS (
     SELECT log.chronotable_id, range_agg(tstzrange(log.min_time, log.max_time, '[]')) AS times
@@ -79,11 +85,10 @@ SELECT reg.id, reg.schema_name || '.' || reg.table_name AS name, reg.schema_name
        pol.tier_after::text AS tier_after, pol.drop_after::text AS drop_after, pol.tiered_at, pol.retained_at
   FROM lakets._chronotable_registry AS reg
   LEFT JOIN LATERAL (
-       SELECT max(coalesce(one.config ->> 'tier_after', one.config ->> 'after')::interval) AS tier_after,
-              max((one.config ->> 'drop_after')::interval) AS drop_after,
-              max(one.last_run_at) FILTER (WHERE one.policy_type <> 'retention') AS tiered_at,
-              max(one.last_run_at) FILTER (WHERE one.policy_type <> 'tiering') AS retained_at
-         FROM lakets._policy_registry AS one WHERE one.chronotable_id = reg.id AND one.enabled) AS pol ON true
+       SELECT max(coalesce(pol.config ->> 'tier_after', pol.config ->> 'after')::interval) AS tier_after,
+              max((pol.config ->> 'drop_after')::interval) AS drop_after,
+              {times}
+         FROM lakets._policy_registry AS pol WHERE pol.chronotable_id = reg.id AND pol.enabled) AS pol ON true
 """
 
 # Whether the mirror has rows, by the size of its file. Also true if there is no mirror, or if it is

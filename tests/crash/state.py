@@ -33,7 +33,7 @@ CATALOG = {
 
 # When something was done, and in which transaction, is no part of the state; that it was done is.
 STAMPS = {
-    *("created_at", "tiered_at", "trimmed_at", "last_run_at", "last_refreshed_at"),
+    *("created_at", "tiered_at", "trimmed_at", "last_run_at", "retained_at", "last_refreshed_at"),
     *("installed_at", "applied_at"),
     *("noted_at", "invalidated_at", "absorbed", "proven", "observed", "observed_lsn"),
     *("xid", "lsn", "snapshot"),

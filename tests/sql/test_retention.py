@@ -97,7 +97,7 @@ def test_without_a_policy_nothing_is_dropped(plain: Stage, change: str) -> None:
 
 def test_run_is_stamped_though_nothing_is_dropped(plain: Stage) -> None:
     plain.run(RETAIN)
-    plain.run("UPDATE lakets._policy_registry SET last_run_at = NULL")
+    plain.run("UPDATE lakets._policy_registry SET retained_at = NULL")
 
     plain.run(RETAIN)
 

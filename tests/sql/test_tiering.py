@@ -62,6 +62,22 @@ def test_looking_for_candidates_stamps_the_run(stage: Stage, feed: HandFeed) -> 
     assert stage.value("SELECT last_run_at IS NOT NULL FROM lakets.show_tiering_policy('metrics')")
 
 
+def test_each_job_stamps_its_own_run_of_a_policy_of_both(stage: Stage, feed: HandFeed) -> None:
+    query = """SELECT tiering.last_run_at, retention.last_run_at
+                 FROM lakets.show_tiering_policy('metrics') AS tiering,
+                      lakets.show_retention_policy('metrics') AS retention"""
+    assert stage.run(query) == [(None, None)]
+
+    stage.column(CANDIDATES)
+    ((tiered, retained),) = stage.run(query)
+    stage.run("SELECT lakets.execute_retention('metrics')")
+
+    assert tiered is not None
+    assert retained is None
+    ((tiered_then, retained),) = stage.run(query)
+    assert tiered_then == tiered < retained
+
+
 # Flagging
 
 

@@ -119,12 +119,24 @@ def test_overview_shows_the_state_of_every_chunk(page: TestClient, lab: Lab) -> 
 def test_a_chunk_is_deferred_once_a_run_has_left_it_and_the_page_says_why(page: TestClient, lab: Lab) -> None:
     lab.synced(days=6)
     lab.flush(status="SKIPPED")
-    lab.conn.execute("UPDATE lakets._policy_registry SET last_run_at = now()")
+    lab.conn.execute("UPDATE lakets._policy_registry SET tiered_at = now()")
 
     text = look(page)
 
     assert "not streaming (SKIPPED)" in text
     assert "deferred" in text
+
+
+@pytest.mark.parametrize("engine", ["ours"])
+def test_a_run_of_tiering_is_none_of_retention(page: TestClient, lab: Lab) -> None:
+    lab.synced(days=6)
+    lab.flush()
+    lab.hook().tier_candidates(["public.metrics"])
+
+    text = look(page, "/prefix/lakets/table", name="public.metrics")
+
+    assert re.search(r"<dt>Tiering ran</dt><dd>(?!never)", text)
+    assert "<dt>Retention ran</dt><dd>never</dd>" in text
 
 
 @pytest.mark.parametrize("engine", ["ours"])
@@ -136,7 +148,7 @@ def test_states_follow_a_chunk_through_its_life(page: TestClient, lab: Lab) -> N
     lab.flush()
     hook.tier(lab.old_chunks()[:5])
     hook.retain("public.metrics")
-    lab.conn.execute("UPDATE lakets._policy_registry SET last_run_at = NULL")
+    lab.conn.execute("UPDATE lakets._policy_registry SET tiered_at = NULL, retained_at = NULL")
     assert lab.value("SELECT count(*) FROM lakets._chunk_metadata WHERE status = 'dropped'")
     changed = lab.value("SELECT min(range_start) FROM lakets._chunk_metadata WHERE status = 'tiered'")
     lab.conn.execute("INSERT INTO metrics VALUES (%s, 'late', 1)", [changed])

@@ -86,7 +86,7 @@ def _cause(fault: FaultName, server: LocalServer, admin: psycopg.Connection[Any]
     """Cause a fault; for faults of the feed, write to a chunk that a run has then left."""
     control.wait_flushed(superuser(server), 30)
     server.fault(fault, seconds=600 if fault is FaultName.FEED_LAGGING else 1)
-    admin.execute("UPDATE lakets._policy_registry SET last_run_at = NULL")
+    admin.execute("UPDATE lakets._policy_registry SET tiered_at = NULL")
     if fault not in OF_FEED:
         return
     if fault is FaultName.FEED_LAGGING:
@@ -95,7 +95,7 @@ def _cause(fault: FaultName, server: LocalServer, admin: psycopg.Connection[Any]
         skipped = "SELECT FROM wal2delta.tables WHERE status = 'SKIPPED'"
         wait_until(lambda: admin.execute(skipped).fetchone() is not None, "the feed skips the table")
     admin.execute("UPDATE told SET value = value + 1")
-    admin.execute("UPDATE lakets._policy_registry SET last_run_at = now()")
+    admin.execute("UPDATE lakets._policy_registry SET tiered_at = now()")
 
 
 @pytest.mark.parametrize("met", FaultName, indirect=True, ids=lambda fault: fault.value)

@@ -30,6 +30,19 @@ def test_every_registry_row_is_kept(older: str) -> None:
     ]
 
 
+def test_the_times_of_the_last_runs_are_kept(older: str) -> None:
+    shown = """SELECT reg.table_name, pol.last_run_at FROM lakets._chronotable_registry AS reg
+                CROSS JOIN LATERAL {}(reg.table_name, reg.schema_name) AS pol"""
+    functions = ("lakets.show_tiering_policy", "lakets.show_retention_policy")
+    rows(older, "UPDATE lakets._policy_registry SET last_run_at = '2024-01-01' RETURNING 1")
+
+    install(older)
+
+    for function in functions:
+        times = {str(at)[:10] for _, at in rows(older, shown.format(function))}
+        assert times == {"2024-01-01"}
+
+
 def test_it_becomes_what_a_fresh_install_is(older: str, empty_database: str) -> None:
     install(older)
     install(empty_database)
