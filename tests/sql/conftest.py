@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -28,9 +29,24 @@ def calculator(postgres: EmbeddedPostgres, template: str) -> Iterator[psycopg.Co
 @pytest.fixture(scope="module", params=["UTC", "America/New_York", "Asia/Kathmandu"])
 def zoned(calculator: psycopg.Connection, request: pytest.FixtureRequest) -> Iterator[psycopg.Connection]:
     """Yield that session in one time zone after the other: no result may depend on it."""
-    calculator.execute("SELECT set_config('timezone', %s, false)", [request.param])
-    yield calculator
-    calculator.execute("RESET timezone")
+    with _in_zone(calculator, request.param):
+        yield calculator
+
+
+@pytest.fixture
+def utc(calculator: psycopg.Connection) -> Iterator[psycopg.Connection]:
+    """Yield that session in UTC."""
+    with _in_zone(calculator, "UTC"):
+        yield calculator
+
+
+@contextlib.contextmanager
+def _in_zone(conn: psycopg.Connection, zone: str) -> Iterator[None]:
+    before = conn.execute("SELECT current_setting('timezone')").fetchone()
+    assert before is not None
+    conn.execute("SELECT set_config('timezone', %s, false)", [zone])
+    yield
+    conn.execute("SELECT set_config('timezone', %s, false)", before)
 
 
 @pytest.fixture(scope="module")

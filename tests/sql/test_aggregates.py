@@ -337,11 +337,9 @@ def test_rate_adds_up_the_growth_and_sees_restarts(
 
 
 @pytest.mark.parametrize("kind", ["timestamptz", "timestamp", "date"])
-def test_rate_counts_seconds_in_every_type_of_time(calculator: Connection, kind: str) -> None:
-    calculator.execute("SET timezone = 'UTC'")
-
+def test_rate_counts_seconds_in_every_type_of_time(utc: Connection, kind: str) -> None:
     found = one(
-        calculator,
+        utc,
         f"""SELECT lakets.rate_agg(n * 86400, at ORDER BY at)
               FROM (SELECT n, ('2024-03-09'::timestamp + n * interval '1 day')::{kind} AS at
                       FROM generate_series(0, 3) AS n) AS x""",

@@ -88,12 +88,10 @@ def test_months_from_the_31st_come_back_to_the_31st_after_february(calculator: C
     ids=["days", "months", "one"],
 )
 def test_the_bucket_of_the_finish_is_included(
-    zoned: Connection, kind: str, width: str, start: str, finish: str, days: list[int]
+    utc: Connection, kind: str, width: str, start: str, finish: str, days: list[int]
 ) -> None:
-    zoned.execute("SET timezone = 'UTC'")
-
     found = column(
-        zoned,
+        utc,
         f"""SELECT extract(day FROM at)::integer
               FROM lakets.time_bucket_gapfill('{width}', '{start}'::{kind}, '{finish}'::{kind}) AS at""",
     )
@@ -224,14 +222,14 @@ def test_interpolate_lies_on_the_line_between_the_neighbours(
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("7, 1, 5, '2024-03-09', '2024-03-10', '2024-03-13'", 7.0),
-        ("NULL, 1, 5, '2024-03-09', '2024-03-10', '2024-03-13'", 2.0),
-        ("NULL, 1, 5, '2024-03-09', '2024-03-09', '2024-03-13'", 1.0),
-        ("NULL, 1, 5, '2024-03-09', '2024-03-14', '2024-03-13'", 6.0),
-        ("NULL, 1, 5, '2024-03-09', '2024-03-09', '2024-03-09'", 1.0),
-        ("NULL, NULL, 5, '2024-03-09', '2024-03-10', '2024-03-13'", None),
-        ("NULL, 1, NULL, '2024-03-09', '2024-03-10', '2024-03-13'", None),
-        ("NULL, 1, 5, '2024-03-09', NULL, '2024-03-13'", None),
+        ("7, 1, 5, '2024-03-09+00', '2024-03-10+00', '2024-03-13+00'", 7.0),
+        ("NULL, 1, 5, '2024-03-09+00', '2024-03-10+00', '2024-03-13+00'", 2.0),
+        ("NULL, 1, 5, '2024-03-09+00', '2024-03-09+00', '2024-03-13+00'", 1.0),
+        ("NULL, 1, 5, '2024-03-09+00', '2024-03-14+00', '2024-03-13+00'", 6.0),
+        ("NULL, 1, 5, '2024-03-09+00', '2024-03-09+00', '2024-03-09+00'", 1.0),
+        ("NULL, NULL, 5, '2024-03-09+00', '2024-03-10+00', '2024-03-13+00'", None),
+        ("NULL, 1, NULL, '2024-03-09+00', '2024-03-10+00', '2024-03-13+00'", None),
+        ("NULL, 1, 5, '2024-03-09+00', NULL, '2024-03-13+00'", None),
     ],
     ids=["known", "between", "at-prev", "beyond", "one-time", "no-prev", "no-next", "no-time"],
 )

@@ -77,19 +77,44 @@ def test_rows_move_to_chunks_on_which_a_tool_puts_a_trigger(waiting: Sandbox, do
     assert waiting.value("SELECT count(*) FROM metrics_default") == 0
 
 
-@pytest.mark.parametrize("kind", ["insert", "delete", "new chunk"])
-def test_a_rule_fails_the_job_and_no_row_moves(waiting: Sandbox, kind: str) -> None:
-    before = waiting.run(ROWS)
-    if kind == "new chunk":
-        tool(waiting, "r", RULE)
-    else:
-        waiting.run(f"CREATE RULE odd AS ON {kind} TO metrics_default DO INSTEAD NOTHING")
+REDIRECTS = "CREATE RULE odd AS ON {} TO {} DO INSTEAD {} RETURNING *"
 
-    if kind == "insert":  # rows are not inserted there
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "CREATE RULE odd AS ON DELETE TO metrics_default DO INSTEAD NOTHING",
+        "CREATE RULE odd AS ON DELETE TO metrics_default DO ALSO DELETE FROM elsewhere",
+        REDIRECTS.format("DELETE", "metrics_default", "DELETE FROM elsewhere"),
+    ],
+    ids=["nothing", "also", "redirects"],
+)
+def test_rows_that_a_rule_keeps_stay_and_other_chunks_are_made(waiting: Sandbox, rule: str) -> None:
+    waiting.run("CREATE TABLE elsewhere (LIKE metrics)")
+    before = waiting.run(ROWS)
+    waiting.run(rule)
+    partitions = PARTITIONS.replace("id", "id, p_range_start => '2024-01-01', p_range_end => '2024-01-09'")
+
+    assert waiting.value(partitions) == 5
+    with waiting.refused("raise_exception", match=r"because of: rule odd on public.metrics_default\."):
+        waiting.run(partitions)
+
+    assert waiting.run(ROWS) == before
+    waiting.run("DROP RULE odd ON metrics_default")
+    assert waiting.value(partitions) == 3
+    assert waiting.run(ROWS) == before
+
+
+@pytest.mark.parametrize(
+    "rule", [RULE, REDIRECTS.format("INSERT", "{}", "INSERT INTO public.elsewhere VALUES (NEW.*)")]
+)
+def test_no_row_moves_to_a_chunk_on_which_a_tool_puts_a_rule(waiting: Sandbox, rule: str) -> None:
+    waiting.run("CREATE TABLE elsewhere (LIKE metrics)")
+    before = waiting.run(ROWS)
+    tool(waiting, "r", rule)
+
+    with waiting.refused("raise_exception", match=r"because of: rule odd on public.metrics_2"):
         waiting.run(PARTITIONS)
-    else:
-        with waiting.refused("feature_not_supported"):
-            waiting.run(PARTITIONS)
 
     assert waiting.run(ROWS) == before
 

@@ -172,57 +172,6 @@ def test_a_foreign_key_of_the_table_to_itself_keeps_rows_where_they_are(db: Sand
     assert db.value("SELECT count(*) FROM metrics") == 2
 
 
-RULES = [
-    "CREATE RULE odd AS ON DELETE TO metrics_default DO INSTEAD NOTHING",
-    "CREATE RULE odd AS ON DELETE TO metrics_default DO ALSO DELETE FROM kept",
-    "CREATE RULE odd AS ON DELETE TO metrics_default DO INSTEAD DELETE FROM kept RETURNING *",
-]
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_rows_that_a_rule_keeps_stay_and_other_chunks_are_made(db: Sandbox, rule: str) -> None:
-    table_id = db.chronotable(KEYED)
-    db.run("CREATE TABLE kept (LIKE metrics)")
-    db.run("INSERT INTO metrics VALUES (1, '2001-01-01'), (2, '2001-01-02')")
-    db.run("INSERT INTO kept TABLE metrics")
-    db.run(rule)
-    ensure = (
-        "SELECT lakets._ensure_partitions(%s, p_range_start => '2001-01-01', p_range_end => '2001-01-05')"
-    )
-
-    assert db.value(ensure, table_id) == 2
-    with db.refused("raise_exception", match=r"because of: rule odd on public.metrics_default\."):
-        db.value(ensure, table_id)
-
-    assert db.value("SELECT count(*) FROM ONLY metrics_default") == 2
-    db.run("DROP RULE odd ON metrics_default")
-    assert db.value(ensure, table_id) == 2
-    assert [db.value(f"SELECT count(*) FROM {table}") for table in ("metrics", "kept")] == [2, 2]
-
-
-def test_rows_are_not_moved_to_a_chunk_that_redirects_them(db: Sandbox) -> None:
-    """A tool may add a rule to each new table by an event trigger."""
-    table_id = db.chronotable(KEYED)
-    db.run("INSERT INTO metrics VALUES (1, '2001-01-01')")
-    db.run("CREATE TABLE elsewhere (LIKE metrics)")
-    db.run("""
-        CREATE FUNCTION redirect() RETURNS event_trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            EXECUTE (SELECT format('CREATE RULE odd AS ON INSERT TO %s DO INSTEAD'
-                                   ' INSERT INTO public.elsewhere VALUES (NEW.*) RETURNING *',
-                                   objid::regclass)
-                       FROM pg_event_trigger_ddl_commands() WHERE object_type = 'table' LIMIT 1);
-        END $$""")
-    db.run(
-        "CREATE EVENT TRIGGER odd ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION redirect()"
-    )
-
-    with db.refused("raise_exception", match=r"because of: rule odd on public.metrics_2"):
-        db.value("SELECT lakets._ensure_partitions(%s)", table_id)
-
-    assert db.value("SELECT count(*) FROM metrics") == 1
-
-
 def test_chunks_are_made_while_a_foreign_key_points_at_the_table(db: Sandbox) -> None:
     table_id = db.chronotable(KEYED)
     db.run(
