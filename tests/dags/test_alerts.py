@@ -48,6 +48,20 @@ def test_without_an_alert_the_task_returns_none(dag: DAG, run: RunDag, metrics: 
     assert done.states == {"check": "success", "next": "success"}
 
 
+def test_a_number_may_be_larger_than_airflow_passes_on(dag: DAG, run: RunDag, metrics: Lab) -> None:
+    query = (
+        "SELECT 1e20::float8 AS a, 10::numeric ^ 400 AS b, ARRAY[-1e20::numeric] AS c, 2 ^ 63::numeric AS d"
+    )
+    with dag:
+        LakeTSAlertOperator(task_id="check", name="large", query=query, on_alert="report")
+
+    ((alert,),) = run(dag).results("check")
+
+    assert alert["alert_data"] == {"a": 1e20, "b": f"1{'0' * 400}", "c": [-1e20], "d": 2**63}
+    # Airflow's tasks and supervisor speak MessagePack, which has no larger integers.
+    assert isinstance(alert["alert_data"]["a"], float)
+
+
 def test_an_alert_fails_the_task_for_good_and_names_what_was_found(
     dag: DAG, run: RunDag, metrics: Lab
 ) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Record)
 
+FLOAT_MAX = 10**308
+
 
 def record(kind: type[R], row: Row) -> R:
     """Create a record from a row, by name; unknown columns are left out."""
@@ -28,9 +30,15 @@ def natural(name: str) -> tuple[list[str | int], str]:
 
 
 def _plain(value: Any) -> Any:
-    """Convert a numeric to a JSON number."""
+    """Convert a numeric to a JSON number, within what Airflow can pass on as a result."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
     if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
+        value = int(value) if value == value.to_integral_value() else float(value)
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return float(value) if abs(value) < FLOAT_MAX else str(value)
     return value
 
 
