@@ -1,5 +1,5 @@
 -- How a bucket's label follows from the time of its source rows: a list of steps, each of which
--- keeps the order of times (except where clocks are set back). Times and labels are instants;
+-- keeps the order of times (except where clocks are set). Times and labels are instants;
 -- those without a zone are read as UTC.
 --
 --     ["bin", width, origin]     down to a multiple of width, in us since 2000-01-01 plus origin
@@ -215,6 +215,7 @@ DECLARE
     v_step   jsonb;
     v_change timestamp;
     v_last   timestamp;
+    v_clock  tsrange;
 BEGIN
     IF isempty(p_times) THEN
         RETURN p_times;
@@ -253,8 +254,25 @@ BEGIN
                 END IF;
                 v_label := v_to - interval '1 microsecond';
             WHEN 'unzone' THEN
+                v_clock := tsrange(v_from, v_to);
                 v_from := v_from AT TIME ZONE (v_step ->> 1) AT TIME ZONE 'UTC';
                 v_to := v_to AT TIME ZONE (v_step ->> 1) AT TIME ZONE 'UTC';
+                -- A clock that is set forward skips times. They are read as if it had not been set,
+                -- and so come after the first times that it shows next.
+                IF isfinite(v_to) THEN
+                    v_change := lakets._clock_change(v_step ->> 1, v_to - interval '1 day', v_to);
+                    v_last := v_change + lakets._zone_offset(v_step ->> 1, v_change);  -- what it is set to
+                    IF v_last > lower(v_clock) AND v_last <= upper(v_clock) THEN
+                        v_to := greatest(v_to, v_last - lakets._zone_offset(v_step ->> 1, v_change - interval '1 second'));
+                    END IF;
+                END IF;
+                IF isfinite(v_from) THEN
+                    v_change := lakets._clock_change(v_step ->> 1, v_from - interval '1 day', v_from);
+                    v_last := v_change + lakets._zone_offset(v_step ->> 1, v_change);
+                    IF v_last > lower(v_clock) AND v_last < upper(v_clock) THEN
+                        v_from := least(v_from, v_change);
+                    END IF;
+                END IF;
                 v_label := v_to - interval '1 microsecond';
         END CASE;
     END LOOP;

@@ -47,6 +47,10 @@ GRIDS = {
         "date_trunc('hour', at AT TIME ZONE 'Europe/Berlin') AT TIME ZONE 'Europe/Berlin'",
         "1 hour",
     ),
+    "local buckets of 40 minutes and back": (
+        "date_bin('40 min', at AT TIME ZONE 'Europe/Berlin', '2000-01-01') AT TIME ZONE 'Europe/Berlin'",
+        "40 minutes",
+    ),
     "zone by an interval": ("date_trunc('day', at AT TIME ZONE INTERVAL '+05:30')", "1 day"),
     "hours, labelled at their end": ("lakets.time_bucket('1 hour', at) + interval '1 hour'", "1 hour"),
     "hours, labelled in their middle": ("lakets.time_bucket('1 hour', at) + '30 min'", "1 hour"),
@@ -129,6 +133,28 @@ def test_refresh_equals_the_query_on_any_grid(year: Stage, bucket: str, interval
         differences.append((year.difference("from_nothing"), year.difference("from_rows")))
 
     assert differences == [([], [])] * 8
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"), [("Europe/Berlin", "2024-03-31"), ("Australia/Lord_Howe", "2024-10-06")]
+)
+@pytest.mark.parametrize("width", ["1 day", "1 hour", "40 minutes", "1 minute"])
+def test_times_that_a_clock_skips_are_in_buckets_too(stage: Stage, width: str, zone: str, day: str) -> None:
+    # As if UTC were taken for local time. At 2:00 the clock is set to 3:00, or to 2:30.
+    stage.run("CREATE TABLE metrics (at timestamp, value integer)")
+    stage.run("SELECT lakets.create_chronotable('metrics', 'at', '1 month')")
+    create(stage, "q", f"lakets.time_bucket('{width}', at) AT TIME ZONE '{zone}'", width)
+
+    differences = []
+    for hour in (1, 2, 3):
+        for rest in ("00:00", "00:59", "29:30", "30:00", "59:59.9"):
+            stage.run(f"INSERT INTO metrics VALUES ('{day} {hour}:{rest}', 1)")
+            stage.refresh("q")
+            differences.append(stage.difference("q"))
+    stage.run("UPDATE metrics SET value = 2")
+    stage.refresh("q")
+
+    assert [*differences, stage.difference("q")] == [[]] * 16
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Kathmandu", "America/New_York"])
