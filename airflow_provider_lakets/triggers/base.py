@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 REACHED, TIMED_OUT, FAILED = "reached", "timed_out", "failed"
 
+# The task has logged in before. Airflow calls a connection undefined also if it cannot read it for
+# the moment, for example while its API server or its secrets backend restarts.
+LOOKUPS = 3
+
 LONGEST_PAUSE = 300.0  # seconds between tries while the database does not answer
 
 
@@ -79,7 +83,7 @@ class LakeTSBaseTrigger(BaseTrigger):
                 before, waiting = waiting, await self._look(hook)
                 failures, message = 0, None
             except Exception as err:
-                if not _is_transient(err):
+                if not _is_transient(err, failures):
                     yield self._failed(err)
                     return
                 failures, message = failures + 1, str(err)
@@ -156,10 +160,14 @@ def _event(status: str, **more: Any) -> TriggerEvent:
     return TriggerEvent({"status": status, **more})  # type: ignore[no-untyped-call]
 
 
-def _is_transient(error: Exception) -> bool:
-    """Return whether the next try may succeed."""
+def _is_transient(error: Exception, failures: int) -> bool:
+    """Return whether the next try may succeed, after so many failures."""
+    from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
+
     from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakeTSContendedError
 
+    if isinstance(error, AirflowNotFoundException):
+        return failures + 1 < LOOKUPS
     return isinstance(error, (LakebaseConnectionError, LakeTSContendedError))
 
 

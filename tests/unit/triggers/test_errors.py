@@ -101,20 +101,34 @@ def test_a_nudge_that_is_refused_is_no_matter(lake: Stage, lab: Lab, pauses: Pau
     assert fire(tier(lake.chunk(COLD))) == REACHED
 
 
-def nowhere() -> LakeTSBaseTrigger:
-    return tier("public.x_20240101_000000", lakebase_conn_id="nowhere")
+def test_a_connection_that_airflow_cannot_read_for_the_moment_is_read_again(
+    lake: Stage, lab: Lab, pauses: Pauses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.synced()
+    monkeypatch.delenv("AIRFLOW_CONN_LAKEBASE_DEFAULT")
+    pauses.then(lambda: None, lambda: monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection()))
+
+    assert fire(tier(lake.chunk(COLD))) == REACHED
+
+
+def test_a_connection_that_stays_undefined_fails_for_good(pauses: Pauses) -> None:
+    pauses.then(lambda: None, lambda: None)
+
+    event = fire(tier("public.x_20240101_000000", lakebase_conn_id="nowhere"))
+
+    assert (event["status"], event["retryable"]) == ("failed", False)
+    assert "The connection 'nowhere' is not defined" in event["message"]
 
 
 @pytest.mark.parametrize(
     ("trigger", "words"),
     [
-        (nowhere, "The connection 'nowhere' is not defined"),
         (lambda: tier("public.x_20240101_000000"), "Chunk public.x_20240101_000000 does not exist"),
         (lambda: LakeTSDurabilityTrigger(table="x", deadline=in_an_hour()), "'x' is not a ChronoTable"),
         (lambda: fresh(max_lag="1 hour"), "RollUp 'hourly' does not exist"),
         (lambda: fresh(max_lag="soon"), "invalid input syntax for type interval"),
     ],
-    ids=["connection", "chunk", "table", "rollup", "interval"],
+    ids=["chunk", "table", "rollup", "interval"],
 )
 def test_fails_at_once_for_what_no_retry_cures(
     lab: Lab, trigger: Callable[[], LakeTSBaseTrigger], words: str
