@@ -276,7 +276,10 @@ BEGIN
         RAISE EXCEPTION 'RollUp % cannot be dropped: these RollUps depend on it: %.', p_name, v_dependants
             USING HINT = 'Drop them first.';
     END IF;
-    EXECUTE format('DROP VIEW IF EXISTS public.%I', '_rollup_rt_' || p_name);
+    -- RollUp rt_<name> has a table with the name that the view would have.
+    IF (SELECT cls.relkind = 'v' FROM pg_class AS cls WHERE cls.oid = lakets._find_relation('public', '_rollup_rt_' || p_name)) THEN
+        EXECUTE format('DROP VIEW public.%I', '_rollup_rt_' || p_name);
+    END IF;
     EXECUTE format('DROP FUNCTION IF EXISTS lakets.%I()', '_rollup_live_' || v_rollup.id);
     EXECUTE format('DROP FUNCTION IF EXISTS %s', lakets._fill_function(p_name));
     IF v_problem IS NULL THEN

@@ -134,6 +134,10 @@ DECLARE
     v_query  record;
     v_live   text;
 BEGIN
+    IF (SELECT cls.relkind <> 'v' FROM pg_class AS cls WHERE cls.oid = lakets._find_relation('public', '_rollup_rt_' || p_name)) THEN
+        RAISE EXCEPTION 'The view of RollUp % would be public.%, but a relation with that name exists.', p_name, '_rollup_rt_' || p_name
+            USING HINT = 'Rename or drop that relation. If it is the table of another RollUp, give one of the two another name.';
+    END IF;
     PERFORM lakets._check_one_query(p_name, p_raw_query, p_search_path);
     SELECT * INTO v_query FROM lakets._read_query(p_name, p_raw_query, p_search_path);
     v_live := lakets._live_query(v_rollup, v_query.query, v_query.tree, v_query.relations, v_query.returns);

@@ -453,6 +453,19 @@ def test_drop_takes_table_view_shadow_and_marks_along(stage: Stage) -> None:
     assert stage.difference("hourly") == []
 
 
+def test_rollup_may_have_the_name_of_the_view_of_another(stage: Stage, raises: Raises) -> None:
+    stage.table()
+    stage.rollup("hourly")
+    stage.rollup("rt_hourly")
+    with raises("P0001", match="would be public._rollup_rt_hourly, but a relation with that name exists"):
+        stage.run("SELECT lakets.create_rollup_view('hourly', 'SELECT at AS bucket FROM metrics')")
+
+    stage.run("SELECT lakets.drop_rollup('hourly')")
+
+    assert stage.column("SELECT name FROM lakets.show_rollups()") == ["rt_hourly"]
+    assert stage.difference("rt_hourly") == []
+
+
 def test_rollup_that_others_read_is_dropped_last(layered: Stage, raises: Raises) -> None:
     with raises("P0001", match="daily"):
         layered.run("SELECT lakets.drop_rollup('hourly')")
