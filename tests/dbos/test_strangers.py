@@ -110,6 +110,12 @@ def test_what_cannot_be_unpickled_is_told_and_not_returned_as_a_text(
         task(name, workflow_name=workflow, serialization="native").run()
 
 
+@pytest.mark.parametrize("text", [float("nan"), {"a": [1, float("-inf")]}, 2**64], ids=str)
+def test_a_number_that_airflow_cannot_pass_on_is_told(name: str, text: object) -> None:
+    with fails(AirflowFailException, "contains (nan|-inf|184467.*), which Airflow cannot pass on"):
+        task(name, workflow_name="echo", workflow_kwargs={"text": text}).run()
+
+
 def test_a_text_that_was_pickled_is_a_result(name: str) -> None:
     echo = task(name, workflow_name="echo", workflow_kwargs={"text": "gASV"}, serialization="native")
 

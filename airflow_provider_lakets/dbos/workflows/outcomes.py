@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,13 @@ def read_results(hook: DBOSHook, workflow_ids: Sequence[str]) -> dict[str, Any]:
     _check_forms(hook, workflow_ids)
     found = {one.workflow_id: one.output for one in _read(hook, workflow_ids)}
     _check_unpickled(hook, found)
+    for name, result in found.items():
+        if (number := _unfit(result)) is not None:
+            raise DBOSSettingError(
+                f"The result of DBOS workflow {name} contains {number}, which Airflow cannot pass on: it "
+                "takes finite numbers, and integers of 64 bits. Let the workflow return None or text; "
+                "or set wait=False and use DBOSWorkflowSensor."
+            )
     return found
 
 
@@ -146,6 +154,18 @@ def _check_unpickled(hook: DBOSHook, results: Mapping[str, Any]) -> None:
             except Exception as err:  # of whatever kind the pickled class raises
                 why = f"{_NO_CLASS} ({type(err).__name__}: {said(err)})"
                 raise DBOSSettingError(f"The result of DBOS workflow {name} cannot be read: {why}.") from err
+
+
+def _unfit(result: Any) -> float | None:
+    """Return a number in a result that Airflow cannot send: NaN, infinity, or a large integer."""
+    if isinstance(result, float):
+        return None if math.isfinite(result) else result
+    if isinstance(result, int):
+        return None if -(2**63) <= result < 2**64 else result
+    if not isinstance(result, (dict, list, tuple)):
+        return None
+    parts = result.values() if isinstance(result, dict) else result
+    return next((number for part in parts if (number := _unfit(part)) is not None), None)
 
 
 def _check_forms(hook: DBOSHook, workflow_ids: Sequence[str]) -> None:
