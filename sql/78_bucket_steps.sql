@@ -39,11 +39,10 @@ BEGIN
         END IF;
         IF v_step = '["shift", 0, 0]' OR v_step = v_last OR lakets._is_coarser(v_last, v_step) THEN
             CONTINUE;
-        ELSIF v_step ->> 0 = 'zone' AND v_last = jsonb_build_array('unzone', v_step -> 1) THEN
-            v_result := v_result - -1;
-        ELSE
-            v_result := v_result || jsonb_build_array(v_step);
         END IF;
+        -- Not even a zone and back leave all times as they were: a clock skips some and shows others
+        -- twice.
+        v_result := v_result || jsonb_build_array(v_step);
     END LOOP;
     RETURN v_result;
 END;
