@@ -70,6 +70,8 @@ class LakeTSAlertOperator(LakeTSBaseOperator, BranchMixIn):
     )
     template_fields_renderers = {"query": "sql"}  # noqa: RUF012 - as BaseOperator declares it
     template_ext: Sequence[str] = (".sql",)
+    # Airflow then also skips mapped tasks of the other branch, and tasks that are cleared later.
+    inherits_from_skipmixin = True
 
     def __init__(
         self,
@@ -104,6 +106,7 @@ class LakeTSAlertOperator(LakeTSBaseOperator, BranchMixIn):
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return the alerts; fail or skip the task if ``on_alert`` says so."""
         ask = self._question()
+        self._check_branches()
         with self.lakets(context) as hook:
             found = ask(hook)
         alerts = [alert.as_dict() for alert in found]
@@ -118,6 +121,17 @@ class LakeTSAlertOperator(LakeTSBaseOperator, BranchMixIn):
             context["ti"].xcom_push(key="return_value", value=alerts)
             raise AirflowSkipException(f"Alert {self.name}: {len(alerts)} found.")
         return alerts
+
+    def _check_branches(self) -> None:
+        """Fail if a branch does not follow, even if the other one is taken now."""
+        for one in (*self.if_alert, *self.if_quiet):
+            group = self.dag.task_group_dict.get(one)
+            first = {root.task_id for root in group.roots} if group else {one}
+            if not first <= self.downstream_task_ids:
+                fail(
+                    f"{one!r} of if_alert and if_quiet is not a task directly after {self.task_id!r}. These "
+                    f"are: {', '.join(sorted(self.downstream_task_ids)) or 'none'}."
+                )
 
     def _question(self) -> Callable[[LakeTSHook], Sequence[Alert | SilentSeries]]:
         """Return the query to run; an empty argument fails before the login."""

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import TaskGroup
 
 from airflow_provider_lakets.operators.alerts import LakeTSAlertOperator
+from airflow_provider_lakets.operators.partitions import LakeTSPartitionOperator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +34,11 @@ def engine() -> str:
 def metrics(lab: Lab) -> Lab:
     lab.table("metrics", days=3)
     return lab
+
+
+def told(done: Run) -> str:
+    """Return the last error, as if on one line."""
+    return " ".join(str(done.errors[-1]).split())
 
 
 def check(limit: int, **arguments: Any) -> LakeTSAlertOperator:
@@ -107,6 +114,40 @@ def test_an_alert_chooses_the_branch(dag: DAG, run: RunDag, metrics: Lab, limit:
 
     assert states.pop("check") == "success"
     assert {name for name, state in states.items() if state == "success"} == {taken}
+
+
+def test_a_mapped_task_of_the_other_branch_is_skipped(dag: DAG, run: RunDag, metrics: Lab) -> None:
+    with dag:
+        check(1, on_alert="branch", if_alert="mend", if_quiet="rest") >> [
+            EmptyOperator(task_id="mend"),
+            LakeTSPartitionOperator.partial(task_id="rest").expand(tables=["metrics"]),
+        ]
+
+    assert run(dag).states == {"check": "success", "mend": "success", "rest": "skipped"}
+
+
+@pytest.mark.parametrize("wrong", ["mned", "last"])
+def test_a_branch_that_does_not_follow_fails_before_there_is_an_alert(
+    dag: DAG, run: RunDag, metrics: Lab, wrong: str
+) -> None:
+    with dag:
+        one = check(99, on_alert="branch", if_alert=wrong, if_quiet="rest")
+        one >> EmptyOperator(task_id="rest") >> EmptyOperator(task_id="last")
+
+    done = run(dag)
+
+    assert done.states["check"] == "failed"
+    assert f"'{wrong}' of if_alert and if_quiet is not a task directly after 'check'" in told(done)
+
+
+def test_a_branch_may_be_a_task_group(dag: DAG, run: RunDag, metrics: Lab) -> None:
+    with dag:
+        one = check(1, on_alert="branch", if_alert="call", if_quiet="rest")
+        with TaskGroup("call") as call:
+            EmptyOperator(task_id="somebody")
+        one >> [call, EmptyOperator(task_id="rest")]
+
+    assert run(dag).states == {"check": "success", "call.somebody": "success", "rest": "skipped"}
 
 
 def test_a_branch_without_a_task_skips_all(dag: DAG, run: RunDag, metrics: Lab) -> None:
