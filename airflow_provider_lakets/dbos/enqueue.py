@@ -178,6 +178,9 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
 
     def execute(self, context: Context) -> Any:
         """Start the workflows that do not exist, and wait."""
+        from airflow_provider_lakets.dbos.workflows.control import mark
+        from airflow_provider_lakets.dbos.workflows.ids import REPORTED
+
         with self.dbos() as hook:
             order = self.order(context)
             if self._has_items:
@@ -185,11 +188,14 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
             else:
                 ids = [find_or_start(hook, order, self.on_terminal, self.from_step)]
             self.log.info("DBOS workflow(s): %s", ids if len(ids) <= PROBLEMS_SHOWN else len(ids))
+            # Another task may have started the one that duplication_policy returned.
+            is_own = self._has_items or order.is_own(ids[0])
             if not self.wait:
+                if not self._has_items and is_own:
+                    mark(hook, ids[0], REPORTED)  # its id is the result, so a cleared task may go on from it
                 return ids if self._has_items else ids[0]
             if not self._all_ended(hook, ids):
-                # Another task may have started the one that duplication_policy returned.
-                self._running = ids if self._has_items or order.is_own(ids[0]) else []
+                self._running = ids if is_own else []
                 if self.deferrable:
                     self._defer(context, order, ids)
                 self._wait_here(hook, ids)

@@ -57,6 +57,20 @@ def test_without_waiting_it_returns_the_id(name: str, hook: DBOSHook) -> None:
     assert workflow_id in hook.statuses([workflow_id])
 
 
+def test_a_cleared_task_that_does_not_wait_does_what_on_terminal_says(
+    effects: Effects, name: str, hook: DBOSHook
+) -> None:
+    one = task(name, wait=False, on_terminal="new")
+    first = one.run()
+    wait_until(lambda: workflows(hook, one) == {"task": "SUCCESS"}, "ended")
+
+    second = one.run()
+
+    assert second == f"{first}#2"
+    wait_until(lambda: workflows(hook, one) == {"task": "SUCCESS", "task#2": "SUCCESS"}, "both ended")
+    assert effects.of(name) == [1, 2, 3, 1, 2, 3]
+
+
 def test_mapped_tasks_have_a_workflow_each(name: str) -> None:
     ids = {task(name, map_index=index, wait=False).run().rpartition("/")[2] for index in range(3)}
 
