@@ -39,10 +39,11 @@ BEGIN
         END IF;
         IF v_step = '["shift", 0, 0]' OR v_step = v_last OR lakets._is_coarser(v_last, v_step) THEN
             CONTINUE;
+        ELSIF v_step ->> 0 = 'zone' AND v_last = jsonb_build_array('unzone', v_step -> 1) THEN
+            v_result := v_result - -1;
+        ELSE
+            v_result := v_result || jsonb_build_array(v_step);
         END IF;
-        -- Not even a zone and back leave all times as they were: a clock skips some and shows others
-        -- twice.
-        v_result := v_result || jsonb_build_array(v_step);
     END LOOP;
     RETURN v_result;
 END;
@@ -198,7 +199,7 @@ BEGIN
 END;
 $$;
 
--- The labels of times, as a range [first, start of the bucket after the last).
+-- The labels of times, as a range [first, start of the bucket after the last); null without steps.
 CREATE OR REPLACE FUNCTION lakets._labels_of(
     p_steps jsonb,
     p_times tstzrange
@@ -216,8 +217,8 @@ DECLARE
     v_last   timestamp;
     v_clock  tsrange;
 BEGIN
-    IF isempty(p_times) THEN
-        RETURN p_times;
+    IF p_steps IS NULL OR isempty(p_times) THEN
+        RETURN CASE WHEN p_steps IS NOT NULL THEN p_times END;
     END IF;
     FOR v_position IN 0 .. jsonb_array_length(p_steps) - 1 LOOP
         v_step := p_steps -> v_position;

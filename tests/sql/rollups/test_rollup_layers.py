@@ -52,6 +52,45 @@ def test_diamond_is_right_after_one_cascade(layered: Stage) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("lower", "upper"),
+    [
+        (
+            "lakets.time_bucket('1 hour', at) + interval '1 hour'",
+            "date_trunc('day', bucket - interval '1 hour')",
+        ),
+        ("date_trunc('day', at, 'Europe/Berlin')", "(bucket AT TIME ZONE 'Europe/Berlin')::date"),
+        ("date_trunc('hour', at, 'Europe/Berlin')", "date_trunc('day', bucket, 'Europe/Berlin')"),
+        (
+            "date_trunc('day', at AT TIME ZONE 'Europe/Berlin') AT TIME ZONE 'Europe/Berlin'",
+            "(bucket AT TIME ZONE 'Europe/Berlin')::date",
+        ),
+        (
+            "date_trunc('hour', at AT TIME ZONE 'Europe/Berlin') AT TIME ZONE 'Europe/Berlin'",
+            "bucket + interval '1 hour'",
+        ),
+    ],
+)
+def test_label_above_is_made_from_a_label_below(stage: Stage, lower: str, upper: str) -> None:
+    stage.table(rows=False)
+    stage.rollup(
+        "below", every="1 day", query=f"SELECT {lower} AS bucket, count(*) AS n FROM metrics GROUP BY 1"
+    )
+    stage.rollup(
+        "above", every="1 day", query=f"SELECT {upper} AS day, sum(n) AS n FROM _rollup_below GROUP BY 1"
+    )
+
+    differences = []
+    for place, moment in enumerate(
+        ("03-30 23:30", "03-31 00:30", "03-31 01:30", "10-26 10:00", "10-27 00:30")
+    ):
+        stage.run(f"INSERT INTO metrics VALUES ({place}, '2024-{moment}+00', 1)")
+        stage.cascade()
+        differences.append(stage.difference("above"))
+
+    assert differences == [[]] * 5
+
+
 def test_rollup_of_a_table_and_a_rollup_follows_both(layered: Stage) -> None:
     layered.rollup(
         "share",
