@@ -7,6 +7,7 @@ Triggers that poll at about the same time share a query. No session is kept betw
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,9 @@ GATHER_SECONDS = 0.2
 # Longer than the statement timeout. A connection whose server is gone may stay open without answer.
 ANSWER_SECONDS = 6 * 60.0
 
+# The connection may be changed in Airflow, for example to another database.
+HOOK_SECONDS = 15 * 60.0
+
 Statuses = dict[str, str]
 
 _pollers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Key, Poller]] = (
@@ -33,12 +37,13 @@ class Poller:
     """
     Ask for the statuses of workflows.
 
-    :param make_hook: Returns the hook, which is kept; its sessions are not.
+    :param make_hook: Returns the hook, which is kept for a while; its sessions are not.
     """
 
     def __init__(self, make_hook: Callable[[], DBOSHook]) -> None:
         self._make_hook = make_hook
         self._hook: DBOSHook | None = None
+        self._until = 0.0
         self._asking: list[tuple[frozenset[str], str | None, asyncio.Future[Statuses]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -93,11 +98,12 @@ class Poller:
     def _ask(self, ids: list[str], prefixes: list[str]) -> Statuses:
         from airflow_provider_lakets.dbos.workflows.outcomes import ACTIVE
 
-        if self._hook is None:
-            self._hook = self._make_hook()
-        found = {name: one.status for name, one in self._hook.statuses(ids).items()} if ids else {}
+        if self._hook is None or time.monotonic() >= self._until:
+            self._hook, self._until = self._make_hook(), time.monotonic() + HOOK_SECONDS
+        hook = self._hook
+        found = {name: one.status for name, one in hook.statuses(ids).items()} if ids else {}
         if prefixes:
-            with self._hook.doing("Looking up the active workflows of tasks") as client:
+            with hook.doing("Looking up the active workflows of tasks") as client:
                 active = client.list_workflows(
                     workflow_id_prefix=prefixes, status=[*ACTIVE], load_input=False, load_output=False
                 )

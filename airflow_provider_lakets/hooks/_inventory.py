@@ -13,7 +13,7 @@ from airflow_provider_lakets.exceptions import (
     LakeTSPrivilegeError,
 )
 from airflow_provider_lakets.hooks._contract import LakeTSContract
-from airflow_provider_lakets.hooks.functions.rows import natural, record
+from airflow_provider_lakets.hooks.functions.rows import natural, record, several
 from airflow_provider_lakets.hooks.results import (
     ChronoTable,
     FeedStatus,
@@ -97,7 +97,7 @@ class LakeTSInventory(LakeTSContract):
         if names is None:
             tables = sorted(self._tables(None), key=lambda table: natural(table.name))
         else:
-            names = list(names)
+            names = several(names)
             known = {table.name: table for table in self._tables([*names, *map("public.{}".format, names)])}
             tables = [known.get(name) or known.get(f"public.{name}") or self._unknown(name) for name in names]
         wanted = {policy, "tiered_retention"}

@@ -13,6 +13,7 @@ from airflow_provider_lakets.hooks._deferred import past_retention, why_not_tier
 from airflow_provider_lakets.hooks._inventory import LakeTSInventory
 from airflow_provider_lakets.hooks._outcomes import each
 from airflow_provider_lakets.hooks._session import Sessions
+from airflow_provider_lakets.hooks.functions.rows import several
 from airflow_provider_lakets.hooks.results import DeferredChunk, PlanResult, RefreshResult
 
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ class LakeTSPlanning(LakeTSInventory):
         :param chunks: The names of the chunks.
         """
         with self.session():
-            return each(PlanResult, [(chunk, partial(self._plan_tiering_of, chunk)) for chunk in chunks])
+            return each(
+                PlanResult, [(chunk, partial(self._plan_tiering_of, chunk)) for chunk in several(chunks)]
+            )
 
     def _plan_tiering_of(self, chunk: str) -> PlanResult:
         with self._rehearsal() as twin:
@@ -119,7 +122,7 @@ class LakeTSPlanning(LakeTSInventory):
         :param tables: The ChronoTables.
         :param force: Whether chunks that are not proved durable would be dropped as well.
         """
-        names = list(tables)
+        names = several(tables)
         if len(names) == 1:
             return [self.plan_retention(names[0], force=force)]
         with self.session():

@@ -27,6 +27,7 @@ from airflow_provider_lakets.hooks._planning import (
     chunks_since,
     newest_chunk,
 )
+from airflow_provider_lakets.hooks.functions.rows import several
 from airflow_provider_lakets.hooks.results import (
     PartitionResult,
     RefreshResult,
@@ -127,7 +128,7 @@ class LakeTSHook(LakeTSPlanning):
         :param since: A chunk that was flagged at this time or later counts as new, even if another
             call flagged it.
         """
-        names = list(chunks)
+        names = several(chunks)
         locked = Locked(partial(counted.of_same_table, self, names))
         with self.session(), noted(self, "tier") as done:
             results = each(
@@ -165,7 +166,7 @@ class LakeTSHook(LakeTSPlanning):
         :param tables: The ChronoTables.
         :param force: Also drop chunks that are not proved durable in Unity Catalog.
         """
-        names = list(tables)
+        names = several(tables)
         if len(names) == 1:
             return [self.retain(names[0], force=force)]
         results: list[RetentionResult] = []

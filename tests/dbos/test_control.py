@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -247,6 +249,35 @@ def test_a_trigger_that_gets_no_answer_asks_again(
             assert asked.wait(30)
 
         assert event.result() == {"status": "reached"}
+
+
+def test_a_trigger_follows_a_connection_that_is_changed(
+    effects: Effects, name: str, start: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    effects.shut(name, 1)
+    one = start(name)
+    monkeypatch.setattr(poller, "HOOK_SECONDS", 0)
+    changed = json.dumps(
+        {**json.loads(os.environ["AIRFLOW_CONN_LAKEBASE_DEFAULT"]), "extra": {"no": "setting"}}
+    )
+    looked = threading.Event()
+    ask = poller.Poller._ask
+
+    def note(*arguments: Any) -> Any:
+        found = ask(*arguments)
+        looked.set()
+        return found
+
+    monkeypatch.setattr(poller.Poller, "_ask", note)
+    trigger = DBOSWorkflowTrigger(workflow_ids=[one], deadline=deadline(20), poll_interval=0.1)
+
+    with ThreadPoolExecutor() as pool:
+        event = pool.submit(fire, trigger)
+        assert looked.wait(30)
+        monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", changed)
+
+        assert event.result()["status"] == "failed"
+    effects.open(name, 1)
 
 
 def test_a_killed_deferred_task_cancels_its_workflow(

@@ -59,6 +59,17 @@ def test_a_bare_name_means_schema_public(lab: Lab) -> None:
     assert [table.name for table in tables] == ["public.metrics", "other.metrics"]
 
 
+def test_a_text_is_one_name(lab: Lab) -> None:
+    lab.synced(days=5)
+    hook, chunk = lab.hook(), lab.old_chunks()[0]
+
+    done = [*hook.partition("public.metrics"), *hook.tier(chunk), *hook.retain_all("metrics")]
+    plans = [*hook.plan_partitions("metrics"), *hook.plan_tiering(chunk), *hook.plan_retentions("metrics")]
+
+    assert [one.name for one in done] == ["public.metrics", chunk, "public.metrics"]
+    assert [one.name for one in plans] == ["public.metrics", chunk, "public.metrics"]
+
+
 def test_an_unknown_table_is_refused_with_the_known_ones(lab: Lab) -> None:
     lab.table("metrics")
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_provider_lakets.hooks.results import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from airflow_provider_lakets.hooks._calls import Row
 
 R = TypeVar("R", bound=Record)
@@ -40,6 +42,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, int) and not -(2**63) <= value < 2**64:
         return float(value) if abs(value) < FLOAT_MAX else str(value)
     return value
+
+
+def several(names: Iterable[str]) -> list[str]:
+    """Return the names as a list; a text is one name, and not its letters."""
+    return [names] if isinstance(names, str) else list(names)
 
 
 def given(**arguments: Any) -> Row:
