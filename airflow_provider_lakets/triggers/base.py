@@ -166,7 +166,8 @@ def _is_transient(error: Exception, failures: int) -> bool:
 
     from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakeTSContendedError
 
-    if isinstance(error, AirflowNotFoundException):
+    # The cause, if it is the Databricks connection that the connection names.
+    if isinstance(error, AirflowNotFoundException) or isinstance(error.__cause__, AirflowNotFoundException):
         return failures + 1 < LOOKUPS
     return isinstance(error, (LakebaseConnectionError, LakeTSContendedError))
 

@@ -111,13 +111,27 @@ def test_a_connection_that_airflow_cannot_read_for_the_moment_is_read_again(
     assert fire(tier(lake.chunk(COLD))) == REACHED
 
 
-def test_a_connection_that_stays_undefined_fails_for_good(pauses: Pauses) -> None:
+@pytest.mark.parametrize(
+    ("conn_id", "words"),
+    [
+        ("nowhere", "The connection 'nowhere' is not defined"),
+        (
+            "lakebase_default",
+            "names the Databricks connection 'gone' (databricks_conn_id), which is not defined",
+        ),
+    ],
+    ids=["connection", "Databricks connection"],
+)
+def test_a_connection_that_stays_undefined_fails_for_good(
+    pauses: Pauses, define: Callable[..., None], conn_id: str, words: str
+) -> None:
+    define(extra={"project": "weather", "databricks_conn_id": "gone"})
     pauses.then(lambda: None, lambda: None)
 
-    event = fire(tier("public.x_20240101_000000", lakebase_conn_id="nowhere"))
+    event = fire(tier("public.x_20240101_000000", lakebase_conn_id=conn_id))
 
     assert (event["status"], event["retryable"]) == ("failed", False)
-    assert "The connection 'nowhere' is not defined" in event["message"]
+    assert words in event["message"]
 
 
 @pytest.mark.parametrize(
