@@ -37,7 +37,8 @@ BEGIN
                                         (v_step ->> 2)::bigint + (v_last ->> 2)::bigint);
             v_last := v_result -> -1;
         END IF;
-        IF v_step = '["shift", 0, 0]' OR v_step = v_last OR lakets._is_coarser(v_last, v_step) THEN
+        IF v_step = '["shift", 0, 0]' OR lakets._is_coarser(v_last, v_step)
+           OR v_step = v_last AND v_step ->> 0 NOT IN ('zone', 'unzone') THEN  -- a zone applied twice moves times twice
             CONTINUE;
         ELSIF v_step ->> 0 = 'zone' AND v_last = jsonb_build_array('unzone', v_step -> 1) THEN
             v_result := v_result - -1;

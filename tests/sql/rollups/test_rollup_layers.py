@@ -59,6 +59,8 @@ def test_diamond_is_right_after_one_cascade(layered: Stage) -> None:
             "lakets.time_bucket('1 hour', at) + interval '1 hour'",
             "date_trunc('day', bucket - interval '1 hour')",
         ),
+        ("lakets.time_bucket('2 hours', at) AT TIME ZONE 'Asia/Kolkata'", "date_trunc('hour', bucket)"),
+        ("lakets.time_bucket('1 hour', at) AT TIME ZONE 'Europe/Berlin'", "date_trunc('day', bucket)"),
         ("date_trunc('day', at, 'Europe/Berlin')", "(bucket AT TIME ZONE 'Europe/Berlin')::date"),
         ("date_trunc('hour', at, 'Europe/Berlin')", "date_trunc('day', bucket, 'Europe/Berlin')"),
         (
