@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import psycopg
 import pytest
 
+from tests.sandbox import Sandbox
+
 if TYPE_CHECKING:
-    from tests.sandbox import Sandbox
+    from collections.abc import Iterator
+
+    from airflow_provider_lakets.local.pg.postgres import EmbeddedPostgres
     from tests.stage import Raises, Stage
 
 OTHERS = "rows depend on the source rows of their own bucket only"
@@ -255,22 +260,33 @@ def scene(stage: Stage) -> Stage:
     return stage
 
 
+@pytest.fixture(scope="module")
+def set_scene(postgres: EmbeddedPostgres, template: str) -> Iterator[psycopg.Connection]:
+    """Set the scene once, for tests that only fail in it."""
+    name = "lakets_refusals"
+    with psycopg.connect(postgres.ensure_database(name, template=template), autocommit=True) as session:
+        session.execute("SET client_min_messages = error; SET timezone = 'UTC'")
+        session.execute(SCENE)
+        yield session
+    postgres.drop_database(name)
+
+
 @pytest.mark.parametrize("has_rows", [False, True], ids=["empty", "with rows"])
 @pytest.mark.parametrize(("query", "reason"), REFUSED.values(), ids=REFUSED.keys())
 def test_query_that_cannot_be_kept_right_is_refused(
-    db: Sandbox, query: str, reason: str, has_rows: bool
+    set_scene: psycopg.Connection, query: str, reason: str, has_rows: bool
 ) -> None:
-    db.run("SET LOCAL timezone = 'UTC'")
-    db.run(SCENE)
-    if has_rows:
-        db.run("INSERT INTO metrics VALUES (1, '2024-01-01 12:30+00', 5, now())")
-    before = db.value("SELECT count(*) FROM metrics")
+    db = Sandbox(set_scene)
+    with db.undone():
+        if has_rows:
+            db.run("INSERT INTO metrics VALUES (1, '2024-01-01 12:30+00', 5, now())")
+        before = db.value("SELECT count(*) FROM metrics")
 
-    with db.refused("42601" if reason == "syntax error" else "P0001", match=reason):
-        db.run("SELECT lakets.create_rollup('q', %s)", query)
+        with db.refused("42601" if reason == "syntax error" else "P0001", match=reason):
+            db.run("SELECT lakets.create_rollup('q', %s)", query)
 
-    assert db.value("SELECT count(*) FROM metrics") == before
-    assert db.column("SELECT relname::text FROM pg_class WHERE relname ~ 'rollup_q|_definition_'") == []
+        assert db.value("SELECT count(*) FROM metrics") == before
+        assert db.column("SELECT relname::text FROM pg_class WHERE relname ~ 'rollup_q|_definition_'") == []
 
 
 def test_type_with_its_own_equality_is_compared_by_it(scene: Stage) -> None:
