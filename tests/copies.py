@@ -47,7 +47,7 @@ class Copies:
     def keep(self, database: str, acts: tuple[str, ...]) -> None:
         """Keep a copy of a database without sessions."""
         name = f"kept_{next(_numbers)}"
-        self._run("CREATE DATABASE {} TEMPLATE {}", name, database)
+        self._run("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy", name, database)
         row = self._admin.execute("SELECT oid FROM pg_database WHERE datname = %s", [database]).fetchone()
         assert row is not None
         self._kept[_today(), acts] = Copy(name, int(row[0]))
@@ -63,7 +63,8 @@ class Copies:
         self._kept[_today(), acts] = kept  # the last that was used
         self._run("DROP DATABASE {}", database)
         # LakeTS keeps the oid of its database, and takes another one for a restored dump.
-        self._run(f"CREATE DATABASE {{}} TEMPLATE {{}} OID {kept.oid}", database, kept.name)
+        statement = f"CREATE DATABASE {{}} TEMPLATE {{}} STRATEGY file_copy OID {kept.oid}"
+        self._run(statement, database, kept.name)
         return True
 
     def mark(self) -> str:

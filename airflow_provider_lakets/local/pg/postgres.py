@@ -107,8 +107,11 @@ class EmbeddedPostgres:
         with psycopg.connect(self.conninfo(), autocommit=True) as conn:
             found = conn.execute("SELECT FROM pg_database WHERE datname = %s", [name]).fetchone()
             if found is None:
-                copy = sql.SQL(" TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
-                conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)) + copy)
+                statement = "CREATE DATABASE {}"
+                if template:
+                    # By default a copy is written to the WAL too, which takes twice as long.
+                    statement += " TEMPLATE {} STRATEGY file_copy"
+                conn.execute(sql.SQL(statement).format(*map(sql.Identifier, filter(None, (name, template)))))
         return self.conninfo(name)
 
     def ensure_role(self, name: str) -> None:
