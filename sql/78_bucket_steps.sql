@@ -40,11 +40,9 @@ BEGIN
         IF v_step = '["shift", 0, 0]' OR lakets._is_coarser(v_last, v_step)
            OR v_step = v_last AND v_step ->> 0 NOT IN ('zone', 'unzone') THEN  -- a zone applied twice moves times twice
             CONTINUE;
-        ELSIF v_step ->> 0 = 'zone' AND v_last = jsonb_build_array('unzone', v_step -> 1) THEN
-            v_result := v_result - -1;
-        ELSE
-            v_result := v_result || jsonb_build_array(v_step);
         END IF;
+        -- Not even a zone and back leave all times as they were: a clock skips some of them.
+        v_result := v_result || jsonb_build_array(v_step);
     END LOOP;
     RETURN v_result;
 END;
