@@ -124,13 +124,14 @@ class LakeTSAlertOperator(LakeTSBaseOperator, BranchMixIn):
 
     def _check_branches(self) -> None:
         """Fail if a branch does not follow, even if the other one is taken now."""
+        after = self.downstream_task_ids
         for one in (*self.if_alert, *self.if_quiet):
             group = self.dag.task_group_dict.get(one)
             first = {root.task_id for root in group.roots} if group else {one}
-            if not first <= self.downstream_task_ids:
+            if not first <= after:
                 fail(
                     f"{one!r} of if_alert and if_quiet is not a task directly after {self.task_id!r}. These "
-                    f"are: {', '.join(sorted(self.downstream_task_ids)) or 'none'}."
+                    f"are: {', '.join(sorted(after)) or 'none'}."
                 )
 
     def _question(self) -> Callable[[LakeTSHook], Sequence[Alert | SilentSeries]]:

@@ -140,6 +140,15 @@ def test_a_branch_that_does_not_follow_fails_before_there_is_an_alert(
     assert f"'{wrong}' of if_alert and if_quiet is not a task directly after 'check'" in told(done)
 
 
+def test_a_mapped_alert_chooses_the_branch(dag: DAG, run: RunDag, metrics: Lab) -> None:
+    with dag:
+        LakeTSAlertOperator.partial(
+            task_id="check", name="hot", on_alert="branch", if_alert="mend", if_quiet="rest"
+        ).expand(query=[HOT.format(1)]) >> [EmptyOperator(task_id="mend"), EmptyOperator(task_id="rest")]
+
+    assert run(dag).states["check"] == "success"
+
+
 def test_a_branch_may_be_a_task_group(dag: DAG, run: RunDag, metrics: Lab) -> None:
     with dag:
         one = check(1, on_alert="branch", if_alert="call", if_quiet="rest")
