@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import airflow
 import pytest
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import TaskGroup
+from packaging.version import Version
 
 from airflow_provider_lakets.operators.alerts import LakeTSAlertOperator
 from airflow_provider_lakets.operators.partitions import LakeTSPartitionOperator
@@ -116,6 +118,8 @@ def test_an_alert_chooses_the_branch(dag: DAG, run: RunDag, metrics: Lab, limit:
     assert {name for name, state in states.items() if state == "success"} == {taken}
 
 
+# Airflow 3.1 looks for the choice of a branch under the number of the mapped task.
+@pytest.mark.skipif(Version(airflow.__version__) < Version("3.3"), reason="a fault of Airflow before 3.3")
 def test_a_mapped_task_of_the_other_branch_is_skipped(dag: DAG, run: RunDag, metrics: Lab) -> None:
     with dag:
         check(1, on_alert="branch", if_alert="mend", if_quiet="rest") >> [
