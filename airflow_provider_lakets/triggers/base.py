@@ -165,9 +165,10 @@ def _is_transient(error: Exception, failures: int) -> bool:
     from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
 
     from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakeTSContendedError
+    from airflow_provider_lakets.login.who.stored import NOT_DEFINED
 
     # The cause, if it is the Databricks connection that the connection names.
-    if isinstance(error, AirflowNotFoundException) or isinstance(error.__cause__, AirflowNotFoundException):
+    if isinstance(error, AirflowNotFoundException) or isinstance(error.__cause__, NOT_DEFINED):
         return failures + 1 < LOOKUPS
     return isinstance(error, (LakebaseConnectionError, LakeTSContendedError))
 
