@@ -44,6 +44,7 @@ class Poller:
         self._make_hook = make_hook
         self._hook: DBOSHook | None = None
         self._until = 0.0
+        self._in_use: weakref.WeakSet[DBOSHook] = weakref.WeakSet()  # an earlier hook may be waiting
         self._asking: list[tuple[frozenset[str], str | None, asyncio.Future[Statuses]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -92,14 +93,15 @@ class Poller:
                 )
 
     def _hang_up(self) -> None:
-        if self._hook is not None:
-            self._hook.hang_up()
+        for hook in list(self._in_use):
+            hook.hang_up()
 
     def _ask(self, ids: list[str], prefixes: list[str]) -> Statuses:
         from airflow_provider_lakets.dbos.workflows.outcomes import ACTIVE
 
         if self._hook is None or time.monotonic() >= self._until:
             self._hook, self._until = self._make_hook(), time.monotonic() + HOOK_SECONDS
+            self._in_use.add(self._hook)
         hook = self._hook
         found = {name: one.status for name, one in hook.statuses(ids).items()} if ids else {}
         if prefixes:
