@@ -58,6 +58,32 @@ BUCKETS = [
     Bucket("date_trunc('month', date_trunc('week', {t}))", "1 month"),
 ]
 
+# Of times without a zone, which are read as UTC.
+LOCAL_BUCKETS = [
+    Bucket("lakets.time_bucket('1 hour', {t})", "1 hour"),
+    Bucket("lakets.time_bucket('1 month', {t})", "1 month"),
+    Bucket("date_bin('90 min', {t}, '2024-01-01 00:20')", "90 min"),
+    Bucket("date_trunc('week', {t})", "7 days"),
+    Bucket("{t}::date", "1 day"),
+    Bucket("date_trunc('day', {t} - interval '6 hours') + interval '6 hours'", "1 day"),
+    Bucket("date_trunc('hour', {t}) AT TIME ZONE '{z}'", "1 hour"),
+    Bucket("date_bin('30 min', {t}, '2024-01-01') AT TIME ZONE '{z}'", "30 min"),
+    Bucket("date_trunc('day', {t}) AT TIME ZONE '{z}'", "1 day"),
+    Bucket("date_trunc('month', {t}) AT TIME ZONE '{z}'", "1 month"),
+    Bucket("date_trunc('hour', {t} AT TIME ZONE 'UTC' AT TIME ZONE '{z}')", "1 hour"),
+    Bucket("date_trunc('day', {t} AT TIME ZONE 'UTC' AT TIME ZONE '{z}')", "1 day"),
+]
+
+# The buckets of a RollUp over the labels {b} of another.
+UPPER_BUCKETS = [
+    Bucket("date_trunc('month', {b})", "1 month"),
+    Bucket("date_trunc('month', {b} - interval '1 hour')", "1 month"),
+    Bucket("date_trunc('month', {b} + interval '5 hours')", "1 month"),
+    Bucket("date_trunc('month', {b} AT TIME ZONE '{z}')", "1 month"),
+    Bucket("date_trunc('month', {b}) AT TIME ZONE '{z}'", "1 month"),
+    Bucket("({b} AT TIME ZONE '{z}')::date + 1", "1 day"),
+]
+
 # [x] is the bucket of x.at.
 SOUND = [
     "SELECT [m] AS bucket, sum(value) AS v, count(*) AS n FROM {m} m GROUP BY 1",
@@ -122,23 +148,38 @@ UNSOUND = [
 
 
 class Definition(NamedTuple):
-    """A query over ``{m}``, its width, and whether it must be accepted."""
+    """
+    A query over ``{m}`` with times of a type, its width, and whether it must be accepted.
+
+    With the buckets of a RollUp over it.
+    """
 
     query: str
     bucket: str
     width: str
     is_sound: bool
+    type: str
+    above: Bucket
 
     def over(self, table: str) -> str:
         return self.query.replace("{m}", table)
 
 
-def any_definition(dice: random.Random) -> Definition:
-    """Draw one of the definitions."""
+def any_definition(dice: random.Random, of_type: str, above: int) -> Definition:
+    """
+    Draw one of the definitions.
+
+    :param dice: Where chance comes from.
+    :param of_type: The type of the times: ``timestamptz`` or ``timestamp``.
+    :param above: The number of the upper bucket.
+    """
     is_sound = dice.random() < 0.75
-    bucket = dice.choice(BUCKETS)
+    bucket = dice.choice(LOCAL_BUCKETS if of_type == "timestamp" else BUCKETS)
     expression = bucket.expression.replace("{z}", dice.choice(ZONES))
     query = dice.choice(SOUND if is_sound else UNSOUND)
     for alias in ("m", "n", "a", "b"):
         query = query.replace(f"[{alias}]", expression.replace("{t}", f"{alias}.at"))
-    return Definition(query, expression, bucket.width, is_sound)
+    upper = UPPER_BUCKETS[above]
+    if "{z}" in upper.expression:
+        upper = upper._replace(expression=upper.expression.replace("{z}", dice.choice(ZONES)))
+    return Definition(query, expression, bucket.width, is_sound, of_type, upper)

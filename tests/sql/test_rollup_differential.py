@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from tests.shapes import any_definition
+from tests.shapes import UPPER_BUCKETS, any_definition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +43,7 @@ class Pair:
         self.definition = definition
         number = next(_numbers)
         self.table, self.copy, self.name = f"m{number}", f"full_m{number}", f"r{number}"
+        self.has_above = True
         self.kept: dict[str, list[str]] = {}  # by bucket, what stays for good
         self.dropped = "1970-01-01 00:00+00"
 
@@ -102,10 +103,11 @@ class Pair:
 
     def expected(self) -> dict[str, list[str]]:
         fresh = self.rows(self.definition.over(self.copy), self.bucket)
+        bucket = self.definition.bucket.replace("{t}", f"t::{self.definition.type}")
         frozen = {
             row[0]
             for row in self.run(
-                f"SELECT DISTINCT ({self.definition.bucket.replace('{t}', 't')})::text FROM"
+                f"SELECT DISTINCT ({bucket})::text FROM"
                 " generate_series('2024-02-01'::timestamptz,"
                 f" '{self.dropped}'::timestamptz - interval '1 us', '15 min') AS t"
             )
@@ -127,7 +129,7 @@ class Pair:
 
     def create(self) -> bool:
         """Create the table and the RollUp; return whether the RollUp was accepted."""
-        self.run(f"CREATE TABLE {self.table} (id integer, at timestamptz, value integer)")
+        self.run(f"CREATE TABLE {self.table} (id integer, at {self.definition.type}, value integer)")
         self.run(f"CREATE TABLE {self.copy} (LIKE {self.table})")
         self.run(
             "SELECT lakets._ensure_partitions(lakets.create_chronotable(%s, 'at', '7 days'), 1, 1,"
@@ -147,24 +149,28 @@ class Pair:
         if starts_empty:
             self.insert(40)
         self.run("SELECT lakets.create_rollup_view(%s, %s)", self.name, query)
-        self.run(
-            "SELECT lakets.create_rollup(%s, %s, '1 month')",
-            f"{self.name}_above",
-            f"SELECT date_trunc('month', \"{self.bucket}\") AS month, count(*) AS n"
-            f" FROM _rollup_{self.name} GROUP BY 1",
-        )
+        above = (f"{self.name}_above", self.above, self.definition.above.width)
+        try:
+            self.run("SELECT lakets.create_rollup(%s, %s, %s::interval)", *above)
+        except psycopg.errors.RaiseException:
+            assert self.definition.above != UPPER_BUCKETS[0], self.definition
+            self.has_above = False
         return True
+
+    @property
+    def above(self) -> str:
+        expression = self.definition.above.expression.replace("{b}", f'"{self.bucket}"')
+        return f"SELECT {expression} AS above, count(*) AS n FROM _rollup_{self.name} GROUP BY 1"
 
     def check(self) -> None:
         self.run("SELECT lakets.refresh_rollup(%s, true)", self.name)
         found = self.rows(f"TABLE _rollup_{self.name}", self.bucket)
         assert found == self.expected(), self.definition
+        if not self.has_above:
+            return
         self.run("SELECT lakets.refresh_rollup(%s, true)", f"{self.name}_above")
-        months = (
-            f"SELECT date_trunc('month', \"{self.bucket}\"), count(*) FROM _rollup_{self.name} GROUP BY 1"
-        )
         kept = f"SELECT * FROM _rollup_{self.name}_above"
-        assert self.run(f"{kept} ORDER BY 1") == self.run(f"{months} ORDER BY 1"), self.definition
+        assert self.run(f"{kept} ORDER BY 1") == self.run(f"{self.above} ORDER BY 1"), self.definition
 
     def check_view(self) -> None:
         """Above the watermark the view is the query over the table."""
@@ -178,9 +184,9 @@ class Pair:
         self.run(f"DROP TABLE IF EXISTS {self.table}, {self.copy}")
 
 
-def play(conn: psycopg.Connection, seed: int) -> None:
+def play(conn: psycopg.Connection, seed: int, of_type: str, above: int) -> None:
     dice = random.Random(seed)
-    definition = any_definition(dice)
+    definition = any_definition(dice, of_type, above)
     pair = Pair(conn, dice, definition)
     is_accepted = pair.create()
     assert is_accepted or not definition.is_sound, definition
@@ -233,22 +239,28 @@ def playground(postgres: EmbeddedPostgres, template: str) -> Iterator[Playground
 
 
 SEEDS = st.integers(min_value=0, max_value=2**32)
+TYPES = st.sampled_from(["timestamptz", "timestamp"])
+ABOVE = st.integers(min_value=0, max_value=len(UPPER_BUCKETS) - 1)
 # A smaller seed is not a simpler example.
 PHASES = (Phase.explicit, Phase.generate)
 
 
-@given(seed=SEEDS)
-@example(seed=50133)  # hours where a clock is set back by half an hour
-@example(seed=699)  # the month of a week that ends in another month, and the chunks before are gone
+@given(seed=SEEDS, of_type=TYPES, above=ABOVE)
+# Hours where a clock is set back by half an hour.
+@example(seed=50133, of_type="timestamptz", above=0)
+# The month of a week that ends in another month, and the chunks before are gone.
+@example(seed=699, of_type="timestamptz", above=0)
 @settings(max_examples=12, deadline=None, derandomize=True, phases=PHASES, database=None)
-def test_definition_is_refused_or_right(playground: Playground, seed: int) -> None:
-    play(playground.session(), seed)
+def test_definition_is_refused_or_right(playground: Playground, seed: int, of_type: str, above: int) -> None:
+    play(playground.session(), seed, of_type, above)
 
 
 @pytest.mark.slow
-@given(seed=SEEDS)
+@given(seed=SEEDS, of_type=TYPES, above=ABOVE)
 @settings(
     max_examples=5000, deadline=None, phases=PHASES, database=None, suppress_health_check=list(HealthCheck)
 )
-def test_thousands_of_definitions_are_refused_or_right(playground: Playground, seed: int) -> None:
-    play(playground.session(), seed)
+def test_thousands_of_definitions_are_refused_or_right(
+    playground: Playground, seed: int, of_type: str, above: int
+) -> None:
+    play(playground.session(), seed, of_type, above)
