@@ -289,6 +289,23 @@ def test_query_that_cannot_be_kept_right_is_refused(
         assert db.column("SELECT relname::text FROM pg_class WHERE relname ~ 'rollup_q|_definition_'") == []
 
 
+def test_local_times_get_their_zone_after_the_bucket(db: Sandbox) -> None:
+    db.chronotable("ts timestamp, value int")
+    db.run(
+        "INSERT INTO metrics SELECT '2024-03-30'::timestamp + n * interval '1 h', n"
+        " FROM generate_series(0, 60) AS n"
+    )
+    query = "SELECT date_trunc('day', ts{}) AS day, sum(value) AS total FROM metrics GROUP BY 1"
+    before = query.format(" AT TIME ZONE 'Europe/Madrid', 'Europe/Madrid'")
+    after = query.format("").replace("ts)", "ts) AT TIME ZONE 'Europe/Madrid'")
+
+    with db.refused("raise_exception", match="it is no bucket of a source's time column"):
+        db.run("SELECT lakets.create_rollup('q', %s, '1 day')", before)
+    db.run("SELECT lakets.create_rollup('q', %s, '1 day')", after)
+
+    assert db.run("TABLE _rollup_q ORDER BY 1") == db.run(f"{before} ORDER BY 1")
+
+
 def test_type_with_its_own_equality_is_compared_by_it(scene: Stage) -> None:
     scene.run(
         "INSERT INTO metrics VALUES (1, '2024-01-01 12:30+00', 5, now(), 'OK');"
