@@ -42,6 +42,9 @@ ON_TERMINAL = ("attach", "resume", "rewind", "fork", "new")
 
 PROBLEMS_SHOWN = 20  # lines of an error
 
+# The key of the XCom with the id of the workflow that ``return-existing`` found.
+_OTHER = "other_workflow_id"
+
 
 class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
     """
@@ -243,9 +246,13 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
                 hook.close()
 
     def _ids_again(self, hook: DBOSHook, context: Context) -> list[str]:
-        """Return the ids that the deferred task did not store: those of items, or in a DAG test."""
+        """Return the ids that the deferred task did not store, or that no triggerer returned."""
         order = self.order(context)
-        return order.item_ids(hook, self._items()) if self._has_items else [find_latest(hook, order)]
+        if self._has_items:
+            return order.item_ids(hook, self._items())
+        task = context["ti"]
+        other = task.xcom_pull(task_ids=task.task_id, key=_OTHER, map_indexes=task.map_index)
+        return [other or find_latest(hook, order)]
 
     def _items(self) -> list[Any]:
         if isinstance(self.items, (str, bytes, dict)) or self.items is None:
@@ -264,6 +271,8 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         which: dict[str, Any] = {"workflow_ids": ids}
         if self._has_items:
             which = {"prefix": f"{order.workflow_id}/", "count": len(ids)}
+        if not self._running:
+            context["ti"].xcom_push(key=_OTHER, value=ids[0])
         self.defer(
             trigger=DBOSWorkflowTrigger(
                 **which,

@@ -44,7 +44,10 @@ class Task:
 
     def context(self) -> Any:
         """Return the context of a new try."""
+        notes: dict[str, Any] = {}  # Airflow deletes them before another try
         ti = SimpleNamespace(
+            xcom_push=lambda key, value: notes.update({key: value}),
+            xcom_pull=lambda key, **_: notes.get(key),
             dag_id="shop.orders",
             run_id=self.run_id,
             task_id="task",
@@ -91,6 +94,10 @@ class Attempt:
         event = fire(self.trigger)
         kwargs = {**(self.deferred.kwargs or {}), "event": event}
         return self.operator.resume_execution("execute_complete", kwargs, self.context)
+
+    def end_unanswered(self) -> Any:
+        """Return what the task returns after its timeout if no triggerer has answered."""
+        return self.operator.resume_execution("__fail__", {"error": "Trigger timeout"}, self.context)
 
 
 def task(name: str, **arguments: Any) -> Task:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from string import Template
 from typing import TYPE_CHECKING, Any
 
@@ -197,6 +198,21 @@ def test_a_stopped_task_leaves_the_workflow_of_another_alone(
     assert first.end() == attempt.end() == {"name": name, "sum": 60}
 
 
+def test_the_workflow_of_another_task_is_found_without_an_answer_of_the_triggerer(
+    effects: Effects, name: str
+) -> None:
+    effects.shut(name, 1)
+    same: dict[str, Any] = {"deduplication_id": name, "duplication_policy": "return-existing"}
+    first = task(name, **same).begin()
+    late, in_time = (task(name, **same, end_timeout=0.01).begin() for _ in range(2))
+
+    with fails(DBOSWorkflowError, "have not ended in"):
+        late.end_unanswered()
+
+    effects.open(name, 1)
+    assert first.end() == in_time.end_unanswered() == {"name": name, "sum": 60}
+
+
 def test_a_workflow_that_somebody_else_cancelled_fails_the_task(
     effects: Effects, name: str, hook: DBOSHook
 ) -> None:
@@ -363,6 +379,15 @@ def test_items_that_only_pickle_can_write_are_enqueued_once(name: str, hook: DBO
     one.arguments["items"] = [{"text": Template("a")}, {"text": {8, 0}}]
 
     assert [getattr(result, "template", result) for result in one.run()] == ["a", {0, 8}]
+    assert len(workflows(hook, one)) == 2
+
+
+def test_items_may_be_objects_that_can_be_called(name: str, hook: DBOSHook) -> None:
+    arguments: dict[str, Any] = {"workflow_name": "echo", "workflow_kwargs": None, "serialization": "native"}
+    one = task(name, **arguments, items=[{"text": partial(int, base=base)} for base in (2, 3)])
+    one.begin()
+
+    assert [result("10") for result in one.run()] == [2, 3]
     assert len(workflows(hook, one)) == 2
 
 

@@ -10,8 +10,15 @@ import pytest
 from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]
 from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.providers.postgres.hooks.postgres import PostgresHook
+from airflow.sdk.exceptions import ErrorType
+from airflow.sdk.execution_time import supervisor, task_runner
+from airflow.sdk.execution_time.comms import ErrorResponse
 
-from airflow_provider_lakets.exceptions import LakebaseCredentialError
+from airflow_provider_lakets.exceptions import (
+    LakebaseConnectionError,
+    LakebaseCredentialError,
+    LakebaseSettingError,
+)
 from airflow_provider_lakets.hooks.lakebase import LakebaseHook
 
 if TYPE_CHECKING:
@@ -84,6 +91,43 @@ def test_nothing_defined_tells_both_ways(bare_environment: None) -> None:
     with pytest.raises(
         AirflowNotFoundException, match=r"Define it; or.*DATABRICKS_HOST.*LAKETS_LAKEBASE_ENDPOINT"
     ):
+        LakebaseHook().get_conn()
+
+
+class _Silent:
+    """A secrets backend, or the supervisor of a task, that cannot answer now."""
+
+    def get_connection(self, conn_id: str) -> None:
+        raise ConnectionError(f"a secret of {conn_id}")
+
+    def send(self, message: Any) -> ErrorResponse:
+        return ErrorResponse(error=ErrorType.API_SERVER_ERROR)
+
+
+@pytest.mark.parametrize("silent", ["secrets backend", "API server"])
+@pytest.mark.parametrize("conn_id", ["lakebase_default", "lakebase_prod"])
+def test_environment_does_not_stand_in_for_a_connection_that_cannot_be_looked_up(
+    principal: ControlPlane, monkeypatch: pytest.MonkeyPatch, silent: str, conn_id: str
+) -> None:
+    monkeypatch.setenv("LAKETS_LAKEBASE_ENDPOINT", PRIMARY)
+    if silent == "API server":
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", _Silent(), raising=False)
+    else:
+        monkeypatch.setattr(supervisor, "ensure_secrets_backend_loaded", lambda: [_Silent()])
+
+    with pytest.raises(LakebaseConnectionError, match=f"'{conn_id}' could not be looked up"):
+        LakebaseHook(conn_id).get_conn()
+
+    assert not principal.minted
+
+
+def test_environment_does_not_stand_in_for_a_connection_with_a_mistake(
+    principal: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAKETS_LAKEBASE_ENDPOINT", PRIMARY)
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", '{"conn_type": "lakebase", "secret"}')
+
+    with pytest.raises(LakebaseSettingError, match="'lakebase_default' cannot be read"):
         LakebaseHook().get_conn()
 
 

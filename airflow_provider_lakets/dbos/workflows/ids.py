@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -60,9 +61,9 @@ def spelled(value: Any) -> str:
         return f"{{{', '.join(sorted(map(spelled, value)))}}}"
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(spelled, value))}]"
-    if isinstance(value, type) or callable(value):
+    if isinstance(value, (type, FunctionType)):
         return f"{value.__module__}.{value.__qualname__}"
-    if type(value).__module__ == "builtins":
+    if type(value).__module__ == "builtins" and not callable(value):
         return repr(value)
     parts = value.__reduce_ex__(2)
     if isinstance(parts, str):
