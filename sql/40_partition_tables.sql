@@ -47,6 +47,30 @@ AS $$
       FROM key JOIN pg_constraint AS con USING (oid) WHERE con.conparentid = 0;
 $$;
 
+-- Let the tracking triggers see the generated columns of rows inserted into a partition. Where the
+-- columns of a partition are at other places than those of its table, for example because one was
+-- dropped there, Postgres keeps a new row for the triggers before it computes these columns, unless
+-- the partition has a row trigger BEFORE INSERT. This one is never called.
+CREATE OR REPLACE FUNCTION lakets._show_generated(
+    p_relation  regclass,
+    p_partition regclass
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM pg_attribute AS att WHERE att.attrelid = p_relation AND att.attnum > 0 AND att.attgenerated = 's')
+       AND (SELECT count(DISTINCT place.names) > 1
+              FROM (SELECT array_agg(CASE WHEN att.attisdropped THEN '' ELSE att.attname END ORDER BY att.attnum) AS names
+                      FROM pg_attribute AS att WHERE att.attrelid IN (p_relation, p_partition) AND att.attnum > 0
+                     GROUP BY att.attrelid) AS place)
+       AND NOT EXISTS (SELECT FROM pg_trigger AS trg WHERE trg.tgrelid = p_partition AND trg.tgname = 'lakets_generated') THEN
+        EXECUTE format('CREATE TRIGGER lakets_generated BEFORE INSERT ON %s FOR EACH ROW WHEN (false)'
+                       ' EXECUTE FUNCTION lakets._refuse_direct_write()', p_partition);
+    END IF;
+END;
+$$;
+
 -- Create a table that can become a partition, or create it as one if p_bounds is FOR VALUES ...,
 -- which locks the parent. It is used through its parent only, so it needs no grants.
 CREATE OR REPLACE FUNCTION lakets._create_partition_table(
@@ -85,6 +109,7 @@ BEGIN
         END LOOP;
     END IF;
     PERFORM lakets._guard_partition(v_new);
+    PERFORM lakets._show_generated(p_relation, v_new);
     RETURN v_new;
 END;
 $$;

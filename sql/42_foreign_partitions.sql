@@ -179,6 +179,7 @@ BEGIN
         PERFORM lakets._register_chunks(p_table, ARRAY[p_partition], ARRAY[p_range]);
     END IF;
     PERFORM lakets._match_identity(p_table.relation, p_partition);
+    PERFORM lakets._show_generated(p_table.relation, p_partition);
     INSERT INTO lakets._change_log (chronotable_id, min_time, max_time)
     VALUES (p_table.id, lower(p_range), upper(p_range) - interval '1 microsecond');
 END;

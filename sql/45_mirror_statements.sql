@@ -79,7 +79,8 @@ $$;
 -- SQL text that applies an UPDATE of a table with a key to the shadow. A row whose key changes is
 -- deleted and inserted. FULL JOIN can only be hashed or merged: a plan kept from a small statement
 -- cannot become a quadratic nested loop in a large one. The old and new rows are named as a whole,
--- so no column may have the name of their alias.
+-- so no column may have the name of their alias, and their columns are listed: in a whole row of a
+-- transition table Postgres confuses the columns after a dropped one.
 CREATE OR REPLACE FUNCTION lakets._mirror_update(
     p_relation regclass,
     p_shadow   regclass
@@ -105,7 +106,7 @@ BEGIN
                CASE WHEN %9$s IS DISTINCT FROM NULL THEN (
                    SELECT c.ctid FROM ONLY %1$s AS c
                     WHERE %2$s AND %3$s::record OPERATOR(pg_catalog.*=) %4$s::record LIMIT 1) END AS tid
-          FROM old_rows AS %9$s FULL JOIN new_rows AS %10$s ON %5$s
+          FROM (SELECT %6$s FROM old_rows) AS %9$s FULL JOIN (SELECT %6$s FROM new_rows) AS %10$s ON %5$s
     ), changed AS (
         UPDATE ONLY %1$s AS s SET (%6$s) = ROW(%7$s) FROM pair WHERE pair.has AND s.ctid = pair.tid
     ), gone AS (

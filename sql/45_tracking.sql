@@ -438,5 +438,9 @@ BEGIN
         v_table.relation::regclass, format('_track_%s', v_table.id), v_table.time_column,
         CASE WHEN v_table.sync_enabled THEN lakets._shadow_relation(v_table.shadow_table_name) END, v_table.id);
     PERFORM lakets._track_lvc(v_table);
+    IF EXISTS (SELECT FROM pg_attribute AS att WHERE att.attrelid = v_table.relation AND att.attnum > 0 AND att.attgenerated = 's') THEN
+        PERFORM lakets._show_generated(v_table.relation, part.relation)
+           FROM (SELECT inh.inhrelid::regclass AS relation FROM pg_inherits AS inh WHERE inh.inhparent = v_table.relation ORDER BY inh.inhrelid) AS part;
+    END IF;
 END;
 $$;

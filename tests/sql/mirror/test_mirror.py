@@ -193,6 +193,58 @@ def test_generated_columns_are_mirrored_as_they_come(db: Sandbox) -> None:
     assert missed(db) == 0
 
 
+@pytest.mark.parametrize("key", ["", ", PRIMARY KEY (id, ts)"], ids=["no key", "key"])
+def test_columns_after_a_dropped_one_are_mirrored(db: Sandbox, key: str) -> None:
+    db.chronotable(f"id int, x int, ts timestamptz, y int, v int, w text{key}", synced=True)
+    db.run("ALTER TABLE metrics DROP COLUMN x, DROP COLUMN y")
+    db.sync()
+    db.run("INSERT INTO metrics SELECT n, now(), n, 'w' || n FROM generate_series(1, 4) AS n")
+
+    db.run("UPDATE metrics SET v = 10 WHERE id = 1")
+    db.run("UPDATE metrics SET id = 20 WHERE id = 2")
+    db.run("UPDATE metrics SET ts = ts - interval '1 day' WHERE id = 3")
+    db.run("DELETE FROM metrics WHERE id = 4")
+
+    assert db.mirror_difference() == []
+    assert missed(db) == 0
+
+
+MAKE_CHUNKS = (
+    "SELECT lakets._ensure_partitions({}, p_range_start => '2024-01-01', p_range_end => '2024-01-03')"
+)
+ATTACH = (
+    "CREATE TABLE came"
+    " (v int, ts timestamptz NOT NULL, g int GENERATED ALWAYS AS (v * 2) STORED, id int NOT NULL);"
+    " ALTER TABLE metrics ATTACH PARTITION came FOR VALUES FROM ('2024-01-01+00') TO ('2024-01-03+00');"
+    " SELECT lakets.adopt_partitions('metrics', '{}')"
+)
+
+
+# Postgres captures such a row for the triggers before it computes these columns.
+@pytest.mark.parametrize("placed", ["new", "later", "attached"])
+def test_generated_columns_are_mirrored_where_a_chunk_has_its_columns_at_other_places(
+    db: Sandbox, placed: str
+) -> None:
+    generated = "g int GENERATED ALWAYS AS (v * 2) STORED"
+    last = "y int" if placed == "later" else generated
+    table_id = db.chronotable(
+        f"id int, ts timestamptz, v int, x int, {last}, PRIMARY KEY (id, ts)", synced=True
+    )
+    db.run("ALTER TABLE metrics DROP COLUMN x")
+    db.run(ATTACH.format(db.schema) if placed == "attached" else MAKE_CHUNKS.format(table_id))
+    if placed == "later":
+        db.run(f"ALTER TABLE metrics ADD COLUMN {generated}")
+    db.sync()
+    db.run(f"SELECT lakets.enable_lvc('metrics', '{{id}}', '{{v,g}}', '{db.schema}')")
+
+    db.run("INSERT INTO metrics (id, ts, v) VALUES (1, '2024-01-01', 1), (2, now(), 2), (3, '2024-01-02', 3)")
+    db.run("UPDATE metrics SET ts = '2024-01-02' WHERE id = 2")
+
+    assert db.mirror_difference() == []
+    assert db.run("SELECT id, g FROM _lvc_metrics ORDER BY 1") == [(1, 2), (2, 4), (3, 6)]
+    assert missed(db) == 0
+
+
 def test_what_is_rolled_back_is_rolled_back_there_too(mirrored: Sandbox) -> None:
     with mirrored.undone():
         mirrored.run("DELETE FROM metrics WHERE id < 10; UPDATE metrics SET v = 'gone'")
