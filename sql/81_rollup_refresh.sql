@@ -100,6 +100,29 @@ BEGIN
 END;
 $$;
 
+-- Mark buckets again that keep their value only because a chunk was detached or dropped by hand
+-- since the last job: if it is attached before the next one, it was a chunk all the time.
+CREATE OR REPLACE FUNCTION lakets._keep_dirty(
+    p_rollup lakets._rollup_registry,
+    p_frozen tstzmultirange
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF NOT isempty(p_frozen) AND (p_rollup.definition ->> 'source')::boolean THEN
+        INSERT INTO lakets._rollup_invalidation_log (rollup_id, bucket_start)
+        SELECT DISTINCT p_rollup.id, mark.bucket_start
+          FROM lakets._chronotable_registry AS tab
+         CROSS JOIN LATERAL lakets._lost_chunks(lakets._recognise(tab)) AS lost
+         CROSS JOIN LATERAL unnest(p_frozen * tstzmultirange(
+               lakets._labels_of(p_rollup.definition -> 'steps', tstzrange(lost.range_start, lost.range_end)))) AS w
+         CROSS JOIN LATERAL lakets._bucket_marks(p_rollup, w) AS mark (bucket_start)
+         WHERE tab.id = p_rollup.source_chronotable_id;
+    END IF;
+END;
+$$;
+
 -- Recompute the dirty buckets whose source is wholly resident, and return them.
 CREATE OR REPLACE FUNCTION lakets._recompute_all(
     p_rollup lakets._rollup_registry,
@@ -115,6 +138,7 @@ DECLARE
 BEGIN
     IF NOT isempty(v_frozen) THEN
         v_windows := v_windows - v_frozen;
+        PERFORM lakets._keep_dirty(p_rollup, p_dirty * v_frozen);
     END IF;
     -- Nobody adds a trigger, a rule or a foreign key (which is enforced by triggers) while this
     -- lock is held.

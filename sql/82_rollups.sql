@@ -127,6 +127,7 @@ BEGIN
     -- After the load: building an index costs less than inserting into it.
     EXECUTE format('CREATE INDEX ON public.%I (%I)', '_rollup_' || p_name, v_rollup.bucket_column);
     PERFORM lakets._note_refresh(v_rollup, v_rollup.absorbed);
+    PERFORM lakets._keep_dirty(v_rollup, '{(,)}');
     PERFORM lakets._warn_of_partial_buckets(v_rollup);
     -- The first load does not count as a refresh: the first refresh need not wait for refresh_lag.
     UPDATE lakets._rollup_registry AS reg SET last_refreshed_at = NULL WHERE reg.id = v_rollup.id;

@@ -280,6 +280,51 @@ def test_bucket_with_a_dropped_chunk_keeps_its_value(
     }
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE metrics SET value = 20 WHERE id = 2",
+        "UPDATE lakets._rollup_registry SET absorbed = NULL; UPDATE metrics SET value = 20 WHERE id = 2",
+        "SELECT lakets.drop_rollup(name) FROM unnest('{weekly,daily,hourly}'::text[]) AS name",
+    ],
+    ids=["corrected", "loaded anew", "created anew"],
+)
+def test_bucket_of_a_chunk_that_was_away_for_a_refresh_is_right_afterwards(
+    layered: Stage, change: str
+) -> None:
+    layered.run(change)
+    layered.run(f"ALTER TABLE metrics DETACH PARTITION {layered.chunk(2)}")
+    if not layered.column("SELECT id FROM lakets._rollup_registry"):
+        layered.rollup("hourly")
+        layered.rollup("daily", reads="hourly", every="1 day")
+        layered.rollup("weekly", reads="daily", every="7 days")
+    layered.cascade()
+    layered.cascade()
+    layered.run(
+        f"ALTER TABLE metrics ATTACH PARTITION {layered.chunk(2)}"
+        " FOR VALUES FROM ('2024-01-02 00:00+00') TO ('2024-01-03 00:00+00')"
+    )
+
+    layered.cascade()
+
+    for rollup in ("hourly", "daily", "weekly"):
+        assert layered.difference(rollup) == []
+    assert layered.totals("hourly")["2 12"] == (2 if "drop_rollup" in change else 20)
+    assert layered.column("SELECT rollup_id FROM lakets._rollup_invalidation_log") == []
+
+
+def test_buckets_of_a_chunk_that_is_gone_are_not_looked_at_forever(layered: Stage) -> None:
+    layered.run("UPDATE metrics SET value = 20 WHERE id = 2")
+    layered.run(f"DROP TABLE {layered.chunk(2)}")
+    layered.cascade()
+    layered.run("SELECT lakets._ensure_partitions(id) FROM lakets._chronotable_registry")
+
+    layered.cascade()
+
+    assert layered.column("SELECT rollup_id FROM lakets._rollup_invalidation_log") == []
+    assert layered.totals("hourly")["2 12"] == 2
+
+
 def test_buckets_that_are_wholly_resident_go_on_changing_after_a_drop(layered: Stage) -> None:
     drop_days(layered, 3)
     layered.run("UPDATE metrics SET value = value * 10")
