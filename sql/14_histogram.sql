@@ -7,6 +7,25 @@
 -- n are constants of the group. Time grows with n, as each row copies the counts: for more than a
 -- hundred parts GROUP BY width_bucket(...) is faster.
 
+-- Refuse what has no buckets. In PL/pgSQL, so that it is not evaluated when a query is planned.
+CREATE OR REPLACE FUNCTION lakets._refuse_histogram(
+    p_min     double precision,
+    p_max     double precision,
+    p_buckets integer
+) RETURNS integer
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF p_buckets < 1 THEN
+        RAISE EXCEPTION 'A histogram has at least 1 bucket; asked for %.', p_buckets
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass a positive number of buckets.';
+    END IF;
+    RAISE EXCEPTION 'A histogram cannot span from % to %.', p_min, p_max
+        USING ERRCODE = 'invalid_parameter_value', HINT = 'Pass finite bounds, the lower one first.';
+END;
+$$;
+
 -- The number of a value's bucket. Inlined: no SET.
 CREATE OR REPLACE FUNCTION lakets.histogram(
     p_value       double precision,
@@ -17,9 +36,19 @@ CREATE OR REPLACE FUNCTION lakets.histogram(
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT CASE
-        WHEN p_value IS NULL THEN NULL
+        WHEN p_value IS NULL OR p_min IS NULL OR p_max IS NULL THEN NULL
+        WHEN p_num_buckets OPERATOR(pg_catalog.<) 1
+            THEN lakets._refuse_histogram(p_min, p_max, p_num_buckets)
         WHEN p_value OPERATOR(pg_catalog.<) p_min THEN 0
         WHEN p_value OPERATOR(pg_catalog.>=) p_max THEN p_num_buckets OPERATOR(pg_catalog.-) 1
+        WHEN p_min OPERATOR(pg_catalog.=) '-infinity' OR p_max OPERATOR(pg_catalog.=) 'NaN'
+            THEN lakets._refuse_histogram(p_min, p_max, p_num_buckets)
+        -- Halves, where the difference could be out of range.
+        WHEN (p_max OPERATOR(pg_catalog./) 2) OPERATOR(pg_catalog.-) (p_min OPERATOR(pg_catalog./) 2) OPERATOR(pg_catalog.>) 8e307
+            AND p_max OPERATOR(pg_catalog.<) 'infinity' THEN least(CAST(pg_catalog.floor(
+            ((p_value OPERATOR(pg_catalog./) 2) OPERATOR(pg_catalog.-) (p_min OPERATOR(pg_catalog./) 2)) OPERATOR(pg_catalog./)
+            (((p_max OPERATOR(pg_catalog./) 2) OPERATOR(pg_catalog.-) (p_min OPERATOR(pg_catalog./) 2)) OPERATOR(pg_catalog./) p_num_buckets)) AS integer),
+            p_num_buckets OPERATOR(pg_catalog.-) 1)
         -- Rounding may put a value just below p_max beyond the last bucket. Each operation is in
         -- brackets, because operators written as OPERATOR() all have one precedence.
         ELSE least(CAST(pg_catalog.floor(

@@ -35,7 +35,7 @@ BEGIN
                                       '' ORDER BY place)
                       FROM unnest(v_columns) WITH ORDINALITY AS u (col, place)));
     EXECUTE format('CREATE INDEX %I ON %s (%stime DESC)', lakets._free_relation_name(p_schema_name, 'idx_' || p_table_name, '_series'), v_table,
-                   (SELECT string_agg(quote_ident(col) || ', ', '' ORDER BY place) FROM unnest(v_tags) WITH ORDINALITY AS u (col, place)));
+                   (SELECT string_agg(quote_ident(col) || ', ', '' ORDER BY place) FROM unnest(v_tags[:31]) WITH ORDINALITY AS u (col, place)));  -- an index has at most 32 columns
     EXECUTE format('CREATE INDEX %I ON %s USING brin (time)', lakets._free_relation_name(p_schema_name, 'idx_' || p_table_name, '_brin'), v_table);
     RETURN lakets.create_chronotable(p_table_name, 'time', p_chunk_interval, p_schema_name);
 END;

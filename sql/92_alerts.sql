@@ -13,9 +13,13 @@ CREATE OR REPLACE FUNCTION lakets._alert_check(
 AS $$
 DECLARE
     -- A newline, since the query may end in a comment.
-    v_query text := format(E'SELECT pg_catalog.to_jsonb(alert) FROM (%s\n) AS alert', rtrim(p_query, E' \t\r\n;'));
+    v_form    constant text := E'SELECT pg_catalog.to_jsonb(alert) FROM (%s\n) AS alert';
+    v_nothing constant text := '(?:[\s;]|--[^\n]*(?:\n|$)|/\*(?:[^*]|\*(?!/))*\*/)*$';
+    v_query   text := format(v_form, rtrim(p_query, E' \t\r\n;'));
+    v_shorter text := format(v_form, regexp_replace(p_query, ';' || v_nothing, ''));
+    v_cursor  refcursor;
 BEGIN
-    IF p_query IS NULL OR btrim(p_query, E' \t\r\n;') = '' THEN
+    IF coalesce(p_query, '') ~ ('^' || v_nothing) THEN
         RAISE EXCEPTION 'Alert % has no query.', coalesce(p_name, 'NULL')
             USING HINT = 'Pass one SELECT; each of its rows is an alert.';
     END IF;
@@ -23,6 +27,15 @@ BEGIN
     severity := coalesce(p_severity, 'warning');
     fired_at := now();
     PERFORM set_config('search_path', p_search_path, true);  -- from here on names are resolved as for the caller
+    IF v_shorter <> v_query THEN
+        -- A semicolon and comments end the query, or a literal or comment looks like that.
+        BEGIN
+            OPEN v_cursor FOR EXECUTE v_query;
+            CLOSE v_cursor;
+        EXCEPTION WHEN syntax_error THEN
+            v_query := v_shorter;
+        END;
+    END IF;
     -- A loop opens a cursor, and Postgres refuses a cursor for several queries.
     FOR alert_data IN EXECUTE v_query LOOP
         RETURN NEXT;

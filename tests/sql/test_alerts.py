@@ -36,6 +36,19 @@ def test_the_query_means_what_its_caller_means(db: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("SELECT 'a' AS v; -- too hot", "a"),
+        ("SELECT 'a' AS v ; /* too ** hot */ ; -- or not\n", "a"),
+        ("SELECT ';--' AS v -- ;", ";--"),
+        ("SELECT 1 AS w, 'a' AS v, ';-- x'", "a"),
+    ],
+)
+def test_comments_after_the_query_change_nothing(db: Sandbox, query: str, text: str) -> None:
+    assert db.column("SELECT alert_data ->> 'v' FROM lakets.alert_check('hot', %s)", query) == [text]
+
+
+@pytest.mark.parametrize(
     ("query", "condition"),
     [
         ("SELECT 1; DELETE FROM m", "syntax_error"),
@@ -52,7 +65,7 @@ def test_what_is_not_one_query_is_refused(db: Sandbox, query: str, condition: st
     assert db.value("SELECT count(*) FROM m") == 1
 
 
-@pytest.mark.parametrize("query", ["", "  ;\n", None])
+@pytest.mark.parametrize("query", ["", "  ;\n", None, "-- none; yet", "/* none */ ;\n-- yet\n"])
 def test_an_alert_without_a_query_is_refused(db: Sandbox, query: str) -> None:
     with db.refused("P0001", "has no query"):
         check(db, query)

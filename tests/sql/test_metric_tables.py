@@ -49,6 +49,15 @@ def test_a_metric_table_of_any_name_and_without_tags(db: Sandbox, name: str) -> 
     assert ingest(db, [{"time": "2026-01-01T00:00:00Z"}], name) == 1
 
 
+def test_a_metric_table_may_have_more_tags_than_an_index_has_columns(db: Sandbox) -> None:
+    tags = [f"t{number}" for number in range(40)]
+
+    make(db, tags=f"{{{','.join(tags)}}}")
+
+    assert ingest(db, [{"time": "2026-01-01T00:00:00Z"} | dict.fromkeys(tags, "x")]) == 1
+    assert db.value("SELECT combined_cardinality FROM lakets.cardinality_check('cpu')") == 1
+
+
 @pytest.mark.parametrize(
     ("tags", "fields"), [("{a,a}", "{}"), ("{a}", "{a}"), ("{time}", "{}"), ("{NULL}", "{}"), ('{""}', "{}")]
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -110,6 +111,41 @@ def test_histogram_is_the_number_of_the_bucket(
 
 def test_a_value_just_below_the_upper_bound_is_in_the_last_bucket(calculator: Connection) -> None:
     assert one(calculator, "SELECT lakets.histogram(0.3 - 5e-17, 0.1, 0.3, 3)") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "bucket"),
+    [
+        ("-9.9e307, -1e308, 1e308, 10", 0),
+        ("1, -1e308, 1e308, 10", 5),
+        ("9.9e307, -1e308, 1e308, 10", 9),
+        ("5, 0, 'infinity', 4", 0),
+        ("5, -1e308, 'infinity', 4", 0),
+        ("5, NULL, 10, 4", None),
+        ("5, 0, NULL, 4", None),
+        ("5, 0, 10, NULL", None),
+    ],
+)
+def test_histogram_has_bounds_of_any_size_and_no_bucket_without_a_bound(
+    calculator: Connection, arguments: str, bucket: int | None
+) -> None:
+    assert one(calculator, f"SELECT lakets.histogram({arguments})") == bucket
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("5, 0, 10, 0", "at least 1 bucket; asked for 0"),
+        ("5, 0, 10, -3", "at least 1 bucket; asked for -3"),
+        ("5, '-infinity', 10, 4", "cannot span from -Infinity to 10"),
+        ("5, 0, 'NaN', 4", "cannot span from 0 to NaN"),
+    ],
+)
+def test_histogram_refuses_bounds_without_buckets(
+    calculator: Connection, arguments: str, message: str
+) -> None:
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match=message):
+        calculator.execute(f"SELECT lakets.histogram({arguments})")
 
 
 @pytest.mark.parametrize(
