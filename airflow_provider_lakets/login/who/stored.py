@@ -71,8 +71,9 @@ def _is_defined(conn_id: str) -> bool:
     except ImportError:
         return False  # these are internals of Airflow
     for backend in ensure_secrets_backend_loaded():
-        # That one ignores errors itself; it asks the API server, which is asked below.
-        if type(backend).__name__ != "ExecutionAPISecretsBackend":
+        # The API server is asked below, since its backend ignores errors. Commands of `lakets` read
+        # the metadata database if there is one.
+        if type(backend).__name__ not in ("ExecutionAPISecretsBackend", "MetastoreBackend"):
             found = backend.get_connection(conn_id=conn_id)
             if found:
                 found.get_uri()  # Airflow needs it, too
