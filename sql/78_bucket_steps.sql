@@ -135,7 +135,8 @@ BEGIN
 END;
 $$;
 
--- Return when the clock of a zone is set within one day, to the second; null if it is not set.
+-- Return when the clock of a zone is set within one day; null if it is not set. Clocks are set at
+-- whole seconds.
 CREATE OR REPLACE FUNCTION lakets._clock_change(
     p_zone text,
     p_from timestamp,
@@ -146,7 +147,7 @@ CREATE OR REPLACE FUNCTION lakets._clock_change(
 AS $$
 DECLARE
     v_before timestamp := date_trunc('second', p_from);
-    v_after  timestamp := p_to;
+    v_after  timestamp := date_trunc('second', p_to);
     v_middle timestamp;
     v_offset interval  := lakets._zone_offset(p_zone, p_from);
 BEGIN

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from tests.sandbox import Sandbox
     from tests.stage import Raises, Stage
 
 # Bucket, and its length.
@@ -243,3 +244,21 @@ def test_local_day_whose_first_hours_are_dropped_keeps_its_value(stage: Stage, z
     per_hour = stage.column("SELECT v / n FROM _rollup_daily ORDER BY day")
     assert per_hour == sorted(per_hour)
     assert per_hour.count(2) in (4, 5)
+
+
+@pytest.mark.parametrize("change", ["2024-03-10 07:00", "2024-11-03 06:00"], ids=["forward", "back"])
+@pytest.mark.parametrize("hours", [-1, 0, 1])
+def test_local_times_with_fractions_of_seconds_where_a_clock_is_set(
+    db: Sandbox, change: str, hours: int
+) -> None:
+    db.chronotable("ts timestamptz, value int", interval="1 month")
+    query = "SELECT ts AT TIME ZONE 'America/New_York' AS local, sum(value) AS total FROM metrics GROUP BY 1"
+    db.run("SELECT lakets.create_rollup('local', %s, '1 day')", query)
+    db.run("SET LOCAL statement_timeout = '30s'")
+
+    for seconds in (-1.1, -0.1, 0.1, 0.9, 1, 1.1, 1.9):
+        after = 3600 * hours + seconds
+        db.run("INSERT INTO metrics VALUES (%s::timestamptz + %s * interval '1 s', 1)", f"{change}+00", after)
+        db.run("SELECT lakets.refresh_rollup('local', true)")
+
+        assert db.run("TABLE _rollup_local ORDER BY 1") == db.run(f"{query} ORDER BY 1")
