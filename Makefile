@@ -88,8 +88,9 @@ test-python: $(TEST_STAMP)  ## run only the tests of hooks, operators and sample
 	$(BIN)/pytest -n $(WORKERS) -m "not slow" $(ON_PYTHONS)
 
 POSTGRES ?= 17
-test-postgres: $(TEST_STAMP)  ## run the tests of the SQL engine on another Postgres: POSTGRES=17 or 18
-	LAKETS_TEST_POSTGRES=$(POSTGRES) $(BIN)/pytest -n $(WORKERS) -m "not slow" tests/sql
+OF ?= tests/sql
+test-postgres: $(TEST_STAMP)  ## run the tests of the SQL engine, or a part OF them, on another Postgres: POSTGRES=17 or 18
+	LAKETS_TEST_POSTGRES=$(POSTGRES) $(BIN)/pytest -n $(WORKERS) -m "not slow" $(OF)
 
 test-lowest: $(LOWEST_STAMP)  ## run the tests of hooks, operators and DAGs on the lowest supported Airflow, packages and Python
 	$(LOWEST)/bin/pytest -n $(WORKERS) -m "not slow" tests/unit tests/dags
