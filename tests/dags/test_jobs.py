@@ -327,13 +327,12 @@ def test_a_file_of_twenty_projects_is_parsed_within_the_budget() -> None:
     )
     command = [sys.executable, "-W", "ignore", "-c", program]
 
-    for _ in range(3):  # the machine may be busy
+    for _ in range(6):  # the machine may be busy
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         imports, makes, heavy = done.stdout.splitlines()[-1].split(" ", 2)
-        if float(imports) < 0.3 and float(makes) < 20 * 0.08:
+        if float(imports) < 0.2 and float(makes) < 20 * 0.05:
             break
 
-    assert float(imports) < 0.3
-    # On a quiet machine 20 * 0.05 with Airflow 3.1, half of it with 3.3.
-    assert float(makes) < 20 * 0.08
+    assert float(imports) < 0.2
+    assert float(makes) < 20 * 0.05  # half of it with Airflow 3.3
     assert heavy == "[]"
