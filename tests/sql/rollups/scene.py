@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.stage import Stage
 
+SUMS = (
+    "SELECT lakets.time_bucket('1 hour', at) AS bucket, sum(value)::bigint AS total, count(*)::bigint AS n"
+    " FROM public.metrics GROUP BY 1"
+)
+
 
 def make_layers(stage: Stage) -> None:
     stage.table(days=range(1, 15))
