@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -84,9 +86,16 @@ def wait_for(lab: Lab, what: str, count: int, seconds: float) -> None:
     assert found == count, f"{found} sessions are in the state {what}"
 
 
-def seconds(count: float) -> Any:
-    """Return Airflow's own execution_timeout."""
-    return TimeoutPosix(count)  # type: ignore[no-untyped-call]
+@contextmanager
+def seconds(count: float) -> Iterator[None]:
+    """Apply Airflow's own execution_timeout."""
+    # Python swallows an error in a finalizer, and the garbage of earlier tests has some.
+    gc.disable()
+    try:
+        with TimeoutPosix(count):  # type: ignore[no-untyped-call]
+            yield
+    finally:
+        gc.enable()
 
 
 def held_up(lab: Lab, count: int = 1) -> None:
