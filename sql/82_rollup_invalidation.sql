@@ -73,10 +73,32 @@ BEGIN
 END;
 $$;
 
+-- The labels of a RollUp's rows in a range, as marks, except those in p_known. Rows that were
+-- inserted by hand, or whose source was deleted, may have labels before or after the source's data.
+CREATE OR REPLACE FUNCTION lakets._own_labels(
+    p_rollup lakets._rollup_registry,
+    p_range  tstzmultirange,
+    p_known  tstzmultirange
+) RETURNS timestamptz[]
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+    SET timezone = 'UTC'  -- for labels without a zone
+AS $$
+DECLARE
+    v_labels timestamptz[];
+BEGIN
+    EXECUTE format('SELECT array_agg(DISTINCT r.%1$I::timestamptz) FROM %2$s AS r WHERE r.%1$I::timestamptz <@ $1 AND NOT r.%1$I::timestamptz <@ $2',
+                   p_rollup.bucket_column, lakets._rollup_relation(p_rollup.name)) INTO v_labels USING p_range, p_known;
+    RETURN coalesce(v_labels, '{}');
+END;
+$$;
+
 -- Mark the buckets of source times in [p_from, p_to) dirty and return how many. Buckets whose
--- source is dropped are skipped, because they must keep their value. In a range of more than 10,000
--- buckets, those before or after all data are skipped too; if rows may lie outside all chunks, one
--- mark then covers everything. A second call marks nothing more, and returns the same number.
+-- source is dropped are skipped, because they must keep their value. Those of a chunk that was
+-- detached by hand are marked, for when it is attached again. In a range of more than 10,000
+-- buckets, those without rows before or after all data are skipped too; if source rows may lie
+-- outside all chunks, one mark then covers everything. A second call marks nothing more, and
+-- returns the same number.
 CREATE OR REPLACE FUNCTION lakets.invalidate_rollup_range(
     p_name text,
     p_from timestamptz,
@@ -91,6 +113,7 @@ DECLARE
     v_extent  record;
     v_asked   tstzmultirange;
     v_dirty   tstzmultirange;
+    v_frozen  tstzmultirange;
     v_marks   timestamptz[];
 BEGIN
     IF p_from IS NULL OR p_to IS NULL OR NOT isfinite(p_from) OR NOT isfinite(p_to) OR p_from >= p_to THEN
@@ -103,9 +126,14 @@ BEGIN
     IF extract(epoch FROM p_to - p_from) > 10000 * extract(epoch FROM v_rollup.bucket_interval) THEN
         v_dirty := v_asked * tstzmultirange(lakets._labels_of(v_steps, v_extent.times));
     END IF;
-    v_marks := ARRAY(SELECT mark FROM unnest(v_dirty - lakets._frozen_buckets(v_rollup, v_dirty)) AS w, lakets._bucket_marks(v_rollup, w) AS mark);
-    IF v_extent.has_strays AND v_dirty <> v_asked THEN
-        v_marks := v_marks || '-infinity'::timestamptz;
+    v_frozen := lakets._frozen_buckets(v_rollup, v_asked) - coalesce(
+        (SELECT range_agg(lakets._labels_of(v_steps, tstzrange(lost.range_start, lost.range_end)))
+           FROM lakets._chronotable_registry AS tab CROSS JOIN LATERAL lakets._lost_chunks(lakets._recognise(tab)) AS lost
+          WHERE tab.id = v_rollup.source_chronotable_id), '{}');
+    v_marks := ARRAY(SELECT mark FROM unnest(v_dirty - v_frozen) AS w, lakets._bucket_marks(v_rollup, w) AS mark);
+    IF v_dirty <> v_asked THEN
+        v_marks := v_marks || CASE WHEN v_extent.has_strays THEN ARRAY['-infinity'::timestamptz]
+                                   ELSE lakets._own_labels(v_rollup, v_asked, v_dirty + v_frozen) END;
     END IF;
     INSERT INTO lakets._rollup_invalidation_log (rollup_id, bucket_start)
     SELECT v_rollup.id, new.mark

@@ -78,6 +78,39 @@ def test_buckets_whose_rows_are_gone_from_an_empty_chunk_are_marked(stage: Stage
     assert stage.totals("hourly") == {}
 
 
+@pytest.mark.parametrize("since", ["2024-01-01", "1900-01-01"], ids=["few buckets", "many buckets"])
+def test_buckets_of_a_chunk_that_is_away_are_marked_for_its_return(stage: Stage, since: str) -> None:
+    stage.table(days=range(1, 5))
+    stage.rollup("hourly")
+    stage.run("SELECT lakets.disable_rollup_invalidation('hourly'); UPDATE metrics SET value = 77")
+    stage.run(f"ALTER TABLE metrics DETACH PARTITION {stage.chunk(1)}")
+
+    stage.run("SELECT lakets.invalidate_rollup_range('hourly', %s, '2024-02-01')", since)
+    stage.refresh("hourly")
+    stage.run(
+        f"ALTER TABLE metrics ATTACH PARTITION {stage.chunk(1)}"
+        " FOR VALUES FROM ('2024-01-01 00:00+00') TO ('2024-01-02 00:00+00')"
+    )
+    stage.refresh("hourly")
+
+    assert stage.totals("hourly")["1 12"] == 77
+    assert stage.difference("hourly") == []
+
+
+def test_buckets_without_a_source_are_marked_in_a_long_range_too(layered: Stage) -> None:
+    drop_days(layered, 3)
+    layered.run(
+        "INSERT INTO _rollup_hourly (bucket, total, n)"
+        " VALUES ('1905-01-01 00:00+00', 1, 1), ('2040-01-01 00:00+00', 1, 1)"
+    )
+
+    count = layered.value("SELECT lakets.invalidate_rollup_range('hourly', '1900-01-01', '2100-01-01')")
+    layered.refresh("hourly")
+
+    assert count == 11 * 24 + 2
+    assert list(layered.totals("hourly")) == [f"{day} 12" for day in range(1, 15)]
+
+
 def test_without_tracking_only_what_is_new_is_taken_in(layered: Stage) -> None:
     layered.run("SELECT lakets.disable_rollup_invalidation('hourly')")
     layered.run("INSERT INTO metrics VALUES (99, '2024-01-03 05:00+00', 50), (99, '2024-01-20 05:00+00', 60)")
