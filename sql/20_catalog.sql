@@ -171,6 +171,24 @@ BEGIN
 END;
 $$;
 
+-- Refuse a count that is null, or out of these bounds.
+CREATE OR REPLACE FUNCTION lakets._check_count(
+    p_name  text,
+    p_count integer,
+    p_least integer,
+    p_most  integer
+) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF (p_count BETWEEN p_least AND p_most) IS NOT TRUE THEN
+        RAISE EXCEPTION '% must be from % to %, not %.', p_name, p_least, p_most, coalesce(p_count::text, 'null')
+            USING HINT = 'Leave it out for the default.';
+    END IF;
+END;
+$$;
+
 -- An instant as SQL text in a time column's own type, whatever the session's time zone and
 -- DateStyle. Columns without a zone are read as UTC.
 CREATE OR REPLACE FUNCTION lakets._time_literal(

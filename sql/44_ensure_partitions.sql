@@ -62,6 +62,8 @@ DECLARE
     v_obstacles text;
 BEGIN
     PERFORM lakets._check_max_chunks(p_max_chunks);
+    PERFORM lakets._check_count('p_past_count', p_past_count, 0, 20000) WHERE p_range_start IS NULL;
+    PERFORM lakets._check_count('p_future_count', p_future_count, 0, 20000) WHERE p_range_end IS NULL;
     v_table := lakets._chronotable(p_chronotable_id);
     v_from := coalesce(v_from, lakets._shift(lakets.time_bucket(v_table.chunk_interval, now()), v_table.chunk_interval, -p_past_count));
     v_to := coalesce(v_to, lakets._shift(lakets.time_bucket(v_table.chunk_interval, now()), v_table.chunk_interval, p_future_count + 1));

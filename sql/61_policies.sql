@@ -36,8 +36,8 @@ AS $$
     SELECT CASE WHEN p_trim_shadow THEN '{"trim_shadow": true}'::jsonb ELSE '{}' END;
 $$;
 
--- Refuse a policy's age unless it is positive. Zero is allowed for tiering, which removes nothing:
--- then every closed chunk is due.
+-- Refuse an age, such as that of a policy, unless it is positive. Zero is allowed for tiering,
+-- which removes nothing: then every closed chunk is due.
 CREATE OR REPLACE FUNCTION lakets._check_age(
     p_name     text,
     p_age      interval,

@@ -83,9 +83,7 @@ BEGIN
     IF p_job NOT IN ('partitions', 'tier', 'retain', 'refresh') THEN
         RAISE EXCEPTION 'There is no job %; the jobs are partitions, tier, retain and refresh', quote_literal(p_job);
     END IF;
-    IF p_limit < 1 OR p_limit IS NULL THEN
-        RAISE EXCEPTION 'p_limit must be 1 or more, not %', coalesce(p_limit::text, 'null');
-    END IF;
+    PERFORM lakets._check_count('p_limit', p_limit, 1, 2147483647);
     RETURN QUERY
         SELECT run.run_id, run.job, run.relation, run.started_at, run.seconds, run.outcome, run.counts, run.bytes, run.runner,
                run.detail

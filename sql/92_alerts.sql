@@ -79,10 +79,8 @@ BEGIN
     IF (p_group_by = ANY (lakets._columns(v_relation))) IS NOT TRUE THEN
         RAISE EXCEPTION 'Table % has no column %.', v_relation, coalesce(p_group_by, 'NULL')
             USING HINT = 'Pass p_group_by as the name of one column, as it is written.';
-    ELSIF p_timeout IS NULL THEN
-        RAISE EXCEPTION 'Alert % has no timeout.', coalesce(p_name, 'NULL')
-            USING HINT = 'Pass p_timeout, the longest silence that is not an alert.';
     END IF;
+    PERFORM lakets._check_age('p_timeout', p_timeout);
     RETURN QUERY EXECUTE format(
         'SELECT $1, ''critical''::text, now(), seen.key::text, seen.last_seen, now() - seen.last_seen'
         ' FROM (SELECT rows.%1$I AS key, max(%2$s) AS last_seen FROM %3$s AS rows'
@@ -106,6 +104,7 @@ DECLARE
     v_schema name := (SELECT nsp.nspname FROM pg_extension AS ext JOIN pg_namespace AS nsp ON nsp.oid = ext.extnamespace
                        WHERE ext.extname = 'pg_stat_statements');
 BEGIN
+    PERFORM lakets._check_count('p_limit', p_limit, 1, 2147483647);
     IF v_schema IS NOT NULL THEN
         RETURN QUERY EXECUTE format(
             'SELECT stat.query, stat.calls, stat.total_exec_time, stat.mean_exec_time, stat.rows FROM %I.pg_stat_statements AS stat'

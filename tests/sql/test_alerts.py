@@ -115,6 +115,21 @@ def test_a_group_that_is_no_column_is_refused(db: Sandbox, column: str) -> None:
         db.run("SELECT * FROM lakets.alert_deadman('silent', 'metrics', %s, '1 hour')", column)
 
 
+@pytest.mark.parametrize("timeout", [None, "0", "-1 hour", "1 month -40 days"])
+def test_a_timeout_that_makes_no_sense_is_refused(db: Sandbox, timeout: str | None) -> None:
+    db.chronotable()
+
+    with db.refused("P0001", "p_timeout must be a positive interval"):
+        db.run("SELECT * FROM lakets.alert_deadman('silent', 'metrics', 'device', %s)", timeout)
+
+
+@pytest.mark.parametrize("function", ["query_stats", "job_history"])
+@pytest.mark.parametrize("limit", [None, 0, -1])
+def test_a_limit_that_shows_nothing_is_refused(db: Sandbox, function: str, limit: int | None) -> None:
+    with db.refused("P0001", "p_limit must be from 1 to"):
+        db.run(f"SELECT * FROM lakets.{function}(p_limit => %s)", limit)
+
+
 def test_statistics_are_empty_without_the_extension_and_of_lakets_with_it(db: Sandbox) -> None:
     assert db.run("SELECT * FROM lakets.query_stats()") == []
 

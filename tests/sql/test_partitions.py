@@ -213,11 +213,15 @@ def test_a_range_that_cannot_be_meant_is_refused(db: Sandbox, case: str) -> None
         db.value(f"SELECT lakets._ensure_partitions({table_id}, 1, 3, {start}, {end})")
 
 
-def test_counts_that_are_null_are_refused(db: Sandbox) -> None:
+@pytest.mark.parametrize("argument", ["p_past_count", "p_future_count"])
+@pytest.mark.parametrize("count", [None, -1, 20_001, 2**31 - 1, -(2**31)])
+def test_a_count_of_chunks_that_makes_no_sense_is_named(
+    db: Sandbox, argument: str, count: int | None
+) -> None:
     table_id = db.chronotable()
 
-    with db.refused("P0001", "range from null"):
-        db.value("SELECT lakets._ensure_partitions(%s, NULL)", table_id)
+    with db.refused("P0001", f"{argument} must be from 0 to 20000, not"):
+        db.value(f"SELECT lakets._ensure_partitions(%s, {argument} => %s)", table_id, count)
 
 
 def test_an_unknown_table_is_told(db: Sandbox) -> None:

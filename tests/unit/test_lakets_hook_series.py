@@ -73,7 +73,7 @@ def test_a_sample_of_prometheus_is_written(lab: Lab, hook: LakeTSHook) -> None:
 
 def test_alerts_are_records(hook: LakeTSHook) -> None:
     (alert,) = hook.alert_check("any", "SELECT device FROM metrics", severity="info")
-    (silent,) = hook.alert_deadman("silent", "metrics", "device", "0 seconds")
+    (silent,) = hook.alert_deadman("silent", "metrics", "device", "1 microsecond")
 
     assert (alert.alert_name, alert.severity, alert.alert_data) == ("any", "info", {"device": "a"})
     assert (silent.dead_key, silent.severity) == ("a", "critical")
