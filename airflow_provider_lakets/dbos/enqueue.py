@@ -17,7 +17,12 @@ from airflow_provider_lakets.deferral import (
     raise_if_failed,
     this_try,
 )
-from airflow_provider_lakets.exceptions import DBOSWorkflowError, wrapped
+from airflow_provider_lakets.exceptions import (
+    DBOSWorkflowError,
+    LakebaseConnectionError,
+    LakeTSContendedError,
+    wrapped,
+)
 from airflow_provider_lakets.operators._arguments import (
     LEFT_OUT,
     as_name,
@@ -295,12 +300,17 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
 
         begun = time.monotonic()
         to_start = None if self.start_timeout is None else self.start_timeout + (self.delay or 0)
+        found: Mapping[str, Any] = {}
         while True:
-            found = hook.statuses(ids)
-            if all(one.status not in ("PENDING", *WAITING) for one in found.values()):
-                return
+            try:
+                found = hook.statuses(ids)
+            except (LakebaseConnectionError, LakeTSContendedError) as err:
+                self.log.warning("%s Checking again later.", err)
+            else:
+                if all(one.status not in ("PENDING", *WAITING) for one in found.values()):
+                    return
             passed = time.monotonic() - begun
-            waits = all(one.status in WAITING for one in found.values())
+            waits = bool(found) and all(one.status in WAITING for one in found.values())
             if passed > self.end_timeout or (waits and to_start is not None and passed > to_start):
                 return
             time.sleep(self.poll_interval)

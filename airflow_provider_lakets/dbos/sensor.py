@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseSensorOperator
 
-from airflow_provider_lakets.compat import AirflowSensorTimeout, fail
+from airflow_provider_lakets.compat import fail
 from airflow_provider_lakets.dbos.base import DBOSBaseOperator
 from airflow_provider_lakets.dbos.operators import _ids
-from airflow_provider_lakets.deferral import (
-    GRACE,
-    ResumingOperator,
-    deadline,
-    raise_if_failed,
-    this_try,
-)
-from airflow_provider_lakets.exceptions import wrapped
 from airflow_provider_lakets.operators._arguments import interval, switch
+from airflow_provider_lakets.sensors.waiting import WaitingSensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
 
+    from airflow_provider_lakets.dbos.trigger import DBOSWorkflowTrigger
 
-class DBOSWorkflowSensor(ResumingOperator, DBOSBaseOperator, BaseSensorOperator):
+
+class DBOSWorkflowSensor(WaitingSensor, DBOSBaseOperator, BaseSensorOperator):
     """
     Wait until workflows have ended, including those not started yet; fail if one failed.
 
@@ -48,30 +42,19 @@ class DBOSWorkflowSensor(ResumingOperator, DBOSBaseOperator, BaseSensorOperator)
         if deferrable:
             interval(self.poke_interval, "poll_interval")
 
-    def execute(self, context: Context) -> Any:
-        """Wait."""
+    def trigger(self, **wait: Any) -> DBOSWorkflowTrigger:
+        """Return the trigger that waits for the workflows."""
         from airflow_provider_lakets.dbos.trigger import DBOSWorkflowTrigger
 
-        if not self.deferrable:
-            return super().execute(context)
-        if not self.poke(context):
-            self.defer(
-                trigger=DBOSWorkflowTrigger(
-                    workflow_ids=_ids(self.workflow_id),
-                    deadline=deadline(self.timeout),
-                    poll_interval=self.poke_interval,
-                    lakebase_conn_id=self.lakebase_conn_id,
-                    dbos_schema=self.dbos_schema,
-                    application=self.application,
-                ),
-                method_name="execute_complete",
-                kwargs=this_try(context),
-                timeout=timedelta(seconds=self.timeout) + GRACE,
-            )
-        return None
+        return DBOSWorkflowTrigger(
+            workflow_ids=_ids(self.workflow_id),
+            dbos_schema=self.dbos_schema,
+            application=self.application,
+            **wait,
+        )
 
-    def poke(self, context: Context) -> bool:
-        """Check once."""
+    def check(self, context: Context) -> bool:
+        """Return whether all have ended; fail if one of them failed."""
         from airflow_provider_lakets.dbos.workflows.outcomes import explain, has_ended
 
         self.check_given()
@@ -88,11 +71,10 @@ class DBOSWorkflowSensor(ResumingOperator, DBOSBaseOperator, BaseSensorOperator)
             fail("\n".join(list(problems.values())[:20]))
         return True
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> None:
-        """Return if all have ended; otherwise fail, and list those that have not."""
-        raise_if_failed(event)
-        if not self.poke(context):
-            waiting = event.get("waiting") or {}
-            reasons = [f"{name}: {reason}" for name, reason in list(waiting.items())[:20]]
-            waited = f"Timed out after {timedelta(seconds=self.timeout)}."
-            raise wrapped(AirflowSensorTimeout, "\n".join([waited, *reasons]))
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """Return if all have ended, or wait again; at the deadline, list those that have not."""
+        if event["status"] == "timed_out" and self.check(context):
+            return None
+        result = super().execute_complete(context, event)
+        # The trigger does not look for failures, and an ended workflow can be resumed.
+        return self.execute(context) if event["status"] == "reached" else result

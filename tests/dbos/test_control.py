@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from dbos import WorkflowSerializationFormat
 
 from airflow_provider_lakets.compat import AirflowSensorTimeout
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.dbos.hook import DBOSHook
     from tests.dbos.conftest import Effects
+    from tests.pauses import Pauses
 
 pytestmark = pytest.mark.usefixtures("app", "connection")
 
@@ -194,6 +195,43 @@ def test_the_sensor_tells_how_it_ended(
 def test_the_sensor_waits_in_vain_for_what_is_not_there() -> None:
     with fails(AirflowSensorTimeout, "Timed out after .* nobody: NOT THERE"):
         Task(DBOSWorkflowSensor, workflow_id="nobody", timeout=1, poke_interval=0.2).run()
+
+
+def test_a_lost_connection_does_not_end_a_wait_in_a_worker(
+    effects: Effects,
+    name: str,
+    hook: DBOSHook,
+    start: Callable[..., str],
+    pauses: Pauses,
+    impatient: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reachable = os.environ["AIRFLOW_CONN_LAKEBASE_DEFAULT"]
+    lost = json.dumps({**json.loads(reachable), "port": 1})
+    effects.shut(name, 1)
+    one = start(name)
+
+    def come_back() -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", reachable)
+        effects.open(name, 1)
+        wait_until(lambda: status_of(hook, one) == "SUCCESS", f"{one} has ended")
+
+    pauses.then(lambda: monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lost), come_back)
+
+    Task(DBOSWorkflowSensor, workflow_id=one, deferrable=False).run()
+
+
+def test_a_lost_connection_at_the_end_of_a_deferred_wait_makes_the_sensor_wait_again(
+    name: str, start: Callable[..., str], impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reachable = os.environ["AIRFLOW_CONN_LAKEBASE_DEFAULT"]
+    one = start(name, "SUCCESS")
+    sensor = DBOSWorkflowSensor(task_id="x", workflow_id=one)
+    context = Task(DBOSWorkflowSensor).context()
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", json.dumps({**json.loads(reachable), "port": 1}))
+
+    with pytest.raises(TaskDeferred):
+        sensor.resume_execution("execute_complete", {"event": {"status": "reached"}}, context)
 
 
 def test_triggers_of_a_connection_ask_together_and_keep_no_session(

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
 from string import Template
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_provider_lakets.dbos import poller
+from airflow_provider_lakets.dbos import enqueue, poller
 from airflow_provider_lakets.dbos.enqueue import DBOSEnqueueOperator
-from airflow_provider_lakets.exceptions import DBOSWorkflowError
+from airflow_provider_lakets.dbos.hook import DBOSHook
+from airflow_provider_lakets.exceptions import DBOSWorkflowError, LakebaseConnectionError
 from tests.dbos.conftest import wait_until
 from tests.dbos.tasks import Task, fails, fire, task
 
 if TYPE_CHECKING:
-    from airflow_provider_lakets.dbos.hook import DBOSHook
     from tests.dbos.conftest import App, Effects
 
 pytestmark = pytest.mark.usefixtures("app", "connection")
@@ -38,6 +40,27 @@ def workflows(hook: DBOSHook, task: Task) -> dict[str, str]:
 def test_returns_the_result_of_the_workflow(effects: Effects, name: str, deferrable: bool) -> None:
     assert task(name, deferrable=deferrable).run() == {"name": name, "sum": 60}
     assert effects.of(name) == [1, 2, 3]
+
+
+def test_a_lost_connection_does_not_end_a_wait_in_the_worker(
+    effects: Effects, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    effects.shut(name, 2)
+    losses = [LakebaseConnectionError("no answer")]
+    pause, statuses = time.sleep, DBOSHook.statuses
+
+    def ask(self: DBOSHook, ids: Any) -> Any:
+        raise losses.pop() if losses else AssertionError("asked once")
+
+    def sleep(seconds: float) -> None:
+        monkeypatch.setattr(DBOSHook, "statuses", ask if losses else statuses)
+        if not losses:
+            effects.open(name, 2)
+        pause(seconds)
+
+    monkeypatch.setattr(enqueue, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+
+    assert task(name, deferrable=False).run() == {"name": name, "sum": 60}
 
 
 def test_without_a_triggerer_it_looks_itself_when_the_wait_is_over(name: str) -> None:

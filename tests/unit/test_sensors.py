@@ -14,11 +14,12 @@ from airflow_provider_lakets.compat import (
     AirflowSkipException,
     TaskDeferralTimeout,
 )
-from airflow_provider_lakets.exceptions import LakeTSError
+from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakeTSError
 from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
 from airflow_provider_lakets.operators.tiering import LakeTSTierOperator
 from airflow_provider_lakets.sensors.durability import LakeTSDurabilitySensor
 from airflow_provider_lakets.sensors.rollups import LakeTSRollupFreshSensor
+from tests.triggering import instead_of_explaining
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +56,12 @@ def context() -> Any:
         xcom_pull=lambda task_ids, key, map_indexes: stored[key],
     )
     return {"ti": task, "outlet_events": OutletEventAccessors()}
+
+
+def rescheduled(**more: Any) -> Any:
+    """Return the same for a sensor that frees its worker between two checks."""
+    ti = SimpleNamespace(try_number=1, get_first_reschedule_date=lambda _: datetime.now(timezone.utc))
+    return {**context(), "ti": ti, **more}
 
 
 def deferral(task: Any, context: Any) -> Any:
@@ -162,6 +169,59 @@ def test_sensor_in_a_worker_never_defers(lake: Stage, feed: HandFeed, pauses: Pa
     assert pauses.lengths == [7, 7]
 
 
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_a_lost_connection_does_not_end_the_wait_in_a_worker(
+    lake: Stage,
+    feed: HandFeed,
+    lab: Lab,
+    pauses: Pauses,
+    impatient: None,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+) -> None:
+    def reach(**where: Any) -> None:
+        monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection(**where))
+
+    def come_back() -> None:
+        reach()
+        feed.flush()
+
+    sensor = LakeTSDurabilitySensor(task_id="x", table="metrics", deferrable=False, mode=mode)
+    if mode == "poke":
+        pauses.then(lambda: reach(host="127.0.0.1", port=1), lambda: None, come_back)
+        sensor.execute(context())
+        return
+    reach(host="127.0.0.1", port=1)
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - it is elsewhere in Airflow 3.1
+        sensor.execute(rescheduled(task_reschedule_count=1))
+    assert type(caught.value).__name__ == "AirflowRescheduleException"
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["triggerer", "worker"])
+def test_a_connection_that_does_not_work_fails_the_sensor_before_it_waits(
+    lab: Lab, impatient: None, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", lab.connection(host="127.0.0.1", port=1))
+    sensor = LakeTSDurabilitySensor(task_id="x", table="metrics", deferrable=deferrable)
+
+    with pytest.raises(LakebaseConnectionError, match="the login to 127"):
+        sensor.execute(context())
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["triggerer", "worker"])
+def test_a_lock_does_not_end_the_wait(lake: Stage, feed: HandFeed, lab: Lab, deferrable: bool) -> None:
+    instead_of_explaining(lab, "RAISE EXCEPTION 'busy' USING ERRCODE = '55P03';")
+    sensor = LakeTSDurabilitySensor(
+        task_id="x", chunks=lake.chunk(COLD), deferrable=deferrable, mode="reschedule"
+    )
+
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - it is elsewhere in Airflow 3.1
+        sensor.execute(rescheduled())
+
+    expected = "TaskDeferred" if deferrable else "AirflowRescheduleException"
+    assert type(caught.value).__name__ == expected
+
+
 def test_watermark_without_a_zone_is_utc_and_the_same_in_every_session(
     lake: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,8 +280,9 @@ def test_sensor_tells_what_was_waited_for_and_what_was_in_the_way() -> None:
         ({"soft_fail": True}, False, "AirflowSkipException"),
         ({"never_fail": True}, False, "AirflowSkipException"),
         ({"never_fail": True}, True, "AirflowSkipException"),
+        ({"silent_fail": True}, False, "AirflowFailException"),
     ],
-    ids=["for good", "for a retry", "soft", "never, for good", "never, for a retry"],
+    ids=["for good", "for a retry", "soft", "never, for good", "never, for a retry", "silent, for good"],
 )
 def test_error_of_the_trigger_ends_the_sensor_as_its_author_wants(
     how: dict[str, Any], retryable: bool, outcome: str
@@ -233,6 +294,29 @@ def test_error_of_the_trigger_ends_the_sensor_as_its_author_wants(
         sensor.resume_execution("execute_complete", {"event": event}, context())
 
     assert type(caught.value).__name__ == outcome
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["triggerer", "worker"])
+@pytest.mark.parametrize("soft", [True, False], ids=["soft", "never"])
+def test_error_of_the_first_check_ends_the_sensor_as_its_author_wants(
+    lab: Lab, soft: bool, deferrable: bool
+) -> None:
+    sensor = LakeTSDurabilitySensor(
+        task_id="x", table="nowhere", deferrable=deferrable, soft_fail=soft, never_fail=not soft
+    )
+
+    with pytest.raises(AirflowSkipException):
+        sensor.execute(context())
+
+
+def test_a_silent_sensor_waits_on_after_an_error_of_the_trigger(lake: Stage, feed: HandFeed) -> None:
+    sensor = LakeTSDurabilitySensor(task_id="x", table="metrics", silent_fail=True, deferrable=True)
+    event = {"status": "failed", "message": "disk on fire", "retryable": True}
+
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - it is elsewhere in Airflow 3.1
+        sensor.resume_execution("execute_complete", {"event": event}, context())
+
+    assert type(caught.value).__name__ == "TaskDeferred"
 
 
 def no_answer(task: Any, context: Any) -> Any:

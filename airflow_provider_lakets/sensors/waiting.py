@@ -1,0 +1,108 @@
+"""How all sensors wait: check in a worker, or in the triggerer after the first check."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_lakets.compat import AirflowSensorTimeout, AirflowSkipException
+from airflow_provider_lakets.deferral import GRACE, ResumingOperator, deadline, raise_if_failed, this_try
+from airflow_provider_lakets.exceptions import (
+    LakebaseConnectionError,
+    LakeTSContendedError,
+    LakeTSError,
+    wrapped,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import NoReturn
+
+    from airflow.sdk import BaseSensorOperator, Context
+
+    from airflow_provider_lakets.triggers.base import LakeTSBaseTrigger
+else:
+    BaseSensorOperator = object  # the mixin below is always combined with a real sensor
+
+# A timeout lists only this many missing items.
+ITEMS_SHOWN = 20
+
+
+class WaitingSensor(ResumingOperator, BaseSensorOperator):
+    """
+    Mixin for sensors.
+
+    The first check runs in a worker, also if the sensor defers: a connection that does not work
+    fails the task before it waits. After that check, a lost connection does not end the wait, and
+    neither does a lock at any time. Other errors end it as ``soft_fail``, ``never_fail`` and
+    ``silent_fail`` say.
+    """
+
+    deferrable: bool
+    lakebase_conn_id: str
+    _has_waited = False
+
+    def check(self, context: Context) -> bool:
+        """Check once, and return whether the wait is over."""
+        raise NotImplementedError
+
+    def trigger(self, **wait: Any) -> LakeTSBaseTrigger:
+        """
+        Return the trigger with the condition to wait for.
+
+        :param wait: The arguments that all triggers have.
+        """
+        raise NotImplementedError
+
+    def poke(self, context: Context) -> bool:
+        """Check once; defer if it is not over yet and the sensor is to defer."""
+        try:
+            is_over = self.check(context)
+        except (LakebaseConnectionError, LakeTSContendedError) as err:
+            has_waited = self._has_waited or context.get("task_reschedule_count")
+            if isinstance(err, LakebaseConnectionError) and not has_waited:
+                raise
+            self.log.warning("%s Checking again later.", err)
+            is_over = False
+        self._has_waited = True
+        if self.deferrable and not is_over:
+            self._wait(context)
+        return is_over
+
+    def _wait(self, context: Context) -> NoReturn:
+        self.defer(
+            trigger=self.trigger(
+                deadline=deadline(self.timeout),
+                poll_interval=self.poke_interval,
+                lakebase_conn_id=self.lakebase_conn_id,
+            ),
+            method_name="execute_complete",
+            kwargs=this_try(context),
+            timeout=timedelta(seconds=self.timeout) + GRACE,
+        )
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """Return, or fail with what was still missing."""
+        self._has_waited = True
+        try:
+            raise_if_failed(event)
+        except Exception as err:
+            if self.silent_fail and isinstance(err, LakeTSError):
+                self.log.error("%s", err)  # noqa: TRY400 - the trace says nothing more
+                return self.execute(context)
+            if self.never_fail:
+                raise AirflowSkipException(str(err)) from err
+            raise
+        if event["status"] == "timed_out":
+            self.raise_timeout(event)
+        return None
+
+    def raise_timeout(self, event: Mapping[str, Any]) -> NoReturn:
+        """Fail with what was still missing at the deadline, and the last error."""
+        waiting: Mapping[str, str] = event.get("waiting") or {}
+        reasons = [f"{name}: {reason}" for name, reason in list(waiting.items())[:ITEMS_SHOWN]]
+        if len(waiting) > ITEMS_SHOWN:
+            reasons.append(f"... and {len(waiting) - ITEMS_SHOWN} more")
+        waited = f"Timed out after {timedelta(seconds=self.timeout)}."
+        lines = [waited, *reasons, *filter(None, [event.get("message")])]
+        raise wrapped(AirflowSensorTimeout, "\n".join(lines))
