@@ -22,8 +22,27 @@
 -- writes leave the cache alone and record it, as for a mirror. lvc_stats and latest_values report
 -- the problem.
 
--- Return whether a table has these columns with these types (as in _shape). Declared immutable, so
--- that a statement with constant arguments evaluates it once, when it is planned; see _has_shape.
+-- The numbers of these columns of a table (null: of all), as "name #number"; with the oid of its
+-- expression if a column is generated. They change if a column is dropped and added again, or if it
+-- gets another expression.
+CREATE OR REPLACE FUNCTION lakets._numbered(
+    p_relation oid,
+    p_columns  text[] DEFAULT NULL
+) RETURNS text[]
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT ARRAY(
+        SELECT att.attname || ' #' || att.attnum || coalesce('.' || def.oid, '')
+          FROM pg_attribute AS att
+          LEFT JOIN pg_attrdef AS def ON def.adrelid = att.attrelid AND def.adnum = att.attnum AND att.attgenerated <> ''
+         WHERE att.attrelid = p_relation AND att.attnum > 0 AND NOT att.attisdropped AND (att.attname = ANY (p_columns)) IS NOT FALSE
+         ORDER BY att.attname);
+$$;
+
+-- Return whether a table has these columns with these types (as in _shape) or numbers (as in
+-- _numbered). Declared immutable, so that a statement with constant arguments evaluates it once,
+-- when it is planned; see _has_shape.
 CREATE OR REPLACE FUNCTION lakets._has_columns(
     p_relation oid,
     p_columns  text[]
@@ -31,7 +50,7 @@ CREATE OR REPLACE FUNCTION lakets._has_columns(
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT p_columns <@ coalesce(lakets._shape(p_relation), '{}');
+    SELECT p_columns <@ (coalesce(lakets._shape(p_relation), '{}') || lakets._numbered(p_relation));
 $$;
 
 -- The cache of a ChronoTable; null when it was dropped by hand.
@@ -67,8 +86,8 @@ AS $$
          WHERE att.attrelid = p_relation AND att.attname = p_time_column AND NOT att.attisdropped);
 $$;
 
--- The columns of a cache that its table no longer has, or has with another type; null if there are
--- none.
+-- The columns of a cache that its table no longer has, has with another type, or has anew since the
+-- triggers of the cache were written; null if there are none.
 CREATE OR REPLACE FUNCTION lakets._lvc_misfits(
     p_relation regclass,
     p_cache    regclass,
@@ -79,7 +98,13 @@ CREATE OR REPLACE FUNCTION lakets._lvc_misfits(
 AS $$
     SELECT string_agg(col, ', ')
       FROM unnest(p_lvc.key_columns || p_lvc.value_columns) AS col
-     WHERE NOT EXISTS (
+     WHERE EXISTS (
+           SELECT FROM pg_proc AS fn
+            WHERE fn.oid = to_regprocedure(format('lakets.%I()', '_lvc_' || p_lvc.chronotable_id))
+              AND position(format('_has_columns(%s, ', p_relation::oid) IN fn.prosrc) > 0 AND fn.prosrc ~ ' #\d'
+              -- Its number, as in an array that is quoted in the function.
+              AND position(substring(quote_literal(lakets._numbered(p_relation, ARRAY[col])::text) FROM '\{(.*)\}') IN fn.prosrc) = 0)
+        OR NOT EXISTS (
            SELECT FROM pg_attribute AS att
              JOIN pg_attribute AS cached ON (cached.attname, cached.atttypid, cached.atttypmod) = (att.attname, att.atttypid, att.atttypmod)
             WHERE att.attrelid = p_relation AND cached.attrelid = p_cache AND att.attname = col
@@ -283,10 +308,10 @@ BEGIN
     IF v_cache IS NULL OR TG_RELID = %2$s AND v_cache <> %5$s THEN
         RETURN NULL;
     ELSIF v_is_fresh THEN
-        v_fits := (TG_RELID = %2$s) IS NOT DISTINCT FROM lakets._has_columns(%2$s, %3$L);
+        v_fits := (TG_RELID = %2$s) IS NOT DISTINCT FROM lakets._has_columns(%2$s, %7$L);
         v_is_plain := lakets._is_plain('%5$s'::regclass);
     ELSE
-        v_fits := lakets._has_columns(TG_RELID, %3$L);
+        v_fits := lakets._has_columns(TG_RELID, (CASE WHEN TG_RELID = %2$s THEN %7$L ELSE %3$L END)::text[]);
         v_is_plain := lakets._interference_now(v_cache) IS NULL;
     END IF;
     IF v_fits THEN
@@ -314,7 +339,8 @@ END;$sql$,
         lakets._lvc_upsert(v_cache, v_lvc, 'new_rows', lakets._as_instant(
             format('r.%I', p_table.time_column), lakets._column_type(v_relation, p_table.time_column)),
             'row_number() OVER ()', 'cached.last_updated <= excluded.last_updated'),
-        v_cache::oid, lakets._note_gap(v_cache, 'new_rows WHERE true')));
+        v_cache::oid, lakets._note_gap(v_cache, 'new_rows WHERE true'),
+        v_shape || lakets._numbered(v_relation, v_lvc.key_columns || v_lvc.value_columns)));
     EXECUTE format('REVOKE ALL ON FUNCTION lakets.%I() FROM PUBLIC', v_function);
     IF EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(format('lakets.%I()', v_function)) AND fn.proowner <> v_owner) THEN
         EXECUTE format('ALTER FUNCTION lakets.%I() OWNER TO %I', v_function, pg_get_userbyid(v_owner));

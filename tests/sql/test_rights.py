@@ -163,6 +163,7 @@ def test_writers_go_on_where_functions_are_not_granted_by_default(db: Sandbox) -
     owned(db, ", PRIMARY KEY (id, ts)")
     db.run("GRANT INSERT, UPDATE, DELETE, SELECT ON metrics TO writer")
     db.run("SELECT lakets.create_chronotable('metrics', 'ts'), lakets.enable_sync('metrics')")
+    db.run("SELECT lakets.enable_lvc('metrics', '{id}', '{v}')")
     db.run(
         "REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA lakets FROM PUBLIC; SELECT lakets.enable_sync('metrics')"
     )
@@ -171,6 +172,7 @@ def test_writers_go_on_where_functions_are_not_granted_by_default(db: Sandbox) -
     db.run("UPDATE metrics SET v = 1; DELETE FROM metrics WHERE id = 2; RESET ROLE")
 
     assert db.mirror_difference() == []
+    assert db.run("SELECT id, v FROM _lvc_metrics ORDER BY id") == [(1, 1), (2, 1)]
 
 
 def test_everything_made_for_a_table_belongs_to_its_owner(db: Sandbox) -> None:

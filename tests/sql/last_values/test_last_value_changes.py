@@ -129,10 +129,35 @@ def test_a_change_of_cached_columns_stops_no_writer_and_leaves_no_old_value(
         metrics.run("SELECT * FROM lakets.latest_values('metrics') AS t (a int)")
 
 
+@pytest.mark.parametrize("twice", ['"twice"', '"odd\' #1 \\ {col}"'], ids=["plain name", "odd name"])
+def test_a_column_that_was_made_anew_leaves_no_old_value(db: Sandbox, twice: str) -> None:
+    column = twice + " float8 GENERATED ALWAYS AS (value * %s) STORED"
+    db.chronotable(f"ts timestamptz, device text, value float8, {column % 2}")
+    db.run("SELECT lakets.enable_lvc('metrics', '{device}', ARRAY[%s])", twice.strip('"'))
+    insert = f"INSERT INTO metrics (ts, device, value) VALUES ({NOON}, %s, 1)"
+    db.run(insert, "a")
+    db.run(insert, "b")
+
+    db.run(f"ALTER TABLE metrics DROP COLUMN {twice}")
+    db.run(f"ALTER TABLE metrics ADD COLUMN {column % 100}")
+
+    assert db.column("SELECT enabled FROM lakets.lvc_stats()") == [False]
+    db.run("SELECT lakets._ensure_partitions(id) FROM lakets._chronotable_registry")
+    with db.refused("P0001", "dropped, renamed or changed"):
+        db.run("SELECT * FROM lakets.latest_values('metrics') AS t (a int)")
+    db.run(insert, "a")
+    assert db.value("SELECT count(*) FROM _lvc_metrics") == 0
+    db.run("SELECT lakets.disable_lvc('metrics')")
+    db.run("SELECT lakets.enable_lvc('metrics', '{device}', ARRAY[%s])", twice.strip('"'))
+    assert db.column(f"SELECT {twice} FROM _lvc_metrics") == [100, 100]
+    assert db.column("SELECT enabled FROM lakets.lvc_stats()") == [True]
+
+
 @pytest.mark.parametrize(
     "change",
     [
         "ALTER TABLE metrics ADD COLUMN more int DEFAULT 7",
+        "ALTER TABLE metrics ALTER value SET DEFAULT 7",
         "ALTER TABLE metrics DROP COLUMN spare",
         "ALTER TABLE metrics ALTER spare TYPE bigint",
         "ALTER TABLE metrics RENAME spare TO other",
