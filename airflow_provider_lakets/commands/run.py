@@ -84,9 +84,13 @@ def partitions(
     """Create the chunks that writers will need."""
 
     def parts(hook: LakeTSHook, _: Report) -> Iterator[tuple[int, Sequence[JobResult]]]:
-        names = [one.name for one in hook.chronotables(table)]
+        work = hook.plan_partitions if dry_run else hook.partition
+        if table:
+            yield 0, work(table)
+            return
+        names = [one.name for one in hook.chronotables()]
         for batch in _batches(names):
-            yield len(names), hook.plan_partitions(batch) if dry_run else hook.partition(batch)
+            yield len(names), work(batch)
 
     _run(parts, conn_id, uri, as_json=as_json)
 
@@ -126,12 +130,13 @@ def retain(
         raise typer.BadParameter("--force needs --table, because it drops data that may exist nowhere else.")
 
     def parts(hook: LakeTSHook, _: Report) -> Iterator[tuple[int, Sequence[JobResult]]]:
-        names = [one.name for one in hook.chronotables(table, policy="retention")]
+        work = hook.plan_retentions if dry_run else hook.retain_all
+        if table:
+            yield 0, work(table, force=force)
+            return
+        names = [one.name for one in hook.chronotables(policy="retention")]
         for batch in _batches(names):
-            if dry_run:
-                yield len(names), hook.plan_retentions(batch, force=force)
-            else:
-                yield len(names), hook.retain_all(batch, force=force)
+            yield len(names), work(batch, force=force)
 
     _run(parts, conn_id, uri, as_json=as_json)
 

@@ -94,14 +94,26 @@ class LakeTSInventory(LakeTSContract):
         :param policy: Only tables with this policy: ``tiering`` or ``retention``. Tiered retention
             counts as both.
         """
-        if names is None:
-            tables = sorted(self._tables(None), key=lambda table: natural(table.name))
-        else:
-            names = several(names)
-            known = {table.name: table for table in self._tables([*names, *map("public.{}".format, names)])}
-            tables = [known.get(name) or known.get(f"public.{name}") or self._unknown(name) for name in names]
+        tables = [table or self._unknown(name) for name, table in self._look_up(names)]
         wanted = {policy, "tiered_retention"}
         return [table for table in tables if policy is None or wanted & {*table.policies}]
+
+    def _look_up(self, names: Iterable[str] | None) -> list[tuple[str, ChronoTable | None]]:
+        """Return the given ChronoTables, or all, with their names; None for a name of no table."""
+        if names is None:
+            tables = sorted(self._tables(None), key=lambda table: natural(table.name))
+            return [(table.name, table) for table in tables]
+        names = several(names)
+        known = {table.name: table for table in self._tables([*names, *map("public.{}".format, names)])}
+        found = [(name, known.get(name) or known.get(f"public.{name}")) for name in names]
+        return [(table.name if table else name, table) for name, table in found]
+
+    def _to_do(self, names: Iterable[str] | None) -> list[tuple[str, ChronoTable | None]]:
+        """Return the same for a job, which reports a wrong name; refuse it if it is alone."""
+        found = self._look_up(names)
+        if [table for _, table in found] == [None]:
+            self._unknown(found[0][0])
+        return found
 
     def _tables(self, names: list[str] | None) -> list[ChronoTable]:
         rows = self.query(TABLES, {"names": names}, doing="Listing the ChronoTables")

@@ -66,12 +66,14 @@ class LakeTSPlanning(LakeTSInventory):
             return each(
                 PlanResult,
                 [
-                    (table.name, partial(self._plan_partitions_of, table, arguments))
-                    for table in self.chronotables(tables)
+                    (name, partial(self._plan_partitions_of, table or name, arguments))
+                    for name, table in self._to_do(tables)
                 ],
             )
 
-    def _plan_partitions_of(self, table: ChronoTable, arguments: dict[str, Any]) -> PlanResult:
+    def _plan_partitions_of(self, table: ChronoTable | str, arguments: dict[str, Any]) -> PlanResult:
+        if isinstance(table, str):
+            self._unknown(table)
         with self._rehearsal() as twin:
             newest = newest_chunk(twin)
             twin.ensure_partitions(table.id, **arguments)

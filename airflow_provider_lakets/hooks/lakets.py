@@ -68,7 +68,7 @@ class LakeTSHook(LakeTSPlanning):
         range_end: datetime | None = None,
     ) -> list[PartitionResult]:
         """
-        Create missing chunks.
+        Create missing chunks; a table that fails does not stop the others.
 
         :param tables: The ChronoTables; None for all.
         :param past_count: How many chunks to keep before the current one.
@@ -83,14 +83,14 @@ class LakeTSHook(LakeTSPlanning):
             "range_end": range_end,
         }
         with self.session(), noted(self, "partitions") as done:
-            found = self.chronotables(tables)
+            found = self._to_do(tables)
             # Earlier batches are committed if a later one fails, so their chunks are reported, too.
             created: list[list[str]] = [[] for _ in found]
             results = each(
                 PartitionResult,
                 [
-                    (table.name, partial(self._create_all, table, arguments, names))
-                    for table, names in zip(found, created, strict=True)
+                    (name, partial(self._create_all, table or name, arguments, names))
+                    for (name, table), names in zip(found, created, strict=True)
                 ],
             )
             results = [
@@ -101,9 +101,11 @@ class LakeTSHook(LakeTSPlanning):
         return results
 
     def _create_all(
-        self, table: ChronoTable, arguments: dict[str, Any], created: list[str]
+        self, table: ChronoTable | str, arguments: dict[str, Any], created: list[str]
     ) -> PartitionResult:
         """Create each batch in a separate transaction, if the installed LakeTS supports it."""
+        if isinstance(table, str):
+            self._unknown(table)
         newest = newest_chunk(self)
         batched = self.supports("_ensure_partitions", "p_max_chunks")
         try:

@@ -79,6 +79,22 @@ def test_an_unknown_table_is_refused_with_the_known_ones(lab: Lab) -> None:
         lab.hook().partition(["metric"])
 
 
+def test_an_unknown_table_does_not_stop_the_others(lab: Lab) -> None:
+    lab.table("metrics")
+    names = ["metric", "metrics"]
+
+    plans = lab.hook().plan_partitions(names, future_count=5)
+    unknown, known = lab.hook().partition(names, future_count=5)
+
+    assert [(plan.name, plan.outcome) for plan in plans] == [
+        ("metric", "failed"),
+        ("public.metrics", "planned"),
+    ]
+    assert (unknown.outcome, unknown.retryable, known.outcome) == ("failed", False, "created")
+    assert "'metric' is not a ChronoTable" in str(unknown.detail)
+    assert len(known.created) == 2
+
+
 def test_partition_says_which_chunks_it_created(lab: Lab) -> None:
     lab.table("metrics")
 
