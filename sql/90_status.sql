@@ -40,7 +40,7 @@ BEGIN
         SELECT count(*) FILTER (WHERE chunk.status = 'active'), count(*) FILTER (WHERE chunk.status = 'tiered'),
                count(*) FILTER (WHERE chunk.status = 'active' AND chunk.range_end <= lakets._ago(after::interval)),
                coalesce(sum(pg_total_relation_size(lakets._chunk_relation(v_table, chunk))) FILTER (WHERE chunk.status = 'tiered'), 0),
-               coalesce(sum(chunk.size_bytes) FILTER (WHERE chunk.status = 'dropped'), 0)
+               least(coalesce(sum(chunk.size_bytes) FILTER (WHERE chunk.status = 'dropped'), 0), 9223372036854775807)
           INTO active_chunks, tiered_chunks, pending_chunks, reclaimable_bytes, reclaimed_bytes
           FROM lakets._chunk_metadata AS chunk WHERE chunk.chronotable_id = v_table.id;
         cdf_status := CASE lakets._cdf_status(v_table.shadow_table_name)
@@ -176,8 +176,8 @@ BEGIN
     RETURN QUERY
         SELECT m.name, m.value::double precision, jsonb_build_object('rollup', reg.name)
           FROM lakets._rollup_registry AS reg,
-               LATERAL (VALUES ('lakets_rollup_watermark_lag_seconds', extract(epoch FROM now() - reg.watermark)),
-                               ('lakets_rollup_refresh_lag_seconds', extract(epoch FROM now() - reg.last_refreshed_at)),
+               LATERAL (VALUES ('lakets_rollup_watermark_lag_seconds', extract(epoch FROM now() - nullif(nullif(reg.watermark, 'infinity'), '-infinity'))),
+                               ('lakets_rollup_refresh_lag_seconds', extract(epoch FROM now() - nullif(nullif(reg.last_refreshed_at, 'infinity'), '-infinity'))),
                                ('lakets_rollup_invalidation_log_depth',
                                 (SELECT count(*) FROM lakets._rollup_invalidation_log AS mark WHERE mark.rollup_id = reg.id))) AS m (name, value)
          WHERE m.value IS NOT NULL

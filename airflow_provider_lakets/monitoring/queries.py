@@ -32,7 +32,8 @@ WITH policy AS (
       FROM lakets._chunk_metadata AS chunk
       LEFT JOIN policy AS pol ON pol.chronotable_id = chunk.chronotable_id
       LEFT JOIN changed ON changed.chronotable_id = chunk.chronotable_id
-     WHERE %(table)s::integer IS NULL OR chunk.chronotable_id = %(table)s
+     WHERE (%(table)s::integer IS NULL OR chunk.chronotable_id = %(table)s)
+       AND isfinite(chunk.range_start) AND isfinite(chunk.range_end)
 ), marked AS (
     SELECT judged.*,
            lag(judged.state) OVER by_time IS DISTINCT FROM judged.state
@@ -47,7 +48,8 @@ WITH policy AS (
 )
 SELECT numbered.chronotable_id AS table_id, min(numbered.state) AS state,
        min(numbered.range_start) AS range_start, max(numbered.range_end) AS range_end, count(*) AS chunks,
-       sum(numbered.size_bytes)::bigint AS bytes, min(numbered.chunk_name) AS first_name
+       least(sum(numbered.size_bytes), 9223372036854775807)::bigint AS bytes,
+       min(numbered.chunk_name) AS first_name
   FROM numbered GROUP BY numbered.chronotable_id, numbered.run ORDER BY 1, 3
 """
 
@@ -126,7 +128,7 @@ ROLLUPS = """
 SELECT rol.name, rol.watermark, rol.last_refreshed_at, rol.bucket_interval::text AS bucket_interval,
        rol.refresh_lag::text AS refresh_lag, tab.schema_name || '.' || tab.table_name AS source,
        extract(epoch FROM rol.bucket_interval)::float8 AS bucket_seconds,
-       now() - coalesce(rol.last_refreshed_at, rol.created_at)
+       now() - coalesce(nullif(nullif(rol.last_refreshed_at, 'infinity'), '-infinity'), rol.created_at)
            > greatest(3 * rol.refresh_lag, interval '1 hour') AS is_late,
        coalesce(to_jsonb(rol) -> 'definition' = 'null', false) AS is_refused,  -- 0.1.x has no definitions
        ARRAY(SELECT dep.name FROM lakets._rollup_registry AS dep
