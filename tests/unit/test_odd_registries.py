@@ -29,7 +29,7 @@ ODD = [
     *(f"UPDATE lakets._policy_registry SET config = '{config}'" for config in ("{}", "[]", "null", "5")),
     *(CHUNK.format(f"size_bytes = {size}") for size in (-1, 2**63 - 1)),
     *(CHUNK.format(f"size_bytes = {size}, status = 'dropped'") for size in (-1, 2**63 - 1)),
-    CHUNK.format("range_start = '-infinity', range_end = 'infinity'"),
+    "UPDATE lakets._chunk_metadata SET range_start = '-infinity', range_end = 'infinity' WHERE id = 1",
     TABLE.format("chunk_interval = '178000000 years'"),
     TABLE.format("retention_interval = '-178000000 years'"),
 ]
