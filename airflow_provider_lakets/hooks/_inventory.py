@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_lakets import __version__
@@ -13,7 +14,7 @@ from airflow_provider_lakets.exceptions import (
     LakeTSPrivilegeError,
 )
 from airflow_provider_lakets.hooks._contract import LakeTSContract
-from airflow_provider_lakets.hooks.functions.rows import natural, record, several
+from airflow_provider_lakets.hooks.functions.rows import natural, record, several, unquoted
 from airflow_provider_lakets.hooks.results import (
     ChronoTable,
     FeedStatus,
@@ -90,7 +91,8 @@ class LakeTSInventory(LakeTSContract):
         """
         List the ChronoTables: the given ones in their order, or all, sorted by name.
 
-        :param names: Only these, as ``schema.table``, or ``table`` for one in schema public.
+        :param names: Only these, as ``schema.table``, or ``table`` for one in schema public; with
+            or without the quotes of SQL.
         :param policy: Only tables with this policy: ``tiering`` or ``retention``. Tiered retention
             counts as both.
         """
@@ -104,8 +106,9 @@ class LakeTSInventory(LakeTSContract):
             tables = sorted(self._tables(None), key=lambda table: natural(table.name))
             return [(table.name, table) for table in tables]
         names = several(names)
-        known = {table.name: table for table in self._tables([*names, *map("public.{}".format, names)])}
-        found = [(name, known.get(name) or known.get(f"public.{name}")) for name in names]
+        spelt = {name: [name, f"public.{name}", unquoted(name), f"public.{unquoted(name)}"] for name in names}
+        known = {table.name: table for table in self._tables([*chain.from_iterable(spelt.values())])}
+        found = [(name, next((known[one] for one in spelt[name] if one in known), None)) for name in names]
         return [(table.name if table else name, table) for name, table in found]
 
     def _to_do(self, names: Iterable[str] | None) -> list[tuple[str, ChronoTable | None]]:
@@ -121,7 +124,7 @@ class LakeTSInventory(LakeTSContract):
 
     def _unknown(self, name: str) -> NoReturn:
         raise LakeTSArgumentError(
-            f"{name!r} is not a ChronoTable over connection {self.get_conn_id()!r}; there are: "
+            f"{unquoted(name)!r} is not a ChronoTable over connection {self.get_conn_id()!r}; there are: "
             f"{_listed(table.name for table in self._tables(None))}. Name it schema.table, or make it one "
             "with lakets.create_chronotable."
         )

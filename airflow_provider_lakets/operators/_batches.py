@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from airflow_provider_lakets.compat import conf
+from airflow_provider_lakets.hooks.functions.rows import unquoted
 from airflow_provider_lakets.hooks.results import CHUNK_SUFFIX, table_of
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def batches(names: Sequence[str], *, size: int, most: int) -> list[list[str]]:
 
 def label_of_names(names: Sequence[str]) -> str:
     """Return a short label for names."""
-    first, *others = names
+    first, *others = map(unquoted, names)
     return f"{first} and {len(others)} more" if others else first
 
 

@@ -20,6 +20,7 @@ from airflow_provider_lakets import older
 from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakeTSArgumentError, LakeTSError
 from airflow_provider_lakets.hooks._errors import translate
 from airflow_provider_lakets.hooks._session import hang_up
+from airflow_provider_lakets.hooks.functions.rows import unquoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -208,14 +209,17 @@ def _request_proof(chunks: Iterable[str]) -> Generator[Question, list[Row], None
 # A name without a schema means schema public. An exact match of the full name comes first.
 TABLE = """
 SELECT tab.id, tab.schema_name, tab.table_name FROM lakets._chronotable_registry AS tab
- WHERE tab.schema_name || '.' || tab.table_name IN (%(table)s, 'public.' || %(table)s)
- ORDER BY tab.schema_name || '.' || tab.table_name = %(table)s DESC LIMIT 1
+  JOIN unnest(%(names)s::text[]) WITH ORDINALITY AS spelt (name, place)
+    ON spelt.name = tab.schema_name || '.' || tab.table_name
+ ORDER BY spelt.place LIMIT 1
 """
 
 
 def _find(table: str) -> Generator[Question, list[Row], Row | None]:
     """Look up a ChronoTable as :meth:`LakeTSHook.chronotables` does; None if there is none."""
-    rows = yield Question(TABLE, {"table": table}, doing=f"Looking up {table}")
+    plain = unquoted(table)
+    names = [table, f"public.{table}", plain, f"public.{plain}"]
+    rows = yield Question(TABLE, {"names": names}, doing=f"Looking up {plain}")
     return rows[0] if rows else None
 
 
@@ -245,9 +249,10 @@ def caught_up(table: str) -> Watch:
     known = yield from _find(table)
     if not known:
         raise LakeTSArgumentError(
-            f"{table!r} is not a ChronoTable. Name it schema.table, or make it one with "
+            f"{unquoted(table)!r} is not a ChronoTable. Name it schema.table, or make it one with "
             "lakets.create_chronotable."
         )
+    table = unquoted(table)
     (found,) = yield _function("lakets.explain_durability(text)")
     query = FEED if found["there"] else older.FEED
     (feed,) = yield Question(query, known, doing=f"Reading the position of the change feed of {table}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from airflow_provider_lakets.exceptions import LakeTSArgumentError, LakeTSContendedError
 
@@ -143,6 +144,29 @@ def test_partition_tells_tables_apart_whose_dotted_names_are_spelt_alike(lab: La
     results = lab.hook().partition(future_count=5)
 
     assert [(result.name, bool(result.created)) for result in results] == [("a.b.c", True)] * 2
+
+
+@pytest.mark.parametrize(
+    ("spelt", "schema", "table"),
+    [
+        ('"Plant"."Metrics"', "Plant", "Metrics"),
+        ('public."Metrics"', "public", "Metrics"),
+        ('"a.b"."c ""d"""', "a.b", 'c "d"'),
+        ('"metrics"', "public", "metrics"),
+    ],
+)
+def test_a_name_in_quotes_as_in_sql_is_that_table(lab: Lab, spelt: str, schema: str, table: str) -> None:
+    name = sql.Identifier(schema, table)
+    lab.conn.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+    lab.conn.execute(sql.SQL("CREATE TABLE {} (at timestamptz)").format(name))
+    lab.value("SELECT lakets.create_chronotable(%s, 'at', '1 day', p_schema_name => %s)", table, schema)
+    hook = lab.hook()
+
+    names = [*hook.partition(spelt), hook.retain(spelt), *hook.plan_partitions([spelt, "metric"])]
+
+    assert [one.name for one in names] == [f"{schema}.{table}"] * 3 + ["metric"]
+    with pytest.raises(LakeTSArgumentError, match=r"^'Plant\.metrics' is not a ChronoTable"):
+        hook.retain('"Plant"."metrics"')
 
 
 def test_partition_names_chunks_of_a_call_whose_answer_was_lost(

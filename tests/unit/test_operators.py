@@ -144,6 +144,12 @@ def test_a_tier_task_is_named_after_its_chunks(chunks: Any, label: str) -> None:
     assert LakeTSTierOperator(task_id="x", chunks=chunks).label.endswith(label)
 
 
+def test_a_retention_task_shows_names_without_the_quotes_of_sql() -> None:
+    task = LakeTSRetentionOperator(task_id="x", table=['"Plant"."Metrics"', "other"])
+
+    assert task.label == "Plant.Metrics and 1 more"
+
+
 # Dry runs and force
 
 

@@ -18,6 +18,10 @@ R = TypeVar("R", bound=Record)
 
 FLOAT_MAX = 10**308
 
+# A quoted identifier, or one that needs no quotes.
+_PART = re.compile(r'"(?:[^"]|"")+"|[^".]+')
+_QUOTED = re.compile(rf"(?:{_PART.pattern})(?:\.(?:{_PART.pattern}))?")
+
 
 def record(kind: type[R], row: Row) -> R:
     """Create a record from a row, by name; unknown columns are left out."""
@@ -47,6 +51,14 @@ def _plain(value: Any) -> Any:
 def several(names: Iterable[str]) -> list[str]:
     """Return the names as a list; a text is one name, and not its letters."""
     return [names] if isinstance(names, str) else list(names)
+
+
+def unquoted(name: str) -> str:
+    """Return a name without the quotes of SQL, as in ``"Plant"."metrics"``."""
+    if not _QUOTED.fullmatch(name):
+        return name
+    parts = (part.group() for part in _PART.finditer(name))
+    return ".".join(part[1:-1].replace('""', '"') if part[0] == '"' else part for part in parts)
 
 
 def given(**arguments: Any) -> Row:

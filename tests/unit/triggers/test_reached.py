@@ -104,6 +104,12 @@ def test_table_whose_writers_overlapped_and_fell_idle_is_settled(
     assert fire(LakeTSDurabilityTrigger(table="public.metrics", deadline=in_an_hour())) == REACHED
 
 
+def test_a_table_in_quotes_as_in_sql_is_that_table(lake: Stage) -> None:
+    lake.synced().flush()
+
+    assert fire(LakeTSDurabilityTrigger(table='"public"."metrics"', deadline=in_an_hour())) == REACHED
+
+
 def test_table_without_a_feed_is_waited_for_until_it_has_one(lab: Lab, pauses: Pauses) -> None:
     lab.synced(days=2)
     pauses.then(lab.flush)
