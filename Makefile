@@ -26,14 +26,15 @@ help:  ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 # Make a virtual environment with one extra: $(call install,folder,constraints,extra). Lists packages as they arrive.
-# pip compiles on one core only; a few packages have files that are no Python of this version.
+# pip compiles on one core only; a few packages have files that are no Python of this version. Where only tests run,
+# Python compiles what they import as it goes, which is a sixth of all.
 define install
 	@$(or $(PYTHON),false) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13) and "Python 3.10 to 3.13 is needed; $(PYTHON) is $(VERSION): name another with PYTHON=...")'
 	@echo "Setting up $(1) for '$(3)': two to five minutes the first time, most of it downloads"
 	@$(PYTHON) -m venv $(if $(wildcard $(1)/lib/python$(VERSION)),,--clear) $(1)
 	@$(1)/bin/pip install --no-compile --progress-bar off --constraint $(2) --editable '.[$(3)]' \
 	    | sed -u -n -e 's/^Collecting /  /p' -e 's/^  Building wheel/  building/p' -e 's/^Installing collected.*/  installing/p'
-	@$(1)/bin/python -m compileall -qq -j 0 $(1)/lib || true
+	@$(if $(filter-out test,$(3)),$(1)/bin/python -m compileall -qq -j 0 -x '/tests?/' $(1)/lib || true)
 	@touch $@
 endef
 
