@@ -216,6 +216,33 @@ BEGIN
 END;
 $$;
 
+-- Compare the mirror of a ChronoTable or a RollUp (by its name, or its table's) with it again,
+-- although nothing is known to be wrong: the tiering and retention jobs, or compare_chunks, compare
+-- each chunk, and the next refresh compares a RollUp. Until then nothing of the table counts as
+-- durable. Rows of dropped chunks stay as they are: there is nothing to compare them with.
+CREATE OR REPLACE FUNCTION lakets.recheck_mirror(
+    p_table_name  text,
+    p_schema_name text DEFAULT 'public'
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_shadow text := (lakets._rollup_of_table(p_table_name, p_schema_name)).shadow_table_name;
+BEGIN
+    IF (lakets._rollup_of_table(p_table_name, p_schema_name)).id IS NULL THEN
+        v_shadow := (lakets._chronotable(p_table_name, p_schema_name)).shadow_table_name;
+    END IF;
+    IF lakets._shadow_relation(v_shadow) IS NULL THEN
+        RAISE EXCEPTION '%.% has no mirror to compare.', p_schema_name, p_table_name
+            USING HINT = 'lakets.enable_sync creates it.';
+    END IF;
+    INSERT INTO lakets._mirror_gap (shadow)
+    SELECT lakets._shadow_relation(v_shadow)
+     WHERE NOT EXISTS (SELECT FROM lakets._mirror_gap AS gap WHERE gap.shadow = lakets._shadow_relation(v_shadow));
+END;
+$$;
+
 -- Make the shadow hold, in the time range of a chunk, exactly the rows of the partition, each as
 -- often. Returns how many rows were added or removed.
 CREATE OR REPLACE FUNCTION lakets._align_chunk(

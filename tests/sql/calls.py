@@ -252,6 +252,7 @@ CALLS: dict[str, str] = {
     ),
     "lakets_metrics()": ("SELECT * FROM lakets.lakets_metrics() WHERE metric_name NOT LIKE '%size%'"),
     "compare_chunks(text,text,integer,boolean)": "SELECT lakets.compare_chunks('metrics')",
+    "recheck_mirror(text,text)": "SELECT lakets.recheck_mirror('metrics')",
     "guard_chunks(text,text,integer)": "SELECT lakets.guard_chunks('metrics')",
     "job_history(text,text,integer)": "SELECT * FROM lakets.job_history('retain')",
     "pending_repairs()": (

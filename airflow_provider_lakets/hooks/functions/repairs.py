@@ -52,6 +52,17 @@ class LakeTSRepairs(LakeTSCalls):
             )
         )
 
+    def recheck_mirror(self, table_name: str, *, schema_name: str = "public") -> None:
+        """
+        Let the mirror of a ChronoTable or RollUp be compared, though nothing is known to be wrong.
+
+        Nothing of the table is durable until the jobs, or :meth:`compare_chunks`, have compared it.
+
+        :param table_name: The ChronoTable or RollUp.
+        :param schema_name: Its schema.
+        """
+        self.call("recheck_mirror", p_table_name=table_name, p_schema_name=schema_name)
+
     def forget_chronotable(self, table_name: str, *, schema_name: str = "public") -> None:
         """Remove a ChronoTable from the registries; the table itself stays."""
         self.call("forget_chronotable", repeatable=False, p_table_name=table_name, p_schema_name=schema_name)

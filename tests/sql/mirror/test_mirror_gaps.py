@@ -10,6 +10,7 @@ from tests.sql.mirror.scene import FILL, mirror, missed, problem
 
 if TYPE_CHECKING:
     from tests.sandbox import Sandbox
+    from tests.stage import Raises, Stage
 
 # What may have been missed
 
@@ -91,6 +92,42 @@ def test_writers_go_on_when_columns_change_and_nothing_counts_as_durable(
     assert problem(either) is not None
     assert missed(either) == 1
     assert either.value("SELECT count(*) FROM metrics WHERE id = 300") == 1
+
+
+@pytest.mark.parametrize("repair", ["compare_chunks", "enable_sync"])
+def test_a_mirror_can_be_compared_though_nothing_is_known_to_be_wrong(either: Sandbox, repair: str) -> None:
+    either.run(
+        f"UPDATE {either.shadow()} SET v = 'wrong' WHERE id = 7; DELETE FROM {either.shadow()} WHERE id = 9"
+    )
+    assert problem(either) is None
+
+    either.run("SELECT lakets.recheck_mirror('metrics', %s)", either.schema)
+    assert problem(either) is not None
+    either.run(f"SELECT lakets.{repair}('metrics', %s)", either.schema)
+
+    assert either.mirror_difference() == []
+    assert problem(either) is None
+
+
+def test_the_mirror_of_a_rollup_can_be_compared(stage: Stage) -> None:
+    stage.table()
+    stage.rollup("hourly")
+    stage.run("SELECT lakets.enable_sync('hourly')")
+    stage.run("UPDATE lakets_cdf._shadow_rollup_hourly SET total = 99")
+
+    stage.run("SELECT lakets.recheck_mirror('hourly')")
+    stage.refresh("hourly")
+
+    assert stage.run("TABLE lakets_cdf._shadow_rollup_hourly EXCEPT TABLE _rollup_hourly") == []
+
+
+@pytest.mark.parametrize("name", ["metrics", "hourly"])
+def test_what_has_no_mirror_cannot_be_compared(stage: Stage, raises: Raises, name: str) -> None:
+    stage.table()
+    stage.rollup("hourly")
+
+    with raises("P0001", match="has no mirror to compare"):
+        stage.run("SELECT lakets.recheck_mirror(%s)", name)
 
 
 @pytest.mark.parametrize("alteration", ALTERATIONS)
