@@ -97,9 +97,11 @@ AS $$
 DECLARE
     v_function text := lakets._fill_function(p_rollup.name);
     v_body     text := lakets._fill_body(p_rollup);
+    v_zones    text := lakets._zone_settings(p_rollup.query_text);
     v_owner    oid  := (SELECT cls.relowner FROM pg_class AS cls WHERE cls.oid = lakets._rollup_relation(p_rollup.name));
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(v_function) AND fn.prosrc = v_body) THEN
+    IF NOT EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(v_function) AND fn.prosrc = v_body
+                     AND (fn.proconfig @> '{timezone_abbreviations=Default}') = (v_zones <> '')) THEN
         -- SECURITY DEFINER: see the top of this file. The rows must not depend on who refreshes,
         -- nor may a policy hide some (it is an error here); and each range of times has a plan of
         -- its own.
@@ -107,7 +109,7 @@ BEGIN
             $sql$CREATE OR REPLACE FUNCTION %s RETURNS bigint
     LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE SECURITY DEFINER
     %s SET row_security = off SET plan_cache_mode = force_custom_plan
-AS %L$sql$, v_function, lakets._query_settings(), v_body);
+AS %L$sql$, v_function, lakets._query_settings() || v_zones, v_body);
         EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', v_function);
     END IF;
     IF NOT EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(v_function) AND fn.proowner = v_owner) THEN

@@ -107,7 +107,7 @@ BEGIN
     EXECUTE format('CREATE OR REPLACE FUNCTION lakets.%I() RETURNS TABLE (%s) LANGUAGE sql STABLE PARALLEL SAFE %s BEGIN ATOMIC %s; END',
                    '_rollup_live_' || p_rollup_id,
                    (SELECT string_agg(format('%I %s', ret ->> 'column', ret ->> 'type'), ', ' ORDER BY position)
-                      FROM jsonb_array_elements(p_returns) WITH ORDINALITY AS r (ret, position)), lakets._query_settings(), p_query);
+                      FROM jsonb_array_elements(p_returns) WITH ORDINALITY AS r (ret, position)), lakets._query_settings() || lakets._zone_settings(p_query), p_query);
 END;
 $$;
 

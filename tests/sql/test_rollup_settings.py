@@ -96,6 +96,43 @@ def test_view_shows_the_same_under_any_settings(days: Stage, query: str) -> None
     assert seen == expected == days.column(shown.format("_rollup_q"))
 
 
+ZONES = {
+    "cast": "(said ->> 'at')::timestamptz",
+    "time of day": "('10:00' || substr(said ->> 'at', 17))::timetz",
+    "array": "(('{' || (said ->> 'at') || '}')::timestamptz[])[1]",
+    "range": "lower(('[' || (said ->> 'at') || ',]')::tstzrange)",
+    "record": "(SELECT r.at FROM jsonb_to_record(said) AS r (at timestamptz))",
+}
+
+
+@pytest.mark.parametrize("read", ZONES)
+def test_names_of_zones_mean_the_same_under_any_settings(stage: Stage, read: str) -> None:
+    query = f"SELECT date_trunc('day', at) AS bucket, max({ZONES[read]}) AS said FROM metrics GROUP BY 1"
+    stage.table()
+    stage.run("ALTER TABLE metrics ADD COLUMN said jsonb")
+    stage.run('UPDATE metrics SET said = \'{"at": "2024-01-01 10:00 IST"}\'')
+    stage.rollup("q", every="1 day", query=query)
+    stage.run("SELECT lakets.create_rollup_view('q', %s)", query)
+    before = stage.column("SELECT said::text FROM _rollup_q")
+
+    stage.run(
+        "SET timezone_abbreviations = 'India'; UPDATE metrics SET value = 0; INSERT INTO metrics"
+        " SELECT id, at + interval '30 days', value, said FROM metrics"
+    )
+    shown = stage.column("SELECT said::text FROM _rollup_rt_q")
+    stage.refresh("q")
+
+    assert set(shown) == set(before) == set(stage.column("SELECT said::text FROM _rollup_q"))
+
+
+def test_a_refresh_sets_names_of_zones_only_where_it_reads_them(days: Stage) -> None:
+    days.rollup("q", every="1 day", query=QUERIES["literals"])
+
+    assert "timezone_abbreviations" not in str(
+        days.value("SELECT proconfig FROM pg_proc WHERE proname = '_fill_q'")
+    )
+
+
 @pytest.mark.parametrize(
     "change",
     [
