@@ -21,12 +21,17 @@ class Relay:
     :param path: The Unix socket.
     :param greetings: What the first callers get to read before the connection is closed on them.
     :param silent_at: What a caller says to get no answer, once; its connection stays open.
+    :param deaf_at: What a caller says so that nothing more is read from it.
     """
 
-    def __init__(self, path: str, greetings: list[bytes], *, silent_at: bytes = b"") -> None:
+    def __init__(
+        self, path: str, greetings: list[bytes], *, silent_at: bytes = b"", deaf_at: bytes = b""
+    ) -> None:
         self._path = path
         self._greetings = greetings
         self._silent_at = silent_at
+        self._deaf_at = deaf_at
+        self._is_over = threading.Event()
         self.callers = 0
 
     def __enter__(self) -> Relay:
@@ -38,6 +43,7 @@ class Relay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_over.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
@@ -62,6 +68,8 @@ class Relay:
         # Either side may go first; then the other has nobody left to talk to.
         with source, sink, contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if self._deaf_at and self._deaf_at in data:
+                    self._is_over.wait()
                 if self._silent_at and self._silent_at in data:
                     self._silent_at = b""
                     continue

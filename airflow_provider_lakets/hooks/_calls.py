@@ -16,7 +16,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_rand
 from airflow_provider_lakets.hooks._errors import is_transient, translate
 from airflow_provider_lakets.hooks._session import NearestTimeLoader, Sessions
 from airflow_provider_lakets.hooks.lakebase import LakebaseHook
-from airflow_provider_lakets.login.settings import PLAIN
+from airflow_provider_lakets.login.settings import CALLS, PLAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,6 +42,8 @@ class LakeTSCalls(LakebaseHook):
     :param tries: The largest number of times that a call is made.
     :param lock_timeout: The longest time that a statement waits for a lock; the default is 2 s.
     """
+
+    _login_defaults = CALLS
 
     def __init__(
         self,

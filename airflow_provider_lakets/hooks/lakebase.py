@@ -7,7 +7,7 @@ import os
 import weakref
 from contextlib import closing
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import psycopg
 import tenacity
@@ -34,7 +34,7 @@ from airflow_provider_lakets.login.hook_arguments import (
 from airflow_provider_lakets.login.login import Login
 from airflow_provider_lakets.login.login_error import RETRY_POLICY
 from airflow_provider_lakets.login.place import PLACE
-from airflow_provider_lakets.login.settings import server_settings
+from airflow_provider_lakets.login.settings import SESSION, server_settings
 from airflow_provider_lakets.login.who.stored import NOT_DEFINED, stored
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ class LakebaseHook(PsycopgHook):
         "escape_word_format",
         "escape_column_names",
     }
+
+    _login_defaults: ClassVar[Mapping[str, Any]] = SESSION
 
     def __init__(
         self,
@@ -358,6 +360,7 @@ class LakebaseHook(PsycopgHook):
             databricks_conn_id=self.databricks_conn_id,
             options=" ".join(filter(None, [self._settings, self.options])),
             name=self.application_name,
+            defaults=self._login_defaults,
         )
 
     @property

@@ -40,6 +40,7 @@ class Login:
         ``databricks_conn_id`` of the connection.
     :param options: Settings for the server, in the form of libpq's ``options``.
     :param name: The name of the sessions; the default is DAG, task and run.
+    :param defaults: Settings of libpq that the connection can override.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Login:
         databricks_conn_id: str | None = None,
         options: str = "",
         name: str | None = None,
+        defaults: Mapping[str, Any] = SESSION,
     ) -> None:
         self._fields = fields.read(connection, ignored)
         self._conn_label = self._fields.conn_label
@@ -58,6 +60,7 @@ class Login:
         own = self._fields.settings.get("options")
         self._options = " ".join(str(part) for part in (DEFAULT_LIMITS, own, options) if part)
         self._name = name
+        self._defaults = defaults
 
     def arguments(self, more: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """
@@ -66,7 +69,7 @@ class Login:
         :param more: Settings of libpq in place of the connection's; ``options`` are added.
         """
         more = more or {}
-        settings = {**SESSION, **self._fields.settings, **more}
+        settings = {**self._defaults, **self._fields.settings, **more}
         options = f"{self._options} {more['options']}" if more.get("options") else self._options
         return {
             "application_name": self._name or application_name(),

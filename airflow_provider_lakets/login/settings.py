@@ -13,9 +13,16 @@ if TYPE_CHECKING:
 # Default arguments for libpq; the connection can override them.
 SESSION: Mapping[str, Any] = {
     "connect_timeout": 15,  # seconds for each try; resuming a suspended endpoint takes several
+    # A connection whose network is gone is lost after 3 minutes without an answer.
     "keepalives_idle": 60,  # seconds; routers drop a connection that is idle for minutes
+    "keepalives_interval": 20,  # seconds
+    "keepalives_count": 6,
     "client_encoding": "UTF8",  # PGCLIENTENCODING may lack letters of a name
 }
+
+# Those of calls of LakeTS. What was sent and is not acknowledged would be repeated for 15 minutes.
+# Not for other sessions: it also ends a COPY that the server does not read for so long.
+CALLS: Mapping[str, Any] = {**SESSION, "tcp_user_timeout": 180_000}  # milliseconds
 
 APPLICATION_NAME_LIMIT = 63  # bytes, a limit of Postgres
 PART_LIMIT = 20  # each of DAG, task and run keeps at least this many characters

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import socket
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from airflow_provider_lakets.exceptions import (
     LakebaseSettingError,
 )
 from airflow_provider_lakets.hooks.lakebase import POOLED_SECONDS, LakebaseHook
+from airflow_provider_lakets.hooks.lakets import LakeTSHook
 from tests.relay import STARTING_UP, Relay, refusal
 
 if TYPE_CHECKING:
@@ -50,6 +53,53 @@ def setting(hook: LakebaseHook, name: str) -> str:
         row = conn.execute("SELECT current_setting(%s)", [name]).fetchone()
     assert row
     return str(row[0])
+
+
+@pytest.mark.parametrize(
+    ("kind", "extra", "expected"),
+    [
+        (LakebaseHook, {}, [60, 20, 6, 0]),
+        (LakeTSHook, {}, [60, 20, 6, 180_000]),
+        (LakeTSHook, {"keepalives_count": 9, "tcp_user_timeout": 0}, [60, 20, 9, 0]),
+    ],
+    ids=["any session", "calls of LakeTS", "overridden"],
+)
+def test_a_connection_whose_network_is_gone_is_lost_after_three_minutes(
+    define: Callable[..., None],
+    postgres: EmbeddedPostgres,
+    kind: type[LakebaseHook],
+    extra: dict[str, Any],
+    expected: list[int],
+) -> None:
+    names = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+
+    def options(conn: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> list[int]:
+        with socket.socket(fileno=os.dup(conn.fileno())) as connection:
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            return [connection.getsockopt(socket.IPPROTO_TCP, name) for name in names]
+
+    async def asynchronous() -> list[int]:
+        async with await kind().aget_conn() as conn:
+            return options(conn)
+
+    with Relay(f"{postgres.socket_dir}/.s.PGSQL.5432", []) as relay:
+        extra = {"sslmode": "disable", **extra}
+        define(host="127.0.0.1", port=relay.port, login="postgres", password="unused", extra=extra)
+        with kind().get_conn() as conn:
+            assert options(conn) == expected
+        assert asyncio.run(asynchronous()) == expected
+
+
+def test_a_call_that_the_server_does_not_take_fails_as_a_lost_connection(
+    define: Callable[..., None], postgres: EmbeddedPostgres
+) -> None:
+    path, long = f"{postgres.socket_dir}/.s.PGSQL.5432", "x" * 64_000_000
+    with Relay(path, [], deaf_at=b"takes_nothing") as relay:
+        extra = {"sslmode": "disable", "tcp_user_timeout": 500}
+        define(host="127.0.0.1", port=relay.port, login="postgres", password="unused", extra=extra)
+
+        with pytest.raises(LakebaseConnectionError, match="the connection was refused or lost"):
+            LakeTSHook(tries=1).query("SELECT %(x)s AS takes_nothing", {"x": long}, doing="Sending")
 
 
 def test_pool_mints_for_each_physical_connection(hook: LakebaseHook, principal: ControlPlane) -> None:
