@@ -25,8 +25,8 @@ WITH wanted_schema AS (
 ), chronotable AS (
     SELECT cls.oid::regclass AS name, cls.relowner::regrole AS owner
       FROM lakets._chronotable_registry AS tab
-      JOIN pg_catalog.pg_class AS cls
-        ON cls.oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', tab.schema_name, tab.table_name))
+      JOIN pg_catalog.pg_namespace AS nsp ON nsp.nspname = tab.schema_name
+      JOIN pg_catalog.pg_class AS cls ON cls.relnamespace = nsp.oid AND cls.relname = tab.table_name
 )
 SELECT pg_catalog.format('%s on schema %s', priv, nspname) AS lacks,
        pg_catalog.format('GRANT %s ON SCHEMA %I TO %I', priv, nspname, current_user) AS grant

@@ -61,6 +61,9 @@ def _why_not_streaming(table: Table, snapshot: Snapshot) -> tuple[str, str, str]
         advice = "Let the role of the jobs read it: GRANT USAGE ON SCHEMA wal2delta and GRANT SELECT ON "
         advice += f"wal2delta.tables. {DOCTOR}"
         return NOT_STREAMING, "the role may not read wal2delta.tables, so nothing is proved durable", advice
+    if snapshot.troubles.feed == "hidden":
+        advice = f"Run GRANT USAGE ON SCHEMA lakets_cdf for the role of this connection. {DOCTOR}"
+        return NOT_STREAMING, "the role may not use schema lakets_cdf, so it cannot see the feed", advice
     if not table.mirror_has_rows:
         return None
     advice = f"Start a change data feed for schema lakets_cdf. {DOCTOR}"

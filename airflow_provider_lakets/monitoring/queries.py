@@ -95,12 +95,12 @@ SELECT reg.id, reg.schema_name || '.' || reg.table_name AS name, reg.schema_name
 
 # Whether the mirror has rows, by the size of its file. Also true if there is no mirror, or if it is
 # locked: reading its size would then have to wait.
-HAS_ROWS = """(SELECT coalesce(
+HAS_ROWS = """coalesce((SELECT
            CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_locks AS lck
                                   WHERE lck.relation = mirror.oid AND lck.mode = 'AccessExclusiveLock')
-                THEN pg_catalog.pg_relation_size(mirror.oid) > 0 END, true)
-      FROM pg_catalog.to_regclass(pg_catalog.format('lakets_cdf.%I', reg.shadow_table_name))
-           AS mirror (oid))"""
+                THEN pg_catalog.pg_relation_size(mirror.oid) > 0 END
+      FROM pg_catalog.pg_class AS mirror JOIN pg_catalog.pg_namespace AS nsp ON nsp.oid = mirror.relnamespace
+     WHERE nsp.nspname = 'lakets_cdf' AND mirror.relname = reg.shadow_table_name), true)"""
 
 FEEDS = """
 SELECT reg.id, lakets._cdf_status(reg.shadow_table_name) AS status,
@@ -138,13 +138,17 @@ SELECT rol.name, rol.watermark, rol.last_refreshed_at, rol.bucket_interval::text
   LEFT JOIN lakets._chronotable_registry AS tab ON tab.id = rol.source_chronotable_id
 """
 
+# A role cannot look up a name in a schema that it may not use: to_regclass fails, so the catalog is
+# read instead.
+
 # Tables, indexes and TOAST as of the last ANALYZE or VACUUM, without reading the size of any file.
 SPACE = """
 SELECT reg.id, sum(part.relpages + coalesce(toast.relpages, 0) + coalesce(idx.pages, 0))::bigint
        * current_setting('block_size')::bigint AS bytes
   FROM lakets._chronotable_registry AS reg
-  JOIN pg_catalog.pg_inherits AS inh
-    ON inh.inhparent = pg_catalog.to_regclass(format('%I.%I', reg.schema_name, reg.table_name))
+  JOIN pg_catalog.pg_namespace AS nsp ON nsp.nspname = reg.schema_name
+  JOIN pg_catalog.pg_class AS tab ON tab.relnamespace = nsp.oid AND tab.relname = reg.table_name
+  JOIN pg_catalog.pg_inherits AS inh ON inh.inhparent = tab.oid
   JOIN pg_catalog.pg_class AS part ON part.oid = inh.inhrelid
   LEFT JOIN pg_catalog.pg_class AS toast ON toast.oid = part.reltoastrelid
   LEFT JOIN LATERAL (

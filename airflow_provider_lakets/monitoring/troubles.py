@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 COUNTED_TABLES = 12
 COUNTED_ROWS = 1000
 
+# These queries read the catalog, because a role cannot look up a name in a schema that it may not
+# use.
+
 # The newest outcome of each job and relation, and in how many consecutive runs it occurred. A job
 # logs each batch of chunks: entries of one runner within a minute belong to one run. A job with
 # nothing to do logs one entry for all relations, which ends all earlier problems.
@@ -60,8 +63,9 @@ SELECT streak.job, streak.relation, streak.outcome, streak.started_at, streak.en
 STRAYS = """
 SELECT reg.id, nsp.nspname AS schema_name, cls.relname AS table_name
   FROM lakets._chronotable_registry AS reg
-  JOIN pg_catalog.pg_partitioned_table AS part
-    ON part.partrelid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', reg.schema_name, reg.table_name))
+  JOIN pg_catalog.pg_namespace AS home ON home.nspname = reg.schema_name
+  JOIN pg_catalog.pg_class AS tab ON tab.relnamespace = home.oid AND tab.relname = reg.table_name
+  JOIN pg_catalog.pg_partitioned_table AS part ON part.partrelid = tab.oid
   JOIN pg_catalog.pg_class AS cls ON cls.oid = part.partdefid
   JOIN pg_catalog.pg_namespace AS nsp ON nsp.oid = cls.relnamespace
  WHERE CASE WHEN NOT EXISTS (SELECT FROM pg_catalog.pg_locks AS lck
@@ -78,9 +82,10 @@ SELECT DISTINCT ON (reg.id) reg.id, lck.pid, act.application_name AS name,
   FROM pg_catalog.pg_locks AS lck
   JOIN pg_catalog.pg_stat_activity AS act ON act.pid = lck.pid
   LEFT JOIN pg_catalog.pg_inherits AS inh ON inh.inhrelid = lck.relation
+  JOIN pg_catalog.pg_class AS tab ON tab.oid = coalesce(inh.inhparent, lck.relation)
+  JOIN pg_catalog.pg_namespace AS nsp ON nsp.oid = tab.relnamespace
   JOIN lakets._chronotable_registry AS reg
-    ON pg_catalog.to_regclass(pg_catalog.format('%I.%I', reg.schema_name, reg.table_name))
-       = coalesce(inh.inhparent, lck.relation)
+    ON reg.schema_name = nsp.nspname AND reg.table_name = tab.relname
  WHERE lck.locktype = 'relation' AND lck.granted AND lck.pid <> pg_backend_pid()
    AND lck.database = (SELECT db.oid FROM pg_catalog.pg_database AS db WHERE db.datname = current_database())
    AND act.xact_start < clock_timestamp()
@@ -92,10 +97,11 @@ PROBLEMS = """
 SELECT reg.id, lakets._identity_problem(reg) AS problem FROM lakets._chronotable_registry AS reg
 """
 
-# Reads the catalog, because a role cannot look up a name in a schema that it may not use.
 FEED = """
 SELECT pg_catalog.has_schema_privilege(nsp.oid, 'USAGE')
-       AND pg_catalog.has_table_privilege(cls.oid, 'SELECT') AS readable
+       AND pg_catalog.has_table_privilege(cls.oid, 'SELECT') AS readable,
+       (SELECT pg_catalog.has_schema_privilege(mirrors.oid, 'USAGE') FROM pg_catalog.pg_namespace AS mirrors
+         WHERE mirrors.nspname = 'lakets_cdf') AS sees_mirrors
   FROM pg_catalog.pg_class AS cls JOIN pg_catalog.pg_namespace AS nsp ON nsp.oid = cls.relnamespace
  WHERE nsp.nspname = 'wal2delta' AND cls.relname = 'tables'
 """
@@ -137,7 +143,8 @@ class Troubles:
     """
     The problems of a Lakebase; those of ChronoTables by the id of the table.
 
-    :param feed: Whether the state of the feed is ``readable``, ``unreadable`` or ``absent``.
+    :param feed: Whether the state of the feed is ``readable``, ``unreadable`` or ``absent``, or the
+        mirrors are ``hidden`` from the role.
     :param strays: How many rows lie outside all chunks, as text.
     :param problems: Why the registry and a table no longer match.
     :param repairs_unknown: Why the pending repairs could not be read.
@@ -176,11 +183,13 @@ def read_troubles(hook: LakeTSHook) -> Troubles:
 
 
 def feed_state(hook: LakeTSHook) -> str:
-    """Return whether the state of the feed is ``readable``, ``unreadable``, or ``absent``."""
+    """Return whether the state of the feed can be read, as in :class:`Troubles`."""
     rows = hook.query(FEED, doing="Looking for the state of the change feed")
     if not rows:
         return "absent"
-    return "readable" if rows[0]["readable"] else "unreadable"
+    if not rows[0]["readable"]:
+        return "unreadable"
+    return "hidden" if rows[0]["sees_mirrors"] is False else "readable"
 
 
 def _strays(hook: LakeTSHook) -> dict[int, str]:

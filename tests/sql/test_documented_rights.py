@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DOCS = Path(__file__).parents[2] / "docs" / "permissions.md"
-GRANTS, FEED_GRANTS, VIEW_GRANTS, READER_GRANTS = re.findall(r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL)
+GRANTS, FEED_GRANTS, VIEW_GRANTS, READER_GRANTS, _ = re.findall(
+    r"```sql\n(.*?)```", DOCS.read_text(), re.DOTALL
+)
 
 
 @pytest.fixture
