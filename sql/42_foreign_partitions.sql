@@ -161,7 +161,7 @@ END;
 $$;
 
 -- Make a partition a chunk. A dropped chunk with the same range becomes active again. All of its
--- range counts as changed.
+-- range counts as changed, and its rows are taken into the last value cache.
 CREATE OR REPLACE FUNCTION lakets._adopt_partition(
     p_table     lakets._chronotable_registry,
     p_partition regclass,
@@ -180,6 +180,7 @@ BEGIN
     END IF;
     PERFORM lakets._match_identity(p_table.relation, p_partition);
     PERFORM lakets._show_generated(p_table.relation, p_partition);
+    PERFORM lakets._cache_partition(p_table, p_partition);
     INSERT INTO lakets._change_log (chronotable_id, min_time, max_time)
     VALUES (p_table.id, lower(p_range), upper(p_range) - interval '1 microsecond');
 END;

@@ -212,10 +212,33 @@ BEGIN
 END;
 $$;
 
--- The same in an install over LakeTS 0.1.x, while every writer waits: from the newest chunks only,
--- at most 256 MB and as many as there is room to lock. A key without a row in them keeps its value.
--- 0.1.x recorded the time of the write in last_updated, not the time of the row, which is before
--- those chunks: last_updated is lowered to their start.
+-- Take the rows of a partition that was attached by hand into the cache, if there is one and it is
+-- maintained. The caller has locked the table against writers.
+CREATE OR REPLACE FUNCTION lakets._cache_partition(
+    p_table     lakets._chronotable_registry,
+    p_partition regclass
+) RETURNS void
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+    SET row_security = off  -- fail if a policy hides rows, which would not be cached
+AS $$
+DECLARE
+    v_lvc lakets._lvc_registry;
+BEGIN
+    SELECT reg.* INTO v_lvc FROM lakets._lvc_registry AS reg WHERE reg.chronotable_id = p_table.id;
+    IF FOUND AND lakets._lvc_problem(p_table, v_lvc) IS NULL THEN
+        EXECUTE lakets._lvc_upsert(
+            lakets._lvc_relation(p_table, v_lvc), v_lvc, p_partition::text, lakets._as_instant(
+                format('r.%I', p_table.time_column), lakets._column_type(p_partition, p_table.time_column)),
+            'r.ctid', 'cached.last_updated < excluded.last_updated');
+    END IF;
+END;
+$$;
+
+-- The same as _load_lvc in an install over LakeTS 0.1.x, while every writer waits: from the newest
+-- chunks only, at most 256 MB and as many as there is room to lock. A key without a row in them
+-- keeps its value. 0.1.x recorded the time of the write in last_updated, not the time of the row,
+-- which is before those chunks: last_updated is lowered to their start.
 CREATE OR REPLACE FUNCTION lakets._load_lvc_in_install(
     p_table lakets._chronotable_registry,
     p_lvc   lakets._lvc_registry

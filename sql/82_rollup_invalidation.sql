@@ -123,7 +123,7 @@ BEGIN
     SELECT * INTO v_extent FROM lakets._rollup_extent(v_rollup);
     v_asked := tstzmultirange(lakets._labels_of(v_steps, tstzrange(p_from, p_to)));
     v_dirty := v_asked;
-    IF extract(epoch FROM p_to - p_from) > 10000 * extract(epoch FROM v_rollup.bucket_interval) THEN
+    IF extract(epoch FROM p_to) - extract(epoch FROM p_from) > 10000 * extract(epoch FROM v_rollup.bucket_interval) THEN
         v_dirty := v_asked * tstzmultirange(lakets._labels_of(v_steps, v_extent.times));
     END IF;
     v_frozen := lakets._frozen_buckets(v_rollup, v_asked) - coalesce(

@@ -176,6 +176,26 @@ def test_a_change_of_other_columns_changes_nothing(db: Sandbox, change: str) -> 
     assert db.column("SELECT enabled FROM lakets.lvc_stats()") == [True]
 
 
+def test_an_attached_partition_is_cached_when_it_is_adopted(db: Sandbox) -> None:
+    db.chronotable("ts timestamptz, device text, value float8")
+    db.run(ENABLE)
+    write(db, (0, "a", 1), (0, "b", 1))
+    db.run("CREATE TABLE made (value float8, device text, ts timestamptz)")
+    db.run(
+        f"INSERT INTO made (ts, device, value) SELECT {NOON} + late, key, n FROM (VALUES"
+        " (interval '1 day', 'a', 2), ('1 day 1 minute', 'a', 3), ('1 day', 'c', 4)) AS v (late, key, n)"
+    )
+    day = "FOR VALUES FROM ('{}-01-02 00:00+00') TO ('{}-01-03 00:00+00')"
+    db.run(f"ALTER TABLE metrics ATTACH PARTITION made {day.format(2026, 2026)}")
+    db.run("CREATE TABLE older (LIKE metrics)")
+    db.run("INSERT INTO older VALUES ('2025-01-02 05:00+00', 'b', 9)")
+    db.run(f"ALTER TABLE metrics ATTACH PARTITION older {day.format(2025, 2025)}")
+
+    assert db.value("SELECT lakets.adopt_partitions('metrics')") == 2
+
+    assert cached(db) == {"a": 3, "b": 1, "c": 4}
+
+
 def test_a_cache_that_was_dropped_stops_no_writer(metrics: Sandbox) -> None:
     metrics.run("DROP TABLE _lvc_metrics")
 

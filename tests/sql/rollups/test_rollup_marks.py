@@ -97,6 +97,15 @@ def test_buckets_of_a_chunk_that_is_away_are_marked_for_its_return(stage: Stage,
     assert stage.difference("hourly") == []
 
 
+def test_a_range_over_all_of_time_is_marked(stage: Stage) -> None:
+    stage.table(days=[1])
+    stage.rollup("hourly")
+
+    count = stage.value("SELECT lakets.invalidate_rollup_range('hourly', '4713-01-01 BC', '294276-01-01')")
+
+    assert count == 24
+
+
 def test_buckets_without_a_source_are_marked_in_a_long_range_too(layered: Stage) -> None:
     drop_days(layered, 3)
     layered.run(
