@@ -11,6 +11,8 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_lakets.triggers.base import HOOK_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -22,9 +24,6 @@ GATHER_SECONDS = 0.2
 
 # Longer than the statement timeout. A connection whose server is gone may stay open without answer.
 ANSWER_SECONDS = 6 * 60.0
-
-# The connection may be changed in Airflow, for example to another database.
-HOOK_SECONDS = 15 * 60.0
 
 Statuses = dict[str, str]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from typing_extensions import Self
 
 
 # A chunk is named after its table and its start.
@@ -128,6 +130,12 @@ class JobResult(Record):
         """The ChronoTable or RollUp of this result."""
         return self.name
 
+    @classmethod
+    def restored(cls, plain: dict[str, Any]) -> Self:
+        """Recreate a result from its plain form, which another version may have stored."""
+        known = {one.name for one in fields(cls)}
+        return cls(**{name: value for name, value in plain.items() if name in known})
+
 
 @dataclass(frozen=True)
 class PartitionResult(JobResult):
@@ -187,15 +195,15 @@ class RetentionResult(JobResult):
     range_end: datetime | None = None
 
     @classmethod
-    def restored(cls, plain: dict[str, Any]) -> RetentionResult:
-        """Recreate a result from its plain form."""
+    def restored(cls, plain: dict[str, Any]) -> Self:
+        """Recreate a result from its plain form, which another version may have stored."""
         instants = {
             name: datetime.fromisoformat(plain[name])
             for name in ("range_start", "range_end")
             if plain.get(name)
         }
         deferred = [DeferredChunk(**one) for one in plain["deferred"]]
-        return cls(**{**plain, **instants, "deferred": deferred})
+        return super().restored({**plain, **instants, "deferred": deferred})
 
     def after(self, earlier: RetentionResult) -> RetentionResult:
         """Return this result, merged with an earlier one of the same table."""

@@ -148,7 +148,7 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
         from airflow_provider_lakets.hooks.results import TierResult
 
         raise_if_failed(event)
-        before = [TierResult(**result) for result in self.so_far(context)]
+        before = [TierResult.restored(result) for result in self.so_far(context)]
         with self.lakets(context) as hook:
             left = [result.name for result in before if result.outcome != "tiered"]
             again = {result.name: result for result in hook.tier(left, since=_events.started_before(context))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ REACHED, TIMED_OUT, FAILED = "reached", "timed_out", "failed"
 # The task has logged in before. Airflow calls a connection undefined also if it cannot read it for
 # the moment, for example while its API server or its secrets backend restarts.
 LOOKUPS = 3
+
+# The connection may be changed in Airflow, for example to another database.
+HOOK_SECONDS = 15 * 60.0
 
 LONGEST_PAUSE = 300.0  # seconds between tries while the database does not answer
 
@@ -75,10 +79,13 @@ class LakeTSBaseTrigger(BaseTrigger):
         from asgiref.sync import sync_to_async
 
         # In a thread, because the imports take a second and must not block other triggers.
-        hook = await sync_to_async(self._make_hook, thread_sensitive=False)()
+        make_hook = sync_to_async(self._make_hook, thread_sensitive=False)
+        hook, until = await make_hook(), time.monotonic() + HOOK_SECONDS
         waiting: Waiting = {}
         failures, message = 0, None
         while True:
+            if time.monotonic() >= until:
+                hook, until = await make_hook(), time.monotonic() + HOOK_SECONDS
             try:
                 before, waiting = waiting, await self._look(hook)
                 failures, message = 0, None
@@ -104,7 +111,7 @@ class LakeTSBaseTrigger(BaseTrigger):
         return self.deadline
 
     def _make_hook(self) -> Any:
-        """Return the hook for the checks; called once, in a thread."""
+        """Return the hook for the checks of a while; called in a thread, and logs in to nothing."""
         raise NotImplementedError
 
     async def _look(self, hook: Any) -> Waiting:

@@ -335,6 +335,26 @@ def test_without_a_triggerer_the_operator_looks_again_itself(lake: Stage, feed: 
     assert result["outcome"] == "tiered"
 
 
+@pytest.mark.parametrize("kind", ["tier", "retention"])
+def test_what_another_version_stored_before_the_wait_is_understood(
+    lake: Stage, feed: HandFeed, kind: str
+) -> None:
+    chunk = lake.chunk(COLD)
+    task: Any = LakeTSTierOperator(task_id="x", chunks=chunk, deferrable=True)
+    if kind == "retention":
+        task = LakeTSRetentionOperator(task_id="x", table="metrics", deferrable=True)
+    shared = context()
+    deferral(task, shared)
+    stored = shared["ti"].xcom_pull(None, "return_value", None)
+    for one in stored if kind == "tier" else [stored]:
+        one["of_tomorrow"] = 1
+    feed.flush()
+
+    done = task.resume_execution("execute_complete", {"event": {"status": "reached"}}, shared)
+
+    assert done[0]["outcome"] == "tiered" if kind == "tier" else chunk in done["dropped"]
+
+
 def test_without_a_triggerer_the_sensor_times_out(lake: Stage, feed: HandFeed) -> None:
     sensor = LakeTSDurabilitySensor(task_id="x", table="metrics", deferrable=True)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from airflow_provider_lakets.triggers import base
 from airflow_provider_lakets.triggers.durability import LakeTSDurabilityTrigger
 from airflow_provider_lakets.triggers.retention import LakeTSRetentionTrigger
 from tests.triggering import COLD, REACHED, fire, fresh, in_an_hour, instead_of_explaining, tier, write
@@ -48,6 +49,21 @@ def test_holds_no_session_while_it_sleeps(lake: Stage, lab: Lab, pauses: Pauses)
     fire(tier(lake.chunk(COLD)))
 
     assert held == [0]
+
+
+def test_follows_a_connection_that_is_changed(
+    lake: Stage, lab: Lab, pauses: Pauses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake.synced()
+    write(lake, COLD)
+    monkeypatch.setattr(base, "HOOK_SECONDS", 0.0)
+    changed = lab.connection(extra={"sslmode": "disable", "no": "setting"})
+    pauses.then(lambda: monkeypatch.setenv("AIRFLOW_CONN_LAKEBASE_DEFAULT", changed))
+
+    event = fire(tier(lake.chunk(COLD)))
+
+    assert (event["status"], event["retryable"]) == ("failed", False)
+    assert "sets 'no', which is not a known setting" in event["message"]
 
 
 def test_logs_in_with_a_credential_of_its_own_each_time(
