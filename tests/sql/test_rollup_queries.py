@@ -57,6 +57,8 @@ QUERIES = {
     "distinct": "SELECT DISTINCT HOUR(m) AS bucket, id FROM metrics m",
     "ordered set": "SELECT HOUR(m) AS bucket, percentile_cont(0.5) WITHIN GROUP (ORDER BY value) AS p"
     " FROM metrics m GROUP BY 1",
+    "array that is converted": "SELECT HOUR(m) AS bucket, percentile_cont(ARRAY[0.5, 0.9])"
+    " WITHIN GROUP (ORDER BY value) AS p FROM metrics m GROUP BY 1",
     "window of one bucket": "SELECT DISTINCT HOUR(m) AS bucket, first_value(value) OVER"
     " (PARTITION BY HOUR(m) ORDER BY at, id, value) AS f FROM metrics m",
     "top two of a bucket": "SELECT bucket, id, value FROM (SELECT HOUR(m) AS bucket, id, value,"
