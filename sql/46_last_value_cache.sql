@@ -111,6 +111,24 @@ AS $$
               AND NOT att.attisdropped AND NOT cached.attisdropped);
 $$;
 
+-- Return whether another table took the place of a cache. Not known after a restore, which gives
+-- the tables other oids than those in the trigger function.
+CREATE OR REPLACE FUNCTION lakets._is_other_cache(
+    p_table lakets._chronotable_registry,
+    p_cache regclass
+) RETURNS boolean
+    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN EXISTS (
+        SELECT FROM pg_proc AS fn
+         CROSS JOIN LATERAL format('TG_RELID = %s AND v_cache <> ', p_table.relation::oid) AS made
+         WHERE fn.oid = to_regprocedure(format('lakets.%I()', '_lvc_' || p_table.id))
+           AND position(made IN fn.prosrc) > 0 AND position(made || p_cache::oid || ' ' IN fn.prosrc) = 0);
+END;
+$$;
+
 -- Return as text why a cache may be out of date; null if it is current.
 CREATE OR REPLACE FUNCTION lakets._lvc_problem(
     p_table lakets._chronotable_registry,
@@ -132,6 +150,8 @@ BEGIN
         WHEN NOT p_lvc.enabled THEN 'it is disabled in lakets._lvc_registry'
         WHEN v_relation IS NULL THEN 'its table does not exist'
         WHEN v_cache IS NULL THEN format('its table %I.%I does not exist', p_table.schema_name, p_lvc.cache_table_name)
+        WHEN lakets._is_other_cache(p_table, v_cache)
+            THEN format('another table took the place of its table %I.%I', p_table.schema_name, p_lvc.cache_table_name)
         WHEN v_misfits IS NOT NULL THEN format('these columns were dropped, renamed or changed: %s', v_misfits)
         WHEN (SELECT count(*) FROM pg_trigger AS trg JOIN pg_proc AS fn ON fn.oid = trg.tgfoid
                WHERE trg.tgrelid = v_relation AND trg.tgenabled = 'A' AND fn.proname = format('_lvc_%s', p_table.id)

@@ -114,7 +114,7 @@ BEGIN
 END;
 $$;
 
--- The same, and drop it.
+-- The same, and drop it. A table that took its place stays.
 CREATE OR REPLACE FUNCTION lakets._drop_lvc(
     p_table lakets._chronotable_registry
 ) RETURNS void
@@ -122,10 +122,11 @@ CREATE OR REPLACE FUNCTION lakets._drop_lvc(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_cache regclass := (SELECT lakets._lvc_relation(p_table, reg) FROM lakets._lvc_registry AS reg WHERE reg.chronotable_id = p_table.id);
+    v_cache    regclass := (SELECT lakets._lvc_relation(p_table, reg) FROM lakets._lvc_registry AS reg WHERE reg.chronotable_id = p_table.id);
+    v_is_other boolean  := lakets._is_other_cache(p_table, v_cache);
 BEGIN
     PERFORM lakets._untrack_lvc(p_table);
-    IF v_cache IS NOT NULL THEN
+    IF v_cache IS NOT NULL AND NOT v_is_other THEN
         EXECUTE format('DROP TABLE %s', v_cache);
     END IF;
 END;

@@ -75,6 +75,10 @@ def test_a_table_in_the_place_of_the_cache_is_left_alone(metrics: Sandbox) -> No
     metrics.run("ALTER TABLE metrics RENAME value TO reading")
     metrics.run(f"INSERT INTO metrics VALUES ({NOON}, 'b', 1)")
 
+    assert metrics.column("SELECT enabled FROM lakets.lvc_stats()") == [False]
+    with metrics.refused("P0001", "another table took the place of"):
+        metrics.run("SELECT * FROM lakets.latest_values('metrics') AS t (a int)")
+    metrics.run("SELECT lakets.disable_lvc('metrics')")
     assert metrics.column("SELECT device FROM _lvc_metrics") == ["mine"]
 
 
