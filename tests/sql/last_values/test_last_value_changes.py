@@ -134,7 +134,10 @@ def test_a_change_of_cached_columns_stops_no_writer_and_leaves_no_old_value(
 
 
 @pytest.mark.parametrize("twice", ['"twice"', '"odd\' #1 \\ {col}"'], ids=["plain name", "odd name"])
-def test_a_column_that_was_made_anew_leaves_no_old_value(db: Sandbox, twice: str) -> None:
+@pytest.mark.parametrize("how", ["anew", "expression"])
+def test_a_column_that_was_made_anew_leaves_no_old_value(
+    db: Sandbox, postgres_version: int, twice: str, how: str
+) -> None:
     column = twice + " float8 GENERATED ALWAYS AS (value * %s) STORED"
     db.chronotable(f"ts timestamptz, device text, value float8, {column % 2}")
     db.run("SELECT lakets.enable_lvc('metrics', '{device}', ARRAY[%s])", twice.strip('"'))
@@ -142,8 +145,11 @@ def test_a_column_that_was_made_anew_leaves_no_old_value(db: Sandbox, twice: str
     db.run(insert, "a")
     db.run(insert, "b")
 
-    db.run(f"ALTER TABLE metrics DROP COLUMN {twice}")
-    db.run(f"ALTER TABLE metrics ADD COLUMN {column % 100}")
+    if how == "expression" and postgres_version >= 17:
+        db.run(f"ALTER TABLE metrics ALTER COLUMN {twice} SET EXPRESSION AS (value * 100)")
+    else:
+        db.run(f"ALTER TABLE metrics DROP COLUMN {twice}")
+        db.run(f"ALTER TABLE metrics ADD COLUMN {column % 100}")
 
     assert db.column("SELECT enabled FROM lakets.lvc_stats()") == [False]
     db.run("SELECT lakets._ensure_partitions(id) FROM lakets._chronotable_registry")
