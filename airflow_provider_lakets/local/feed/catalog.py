@@ -335,7 +335,7 @@ class Catalog:
     def save_first_rows(
         self, oid: int, *, shadow: str, starts_at: int, reading: int, first_rows: str, is_empty: bool
     ) -> None:
-        """Record where the stream of a table begins."""
+        """Record where the stream of a table begins, and that its rows are being written."""
         parameters = {
             "oid": oid,
             "shadow": shadow,
@@ -344,7 +344,11 @@ class Catalog:
             "first_rows": first_rows,
             "is_empty": is_empty,
         }
-        self._conn.execute(_SAVE_FIRST_ROWS, parameters)
+        # Both at once: whoever waits for a table must not take it for one that is up to date.
+        with self._conn.transaction():
+            self._conn.execute(_SAVE_FIRST_ROWS, parameters)
+            if not is_empty:
+                self.set_status(oid, SNAPSHOTTING, None, wrote=False)
 
     def save_skipped(self, oid: int, *, shadow: str, reason: str, definition: str | None) -> None:
         """Record why a table is skipped."""

@@ -92,7 +92,6 @@ def _copy(
         )
         if head is None:
             return 0
-        feed.set_status(shadow.oid, catalog.SNAPSHOTTING, None, wrote=False)
         batches = _Batches(
             fields, itertools.chain([head], rows), Begin(starts_at - 1, time.time_ns() // 1000, 0)
         )

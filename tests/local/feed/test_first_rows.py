@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from airflow_provider_lakets.local.feed import catalog, first_rows, follower
+from airflow_provider_lakets.local.feed import catalog, control, first_rows, follower
 from airflow_provider_lakets.local.feed.catalog import Catalog, Visibility
 from airflow_provider_lakets.local.feed.delta import History
 
@@ -46,6 +46,25 @@ def test_the_rows_a_table_has_are_inserts_before_all_that_follows(cdf: Cdf) -> N
         ("update_preimage", 1, "a"),
         ("update_postimage", 1, "c"),
     ]
+
+
+def test_a_table_counts_as_unread_until_its_first_rows_are_written(
+    cdf: Cdf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Catalog.save_first_rows
+    unread = []
+
+    def save_and_look(self: Catalog, *args: Any, **kwargs: Any) -> None:
+        save(self, *args, **kwargs)
+        unread.append(cdf.execute(control._UNREAD).fetchall())
+
+    monkeypatch.setattr(Catalog, "save_first_rows", save_and_look)
+    cdf.shadow("t")
+    cdf.execute("INSERT INTO t VALUES (1, 'a')")
+    cdf.feed.run_once()
+
+    assert unread == [[("t",)]]
+    assert cdf.execute(control._UNREAD).fetchall() == []
 
 
 def test_many_first_rows_are_one_delta_commit(cdf: Cdf, monkeypatch: pytest.MonkeyPatch) -> None:
