@@ -104,14 +104,15 @@ AS $$
 $$;
 
 -- The same for names of zones in texts that a query reads as times, such as IST: empty unless it
--- does that. p_query: its qualified text, in which a literal before a cast is read already.
+-- does that, or casts to a type of a user, such as a domain. p_query: its qualified text, in which
+-- a literal before a cast is read already.
 CREATE OR REPLACE FUNCTION lakets._zone_settings(
     p_query text
 ) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT CASE WHEN p_query ~ '(?<!'')::(time(stamp)?(\(\d\))? with time zone|tstz)|to_timestamp\(|to_record|populate_record|_TABLE\(|XMLTABLE'
+    SELECT CASE WHEN p_query ~ '(?<!'')::(time(stamp)?(\(\d\))? with time zone|tstz|[\w$"]+\.)|to_timestamp\(|to_record|populate_record|_TABLE\(|XMLTABLE'
                 THEN ' SET timezone_abbreviations = ''Default''' ELSE '' END;
 $$;
 

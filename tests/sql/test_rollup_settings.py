@@ -100,6 +100,7 @@ ZONES = {
     "cast": "(said ->> 'at')::timestamptz",
     "time of day": "('10:00' || substr(said ->> 'at', 17))::timetz",
     "array": "(('{' || (said ->> 'at') || '}')::timestamptz[])[1]",
+    "domain": "(said ->> 'at')::public.moment",
     "range": "lower(('[' || (said ->> 'at') || ',]')::tstzrange)",
     "record": "(SELECT r.at FROM jsonb_to_record(said) AS r (at timestamptz))",
 }
@@ -109,6 +110,7 @@ ZONES = {
 def test_names_of_zones_mean_the_same_under_any_settings(stage: Stage, read: str) -> None:
     query = f"SELECT date_trunc('day', at) AS bucket, max({ZONES[read]}) AS said FROM metrics GROUP BY 1"
     stage.table()
+    stage.run("CREATE DOMAIN moment AS timestamptz")
     stage.run("ALTER TABLE metrics ADD COLUMN said jsonb")
     stage.run('UPDATE metrics SET said = \'{"at": "2024-01-01 10:00 IST"}\'')
     stage.rollup("q", every="1 day", query=query)
