@@ -56,6 +56,11 @@ class ResumingOperator(BaseOperator):
     # answers.
     execute_complete: Callable[..., Any]
 
+    def within(self, seconds: float) -> float:
+        """Limit a wait to the execution_timeout, which Airflow ignores while a task is deferred."""
+        limit = self.execution_timeout
+        return seconds if limit is None else min(seconds, limit.total_seconds())
+
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a wait, even without an answer of a triggerer; in a new try, start again."""
         arguments = dict(next_kwargs or {})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
-from airflow_provider_lakets.compat import fail
+from airflow_provider_lakets.compat import AirflowTaskTimeout, fail
 from airflow_provider_lakets.dbos.base import DBOSBaseOperator
 from airflow_provider_lakets.dbos.workflows.start import Order, enqueue_all, find_latest, find_or_start
 from airflow_provider_lakets.deferral import (
@@ -236,7 +236,27 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         """Return the result, or fail with the reason."""
         raise_if_failed(event)
         with self.dbos() as hook:
-            return self._finish(hook, list(workflow_ids) or self._ids_again(hook, context))
+            ids = list(workflow_ids) or self._ids_again(hook, context)
+            if event["status"] == "timed_out" and self.within(self.end_timeout) < self.end_timeout:
+                self._check_execution_timeout(hook, context, ids)
+            return self._finish(hook, ids)
+
+    def _check_execution_timeout(self, hook: DBOSHook, context: Context, ids: list[str]) -> None:
+        """End the task as in a worker: Airflow then calls on_kill, and retries the task."""
+        from airflow_provider_lakets.dbos.workflows.outcomes import WAITING, has_ended
+
+        found = hook.statuses(ids)
+        patience = self.within(self.end_timeout)
+        to_start = None if self.start_timeout is None else self.start_timeout + (self.delay or 0)
+        waits = all(one.status in WAITING for one in found.values())
+        if waits and to_start is not None and to_start < patience:
+            return  # start_timeout is what has passed
+        if left := [name for name in ids if name in found and not has_ended(found[name])]:
+            is_own = self._has_items or self.order(context).is_own(ids[0])
+            self._running = ids if is_own else []
+            passed = f"The execution_timeout of {timedelta(seconds=patience)} has passed."
+            message = f"{len(left)} of {len(ids)} DBOS workflow(s) have not ended, such as {left[0]}."
+            raise wrapped(AirflowTaskTimeout, f"{passed} {message}")
 
     def on_kill(self) -> None:
         """Cancel the workflows, so that they do not continue unnoticed."""
@@ -272,6 +292,7 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         from airflow_provider_lakets.dbos.trigger import DBOSWorkflowTrigger
 
         to_start = None if self.start_timeout is None else self.start_timeout + (self.delay or 0)
+        patience = self.within(self.end_timeout)
         # A trigger must not store thousands of ids; their prefix is enough.
         which: dict[str, Any] = {"workflow_ids": ids}
         if self._has_items:
@@ -282,7 +303,7 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
             trigger=DBOSWorkflowTrigger(
                 **which,
                 start_deadline=None if to_start is None else deadline(to_start),
-                deadline=deadline(self.end_timeout),
+                deadline=deadline(patience),
                 poll_interval=self.poll_interval,
                 stop_on_kill=self.cancel_on_kill and bool(self._running),
                 stop_children=self.cancel_children,
@@ -292,7 +313,7 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
             ),
             method_name="execute_complete",
             kwargs={**this_try(context), **({} if self._has_items else {"workflow_ids": ids})},
-            timeout=timedelta(seconds=self.end_timeout) + GRACE,
+            timeout=timedelta(seconds=patience) + GRACE,
         )
 
     def _wait_here(self, hook: DBOSHook, ids: list[str]) -> None:

@@ -31,7 +31,7 @@ class LakeTSWaitingOperator(ResumingOperator, LakeTSJobOperator):
 
     :param deferrable: Whether to wait; the default is ``[operators] default_deferrable``.
     :param poll_interval: Seconds between two checks while waiting.
-    :param wait_timeout: How long to wait: a timedelta, or seconds.
+    :param wait_timeout: How long to wait: a timedelta, or seconds; at most ``execution_timeout``.
     :param fail_when_deferred: Whether to fail if something is still deferred after the wait.
     """
 
@@ -65,16 +65,17 @@ class LakeTSWaitingOperator(ResumingOperator, LakeTSJobOperator):
         :param arguments: Arguments of the trigger.
         """
         context["ti"].xcom_push(key="return_value", value=so_far)
+        patience = self.within(self.wait_timeout)
         self.defer(
             trigger=trigger(
-                deadline=deadline(self.wait_timeout),
+                deadline=deadline(patience),
                 poll_interval=self.poll_interval,
                 lakebase_conn_id=self.lakebase_conn_id,
                 **arguments,
             ),
             method_name="execute_complete",
             kwargs=this_try(context),
-            timeout=timedelta(seconds=self.wait_timeout) + GRACE,
+            timeout=timedelta(seconds=patience) + GRACE,
         )
 
     def so_far(self, context: Context) -> Any:
@@ -96,6 +97,6 @@ class LakeTSWaitingOperator(ResumingOperator, LakeTSJobOperator):
         context["ti"].xcom_push(key="return_value", value=result)
         what = "\n".join([f"{len(left)} still deferred; the rest is done.", *left])
         if event["status"] == "timed_out":
-            fail(f"Timed out after {timedelta(seconds=self.wait_timeout)}: {what}")
+            fail(f"Timed out after {timedelta(seconds=self.within(self.wait_timeout))}: {what}")
         # The condition was met but no longer holds: a retry can help.
         raise wrapped(LakeTSPartialFailureError, f"New changes arrived during the wait: {what}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.compat import AirflowSensorTimeout, AirflowSkipException
+from airflow_provider_lakets.compat import AirflowSensorTimeout, AirflowSkipException, AirflowTaskTimeout
 from airflow_provider_lakets.deferral import GRACE, ResumingOperator, deadline, raise_if_failed, this_try
 from airflow_provider_lakets.exceptions import (
     LakebaseConnectionError,
@@ -70,15 +70,16 @@ class WaitingSensor(ResumingOperator, BaseSensorOperator):
         return is_over
 
     def _wait(self, context: Context) -> NoReturn:
+        patience = self.within(self.timeout)
         self.defer(
             trigger=self.trigger(
-                deadline=deadline(self.timeout),
+                deadline=deadline(patience),
                 poll_interval=self.poke_interval,
                 lakebase_conn_id=self.lakebase_conn_id,
             ),
             method_name="execute_complete",
             kwargs=this_try(context),
-            timeout=timedelta(seconds=self.timeout) + GRACE,
+            timeout=timedelta(seconds=patience) + GRACE,
         )
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
@@ -103,6 +104,9 @@ class WaitingSensor(ResumingOperator, BaseSensorOperator):
         reasons = [f"{name}: {reason}" for name, reason in list(waiting.items())[:ITEMS_SHOWN]]
         if len(waiting) > ITEMS_SHOWN:
             reasons.append(f"... and {len(waiting) - ITEMS_SHOWN} more")
-        waited = f"Timed out after {timedelta(seconds=self.timeout)}."
+        patience = self.within(self.timeout)
+        waited = f"Timed out after {timedelta(seconds=patience)}."
         lines = [waited, *reasons, *filter(None, [event.get("message")])]
-        raise wrapped(AirflowSensorTimeout, "\n".join(lines))
+        # As in a worker, Airflow retries the task after its execution_timeout.
+        kind = AirflowTaskTimeout if patience < self.timeout else AirflowSensorTimeout
+        raise wrapped(kind, "\n".join(lines))

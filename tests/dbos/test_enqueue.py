@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 
+from airflow_provider_lakets.compat import AirflowTaskTimeout
 from airflow_provider_lakets.dbos import enqueue, poller
 from airflow_provider_lakets.dbos.enqueue import DBOSEnqueueOperator
 from airflow_provider_lakets.dbos.hook import DBOSHook
@@ -256,6 +257,21 @@ def test_a_workflow_over_its_timeout_says_so(effects: Effects, name: str) -> Non
 
     with fails(AirflowFailException, r"was cancelled, or reached its timeout of 0.3 s"):
         task(name, workflow_timeout=0.3).run()
+    effects.open(name, 1)
+
+
+def test_the_execution_timeout_ends_a_deferred_task_and_its_workflow(
+    effects: Effects, name: str, hook: DBOSHook
+) -> None:
+    effects.shut(name, 1)
+    one = task(name, execution_timeout=timedelta(seconds=1))
+    attempt = one.begin()
+
+    with pytest.raises(AirflowTaskTimeout, match="execution_timeout of 0:00:01 has passed"):
+        attempt.end()
+    attempt.operator.on_kill()  # Airflow calls it then
+
+    assert workflows(hook, one) == {"task": "CANCELLED"}
     effects.open(name, 1)
 
 

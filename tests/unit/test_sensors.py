@@ -12,6 +12,7 @@ from airflow.sdk.execution_time.context import OutletEventAccessors
 from airflow_provider_lakets.compat import (
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     TaskDeferralTimeout,
 )
 from airflow_provider_lakets.exceptions import LakebaseConnectionError, LakeTSError
@@ -153,6 +154,16 @@ def test_sensor_hands_over_what_it_waits_for_and_how_long(feed: HandFeed) -> Non
     assert deferred.method_name == "execute_complete"
 
 
+@pytest.mark.parametrize("kind", [LakeTSDurabilitySensor, LakeTSRetentionOperator])
+def test_a_deferred_task_waits_no_longer_than_its_execution_timeout(feed: HandFeed, kind: type[Any]) -> None:
+    before = datetime.now(timezone.utc)
+    task = kind(task_id="x", table="metrics", deferrable=True, execution_timeout=timedelta(minutes=2))
+
+    deferred = deferral(task, context())
+
+    assert timedelta(minutes=2) <= deferred.trigger.deadline - before < timedelta(minutes=3)
+
+
 def test_sensor_whose_wait_is_over_before_it_began_does_not_defer(lake: Stage, feed: HandFeed) -> None:
     feed.flush()
     sensor = LakeTSDurabilitySensor(task_id="x", table="metrics", deferrable=True)
@@ -270,6 +281,13 @@ def test_sensor_tells_what_was_waited_for_and_what_was_in_the_way() -> None:
         sensor.execute_complete(context(), event)
 
     assert str(caught.value) == "Timed out after 0:01:00.\nmetrics: lags\nno answer."
+
+
+def test_a_sensor_may_be_tried_again_after_its_execution_timeout() -> None:
+    sensor = LakeTSDurabilitySensor(task_id="x", table="metrics", execution_timeout=timedelta(seconds=60))
+
+    with pytest.raises(AirflowTaskTimeout, match="Timed out after 0:01:00"):
+        sensor.execute_complete(context(), {"status": "timed_out"})
 
 
 @pytest.mark.parametrize(
