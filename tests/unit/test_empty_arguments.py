@@ -76,7 +76,11 @@ def test_a_setting_that_is_nothing_is_refused_when_the_dag_is_parsed(kind: type[
     if arguments_of(kind)[field] is None:
         meant = [*meant, None]
 
-    assert [value for value in EMPTY if value not in meant and not is_refused(kind, field, value)] == []
+    taken = [value for value in EMPTY if value not in meant and not is_refused(kind, field, value)]
+    assert taken == [], (
+        f"{field} accepts these: refuse them in the constructor, as the functions at the end of"
+        " operators/_arguments.py do; or add them to MEANT if the author may pass them"
+    )
 
 
 def rendered(name: str, field: str, value: object, *, native: bool, **how: Any) -> Any:
