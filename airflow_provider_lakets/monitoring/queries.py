@@ -48,7 +48,8 @@ WITH policy AS (
 )
 SELECT numbered.chronotable_id AS table_id, min(numbered.state) AS state,
        min(numbered.range_start) AS range_start, max(numbered.range_end) AS range_end, count(*) AS chunks,
-       least(sum(numbered.size_bytes), 9223372036854775807)::bigint AS bytes,
+       (CASE WHEN sum(numbered.size_bytes) > 9223372036854775807 THEN 9223372036854775807
+             ELSE sum(numbered.size_bytes) END)::bigint AS bytes,  -- least() would ignore an unknown size
        min(numbered.chunk_name) AS first_name
   FROM numbered GROUP BY numbered.chronotable_id, numbered.run ORDER BY 1, 3
 """

@@ -79,3 +79,11 @@ def test_a_lag_or_age_with_which_no_time_can_be_computed_is_refused(lab: Lab, ch
 
     with pytest.raises((psycopg.errors.CheckViolation, psycopg.errors.InvalidDatetimeFormat)):
         lab.conn.execute(change.encode())
+
+
+def test_a_size_that_is_not_recorded_is_unknown(lab: Lab) -> None:
+    lab.synced(days=5)
+
+    (table,) = gather(lab.hook()).tables
+
+    assert {run.bytes for run in table.runs} == {None}
