@@ -74,6 +74,12 @@ def new_postgres(**settings: str) -> Iterator[EmbeddedPostgres]:
         yield server
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests that use the shared server, so that the others can be selected."""
+    if "postgres" in getattr(item, "fixturenames", ()):
+        item.add_marker("postgres")
+
+
 @pytest.hookimpl(tryfirst=True)  # before the fixtures of the test
 def pytest_runtest_setup() -> None:
     """Wait for the next day (of UTC) if this one ends soon: rows and chunks count from today."""

@@ -19,6 +19,8 @@ from airflow_provider_lakets.operators.rollups import LakeTSRollupRefreshOperato
 from airflow_provider_lakets.operators.tiering import LakeTSTierOperator
 from tests.dags.conftest import SAMPLES
 
+pytestmark = pytest.mark.short
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
