@@ -84,7 +84,7 @@ def stalled(lab: Lab) -> None:
     lab.synced("behind", days=8)
     lab.flush("behind")
     lab.conn.execute("UPDATE behind SET value = value + 1")
-    lab.conn.execute("UPDATE lakets._policy_registry SET last_run_at = now()")
+    lab.conn.execute("UPDATE lakets._policy_registry SET last_run_at = now(), tiered_at = now()")
 
 
 def _let_read(conninfo: str, reader: str) -> None:
