@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import json
@@ -104,6 +105,9 @@ def airflow() -> Path:
         initdb()
         bundles: Any = DagBundlesManager
         bundles().sync_bundles_to_db()
+        # Airflow 3.1 makes the application of its API anew for each task; 3.3 makes it once.
+        make_api: Any = supervisor.in_process_api_server
+        supervisor.in_process_api_server = functools.lru_cache(maxsize=1)(make_api)
         in_process: Any = supervisor.InProcessTestSupervisor
         in_process._api_client()
     return folder
