@@ -112,7 +112,7 @@ e2e: $(STAMP) $(if $(filter 3.1,$(AIRFLOW)),$(LOWEST_STAMP))  ## run the system 
 screenshots: $(STAMP)  ## take the pictures of the documentation, of a real Airflow at work
 	$(BIN)/pytest tests/e2e/page/pictures.py
 
-e2e-short:  ## run the few of them that CI runs
+e2e-short: $(STAMP)  ## run the few of them that CI runs
 	@$(MAKE) --no-print-directory e2e AIRFLOW=3.3 SET=short
 
 compose-test:  ## try docker-compose.yaml end to end on the Docker engine at hand (DOCKER_HOST)
