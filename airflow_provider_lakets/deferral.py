@@ -10,8 +10,10 @@ from airflow_provider_lakets.exceptions import LakeTSError, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import NoReturn
 
     from airflow.sdk import BaseOperator, Context
+    from airflow.triggers.base import BaseTrigger
 else:
     BaseOperator = object  # the mixin below is always combined with a real operator
 
@@ -60,6 +62,25 @@ class ResumingOperator(BaseOperator):
         """Limit a wait to the execution_timeout, which Airflow ignores while a task is deferred."""
         limit = self.execution_timeout
         return seconds if limit is None else min(seconds, limit.total_seconds())
+
+    def defer_for(
+        self, context: Context, trigger: Callable[..., BaseTrigger], seconds: float, **arguments: Any
+    ) -> NoReturn:
+        """
+        Defer until the trigger fires, for at most that many seconds; ``execute_complete`` resumes.
+
+        :param context: The context of the task.
+        :param trigger: Called with the deadline, returns the trigger.
+        :param seconds: How long to wait, within the execution_timeout.
+        :param arguments: Arguments of ``execute_complete`` besides the event.
+        """
+        patience = self.within(seconds)
+        self.defer(
+            trigger=trigger(deadline=deadline(patience)),
+            method_name="execute_complete",
+            kwargs={**this_try(context), **arguments},
+            timeout=timedelta(seconds=patience) + GRACE,
+        )
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume after a wait, even without an answer of a triggerer; in a new try, start again."""

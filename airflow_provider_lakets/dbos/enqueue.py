@@ -5,18 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from airflow_provider_lakets.compat import AirflowTaskTimeout, fail
 from airflow_provider_lakets.dbos.base import DBOSBaseOperator
 from airflow_provider_lakets.dbos.workflows.start import Order, enqueue_all, find_latest, find_or_start
-from airflow_provider_lakets.deferral import (
-    GRACE,
-    ResumingOperator,
-    deadline,
-    raise_if_failed,
-    this_try,
-)
+from airflow_provider_lakets.deferral import ResumingOperator, deadline, raise_if_failed
 from airflow_provider_lakets.exceptions import (
     DBOSWorkflowError,
     LakebaseConnectionError,
@@ -292,29 +287,25 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         from airflow_provider_lakets.dbos.trigger import DBOSWorkflowTrigger
 
         to_start = None if self.start_timeout is None else self.start_timeout + (self.delay or 0)
-        patience = self.within(self.end_timeout)
         # A trigger must not store thousands of ids; their prefix is enough.
         which: dict[str, Any] = {"workflow_ids": ids}
         if self._has_items:
             which = {"prefix": f"{order.workflow_id}/", "count": len(ids)}
         if not self._running:
             context["ti"].xcom_push(key=_OTHER, value=ids[0])
-        self.defer(
-            trigger=DBOSWorkflowTrigger(
-                **which,
-                start_deadline=None if to_start is None else deadline(to_start),
-                deadline=deadline(patience),
-                poll_interval=self.poll_interval,
-                stop_on_kill=self.cancel_on_kill and bool(self._running),
-                stop_children=self.cancel_children,
-                lakebase_conn_id=self.lakebase_conn_id,
-                dbos_schema=self.dbos_schema,
-                application=self.application,
-            ),
-            method_name="execute_complete",
-            kwargs={**this_try(context), **({} if self._has_items else {"workflow_ids": ids})},
-            timeout=timedelta(seconds=patience) + GRACE,
+        trigger = partial(
+            DBOSWorkflowTrigger,
+            **which,
+            start_deadline=None if to_start is None else deadline(to_start),
+            poll_interval=self.poll_interval,
+            stop_on_kill=self.cancel_on_kill and bool(self._running),
+            stop_children=self.cancel_children,
+            lakebase_conn_id=self.lakebase_conn_id,
+            dbos_schema=self.dbos_schema,
+            application=self.application,
         )
+        given = {} if self._has_items else {"workflow_ids": ids}
+        self.defer_for(context, trigger, self.end_timeout, **given)
 
     def _wait_here(self, hook: DBOSHook, ids: list[str]) -> None:
         from airflow_provider_lakets.dbos.workflows.outcomes import WAITING

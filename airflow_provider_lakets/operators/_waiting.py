@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_provider_lakets.compat import fail
-from airflow_provider_lakets.deferral import (
-    GRACE,
-    ResumingOperator,
-    deadline,
-    defer_by_default,
-    this_try,
-)
+from airflow_provider_lakets.deferral import ResumingOperator, defer_by_default
 from airflow_provider_lakets.exceptions import LakeTSPartialFailureError, wrapped
 from airflow_provider_lakets.operators._arguments import interval, seconds, switch
 from airflow_provider_lakets.operators.base import LakeTSJobOperator
@@ -65,18 +60,8 @@ class LakeTSWaitingOperator(ResumingOperator, LakeTSJobOperator):
         :param arguments: Arguments of the trigger.
         """
         context["ti"].xcom_push(key="return_value", value=so_far)
-        patience = self.within(self.wait_timeout)
-        self.defer(
-            trigger=trigger(
-                deadline=deadline(patience),
-                poll_interval=self.poll_interval,
-                lakebase_conn_id=self.lakebase_conn_id,
-                **arguments,
-            ),
-            method_name="execute_complete",
-            kwargs=this_try(context),
-            timeout=timedelta(seconds=patience) + GRACE,
-        )
+        arguments |= {"poll_interval": self.poll_interval, "lakebase_conn_id": self.lakebase_conn_id}
+        self.defer_for(context, partial(trigger, **arguments), self.wait_timeout)
 
     def so_far(self, context: Context) -> Any:
         """Return the result that was pushed when the task was deferred."""

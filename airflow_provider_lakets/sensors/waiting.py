@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.compat import AirflowSensorTimeout, AirflowSkipException, AirflowTaskTimeout
-from airflow_provider_lakets.deferral import GRACE, ResumingOperator, deadline, raise_if_failed, this_try
+from airflow_provider_lakets.deferral import ResumingOperator, raise_if_failed
 from airflow_provider_lakets.exceptions import (
     LakebaseConnectionError,
     LakeTSContendedError,
@@ -70,17 +71,10 @@ class WaitingSensor(ResumingOperator, BaseSensorOperator):
         return is_over
 
     def _wait(self, context: Context) -> NoReturn:
-        patience = self.within(self.timeout)
-        self.defer(
-            trigger=self.trigger(
-                deadline=deadline(patience),
-                poll_interval=self.poke_interval,
-                lakebase_conn_id=self.lakebase_conn_id,
-            ),
-            method_name="execute_complete",
-            kwargs=this_try(context),
-            timeout=timedelta(seconds=patience) + GRACE,
+        trigger = partial(
+            self.trigger, poll_interval=self.poke_interval, lakebase_conn_id=self.lakebase_conn_id
         )
+        self.defer_for(context, trigger, self.timeout)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
         """Return, or fail with what was still missing."""
