@@ -77,4 +77,5 @@ with DAG(
     ).expand(table=approved.output)
 
     # Counts what was dropped and deferred, with the reasons. Fails when anything failed.
-    LakeTSSummaryOperator(task_id="summary", given=approved.output, results=drop.output)
+    summary = LakeTSSummaryOperator(task_id="summary", given=approved.output, results=drop.output)
+    tables >> summary  # fails with the given tables that do not exist

@@ -107,9 +107,11 @@ def tier(
 
     def parts(hook: LakeTSHook, _: Report) -> Iterator[tuple[int, Sequence[JobResult]]]:
         look = hook.plan_candidates if dry_run else hook.tier_candidates
-        names = [one.chunk_name for one in look(table)]
+        left_out: list[JobResult] = []
+        names = [one.chunk_name for one in look(table, left_out=left_out)]
         for batch in _batches(names):
             yield len(names), hook.plan_tiering(batch) if dry_run else hook.tier(batch)
+        yield 0, left_out
 
     _run(parts, conn_id, uri, as_json=as_json)
 

@@ -14,11 +14,13 @@ from airflow_provider_lakets.exceptions import (
     LakeTSPrivilegeError,
 )
 from airflow_provider_lakets.hooks._contract import LakeTSContract
+from airflow_provider_lakets.hooks._outcomes import failure
 from airflow_provider_lakets.hooks.functions.rows import natural, record, several, unquoted
 from airflow_provider_lakets.hooks.results import (
     ChronoTable,
     FeedStatus,
     InstallResult,
+    JobResult,
     Rollup,
     Status,
     TierCandidate,
@@ -86,7 +88,11 @@ class LakeTSInventory(LakeTSContract):
     """Base of LakeTSHook: lists and status from the registries, and the install."""
 
     def chronotables(
-        self, names: Iterable[str] | None = None, *, policy: str | None = None
+        self,
+        names: Iterable[str] | None = None,
+        *,
+        policy: str | None = None,
+        left_out: list[JobResult] | None = None,
     ) -> list[ChronoTable]:
         """
         List the ChronoTables: the given ones in their order, or all, sorted by name.
@@ -95,8 +101,15 @@ class LakeTSInventory(LakeTSContract):
             or without the quotes of SQL.
         :param policy: Only tables with this policy: ``tiering`` or ``retention``. Tiered retention
             counts as both.
+        :param left_out: A list to which a name of no ChronoTable is added, as failed, if there are
+            others. Without it, such a name is an error.
         """
-        tables = [table or self._unknown(name) for name, table in self._look_up(names)]
+        found = self._to_do(names)
+        for wrong in [name for name, table in found if table is None]:
+            if left_out is None:
+                self._unknown(wrong)
+            left_out.append(JobResult(wrong, **failure(self._unknown_error(wrong))))
+        tables = [table for _, table in found if table is not None]
         wanted = {policy, "tiered_retention"}
         return [table for table in tables if policy is None or wanted & {*table.policies}]
 
@@ -123,7 +136,10 @@ class LakeTSInventory(LakeTSContract):
         return [record(ChronoTable, row) for row in rows]
 
     def _unknown(self, name: str) -> NoReturn:
-        raise LakeTSArgumentError(
+        raise self._unknown_error(name)
+
+    def _unknown_error(self, name: str) -> LakeTSArgumentError:
+        return LakeTSArgumentError(
             f"{unquoted(name)!r} is not a ChronoTable over connection {self.get_conn_id()!r}; there are: "
             f"{_listed(table.name for table in self._tables(None))}. Name it schema.table, or make it one "
             "with lakets.create_chronotable."
@@ -145,26 +161,36 @@ class LakeTSInventory(LakeTSContract):
             )
         return rollups
 
-    def tier_candidates(self, tables: Iterable[str] | None = None) -> list[TierCandidate]:
+    def tier_candidates(
+        self, tables: Iterable[str] | None = None, *, left_out: list[JobResult] | None = None
+    ) -> list[TierCandidate]:
         """
         List the chunks that are due for tiering, table by table, oldest first.
 
         :param tables: Only of these ChronoTables; None for all that have a tiering policy, except
             those that were dropped or replaced by hand: an error is logged for each.
+        :param left_out: A list to which a given table that does not exist, or was dropped or
+            replaced by hand, is added, as failed. Without it, such a table is an error.
         """
+        is_named = tables is not None
         with self.session():
             return [
                 candidate
-                for table in self.chronotables(tables, policy="tiering")
-                for candidate in self._candidates_of(table, is_named=tables is not None)
+                for table in self.chronotables(tables, policy="tiering", left_out=left_out)
+                for candidate in self._candidates_of(table, left_out, is_named=is_named)
             ]
 
-    def _candidates_of(self, table: ChronoTable, *, is_named: bool) -> list[TierCandidate]:
+    def _candidates_of(
+        self, table: ChronoTable, left_out: list[JobResult] | None, *, is_named: bool
+    ) -> list[TierCandidate]:
         try:
             return self.get_chunks_to_tier(table.table_name, schema_name=table.schema_name)
         except LakeTSArgumentError as err:
-            if is_named or not self._is_gone(table):
+            if (is_named and left_out is None) or not self._is_gone(table):
                 raise
+            if is_named and left_out is not None:
+                left_out.append(JobResult(table.name, **failure(err)))
+                return []
             self.log.error("%s is left out, the others are tiered: %s", table.name, err)  # noqa: TRY400 - the trace says nothing more
             return []
 

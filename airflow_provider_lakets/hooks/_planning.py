@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import psycopg
     from typing_extensions import Self
 
-    from airflow_provider_lakets.hooks.results import ChronoTable, Rollup, TierCandidate
+    from airflow_provider_lakets.hooks.results import ChronoTable, JobResult, Rollup, TierCandidate
 
 NEWEST_CHUNK = "SELECT coalesce(max(id), 0) AS id FROM lakets._chunk_metadata"
 CHUNKS_SINCE = """
@@ -79,14 +79,17 @@ class LakeTSPlanning(LakeTSInventory):
             twin.ensure_partitions(table.id, **arguments)
             return _planned(table.name, chunks_since(twin, table, newest))
 
-    def plan_candidates(self, tables: Iterable[str] | None = None) -> list[TierCandidate]:
+    def plan_candidates(
+        self, tables: Iterable[str] | None = None, *, left_out: list[JobResult] | None = None
+    ) -> list[TierCandidate]:
         """
         List the chunks that are due for tiering, without recording that they were listed.
 
         :param tables: Only of these ChronoTables; None for all with a tiering policy.
+        :param left_out: As for :meth:`tier_candidates`.
         """
         with self._rehearsal() as twin:
-            return twin.tier_candidates(tables)
+            return twin.tier_candidates(tables, left_out=left_out)
 
     def plan_tiering(self, chunks: Iterable[str]) -> list[PlanResult]:
         """

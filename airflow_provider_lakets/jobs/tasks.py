@@ -97,6 +97,7 @@ def retention(options: JobOptions, rule: str) -> Ends:
     summary = LakeTSSummaryOperator(
         task_id="summary", trigger_rule=LAST, given=approved.output, results=drop.output
     )
+    tables >> summary  # fails with the given tables that do not exist
     return tables, summary
 
 

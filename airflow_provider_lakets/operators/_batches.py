@@ -1,21 +1,28 @@
-"""Batches to map over, and short labels for them."""
+"""Batches to map over, short labels for them, and what the lists of work leave to the summary."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.compat import conf
+from airflow_provider_lakets.compat import conf, fail
 from airflow_provider_lakets.hooks.functions.rows import unquoted
 from airflow_provider_lakets.hooks.results import CHUNK_SUFFIX, table_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from airflow.sdk import BaseOperator, Context
+
+    from airflow_provider_lakets.hooks.results import JobResult
+
 # Airflow stores only 250 characters of a mapped task's name.
 NAMED_TABLES = 3
+
+# The XCom in which a task that lists work passes what it left out to the summary.
+LEFT_OUT_KEY = "lakets_left_out"
 
 
 def most_tasks(max_batches: int | None) -> int:
@@ -34,6 +41,41 @@ def batches(names: Sequence[str], *, size: int, most: int) -> list[list[str]]:
     """
     size = max(size, math.ceil(len(names) / most))
     return [list(names[start : start + size]) for start in range(0, len(names), size)]
+
+
+def has_summary(operator: BaseOperator) -> bool:
+    """Return whether a summary directly follows a task."""
+    dag = operator.dag
+    followers = (dag.get_task(task_id) for task_id in dag.get_task(operator.task_id).downstream_task_ids)
+    return any(getattr(task, "sums_up", False) for task in followers)
+
+
+def leave_out(operator: BaseOperator, context: Context, problems: Sequence[JobResult], *, of: int) -> None:
+    """
+    Pass failures to the summary, so that the mapped tasks do the rest; fail if there is none.
+
+    Tasks that are mapped over the result of a failed task do not run.
+
+    :param problems: The names that were left out.
+    :param of: How many names were given.
+    """
+    if not problems:
+        return
+    lines = [problem.detail or problem.name for problem in problems]
+    if len(problems) == of:
+        fail("\n".join(lines))
+    if not has_summary(operator):
+        fail("\n".join([*lines, "Nothing is done, because no summary directly follows to report this."]))
+    for line in lines:
+        operator.log.error("Left out; the summary fails with it: %s", line)
+    context["ti"].xcom_push(key=LEFT_OUT_KEY, value=[problem.as_dict() for problem in problems])
+
+
+def left_out(operator: BaseOperator, context: Context) -> list[dict[str, Any]]:
+    """Return what the tasks directly before a summary left out."""
+    listing = [one for one in operator.upstream_list if getattr(one, "lists_work", False)]
+    pulled = (context["ti"].xcom_pull(task_ids=one.task_id, key=LEFT_OUT_KEY) for one in listing)
+    return [problem for problems in pulled for problem in problems or ()]
 
 
 def label_of_names(names: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_lakets.assets import DEFAULT_CONN_ID
 from airflow_provider_lakets.compat import add_partitions
+from airflow_provider_lakets.operators._batches import has_summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -123,7 +124,7 @@ def record(operator: BaseOperator, context: Context, alias: AssetAlias, events: 
             add_partitions(accessors[outlet], event.partitions)
         else:
             others.append(event)
-    if others and context["ti"].map_index not in (None, -1) and _has_summary(operator):
+    if others and context["ti"].map_index not in (None, -1) and has_summary(operator):
         passed = [{"alias": alias.name, "uri": event.asset.uri, "extra": event.extra} for event in others]
         context["ti"].xcom_push(key=XCOM_KEY, value=passed)
     else:
@@ -172,12 +173,6 @@ def _joined(name: str, first: Any, second: Any) -> Any:
     if isinstance(second, (int, float)):
         return first + second
     return min(first, second) if name == "range_start" else max(first, second)
-
-
-def _has_summary(operator: BaseOperator) -> bool:
-    dag = operator.dag
-    followers = (dag.get_task(task_id) for task_id in dag.get_task(operator.task_id).downstream_task_ids)
-    return any(getattr(task, "records_events_of_mapped_tasks", False) for task in followers)
 
 
 def _add_events(alias: Any, events: Sequence[Event], log: Any) -> None:

@@ -13,7 +13,7 @@ from airflow_provider_lakets.hooks.functions.rows import natural
 from airflow_provider_lakets.hooks.results import table_of
 from airflow_provider_lakets.operators import _events
 from airflow_provider_lakets.operators._arguments import as_batches, flat
-from airflow_provider_lakets.operators._batches import range_in_words, size_in_words
+from airflow_provider_lakets.operators._batches import left_out, range_in_words, size_in_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,8 +35,9 @@ class LakeTSSummaryOperator(BaseOperator):
 
     It runs whether or not the mapped tasks succeeded and, as the last task, decides the state of
     the run. It is skipped if there was nothing to do. It fails if a task before it failed, or if
-    anything failed, was contended, or was given to a task that ended without a result. A retry
-    would not help.
+    anything failed, was contended, or was given to a task that ended without a result. It also
+    fails with the tables that the task directly before it, which lists the work, left out because
+    they do not exist. A retry would not help.
 
     If everything succeeded, it emits the asset events of the mapped tasks, one for each asset.
 
@@ -48,8 +49,9 @@ class LakeTSSummaryOperator(BaseOperator):
     template_fields: Sequence[str] = ("given", "results")
     ui_color = "#cfe8f3"
 
-    # Mapped tasks pass their asset events to a downstream task with this attribute.
-    records_events_of_mapped_tasks = True
+    # Tasks pass what they leave out, and mapped tasks their asset events, to a task with this
+    # attribute that directly follows them.
+    sums_up = True
 
     def __init__(self, *, given: Any, results: Any, trigger_rule: str = "all_done", **kwargs: Any) -> None:
         super().__init__(trigger_rule=trigger_rule, **kwargs)
@@ -63,7 +65,8 @@ class LakeTSSummaryOperator(BaseOperator):
         if self.given is None:
             fail("given was rendered to None: the task that lists the work ended without a result.")
         given = flat(as_batches(self.given, "given"))
-        if not given:
+        left = left_out(self, context)
+        if not given and not left:
             raise AirflowSkipException("There was nothing to do.")
         if isinstance(self.results, str):
             fail(
@@ -72,7 +75,7 @@ class LakeTSSummaryOperator(BaseOperator):
         results = _of_given(given, _dicts(self.results))
         named = {result["name"] for result in results}
         lost = [name for name in sorted({*given}) if not named & _written(name)]
-        ends = [end for result in results for end in _ends(result)]
+        ends = [end for result in [*results, *left] for end in _ends(result)]
         ends += [(name, "lost", "its task ended without a result") for name in lost]
         summary = _summed(ends)
         for line in [*_lines_of_tables(results, _events.passed_events(self, context)), *_lines(summary)]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.operators._arguments import LEFT_OUT, as_names_or_all, count
-from airflow_provider_lakets.operators._batches import batches, most_tasks
+from airflow_provider_lakets.operators._batches import batches, leave_out, most_tasks
 from airflow_provider_lakets.operators.base import LakeTSBaseOperator
 
 if TYPE_CHECKING:
@@ -13,12 +13,17 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from airflow_provider_lakets.hooks.results import JobResult
+
 
 class LakeTSTablesOperator(LakeTSBaseOperator):
     """
     List the ChronoTables as ``schema.table`` to map over; an empty list skips the mapped tasks.
 
     If there are more tables than tasks may be mapped, it returns a list of batches instead.
+
+    A given table that does not exist is left out if a ``LakeTSSummaryOperator`` directly follows,
+    which then fails with its name after the other tables are done. Otherwise the task fails.
 
     :param tables: Only these tables. Omit it or pass ``*`` for all. (templated)
     :param policy: Only tables with this policy: ``tiering`` or ``retention``. Tiered retention
@@ -28,6 +33,7 @@ class LakeTSTablesOperator(LakeTSBaseOperator):
     """
 
     template_fields: Sequence[str] = ("tables", "lakebase_conn_id")
+    lists_work = True
 
     def __init__(
         self,
@@ -48,8 +54,11 @@ class LakeTSTablesOperator(LakeTSBaseOperator):
         """Return the names, or batches of names."""
         wanted = as_names_or_all(self.tables, "tables")
         with self.lakets(context) as hook:
-            found = [table.name for table in hook.chronotables(wanted, policy=self.policy)]
-        if wanted is not None and len(found) < len(wanted):
+            problems: list[JobResult] = []
+            tables = hook.chronotables(wanted, policy=self.policy, left_out=problems)
+            found = [table.name for table in tables]
+        leave_out(self, context, problems, of=len(wanted or ()))
+        if wanted is not None and len(found) + len(problems) < len(wanted):
             self.log.warning("Not all of these have a %s policy: %s", self.policy, ", ".join(wanted))
         if len(found) <= (most := most_tasks(self.max_batches)):
             return found

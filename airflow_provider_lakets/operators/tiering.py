@@ -15,7 +15,7 @@ from airflow_provider_lakets.operators._arguments import (
     names_in,
     switch,
 )
-from airflow_provider_lakets.operators._batches import batches, label_of_chunks, most_tasks
+from airflow_provider_lakets.operators._batches import batches, label_of_chunks, leave_out, most_tasks
 from airflow_provider_lakets.operators._waiting import LakeTSWaitingOperator
 from airflow_provider_lakets.operators.base import LakeTSJobOperator
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
-    from airflow_provider_lakets.hooks.results import TierResult
+    from airflow_provider_lakets.hooks.results import JobResult, TierResult
 
 
 class LakeTSTierCandidatesOperator(LakeTSJobOperator):
@@ -34,6 +34,9 @@ class LakeTSTierCandidatesOperator(LakeTSJobOperator):
 
     Returns a list of lists of chunk names, oldest first. If no chunk is due the list is empty, and
     a task mapped over it is skipped. If there would be too many batches, they grow.
+
+    A given table that does not exist is left out if a ``LakeTSSummaryOperator`` directly follows,
+    which then fails with its name after the other tables are tiered. Otherwise the task fails.
 
     :param tables: ChronoTables as ``schema.table``. Omit it or pass ``*`` for all with a tiering
         policy. (templated)
@@ -44,6 +47,7 @@ class LakeTSTierCandidatesOperator(LakeTSJobOperator):
     """
 
     template_fields: Sequence[str] = ("tables", "dry_run", "lakebase_conn_id")
+    lists_work = True
 
     def __init__(
         self,
@@ -63,7 +67,9 @@ class LakeTSTierCandidatesOperator(LakeTSJobOperator):
         tables = as_names_or_all(self.tables, "tables")
         with self.lakets(context) as hook:
             look = hook.plan_candidates if self.is_dry_run else hook.tier_candidates
-            chunks = [candidate.chunk_name for candidate in look(tables)]
+            problems: list[JobResult] = []
+            chunks = [candidate.chunk_name for candidate in look(tables, left_out=problems)]
+        leave_out(self, context, problems, of=len(tables or ()))
         found = batches(chunks, size=self.batch_size, most=most_tasks(self.max_batches))
         self.log.info("Found %d chunk(s) to tier, in %d batch(es)", len(chunks), len(found))
         return found

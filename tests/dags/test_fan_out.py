@@ -30,9 +30,9 @@ def engine() -> str:
     return "ours"
 
 
-def fan_out(batch_size: int = 2, **arguments: Any) -> None:
+def fan_out(batch_size: int = 2, tables: Any = None, **arguments: Any) -> None:
     """Create the tasks of the sample DAG."""
-    candidates = LakeTSTierCandidatesOperator(task_id="candidates", batch_size=batch_size)
+    candidates = LakeTSTierCandidatesOperator(task_id="candidates", batch_size=batch_size, tables=tables)
     tier = LakeTSTierOperator.partial(task_id="tier", **arguments).expand(chunks=candidates.output)
     LakeTSSummaryOperator(task_id="summary", given=candidates.output, results=tier.output)
 
@@ -53,6 +53,57 @@ def test_the_summary_counts_what_all_mapped_tasks_flagged(dag: DAG, run: RunDag,
     flagged = lab.value("SELECT count(*) FROM lakets._chunk_metadata WHERE status = 'tiered'")
     assert len(done.results("tier")) > 1
     assert done.result("summary") == {"counts": {"tiered": flagged}, "reasons": []}
+
+
+def test_given_tables_that_do_not_exist_are_left_to_the_summary(dag: DAG, run: RunDag, lab: Lab) -> None:
+    lab.synced(days=8)
+    lab.synced("old", days=5)
+    lab.flush()
+    lab.conn.execute("DROP TABLE old")
+    with dag:
+        fan_out(tables=["nothing", "metrics", "old"])
+    chunks = [one.chunk_name for one in lab.hook().plan_candidates(["metrics"])]
+
+    done = run(dag)
+
+    assert done.states == {"candidates": "success", "tier": "success", "summary": "failed"}
+    summary = done.result("summary")
+    assert set(
+        lab.values("SELECT status FROM lakets._chunk_metadata WHERE chunk_name = ANY (%s)", chunks)
+    ) == {"tiered"}
+    assert summary["counts"] == {"tiered": len(chunks), "failed": 2}
+    assert {name: why["reason"] for why in summary["reasons"] for name in why["names"]}.keys() == {
+        "nothing",
+        "public.old",
+    }
+    assert "is not a ChronoTable" in told(done)
+    assert "no longer exists" in told(done)
+
+
+def test_wrong_table_fails_the_list_if_no_summary_would_report_it(dag: DAG, run: RunDag, lab: Lab) -> None:
+    lab.synced(days=8)
+    lab.flush()
+    with dag:
+        candidates = LakeTSTierCandidatesOperator(task_id="candidates", tables=["nothing", "metrics"])
+        LakeTSTierOperator.partial(task_id="tier").expand(chunks=candidates.output)
+
+    done = run(dag)
+
+    assert done.states == {"candidates": "failed", "tier": "upstream_failed"}
+    assert "'nothing' is not a ChronoTable" in told(done)
+    assert "no summary directly follows" in told(done)
+
+
+def test_list_of_wrong_tables_only_fails_at_once(dag: DAG, run: RunDag, lab: Lab) -> None:
+    lab.synced(days=8)
+    with dag:
+        fan_out(tables=["nothing", "none"])
+
+    done = run(dag)
+
+    assert (done.states["candidates"], done.tries["candidates"]) == ("failed", 1)
+    assert "'nothing' is not a ChronoTable" in str(done.errors[0])
+    assert "'none' is not a ChronoTable" in str(done.errors[0])
 
 
 def test_the_summary_says_why_chunks_are_deferred(dag: DAG, run: RunDag, lake: Stage) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_lakets.jobs import lakets_dags
 from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
 from airflow_provider_lakets.operators.tables import LakeTSTablesOperator
 
@@ -90,6 +91,20 @@ def test_a_table_that_fails_stops_none_of_its_batch(
     assert done.result("summary")["counts"]["failed"] == 1
 
 
+@pytest.mark.parametrize("made", [False, True], ids=["sample", "lakets_dags"])
+def test_a_table_that_does_not_exist_does_not_stop_the_others(
+    samples: dict[str, Any], run: RunDag, lab: Lab, fleet: list[str], made: bool
+) -> None:
+    dag = lakets_dags()["retention"] if made else samples["lakets_retention"]
+
+    done = run(dag, tables=["nothing", fleet[1]])
+
+    assert (done.state, done.states["tables"], done.states["summary"]) == ("failed", "success", "failed")
+    assert [result["outcome"] for result in done.results("drop_expired")] == ["dropped"]
+    assert done.result("summary")["counts"]["failed"] == 1
+    assert "is not a ChronoTable" in str(done.errors[-1])
+
+
 def test_a_dry_run_of_a_fleet_drops_nothing(
     samples: dict[str, Any], run: RunDag, lab: Lab, fleet: list[str]
 ) -> None:
@@ -165,6 +180,20 @@ def test_a_cleared_run_forgets_the_table_that_lost_its_policy(
     assert (first.state, first.states["summary"]) == ("failed", "failed")
     assert (second.state, second.states["summary"]) == ("success", "success")
     assert second.result("summary")["counts"] == {"unchanged": 1}
+
+
+def test_a_cleared_run_forgets_the_table_that_did_not_exist(
+    samples: dict[str, Any], run: RunDag, clear: Callable[[DAG, Run], Run], lab: Lab
+) -> None:
+    lab.table("flights", days=8)
+    lab.conn.execute("SELECT lakets.add_retention_policy('flights', '4 days')")
+    dag = samples["lakets_retention"]
+    first = run(dag, tables=["flights", "weather"])
+    lab.table("weather", days=8)
+
+    second = clear(dag, first)
+
+    assert (first.state, second.state) == ("failed", "success")
 
 
 def test_a_cleared_run_does_not_take_an_old_result_for_a_new_one(

@@ -140,14 +140,20 @@ def test_what_fails_for_good_ends_with_1(in_lab: Callable[..., Result], world: L
 
 
 @pytest.mark.parametrize(
-    ("job", "outcome"), [("partitions", "public.metrics: created"), ("retain", "public.metrics: dropped")]
+    ("job", "outcome"),
+    [
+        (["partitions"], "public.metrics: created"),
+        (["tier"], ": tiered"),
+        (["tier", "--dry-run"], ": planned"),
+        (["retain"], "public.metrics: dropped"),
+    ],
 )
 def test_a_table_that_does_not_exist_does_not_stop_the_others(
-    in_lab: Callable[..., Result], world: Lab, job: str, outcome: str
+    in_lab: Callable[..., Result], world: Lab, job: list[str], outcome: str
 ) -> None:
     in_lab("run", "refresh")
 
-    done = in_lab("run", job, "--table", "public.nothing", "--table", "metrics")
+    done = in_lab("run", *job, "--table", "public.nothing", "--table", "metrics")
 
     assert done.exit_code == 1
     assert "public.nothing: failed ('public.nothing' is not a ChronoTable" in done.stdout
