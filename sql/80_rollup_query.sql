@@ -92,6 +92,43 @@ BEGIN
 END;
 $$;
 
+-- Refuse a query in which a text stands for the current time, such as 'now'::text::date. Where a
+-- time is expected, Postgres replaces 'yesterday' by a date when it parses the query: then the
+-- literal is in p_written, the query as it was written, but not in p_query, its qualified text.
+CREATE OR REPLACE FUNCTION lakets._check_current_time(
+    p_name    text,
+    p_written text,
+    p_query   text
+) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    -- Literals, and what may contain a quote that begins none.
+    v_tokens  constant text := '''(?:[^'']|'''')*''|\$\w*\$[^$]*\$\w*\$|"(?:[^"]|"")*"|--[^\n]*|/\*(?:[^*]|\*(?!/))*\*/';
+    -- Only times, alone, in a range or in an array: a literal with other words is text.
+    v_other   constant text := '(?:[^''\w$]|\d|[TZ]|infinity|epoch)*';
+    v_times   constant text := format('%1$s(?:(?:now|today|tomorrow|yesterday)%1$s)+', v_other);
+    v_literal text;
+BEGIN
+    -- Without spaces, because arrays are stored without them.
+    SELECT found.literal INTO v_literal
+      FROM (SELECT translate(regexp_replace(hit[1], '^[$]\w*[$]|[$]\w*[$]$', '', 'g'), E''' \n', '')
+              FROM regexp_matches(p_written, v_tokens, 'g') AS hit WHERE hit[1] ~ '^[''$]'
+            EXCEPT ALL
+            SELECT translate(hit[1], E''' \n', '') FROM regexp_matches(p_query, v_tokens, 'g') AS hit
+            UNION ALL
+            SELECT hit[1] FROM regexp_matches(p_query, format('''(%s)''::[\w ]+(?:\(\d+\))?\)+::(?:date|time|ts)', v_times), 'gi') AS hit
+           ) AS found (literal)
+     WHERE found.literal ~* format('^%s$', v_times)
+     LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'The query of RollUp % cannot be kept up to date: it uses the current time (''%'').', p_name, v_literal
+            USING HINT = 'Leave it out of the query and use it when you read the RollUp, or write the time that you mean.';
+    END IF;
+END;
+$$;
+
 -- The settings under which a query runs, in a refresh and in a real-time view, as the clauses of a
 -- function. Not timezone_abbreviations, which costs a third of a millisecond: see _zone_settings.
 CREATE OR REPLACE FUNCTION lakets._query_settings() RETURNS text
@@ -150,6 +187,7 @@ BEGIN
     SELECT rule.ev_action::text INTO v_again FROM pg_rewrite AS rule WHERE rule.ev_class = v_view::regclass;
     EXECUTE format('DROP VIEW %s', v_view);
     PERFORM lakets._check_operators(p_name, v_tree, v_again);
+    PERFORM lakets._check_current_time(p_name, p_query, query);
 
     relations := ARRAY(SELECT hit[1]::oid FROM regexp_matches(v_tree, ':rtekind 0 :relid (\d+)', 'g') AS hit);
     is_settled := lakets._check_functions(p_name, v_tree);
@@ -179,6 +217,7 @@ AS $$
 DECLARE
     v_hint text := 'Leave it out of the query and use it when you read the RollUp.';
     v_what text;
+    v_clock  constant oid := 'timezone(text, timetz)'::regprocedure;
     v_search constant text := '^(.*to_ts(query|vector)|ts_(headline|debug|match_t[tq]))$';  -- STABLE without one
     v_used oid[] := ARRAY(SELECT DISTINCT hit[1]::oid FROM regexp_matches(p_tree, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS hit);
 BEGIN
@@ -204,9 +243,11 @@ BEGIN
         SELECT CASE WHEN fn.provolatile = 'v' THEN format('function %s is volatile: its result changes from call to call', fn.oid::regprocedure)
                     WHEN fn.pronamespace <> 'pg_catalog'::regnamespace THEN format('function %s is STABLE: it may read tables', fn.oid::regprocedure)
                     WHEN fn.proname ~ v_search THEN format('the result of function %s depends on default_text_search_config', fn.oid::regprocedure)
+                    WHEN fn.oid = v_clock THEN 'AT TIME ZONE gives a time of day the offset that the zone has today'
                     ELSE format('the result of function %s depends on when, where and by whom it is called', fn.oid::regprocedure) END,
                CASE WHEN fn.pronamespace <> 'pg_catalog'::regnamespace
                     THEN 'If its result depends on its arguments only, declare it IMMUTABLE; else leave it out of the query.'
+                    WHEN fn.oid = v_clock THEN 'Convert first and take the time of day then, as in (at AT TIME ZONE ''Europe/Paris'')::time.'
                     WHEN fn.proname ~ v_search THEN 'Pass the configuration as the first argument, as in to_tsvector(''english'', text).' ELSE v_hint END
           INTO v_what, v_hint
           FROM pg_proc AS fn
@@ -214,6 +255,7 @@ BEGIN
                fn.provolatile = 'v' OR fn.provolatile = 's' AND (
                fn.pronamespace <> 'pg_catalog'::regnamespace
                OR fn.proname = 'age' AND fn.pronargs = 1
+               OR fn.oid = v_clock
                OR fn.proname ~ v_search
                OR fn.proname ~ '^(now|(transaction|statement)_timestamp|current_.*|(session|system)_user|getpgusername|get_current_ts_config|getdatabaseencoding|version|pg_.*|has_.*_privilege|inet_(client|server)_.*|txid_.*|(obj|col|shobj)_description|to_reg.*|row_security_active|(query|table|schema|database|cursor)_to_.*xml.*|.*_is_visible)$'))
          ORDER BY fn.oid LIMIT 1;

@@ -162,6 +162,26 @@ REFUSED = {
     ),
     "random": (f"SELECT {HOUR} AS bucket, sum(value * random()) FROM metrics GROUP BY 1", "volatile"),
     "now": (f"{HOURS} HAVING max(at) < now()", "depends on when, where and by whom"),
+    "literal of the current time": (HOURS.replace("GROUP", "WHERE at > 'Yesterday' GROUP"), "'Yesterday'"),
+    "literal with the current day": (
+        HOURS.replace("GROUP", "WHERE at < $a$today 10:00$a$ GROUP"),
+        "current time",
+    ),
+    "range to the current time": (
+        HOURS.replace(
+            "GROUP", "WHERE at <@ '(-infinity,now)'::tstzrange AND id::text <> '(-infinity,now)' GROUP"
+        ),
+        "current time",
+    ),
+    "text as the current date": (HOURS.replace("GROUP", "WHERE at > 'now'::text::date GROUP"), "'now'"),
+    "texts as the current times": (
+        HOURS.replace("GROUP", "WHERE at = ANY ('{tomorrow,2025-01-01}'::text::timestamptz[]) GROUP"),
+        "current time",
+    ),
+    "time of day in a zone": (
+        f"SELECT {HOUR} AS bucket, min(at::time AT TIME ZONE 'Europe/Paris') FROM metrics GROUP BY 1",
+        "the offset that the zone has today",
+    ),
     "current date": (
         f"SELECT {HOUR} AS bucket, count(*) FROM metrics WHERE at > CURRENT_DATE - 30 GROUP BY 1",
         "current time or user",
@@ -412,3 +432,17 @@ def test_stored_literals_and_names_may_hold_anything(scene: Stage) -> None:
 
     assert scene.refresh("q")
     assert scene.difference("q") == []
+
+
+def test_words_for_the_current_time_may_be_text(scene: Stage) -> None:
+    """Only where they stand for a time they change from day to day."""
+    scene.run("INSERT INTO metrics VALUES (1, '2024-01-01 12:30+00', 5, now())")
+    scene.rollup(
+        "q",
+        query=f"""SELECT {HOUR} AS bucket, max(concat('a', tomorrow, 'now')) AS word -- not 'now'
+        FROM (SELECT *, value AS tomorrow, id::text AS "now" FROM metrics) AS m /* 'today' */
+        WHERE "now" NOT IN ('now', 'today') AND "now" <> ALL ('{{now, today}}') AND "now" <> $$yesterday$$
+          AND "now"::varchar(5) <> 'now' AND '{{"at":"now"}}'::jsonb <> '{{}}' AND at > 'epoch' GROUP BY 1""",
+    )
+
+    assert scene.value("SELECT word FROM _rollup_q") == "a5now"
