@@ -71,10 +71,10 @@ class DBOSWorkflowSensor(WaitingSensor, DBOSBaseOperator, BaseSensorOperator):
             fail("\n".join(list(problems.values())[:20]))
         return True
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
+    def execute_complete(self, context: Context, event: Mapping[str, Any], until: str | None = None) -> Any:
         """Return if all have ended, or wait again; at the deadline, list those that have not."""
         if event["status"] == "timed_out" and self.check(context):
             return None
-        result = super().execute_complete(context, event)
+        result = super().execute_complete(context, event, until)
         # The trigger does not look for failures, and an ended workflow can be resumed.
         return self.execute(context) if event["status"] == "reached" else result

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.compat import AirflowSensorTimeout, AirflowSkipException, AirflowTaskTimeout
-from airflow_provider_lakets.deferral import ResumingOperator, raise_if_failed
+from airflow_provider_lakets.deferral import ResumingOperator, deadline, raise_if_failed
 from airflow_provider_lakets.exceptions import (
     LakebaseConnectionError,
     LakeTSContendedError,
@@ -37,11 +37,16 @@ class WaitingSensor(ResumingOperator, BaseSensorOperator):
     fails the task before it waits. After that check, a lost connection does not end the wait, and
     neither does a lock at any time. Other errors end it as ``soft_fail``, ``never_fail`` and
     ``silent_fail`` say.
+
+    A sensor that defers again, for example because of ``silent_fail``, has only the rest of its
+    ``timeout`` left. In the mode ``reschedule`` the ``execution_timeout`` is for a single check, so
+    it does not limit the wait.
     """
 
     deferrable: bool
     lakebase_conn_id: str
     _has_waited = False
+    _until: datetime | None = None
 
     def check(self, context: Context) -> bool:
         """Check once, and return whether the wait is over."""
@@ -54,6 +59,10 @@ class WaitingSensor(ResumingOperator, BaseSensorOperator):
         :param wait: The arguments that all triggers have.
         """
         raise NotImplementedError
+
+    def within(self, seconds: float) -> float:
+        """Limit a wait to the execution_timeout, unless that is the time of a single check."""
+        return seconds if self.reschedule else super().within(seconds)
 
     def poke(self, context: Context) -> bool:
         """Check once; defer if it is not over yet and the sensor is to defer."""
@@ -71,14 +80,25 @@ class WaitingSensor(ResumingOperator, BaseSensorOperator):
         return is_over
 
     def _wait(self, context: Context) -> NoReturn:
+        patience = self.within(self.timeout)
+        if self._until is not None:
+            patience = (self._until - datetime.now(timezone.utc)).total_seconds()
+            if patience <= 0:
+                self.raise_timeout({})
         trigger = partial(
             self.trigger, poll_interval=self.poke_interval, lakebase_conn_id=self.lakebase_conn_id
         )
-        self.defer_for(context, trigger, self.timeout)
+        until = self._until or deadline(patience)
+        self.defer_for(context, trigger, patience, until=until.isoformat())
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any]) -> Any:
-        """Return, or fail with what was still missing."""
+    def execute_complete(self, context: Context, event: Mapping[str, Any], until: str | None = None) -> Any:
+        """
+        Return, or fail with what was still missing.
+
+        :param until: When the timeout of the sensor ends.
+        """
         self._has_waited = True
+        self._until = None if until is None else datetime.fromisoformat(until)
         try:
             raise_if_failed(event)
         except Exception as err:
@@ -101,6 +121,11 @@ class WaitingSensor(ResumingOperator, BaseSensorOperator):
         patience = self.within(self.timeout)
         waited = f"Timed out after {timedelta(seconds=patience)}."
         lines = [waited, *reasons, *filter(None, [event.get("message")])]
-        # As in a worker, Airflow retries the task after its execution_timeout.
-        kind = AirflowTaskTimeout if patience < self.timeout else AirflowSensorTimeout
-        raise wrapped(kind, "\n".join(lines))
+        message = "\n".join(lines)
+        if patience == self.timeout:
+            raise wrapped(AirflowSensorTimeout, message)
+        # As in a worker, Airflow retries the task after its execution_timeout. After a wait it does
+        # not apply these settings to it.
+        if self.soft_fail or self.never_fail:
+            raise AirflowSkipException(message)
+        raise wrapped(AirflowTaskTimeout, message)

@@ -14,6 +14,7 @@ from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
 from airflow_provider_lakets.operators.tiering import LakeTSTierOperator
 from airflow_provider_lakets.sensors.durability import LakeTSDurabilitySensor
 from airflow_provider_lakets.sensors.rollups import LakeTSRollupFreshSensor
+from tests.triggering import instead_of_explaining
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -321,6 +322,22 @@ def test_sensor_ends_at_its_timeout(
     done = run(dag)
 
     assert (done.states["feed"], done.tries["feed"]) == (state, 1)
+
+
+def test_execution_timeout_ends_a_check_of_a_rescheduled_sensor(
+    dag: DAG, run: RunDag, lake: Stage, feed: HandFeed, lab: Lab
+) -> None:
+    instead_of_explaining(lab, "PERFORM pg_sleep(60);")
+    limit = timedelta(seconds=0.5)
+    with dag:
+        LakeTSDurabilitySensor(
+            task_id="x", chunks=lake.chunk(COLD), mode="reschedule", execution_timeout=limit, retries=0
+        )
+
+    done = run(dag)
+
+    assert (done.state, type(done.errors[0]).__name__) == ("failed", "AirflowTaskTimeout")
+    assert lab.sleepers() == 0
 
 
 def test_deferred_sensor_tells_what_it_waited_for_in_vain(

@@ -197,6 +197,14 @@ def test_the_sensor_waits_in_vain_for_what_is_not_there() -> None:
         Task(DBOSWorkflowSensor, workflow_id="nobody", timeout=1, poke_interval=0.2).run()
 
 
+def test_the_sensor_succeeds_if_all_have_ended_at_its_timeout(name: str, start: Callable[..., str]) -> None:
+    one = start(name, "SUCCESS")
+    sensor = DBOSWorkflowSensor(task_id="x", workflow_id=one)
+
+    event = {"status": "timed_out", "waiting": {one: "PENDING"}}
+    sensor.resume_execution("execute_complete", {"event": event}, Task(DBOSWorkflowSensor).context())
+
+
 def test_a_lost_connection_does_not_end_a_wait_in_a_worker(
     effects: Effects,
     name: str,
@@ -232,6 +240,27 @@ def test_a_lost_connection_at_the_end_of_a_deferred_wait_makes_the_sensor_wait_a
 
     with pytest.raises(TaskDeferred):
         sensor.resume_execution("execute_complete", {"event": {"status": "reached"}}, context)
+
+
+def test_a_workflow_resumed_after_its_end_makes_the_sensor_wait_again(
+    effects: Effects, name: str, hook: DBOSHook, start: Callable[..., str]
+) -> None:
+    effects.shut(name, 1)
+    one = start(name)
+    effects.wait_for(name, 1)
+    Task(DBOSCancelOperator, workflow_id=one).run()
+    sensor = DBOSWorkflowSensor(task_id="x", workflow_id=one)
+    context = Task(DBOSWorkflowSensor).context()
+    with fails(AirflowFailException, "cancelled"):
+        sensor.resume_execution("execute_complete", {"event": {"status": "reached"}}, context)
+
+    Task(DBOSResumeOperator, workflow_id=one).run()
+    with pytest.raises(TaskDeferred):
+        sensor.resume_execution("execute_complete", {"event": {"status": "reached"}}, context)
+    effects.open(name, 1)
+    wait_until(lambda: status_of(hook, one) == "SUCCESS", "it succeeded")
+
+    sensor.resume_execution("execute_complete", {"event": {"status": "reached"}}, context)
 
 
 def test_triggers_of_a_connection_ask_together_and_keep_no_session(

@@ -164,6 +164,41 @@ def test_a_deferred_task_waits_no_longer_than_its_execution_timeout(feed: HandFe
     assert timedelta(minutes=2) <= deferred.trigger.deadline - before < timedelta(minutes=3)
 
 
+def test_the_execution_timeout_of_a_rescheduled_sensor_is_for_one_check(feed: HandFeed) -> None:
+    before = datetime.now(timezone.utc)
+    limit = timedelta(minutes=2)
+    sensor = LakeTSDurabilitySensor(
+        task_id="x", table="metrics", deferrable=True, mode="reschedule", execution_timeout=limit, timeout=600
+    )
+
+    deferred = deferral(sensor, rescheduled())
+
+    assert timedelta(minutes=10) <= deferred.trigger.deadline - before < timedelta(minutes=11)
+
+
+def test_a_sensor_that_defers_again_has_the_rest_of_its_timeout_left(lake: Stage, feed: HandFeed) -> None:
+    sensor = LakeTSDurabilitySensor(task_id="x", table="metrics", silent_fail=True, deferrable=True)
+    event = {"status": "failed", "message": "disk on fire", "retryable": True}
+    first = deferral(sensor, context())
+
+    again = resumed(sensor, {**first.kwargs, "event": event})
+
+    assert type(again).__name__ == "TaskDeferred"
+    assert abs(again.trigger.deadline - first.trigger.deadline) < timedelta(seconds=1)
+
+    passed = (datetime.now(timezone.utc) - timedelta(seconds=1)).isoformat()
+    end = resumed(sensor, {**first.kwargs, "until": passed, "event": event})
+
+    assert isinstance(end, AirflowSensorTimeout)
+
+
+def resumed(sensor: Any, arguments: dict[str, Any]) -> Any:
+    """Return the error with which a sensor ends after a wait."""
+    with pytest.raises(BaseException) as caught:  # noqa: PT011 - it is elsewhere in Airflow 3.1
+        sensor.resume_execution("execute_complete", arguments, context())
+    return caught.value
+
+
 def test_sensor_whose_wait_is_over_before_it_began_does_not_defer(lake: Stage, feed: HandFeed) -> None:
     feed.flush()
     sensor = LakeTSDurabilitySensor(task_id="x", table="metrics", deferrable=True)
@@ -288,6 +323,16 @@ def test_a_sensor_may_be_tried_again_after_its_execution_timeout() -> None:
 
     with pytest.raises(AirflowTaskTimeout, match="Timed out after 0:01:00"):
         sensor.execute_complete(context(), {"status": "timed_out"})
+
+
+@pytest.mark.parametrize("how", ["soft_fail", "never_fail"])
+def test_its_execution_timeout_ends_a_deferred_sensor_as_its_author_wants(how: str) -> None:
+    limit = timedelta(seconds=60)
+    wanted: dict[str, Any] = {how: True}
+    sensor = LakeTSDurabilitySensor(task_id="x", table="metrics", execution_timeout=limit, **wanted)
+
+    with pytest.raises(AirflowSkipException):
+        sensor.resume_execution("execute_complete", {"event": {"status": "timed_out"}}, context())
 
 
 @pytest.mark.parametrize(
