@@ -100,8 +100,11 @@ def test_a_mirror_can_be_compared_though_nothing_is_known_to_be_wrong(either: Sa
         f"UPDATE {either.shadow()} SET v = 'wrong' WHERE id = 7; DELETE FROM {either.shadow()} WHERE id = 9"
     )
     assert problem(either) is None
+    before = missed(either)
 
-    either.run("SELECT lakets.recheck_mirror('metrics', %s)", either.schema)
+    for _ in range(2):
+        either.run("SELECT lakets.recheck_mirror('metrics', %s)", either.schema)
+    assert missed(either) == before + 1
     assert problem(either) is not None
     either.run(f"SELECT lakets.{repair}('metrics', %s)", either.schema)
 
