@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator, HITLOperator
 
-from airflow_provider_lakets.compat import answer_limit
+from airflow_provider_lakets.compat import answer_limit, fail
 from airflow_provider_lakets.operators._arguments import as_batches, as_bool, flat, text
 from airflow_provider_lakets.operators._batches import range_in_words, rows_in_words, size_in_words
 from airflow_provider_lakets.operators.base import LakeTSJobOperator, raise_problems
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 TABLES_SHOWN = 20
 CHUNKS_SHOWN = 10
 
+_DEADLINE = re.compile(r"Without an answer by [-0-9]+ [0-9:]+ UTC")
+
 
 class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
     """
@@ -33,6 +36,9 @@ class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
     lost, with their range, rows and size, and why they are unsafe. Returns the tables to map over:
     all if approved, none if rejected or not answered in time. Without ``force``, and in a dry run,
     it returns all tables without asking.
+
+    If the task is cleared, Airflow shows the question of the first try again. If another list would
+    be right now, the task fails without asking.
 
     :param tables: The ChronoTables, as ``LakeTSTablesOperator`` returns them; an empty list is
         returned unchanged. (templated)
@@ -71,6 +77,12 @@ class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
             plans = hook.plan_retentions(flat(tables), force=False)
             raise_problems(plans)
             self.body = self._question(hook, plans)
+        if _without_deadline(shown := self._shown(context)) != _without_deadline(self.body):
+            self.log.debug("The question of the earlier try: %s", shown)
+            fail(
+                "Airflow would show the question of an earlier try of this task again, and its list of "
+                "chunks is no longer right. Nothing is dropped. Start a new run instead of clearing this one."
+            )
         # Defers the task, which resumes in execute_complete.
         approved: list[str | list[str]] = ApprovalOperator.execute(self, context)
         return approved
@@ -83,6 +95,26 @@ class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
             return as_batches(self.tables, "tables")
         self.log.info("Rejected: nothing will be dropped")
         return []
+
+    def _shown(self, context: Context) -> str:
+        """Send the question, and return the one that Airflow shows; it keeps the first."""
+        try:
+            from airflow.sdk.execution_time.comms import CreateHITLDetailPayload
+            from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+        except ImportError:  # these are internals of Airflow
+            return str(self.body)
+        users: Any = self.assigned_users or []
+        question = CreateHITLDetailPayload(
+            ti_id=context["ti"].id,
+            options=self.options,
+            subject=self.subject,
+            body=self.body,
+            defaults=self.defaults,
+            multiple=self.multiple,
+            params=self.serialized_params,
+            assigned_users=users,
+        )
+        return str(getattr(SUPERVISOR_COMMS.send(question), "body", self.body))
 
     def _question(self, hook: LakeTSHook, plans: Sequence[PlanResult]) -> str:
         """Return in Markdown what force would drop, tables with the most unsafe chunks first."""
@@ -103,6 +135,10 @@ class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
         if ordered[TABLES_SHOWN:]:
             lines.append(f"- and {len(ordered) - TABLES_SHOWN} more table(s)")
         return "\n".join(lines)
+
+
+def _without_deadline(question: str) -> str:
+    return _DEADLINE.sub("", question)
 
 
 def _unsafe(plan: PlanResult) -> dict[str, str]:

@@ -176,6 +176,28 @@ def backfill(
 
 
 @pytest.fixture
+def clear(run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> Callable[[DAG, Run], Run]:
+    """Clear a run, as in the UI of Airflow, and run it again."""
+    from airflow.models import dagrun
+    from airflow.models.taskinstance import clear_task_instances
+
+    def again(dag: DAG, done: Run) -> Run:
+        def cleared(*, dag: Any, session: Any, **arguments: Any) -> Any:
+            runs = session.query(dagrun.DagRun)
+            found = runs.filter_by(run_id=done._key["run_id"], dag_id=dag.dag_id).one()
+            clear_task_instances(found.get_task_instances(session=session), session)
+            found.state = "running"
+            found.dag = dag
+            session.commit()
+            return found
+
+        monkeypatch.setattr(dagrun, "get_or_create_dagrun", cleared)
+        return run(dag)
+
+    return again
+
+
+@pytest.fixture
 def samples(airflow: Path) -> dict[str, Any]:
     """Parse the DAG folder as the DAG processor does, for each test, as a run leaves its params."""
     bag = dagbag_module().DagBag(airflow)

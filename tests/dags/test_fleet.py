@@ -142,28 +142,6 @@ def test_a_batch_waits_for_all_its_tables(dag: DAG, run: RunDag, lake: Stage, pa
 # A run that is cleared
 
 
-@pytest.fixture
-def clear(run: RunDag, monkeypatch: pytest.MonkeyPatch) -> Callable[[DAG, Run], Run]:
-    """Clear a run, as in the UI of Airflow, and run it again."""
-    from airflow.models import dagrun
-    from airflow.models.taskinstance import clear_task_instances
-
-    def again(dag: DAG, done: Run) -> Run:
-        def cleared(*, dag: Any, session: Any, **arguments: Any) -> Any:
-            runs = session.query(dagrun.DagRun)
-            found = runs.filter_by(run_id=done._key["run_id"], dag_id=dag.dag_id).one()
-            clear_task_instances(found.get_task_instances(session=session), session)
-            found.state = "running"
-            found.dag = dag
-            session.commit()
-            return found
-
-        monkeypatch.setattr(dagrun, "get_or_create_dagrun", cleared)
-        return run(dag)
-
-    return again
-
-
 def test_a_cleared_run_forgets_the_table_that_lost_its_policy(
     samples: dict[str, Any], run: RunDag, clear: Callable[[DAG, Run], Run], lab: Lab
 ) -> None:

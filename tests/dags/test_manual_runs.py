@@ -311,6 +311,27 @@ def test_nobody_is_asked_where_it_is_not_known_what_would_be_dropped(
     assert (done.states["approve_force"], human.asked) == ("failed", [])
 
 
+def test_a_cleared_approval_fails_if_airflow_would_show_an_old_list(
+    samples: dict[str, DAG], run: RunDag, clear: Callable[[DAG, Run], Run], lab: Lab, human: Human
+) -> None:
+    lab.synced(days=8)
+    dag = samples["lakets_retention"]
+    human.answer = "Reject"
+    first = run(dag, force=True)
+
+    again = clear(dag, first)
+    human.answer = "Approve"
+    lab.conn.execute("SELECT lakets.remove_retention_policy('metrics')")
+    lab.conn.execute("SELECT lakets.add_tiered_retention_policy('metrics', '1 day', '2 days')")
+    changed = clear(dag, first)
+
+    assert (first.states["approve_force"], again.states["approve_force"]) == ("success", "success")
+    assert changed.states["approve_force"] == "failed"
+    assert "Start a new run" in str(changed.errors[0])
+    assert len(human.asked) == 2
+    assert lab.value("SELECT count(*) FROM metrics") == 8
+
+
 @pytest.mark.parametrize("human", ["Reject"], indirect=True)
 def test_a_rejection_leaves_everything_in_place(
     samples: dict[str, DAG], run: RunDag, lab: Lab, human: Human
