@@ -24,9 +24,10 @@ DECLARE
     -- have to be searched.
     v_database text := split_part(pg_relation_filepath('pg_class'), '/', -2);
 BEGIN
+    IF NOT has_function_privilege('pg_control_system()', 'EXECUTE') THEN  -- a service may hide the number
+        RETURN format('?/%s', v_database);
+    END IF;
     RETURN format('%s/%s', (pg_control_system()).system_identifier, v_database);
-EXCEPTION WHEN insufficient_privilege THEN
-    RETURN format('?/%s', v_database);  -- a service may hide the number
 END;
 $$;
 
@@ -39,10 +40,11 @@ CREATE OR REPLACE FUNCTION lakets._lineage() RETURNS text
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    IF NOT has_function_privilege('pg_control_checkpoint()', 'EXECUTE') THEN
+        RETURN lakets._cluster();
+    END IF;
     RETURN concat_ws('/', lakets._cluster(), (SELECT ctl.timeline_id FROM pg_control_checkpoint() AS ctl),
                      nullif(current_setting('neon.timeline_id', true), ''));
-EXCEPTION WHEN insufficient_privilege THEN
-    RETURN lakets._cluster();
 END;
 $$;
 
@@ -135,7 +137,7 @@ $$;
 CREATE OR REPLACE FUNCTION lakets._identity_problem(
     p_table lakets._chronotable_registry
 ) RETURNS text
-    LANGUAGE plpgsql STABLE PARALLEL SAFE
+    LANGUAGE plpgsql STABLE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN

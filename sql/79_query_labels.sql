@@ -80,10 +80,11 @@ CREATE OR REPLACE FUNCTION lakets._is_full_join(
     SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    IF jsonb_typeof(p_one -> 'nullable') <> 'array' THEN  -- nullable is true, which stands for a join in a subquery
+        RETURN false;
+    END IF;
     RETURN p_one -> 'nullable' = p_other -> 'nullable' AND p_one -> 'units' <> p_other -> 'units' AND jsonb_array_length(p_one -> 'nullable') = 1
        AND p_scope #>> ARRAY['query', 'rtable', ((p_one -> 'nullable' ->> 0)::integer - 1)::text, 'jointype'] = '2';
-EXCEPTION WHEN invalid_parameter_value THEN  -- nullable is true, which stands for a join in a subquery
-    RETURN false;
 END;
 $$;
 

@@ -24,7 +24,14 @@ COMPUTING = re.compile(
 UNDER_THE_CALLERS_SEARCH_PATH = {"alert_check", "create_rollup", "create_rollup_view"}
 
 # Stable, yet they open a subtransaction, or look at other sessions' locks.
-NOT_IN_PARALLEL = {"_cdf_committed_lsn", "_cdf_report", "_cdf_status", "_ended_now", "_sync_gap"}
+NOT_IN_PARALLEL = {
+    "_cdf_committed_lsn",
+    "_cdf_report",
+    "_cdf_status",
+    "_ended_now",
+    "_identity_problem",
+    "_sync_gap",
+}
 
 # Called by the install only, which sets its own lock_timeout.
 INSTALL = {"_adopt_chronotable", "_adopt_rollup"}
@@ -105,6 +112,11 @@ def test_functions_of_an_owner_can_be_executed_by_that_owner_only(populated: San
 def test_what_writes_is_not_parallel_safe_and_what_reads_is(populated: Sandbox) -> None:
     assert offenders(populated, "fn.provolatile = 'v' AND fn.proparallel <> 'u'") == set()
     assert offenders(populated, "fn.provolatile <> 'v' AND fn.proparallel <> 's'") == NOT_IN_PARALLEL
+
+
+def test_what_catches_errors_is_not_parallel_safe(populated: Sandbox) -> None:
+    """A block that does is a subtransaction, which a query that runs in parallel cannot start."""
+    assert offenders(populated, r"fn.prosrc ~ '\mEXCEPTION WHEN' AND fn.proparallel = 's'") == set()
 
 
 def test_every_header_states_volatility_and_parallel_safety() -> None:

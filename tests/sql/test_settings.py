@@ -36,6 +36,7 @@ SESSIONS: dict[str, dict[str, str]] = {
         "bytea_output": "escape",
     },
     "Apia": {"datestyle": "German", "intervalstyle": "iso_8601", "timezone": "Pacific/Apia"},
+    "in parallel": {"debug_parallel_query": "on"},
     "Pago Pago, replica": {"timezone": "Pacific/Pago_Pago", "session_replication_role": "replica"},
     "hostile": {"search_path": "evil, pg_catalog", "extra_float_digits": "3"},
 }

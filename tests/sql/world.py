@@ -36,6 +36,7 @@ PLAIN = {
     "array_nulls": "on",
     "transform_null_equals": "off",
     "bytea_output": "hex",
+    "debug_parallel_query": "off",
 }
 ZONE = "America/New_York"
 
