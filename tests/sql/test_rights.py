@@ -248,6 +248,35 @@ def test_a_member_of_the_owner_does_it_all_with_the_documented_rights(
     assert count == (31,)
 
 
+@pytest.mark.parametrize("hidden", [["system"], ["checkpoint"], ["system", "checkpoint"]], ids="-".join)
+def test_the_jobs_run_where_the_service_hides_the_cluster(
+    roles: dict[str, str], conn: psycopg.Connection, hidden: list[str]
+) -> None:
+    for what in hidden:
+        conn.execute(f"REVOKE EXECUTE ON FUNCTION pg_control_{what}() FROM PUBLIC")
+    conn.execute(
+        "CREATE SCHEMA wal2delta CREATE TABLE tables"
+        " (table_oid oid, status text, committed_lsn pg_lsn, last_write_time timestamptz);"
+        " GRANT USAGE ON SCHEMA wal2delta TO PUBLIC; GRANT SELECT ON wal2delta.tables TO PUBLIC"
+    )
+    with psycopg.connect(roles["keeper"], autocommit=True) as keeper:
+        keeper.execute("CREATE TABLE metrics (ts timestamptz); INSERT INTO metrics VALUES ('2024-01-01')")
+    with psycopg.connect(roles["jobs"], autocommit=True) as jobs:
+        jobs.execute("SELECT lakets.create_chronotable('metrics', 'ts', '1 day')")
+        jobs.execute("SELECT lakets.enable_sync('metrics')")
+        jobs.execute("SELECT lakets.add_tiered_retention_policy('metrics', '1 day', '2 days')")
+        conn.execute(
+            "INSERT INTO wal2delta.tables VALUES"
+            " ('lakets_cdf._shadow_metrics'::regclass, 'STREAMING', 'FFFFFFFF/0', now())"
+        )
+        tiered = jobs.execute(
+            "SELECT lakets.tier_chunk(due.chunk_name) FROM lakets._get_chunks_to_tier('metrics') AS due"
+        ).fetchall()
+        dropped = jobs.execute("SELECT lakets.execute_retention('metrics')").fetchall()
+
+    assert (tiered, dropped) == ([(True,)], [(1,)])
+
+
 def test_a_stranger_is_refused(roles: dict[str, str]) -> None:
     with psycopg.connect(roles["keeper"], autocommit=True) as keeper:
         keeper.execute("CREATE TABLE metrics (ts timestamptz)")
