@@ -11,6 +11,7 @@ try:
     from airflow.sdk.configuration import conf
     from airflow.sdk.exceptions import (
         AirflowFailException,
+        AirflowRescheduleException,
         AirflowSensorTimeout,
         AirflowSkipException,
         AirflowTaskTimeout,
@@ -20,6 +21,7 @@ except ImportError:  # Airflow 3.1
     from airflow.configuration import conf  # type: ignore[assignment,unused-ignore]
     from airflow.exceptions import (  # type: ignore[no-redef,unused-ignore]
         AirflowFailException,
+        AirflowRescheduleException,
         AirflowSensorTimeout,
         AirflowSkipException,
         AirflowTaskTimeout,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HAS_RETRY_POLICY",
     "AirflowFailException",
+    "AirflowRescheduleException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "AirflowTaskTimeout",

@@ -6,7 +6,12 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_lakets.compat import AirflowSensorTimeout, AirflowSkipException, AirflowTaskTimeout
+from airflow_provider_lakets.compat import (
+    AirflowRescheduleException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+)
 from airflow_provider_lakets.deferral import ResumingOperator, deadline, raise_if_failed
 from airflow_provider_lakets.exceptions import (
     LakebaseConnectionError,
@@ -91,6 +96,19 @@ class WaitingSensor(ResumingOperator, BaseSensorOperator):
         until = self._until or deadline(patience)
         self.defer_for(context, trigger, patience, until=until.isoformat())
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume after a wait; a timeout and a reschedule then mean the same as in a worker."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except (AirflowSensorTimeout, AirflowTaskTimeout) as err:
+            if self.soft_fail or self.never_fail:  # Airflow applies these to some timeouts only
+                raise AirflowSkipException(str(err)) from err
+            raise
+        except AirflowSkipException as err:
+            if isinstance(err.__cause__, AirflowRescheduleException):  # Airflow takes it for a failure
+                raise err.__cause__ from None
+            raise
+
     def execute_complete(self, context: Context, event: Mapping[str, Any], until: str | None = None) -> Any:
         """
         Return, or fail with what was still missing.
@@ -121,11 +139,6 @@ class WaitingSensor(ResumingOperator, BaseSensorOperator):
         patience = self.within(self.timeout)
         waited = f"Timed out after {timedelta(seconds=patience)}."
         lines = [waited, *reasons, *filter(None, [event.get("message")])]
-        message = "\n".join(lines)
-        if patience == self.timeout:
-            raise wrapped(AirflowSensorTimeout, message)
-        # As in a worker, Airflow retries the task after its execution_timeout. After a wait it does
-        # not apply these settings to it.
-        if self.soft_fail or self.never_fail:
-            raise AirflowSkipException(message)
-        raise wrapped(AirflowTaskTimeout, message)
+        # As in a worker, Airflow retries the task after its execution_timeout.
+        kind = AirflowTaskTimeout if patience < self.timeout else AirflowSensorTimeout
+        raise wrapped(kind, "\n".join(lines))

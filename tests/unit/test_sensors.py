@@ -10,6 +10,7 @@ import pytest
 from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from airflow_provider_lakets.compat import (
+    AirflowRescheduleException,
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
@@ -326,13 +327,40 @@ def test_a_sensor_may_be_tried_again_after_its_execution_timeout() -> None:
 
 
 @pytest.mark.parametrize("how", ["soft_fail", "never_fail"])
-def test_its_execution_timeout_ends_a_deferred_sensor_as_its_author_wants(how: str) -> None:
-    limit = timedelta(seconds=60)
+@pytest.mark.parametrize("limit", [None, timedelta(seconds=60)], ids=["timeout", "execution_timeout"])
+@pytest.mark.parametrize(
+    "resumed",
+    [
+        ("execute_complete", {"event": {"status": "timed_out"}}),
+        ("__fail__", {"error": "Trigger timeout"}),
+    ],
+    ids=["of the trigger", "without a triggerer"],
+)
+def test_a_timeout_ends_a_deferred_sensor_as_its_author_wants(
+    how: str, limit: timedelta | None, resumed: tuple[str, dict[str, Any]]
+) -> None:
     wanted: dict[str, Any] = {how: True}
     sensor = LakeTSDurabilitySensor(task_id="x", table="metrics", execution_timeout=limit, **wanted)
 
     with pytest.raises(AirflowSkipException):
-        sensor.resume_execution("execute_complete", {"event": {"status": "timed_out"}}, context())
+        sensor.resume_execution(*resumed, context())
+
+
+def test_a_soft_and_silent_sensor_may_be_rescheduled_after_a_wait(lake: Stage, lab: Lab) -> None:
+    lake.synced()
+    sensor = LakeTSDurabilitySensor(
+        task_id="x",
+        chunks=lake.chunk(COLD),
+        soft_fail=True,
+        silent_fail=True,
+        deferrable=True,
+        mode="reschedule",
+    )
+    instead_of_explaining(lab, "RAISE EXCEPTION 'disk on fire' USING ERRCODE = '58030';")
+    event = {"status": "failed", "message": "disk on fire", "retryable": True}
+
+    with pytest.raises(AirflowRescheduleException):
+        sensor.resume_execution("execute_complete", {"event": event}, rescheduled())
 
 
 @pytest.mark.parametrize(
