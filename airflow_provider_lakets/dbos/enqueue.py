@@ -178,6 +178,7 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
         self.cancel_on_kill = switch(cancel_on_kill, "cancel_on_kill")
         self.cancel_children = switch(cancel_children, "cancel_children")
         self._running: list[str] = []
+        self._was_stopped = False
 
     def execute(self, context: Context) -> Any:
         """Start the workflows that do not exist, and wait."""
@@ -255,6 +256,7 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
 
     def on_kill(self) -> None:
         """Cancel the workflows, so that they do not continue unnoticed."""
+        self._was_stopped = True
         if self.cancel_on_kill and self._running:
             from airflow_provider_lakets.dbos.workflows.control import stop
 
@@ -361,6 +363,8 @@ class DBOSEnqueueOperator(ResumingOperator, DBOSBaseOperator):
             more = [f"... and {len(lines) - PROBLEMS_SHOWN} more"] if len(lines) > PROBLEMS_SHOWN else []
             lines = [f"{len(lines)} of {count} workflows failed.", *lines[:PROBLEMS_SHOWN], *more]
         message = "\n".join(lines)
-        if self.on_terminal == "attach":
-            fail(message)  # a retry would find the same end
+        # A retry finds the same end, except that it resumes what on_kill cancelled. After on_kill
+        # Airflow lets the task go on, for example if its worker is shut down.
+        if self.on_terminal == "attach" and not self._was_stopped:
+            fail(message)
         raise wrapped(DBOSWorkflowError, message)

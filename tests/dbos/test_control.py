@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +16,8 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 from dbos import WorkflowSerializationFormat
 
 from airflow_provider_lakets.compat import AirflowSensorTimeout
-from airflow_provider_lakets.dbos import poller
+from airflow_provider_lakets.dbos import enqueue, poller
+from airflow_provider_lakets.dbos.enqueue import DBOSEnqueueOperator
 from airflow_provider_lakets.dbos.operators import (
     DBOSCancelOperator,
     DBOSForkOperator,
@@ -24,8 +27,9 @@ from airflow_provider_lakets.dbos.operators import (
 from airflow_provider_lakets.dbos.sensor import DBOSWorkflowSensor
 from airflow_provider_lakets.dbos.trigger import DBOSWorkflowTrigger
 from airflow_provider_lakets.deferral import deadline
+from airflow_provider_lakets.exceptions import DBOSWorkflowError
 from tests.dbos.conftest import wait_until
-from tests.dbos.tasks import Task, fails, fire
+from tests.dbos.tasks import Task, fails, fire, task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -359,3 +363,22 @@ def test_a_killed_deferred_task_cancels_its_workflow(
 
     assert status_of(hook, one) == "CANCELLED"
     effects.open(name, 1)
+
+
+def test_a_task_whose_worker_is_shut_down_is_retried(
+    effects: Effects, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    effects.shut(name, 1)
+    one = task(name, deferrable=False)
+    operator = DBOSEnqueueOperator(**one.arguments)
+
+    def shut_down(_: float) -> None:
+        effects.wait_for(name, 1)
+        operator.on_kill()  # Airflow calls it in a signal handler, after which the task goes on
+
+    with monkeypatch.context() as patched, fails(DBOSWorkflowError, "cancelled"):
+        patched.setattr(enqueue, "time", SimpleNamespace(monotonic=time.monotonic, sleep=shut_down))
+        operator.execute(one.context())
+    effects.open(name, 1)
+
+    assert one.run() == {"name": name, "sum": 60}
