@@ -316,7 +316,8 @@ def test_a_cleared_approval_fails_if_airflow_would_show_an_old_list(
 ) -> None:
     lab.synced(days=8)
     dag = samples["lakets_retention"]
-    dag.get_task("approve_force").assigned_users = [{"id": "ann", "name": "Ann"}]
+    approval: Any = dag.get_task("approve_force")
+    approval.assigned_users = [{"id": "ann", "name": "Ann"}]
     human.answer = "Reject"
     first = run(dag, force=True)
 
