@@ -73,8 +73,15 @@ def leave_out(operator: BaseOperator, context: Context, problems: Sequence[JobRe
 
 def left_out(operator: BaseOperator, context: Context) -> list[dict[str, Any]]:
     """Return what the tasks directly before a summary left out."""
-    listing = [one for one in operator.upstream_list if getattr(one, "lists_work", False)]
-    pulled = (context["ti"].xcom_pull(task_ids=one.task_id, key=LEFT_OUT_KEY) for one in listing)
+    ti = context["ti"]
+    # In a mapped group the list is of the same index; outside of it, it has none.
+    indexes = {-1, -1 if ti.map_index is None else ti.map_index}
+    pulled = [
+        ti.xcom_pull(task_ids=one.task_id, key=LEFT_OUT_KEY, map_indexes=index)
+        for one in operator.upstream_list
+        if getattr(one, "lists_work", False)
+        for index in sorted(indexes)
+    ]
     return [problem for problems in pulled for problem in problems or ()]
 
 

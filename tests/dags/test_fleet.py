@@ -6,9 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from airflow.sdk import task_group
 
 from airflow_provider_lakets.jobs import lakets_dags
 from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
+from airflow_provider_lakets.operators.summary import LakeTSSummaryOperator
 from airflow_provider_lakets.operators.tables import LakeTSTablesOperator
 
 if TYPE_CHECKING:
@@ -103,6 +105,28 @@ def test_a_table_that_does_not_exist_does_not_stop_the_others(
     assert [result["outcome"] for result in done.results("drop_expired")] == ["dropped"]
     assert done.result("summary")["counts"]["failed"] == 1
     assert "is not a ChronoTable" in str(done.errors[-1])
+
+
+def test_a_summary_in_a_mapped_group_reports_what_its_own_list_left_out(
+    dag: DAG, run: RunDag, lab: Lab, fleet: list[str]
+) -> None:
+    @task_group
+    def one(names: Any) -> None:
+        tables = LakeTSTablesOperator(task_id="tables", tables=names, retries=0)
+        given: Any = tables.output
+        drop = LakeTSRetentionOperator(task_id="drop", table=given)
+        summary = LakeTSSummaryOperator(task_id="summary", given=tables.output, results=drop.output)
+        tables >> summary
+
+    with dag:
+        one.expand(names=[[fleet[0], "nothing"], [fleet[1]]])
+
+    done = run(dag)
+
+    wrong, right = done.results("one.summary")
+    assert wrong["counts"]["failed"] == 1
+    assert "failed" not in right["counts"]
+    assert [" is not a ChronoTable" in str(error) for error in done.errors] == [True]
 
 
 def test_a_dry_run_of_a_fleet_drops_nothing(
