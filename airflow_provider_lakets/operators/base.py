@@ -43,9 +43,6 @@ class LakeTSBaseOperator(BaseOperator):
     operator_extra_links = (LakeTSPageLink(), LakebaseProjectLink())
     ui_color = "#cfe8f3"
 
-    # The name of a mapped task without a map_index_template.
-    mapped_name: str | None = None
-
     def __init__(self, *, lakebase_conn_id: str = "lakebase_default", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.lakebase_conn_id = lakebase_conn_id
@@ -66,8 +63,11 @@ class LakeTSBaseOperator(BaseOperator):
 
         from airflow_provider_lakets.hooks.lakets import LakeTSHook
 
-        # Set here, because a mapped task does not use the default of the constructor.
-        context["map_index_template"] = context.get("map_index_template") or self.mapped_name
+        # Set here, because a mapped task does not use the default of the constructor. In a mapped
+        # group, the task in the context of Airflow 3.1 has no rendered arguments.
+        if self.label and not context.get("map_index_template"):
+            named: Any = context
+            named.update(map_index_template="{{ lakets_label }}", lakets_label=self.label)
         self._hook = LakeTSHook(as_name(self.lakebase_conn_id, "lakebase_conn_id"))
         started = time.monotonic()
         try:
@@ -81,6 +81,11 @@ class LakeTSBaseOperator(BaseOperator):
             raise wrapped(type(err), str(err)) from None
         finally:
             self._seconds = time.monotonic() - started
+
+    @property
+    def label(self) -> str | None:
+        """The name of a mapped task without a ``map_index_template``, if it has one."""
+        return None
 
     def is_left_out(self, argument: object) -> bool:
         """Return whether the author omitted an argument, or passed None."""

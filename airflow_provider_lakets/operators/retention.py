@@ -43,7 +43,6 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
     """
 
     template_fields: Sequence[str] = ("table", "schema", "force", "dry_run", "lakebase_conn_id")
-    mapped_name = "{{ task.label }}"
     job = "retain"
     would = "drop"
 
@@ -77,6 +76,8 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
             return label_of_names(names_in(self.table, "table"))
         except ValueError:  # execute fails with it
             return "nothing"
+        except TypeError:  # it is not rendered
+            return ""
 
     def execute(self, context: Context) -> Any:
         """Return what was dropped and what was deferred."""

@@ -100,7 +100,6 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
     """
 
     template_fields: Sequence[str] = ("chunks", "dry_run", "lakebase_conn_id")
-    mapped_name = "{{ task.label }}"
     asset_alias = staticmethod(tiered_alias)
     job = "tier"
     would = "flag"
@@ -127,6 +126,8 @@ class LakeTSTierOperator(LakeTSWaitingOperator):
             return label_of_chunks(names_in(self.chunks, "chunks"))
         except ValueError:  # execute fails with it
             return "nothing"
+        except TypeError:  # it is not rendered
+            return ""
 
     def execute(self, context: Context) -> list[dict[str, Any]]:
         """Return the result of each chunk."""

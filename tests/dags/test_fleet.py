@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import airflow
 import pytest
 from airflow.sdk import task_group
+from packaging.version import Version
 
 from airflow_provider_lakets.jobs import lakets_dags
 from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
@@ -105,6 +107,24 @@ def test_a_table_that_does_not_exist_does_not_stop_the_others(
     assert [result["outcome"] for result in done.results("drop_expired")] == ["dropped"]
     assert done.result("summary")["counts"]["failed"] == 1
     assert "is not a ChronoTable" in str(done.errors[-1])
+
+
+@pytest.mark.parametrize("named_by", [None, "{{ task.label }}"], ids=["default", "template"])
+def test_a_task_of_a_mapped_group_has_a_name(
+    dag: DAG, run: RunDag, lab: Lab, fleet: list[str], named_by: str | None
+) -> None:
+    @task_group
+    def one(name: Any) -> None:
+        LakeTSRetentionOperator(task_id="drop", table=name, map_index_template=named_by)
+
+    with dag:
+        one.expand(name=fleet[:2])
+
+    done = run(dag)
+
+    assert done.state == "success"
+    if named_by is None or Version(airflow.__version__) >= Version("3.2"):
+        assert done.names["one.drop"] == fleet[:2]
 
 
 def test_a_summary_in_a_mapped_group_reports_what_its_own_list_left_out(
