@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import math
 from collections import Counter
 from datetime import datetime, timezone
@@ -88,7 +90,16 @@ def left_out(operator: BaseOperator, context: Context) -> list[dict[str, Any]]:
 def label_of_names(names: Sequence[str]) -> str:
     """Return a short label for names."""
     first, *others = map(unquoted, names)
-    return f"{first} and {len(others)} more" if others else first
+    return f"{first} and {len(others)} more" if others else _as_text(first)
+
+
+def _as_text(name: str) -> str:
+    """Return a name in quotes if native rendering would turn it into a number, for example."""
+    try:
+        ast.literal_eval(name)
+    except (ValueError, SyntaxError):
+        return name
+    return json.dumps(name)
 
 
 def label_of_chunks(chunks: Sequence[str]) -> str:

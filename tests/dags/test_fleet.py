@@ -127,6 +127,23 @@ def test_a_task_of_a_mapped_group_has_a_name(
         assert done.names["one.drop"] == fleet[:2]
 
 
+@pytest.mark.parametrize("native", [False, True], ids=["text", "native"])
+@pytest.mark.parametrize("named_by", [None, "{{ task.label }}"], ids=["default", "template"])
+def test_a_table_whose_name_is_a_number_names_its_task(
+    dag: DAG, run: RunDag, lab: Lab, named_by: str | None, native: bool
+) -> None:
+    lab.table("2024", days=8)
+    dag.render_template_as_native_obj = native
+    with dag:
+        drop = LakeTSRetentionOperator.partial(task_id="drop", map_index_template=named_by)
+        drop.expand(table=["2024"])
+
+    done = run(dag)
+
+    assert done.states == {"drop": "success"}
+    assert done.names["drop"] == ["2024" if native else '"2024"']
+
+
 def test_a_summary_in_a_mapped_group_reports_what_its_own_list_left_out(
     dag: DAG, run: RunDag, lab: Lab, fleet: list[str]
 ) -> None:
