@@ -215,6 +215,25 @@ AS $$
       FROM unnest(p_lvc.key_columns || p_lvc.value_columns) WITH ORDINALITY AS u (col, place);
 $$;
 
+-- SQL text of the rows of a table that a statement has written, as they are now, with their places;
+-- chr(1) stands for the table. Another trigger may have changed a row that this statement inserted:
+-- the triggers of that change run before those of this statement, which must not undo it.
+CREATE OR REPLACE FUNCTION lakets._lvc_written(
+    p_table lakets._chronotable_registry,
+    p_lvc   lakets._lvc_registry
+) RETURNS text
+    LANGUAGE sql STABLE PARALLEL SAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT format('(SELECT one.*, one.ctid AS %1$s FROM %2$s AS one'
+                  ' WHERE one.%3$I >= (SELECT min(n.%3$I) FROM new_rows AS n) AND one.%3$I <= (SELECT max(n.%3$I) FROM new_rows AS n)'
+                  ' AND (one.%3$I, %4$s) IN (SELECT n.%3$I, %5$s FROM new_rows AS n))',
+                  lakets._unlike('lakets_place', lakets._columns(p_table.relation)), chr(1), p_table.time_column,
+                  -- As text: the = of a type may be in another schema.
+                  string_agg(format('one.%I::text', col), ', ' ORDER BY place), string_agg(format('n.%I::text', col), ', ' ORDER BY place))
+      FROM unnest(p_lvc.key_columns) WITH ORDINALITY AS u (col, place);
+$$;
+
 -- Fill a cache from its table. Values in it whose rows are gone stay.
 CREATE OR REPLACE FUNCTION lakets._load_lvc(
     p_table lakets._chronotable_registry,
@@ -314,6 +333,8 @@ DECLARE
     v_shape    text[];
     v_cache    regclass;
     v_event    text;
+    v_time     text     := lakets._as_instant(format('r.%I', p_table.time_column), lakets._column_type(v_relation, p_table.time_column));
+    v_newer    constant text := 'cached.last_updated <= excluded.last_updated';
 BEGIN
     SELECT reg.* INTO v_lvc FROM lakets._lvc_registry AS reg WHERE reg.chronotable_id = p_table.id AND reg.enabled;
     IF NOT FOUND THEN
@@ -348,6 +369,9 @@ DECLARE
     v_fits     boolean;
     v_is_plain boolean;
 BEGIN
+    IF pg_trigger_depth() > 1 THEN
+        PERFORM set_config('lakets.nested', 'on', true);
+    END IF;
     IF v_cache IS NULL OR TG_RELID = %2$s AND v_cache <> %5$s THEN
         RETURN NULL;
     ELSIF v_is_fresh THEN
@@ -359,7 +383,11 @@ BEGIN
     END IF;
     IF v_fits THEN
     IF v_is_plain THEN
+    IF current_setting('lakets.nested', true) = 'on' AND NOT row_security_active(TG_RELID) THEN
+        EXECUTE format(%8$L, TG_RELID::regclass);
+    ELSE
     %4$s
+    END IF;
     IF v_is_fresh THEN
         v_is_plain := lakets._is_plain('%5$s'::regclass);
     ELSE
@@ -379,11 +407,12 @@ BEGIN
     RETURN NULL;
 END;$sql$,
         v_cache, v_relation::oid, v_shape,
-        lakets._lvc_upsert(v_cache, v_lvc, 'new_rows', lakets._as_instant(
-            format('r.%I', p_table.time_column), lakets._column_type(v_relation, p_table.time_column)),
-            'row_number() OVER ()', 'cached.last_updated <= excluded.last_updated'),
+        lakets._lvc_upsert(v_cache, v_lvc, 'new_rows', v_time, 'row_number() OVER ()', v_newer),
         v_cache::oid, lakets._note_gap(v_cache, 'new_rows WHERE true'),
-        v_shape || lakets._numbered(v_relation, v_lvc.key_columns || v_lvc.value_columns)));
+        v_shape || lakets._numbered(v_relation, v_lvc.key_columns || v_lvc.value_columns),
+        replace(replace(lakets._lvc_upsert(
+            v_cache, v_lvc, lakets._lvc_written(p_table, v_lvc), v_time, 'r.' || lakets._unlike('lakets_place', lakets._columns(v_relation)),
+            v_newer), '%', '%%'), chr(1), '%s')));
     EXECUTE format('REVOKE ALL ON FUNCTION lakets.%I() FROM PUBLIC', v_function);
     IF EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(format('lakets.%I()', v_function)) AND fn.proowner <> v_owner) THEN
         EXECUTE format('ALTER FUNCTION lakets.%I() OWNER TO %I', v_function, pg_get_userbyid(v_owner));

@@ -53,6 +53,41 @@ def test_it_stays_as_a_table_where_its_table_is_forgotten(metrics: Sandbox) -> N
     assert metrics.column("SELECT proname FROM pg_proc WHERE proname ~ '^_lvc_[0-9]'") == []
 
 
+# Triggers of others
+
+AGAIN = """
+CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF pg_trigger_depth() = 1 THEN UPDATE %s SET "v%%" = "v%%" + 1000 WHERE "v%%" < 1000; END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER a_first AFTER %s ON %s FOR EACH %s EXECUTE FUNCTION again()"""
+
+
+@pytest.mark.parametrize("name", ["metrics", 'Odd "name".ü %s'])
+@pytest.mark.parametrize("each", ["ROW", "STATEMENT"])
+@pytest.mark.parametrize("event", ["INSERT", "UPDATE"])
+def test_a_row_that_another_trigger_changes_is_cached_as_it_is_then(
+    db: Sandbox, event: str, each: str, name: str
+) -> None:
+    """The triggers of that change run first, and those of the statement see the row of before."""
+    table = '"' + name.replace('"', '""') + '"'
+    db.run(f'CREATE TABLE {table} ("T s" timestamptz, "d%" text, "v%" int)')
+    db.run("SELECT lakets.create_chronotable(%s, 'T s', '1 day')", name)
+    db.run("SELECT lakets.enable_lvc(%s, '{d%%}', '{v%%}')", name)
+    if event == "UPDATE":
+        db.run(f"INSERT INTO {table} SELECT {NOON}, d, 0 FROM unnest('{{a,b}}'::text[]) AS d")
+    db.conn.execute((AGAIN % (table, event, table, each)).encode())
+
+    if event == "INSERT":
+        rows = f"({NOON}, 'a', 1), ({NOON} - interval '1 h', 'a', 2), ({NOON}, 'b', 3)"
+        db.run(f"INSERT INTO {table} VALUES {rows}")
+    else:
+        db.conn.execute(f"""UPDATE {table} SET "v%" = CASE "d%" WHEN 'a' THEN 1 ELSE 3 END""".encode())
+
+    newest = "SELECT d, v FROM lakets.latest_values(%s) AS t (d text, v int, at timestamptz) ORDER BY d"
+    assert db.run(newest, name) == [("a", 1001), ("b", 1003)]
+
+
 # What is done to the table, and to its columns
 
 
