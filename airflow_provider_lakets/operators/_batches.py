@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
     from airflow_provider_lakets.hooks.results import JobResult
 
-# Airflow stores only 250 characters of a mapped task's name.
+# A mapped task's name shows this many tables, and fewer if their names are long. If Airflow's
+# database is Postgres, a longer name fails the task after its work.
 NAMED_TABLES = 3
+LONGEST_NAME = 250
 
 # The XCom in which a task that lists work passes what it left out to the summary.
 LEFT_OUT_KEY = "lakets_left_out"
@@ -90,7 +92,8 @@ def left_out(operator: BaseOperator, context: Context) -> list[dict[str, Any]]:
 def label_of_names(names: Sequence[str]) -> str:
     """Return a short label for names."""
     first, *others = map(unquoted, names)
-    return f"{first} and {len(others)} more" if others else _as_text(first)
+    label = f"{first} and {len(others)} more" if others else _as_text(first)
+    return label[:LONGEST_NAME]  # a wrong name may have any length
 
 
 def _as_text(name: str) -> str:
@@ -108,8 +111,13 @@ def label_of_chunks(chunks: Sequence[str]) -> str:
     if len(counts) == 1 or not all(CHUNK_SUFFIX.search(chunk) for chunk in chunks):
         return label_of_names(chunks)
     shown = [f"{table}: {count} chunk(s)" for table, count in list(counts.items())[:NAMED_TABLES]]
-    more = [f"and {len(counts) - NAMED_TABLES} more table(s)"] if len(counts) > NAMED_TABLES else []
-    return ", ".join([*shown, *more])
+    while len(label := _and_more(shown, len(counts) - len(shown))) > LONGEST_NAME and shown:
+        shown.pop()
+    return label
+
+
+def _and_more(shown: Sequence[str], more: int) -> str:
+    return ", ".join([*shown, *([f"and {more} more table(s)"] if more else [])])
 
 
 def rows_in_words(count: int | None) -> str:

@@ -144,6 +144,22 @@ def test_a_tier_task_is_named_after_its_chunks(chunks: Any, label: str) -> None:
     assert LakeTSTierOperator(task_id="x", chunks=chunks).label.endswith(label)
 
 
+@pytest.mark.parametrize("tables", [1, 2, 3, 4])
+def test_the_name_of_a_task_fits_into_the_database_of_airflow(tables: int) -> None:
+    names = [f"{'s' * 63}.{'t' * 46}{table}_20260725_000000" for table in range(tables)]
+    both = [*names, *(name.replace("20260725", "20260726") for name in names)]
+
+    labels = [
+        LakeTSTierOperator(task_id="x", chunks=both).label,
+        LakeTSRetentionOperator(task_id="x", table=names).label,
+        LakeTSRetentionOperator(task_id="x", table="s" * 1000).label,
+        LakeTSTierOperator(task_id="x", chunks=f"s{'s' * 1000}").label,
+    ]
+
+    assert all(label.startswith("sss") for label in labels)
+    assert max(map(len, labels)) <= 250
+
+
 def test_a_retention_task_shows_names_without_the_quotes_of_sql() -> None:
     task = LakeTSRetentionOperator(task_id="x", table=['"Plant"."Metrics"', "other"])
 
