@@ -27,7 +27,7 @@ COUNTED_ROWS = 1000
 # nothing to do logs one entry for all relations, which ends all earlier problems.
 STREAKS = """
 WITH noted AS (
-    SELECT run.*, run.started_at + run.seconds * interval '1 second' AS ended_at
+    SELECT run.*, run.started_at + least(greatest(run.seconds, 0), 1e7) * interval '1 second' AS ended_at
       FROM lakets._job_run AS run WHERE run.relation IS NOT NULL
 ), run AS (
     SELECT noted.*,

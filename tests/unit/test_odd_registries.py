@@ -22,7 +22,13 @@ TABLE = "UPDATE lakets._chronotable_registry SET {} WHERE id = 1"
 LAGS = ["10000 years", "-10000 years", "178000000 years", "-178000000 years"]
 TIMES = ["infinity", "-infinity", "294276-12-31", "4714-11-24 BC"]
 AGES = ["soon", "99999999999 years", "178000000 years", "-178000000 years", "-1000 years"]
+RUN = (
+    "INSERT INTO lakets._job_run (job, relation, started_at, seconds, outcome, counts)"
+    " VALUES ('tier', 'public.metrics', '{}', '{}', 'failed', '{{}}')"
+)
 ODD = [
+    *(RUN.format("2026-01-01", seconds) for seconds in ("Infinity", "-Infinity", "NaN", "1e300", "-1")),
+    *(RUN.format(at, 1) for at in TIMES),
     *(ROLLUP.format(f"refresh_lag = '{lag}'") for lag in LAGS),
     *(ROLLUP.format(f"watermark = '{at}', last_refreshed_at = '{at}'") for at in TIMES),
     *(POLICY.format(key, age) for key in ("after", "tier_after", "drop_after") for age in AGES),
