@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, XComArg
 
 from airflow_provider_lakets.jobs import form
 from airflow_provider_lakets.operators.approval import LakeTSForceApprovalOperator
@@ -73,6 +73,7 @@ with DAG(
         max_active_tis_per_dagrun=4,
         map_index_template="{{ task.label }}",
         force=form.FORCE,
+        approved_chunks=XComArg(approved, key="chunks"),  # not those that become due while the approval waits
         dry_run=form.DRY_RUN,
     ).expand(table=approved.output)
 

@@ -232,6 +232,8 @@ class LakeTSContract(LakeTSPolicies, LakeTSRollups, LakeTSSeries, LakeTSReports,
         return int(
             self.call_value(
                 "execute_retention",
+                # Again by force, it would drop the next chunks.
+                repeatable=not force or max_chunks is None,
                 p_table_name=table_name,
                 p_schema_name=schema_name,
                 p_force=force,

@@ -8,6 +8,8 @@ from airflow_provider_lakets import older
 from airflow_provider_lakets.hooks.results import DeferredChunk, PastChunk
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from airflow_provider_lakets.hooks._contract import LakeTSContract
     from airflow_provider_lakets.hooks.results import ChronoTable
 
@@ -46,12 +48,26 @@ def standing(hook: LakeTSContract, table: ChronoTable) -> list[str]:
     return [row["chunk_name"] for row in rows]
 
 
-def why_not_dropped(hook: LakeTSContract, table: ChronoTable) -> list[DeferredChunk]:
-    """Return the chunks of a table that are past retention but still exist, with the reasons."""
+def why_not_dropped(
+    hook: LakeTSContract, table: ChronoTable, approved: Collection[str] | None = None
+) -> list[DeferredChunk]:
+    """
+    Return the chunks of a table that are past retention but still exist, with the reasons.
+
+    :param approved: The chunks that could be dropped by force.
+    """
     late = "due now; not reached by this run"
     if not hook.supports("retention_report"):
         late = "its partition could not be dropped, for example because somebody is reading it"
-    return [DeferredChunk(chunk.chunk, chunk.reason or late) for chunk in past_retention(hook, table)]
+    return [
+        DeferredChunk(
+            chunk.chunk,
+            f"{chunk.reason or late}; no force is approved for it"
+            if approved is not None and chunk.chunk not in approved
+            else chunk.reason or late,
+        )
+        for chunk in past_retention(hook, table)
+    ]
 
 
 def past_retention(hook: LakeTSContract, table: ChronoTable) -> list[PastChunk]:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import time
 from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.exceptions import LakeTSError
@@ -14,6 +15,7 @@ from airflow_provider_lakets.hooks._calls import as_utc
 from airflow_provider_lakets.hooks._cascade import run_cascade, with_dependencies
 from airflow_provider_lakets.hooks._contract import DROP_BATCH
 from airflow_provider_lakets.hooks._deferred import (
+    past_retention,
     standing,
     why_not_dropped,
     why_not_refreshed,
@@ -36,7 +38,7 @@ from airflow_provider_lakets.hooks.results import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
     from datetime import datetime
 
     from airflow_provider_lakets.hooks.results import ChronoTable
@@ -146,7 +148,9 @@ class LakeTSHook(LakeTSPlanning):
             return TierResult(chunk, "tiered", new=not was_before)
         return TierResult(chunk, "deferred", why_not_tiered(self, chunk))
 
-    def retain(self, table: str, *, force: bool = False) -> RetentionResult:
+    def retain(
+        self, table: str, *, force: bool = False, approved: Collection[str] | None = None
+    ) -> RetentionResult:
         """
         Drop a ChronoTable's chunks past retention, in batches, and report why others stay.
 
@@ -154,29 +158,34 @@ class LakeTSHook(LakeTSPlanning):
 
         :param table: The ChronoTable.
         :param force: Also drop chunks that are not proved durable in Unity Catalog.
+        :param approved: The chunks that ``force`` is for; None for all. It ends at the first chunk
+            that is not among them.
         """
         with self.session(), noted(self, "retain") as done:
             (found,) = self.chronotables([table])
-            result, _ = self._retain(found, force=force)
+            result, _ = self._retain(found, force=force, approved=approved)
             done.append(result)
         return result
 
-    def retain_all(self, tables: Iterable[str], *, force: bool = False) -> list[RetentionResult]:
+    def retain_all(
+        self, tables: Iterable[str], *, force: bool = False, approved: Collection[str] | None = None
+    ) -> list[RetentionResult]:
         """
         Do the same for several ChronoTables; one that fails does not stop the others.
 
         :param tables: The ChronoTables.
         :param force: Also drop chunks that are not proved durable in Unity Catalog.
+        :param approved: The chunks that ``force`` is for, of any of the tables; None for all.
         """
         names = several(tables)
         if len(names) == 1:
-            return [self.retain(names[0], force=force)]
+            return [self.retain(names[0], force=force, approved=approved)]
         results: list[RetentionResult] = []
         broken_by = None
         with self.session(), noted(self, "retain") as done:
             for name in names:
                 if broken_by is None:
-                    result, go_on = self._retain_named(name, force=force)
+                    result, go_on = self._retain_named(name, force=force, approved=approved)
                     broken_by = None if go_on else name
                 else:
                     result = not_tried(RetentionResult, name, broken_by)
@@ -184,26 +193,32 @@ class LakeTSHook(LakeTSPlanning):
             done += results
         return results
 
-    def _retain_named(self, name: str, *, force: bool) -> tuple[RetentionResult, bool]:
+    def _retain_named(
+        self, name: str, *, force: bool, approved: Collection[str] | None
+    ) -> tuple[RetentionResult, bool]:
         try:
             (found,) = self.chronotables([name])
-            return self._retain(found, force=force)
+            return self._retain(found, force=force, approved=approved)
         except LakeTSError as err:
             return RetentionResult(name, **failure(err)), not isinstance(err, GENERAL)
 
-    def _retain(self, table: ChronoTable, *, force: bool) -> tuple[RetentionResult, bool]:
+    def _retain(
+        self, table: ChronoTable, *, force: bool, approved: Collection[str] | None
+    ) -> tuple[RetentionResult, bool]:
         """Return the result for a table, and whether to continue with the next one."""
         before = standing(self, table)
         trimmed: list[int] = []
         # Earlier batches are committed if a later one fails, so their chunks are reported, too.
         result, go_on = attempt(
-            RetentionResult, table.name, partial(self._drop_all, table, trimmed, force=force)
+            RetentionResult,
+            table.name,
+            partial(self._drop_all, table, trimmed, force=force, approved=approved),
         )
         if not go_on:
             return result, False
         after = set(standing(self, table))
         dropped = [chunk for chunk in before if chunk not in after]
-        deferred = why_not_dropped(self, table)
+        deferred = why_not_dropped(self, table, approved if force else None)
         outcome = "dropped" if dropped else "deferred" if deferred else "trimmed" if trimmed else "unchanged"
         return dataclasses.replace(
             result,
@@ -214,23 +229,47 @@ class LakeTSHook(LakeTSPlanning):
             **counted.dropped(self, dropped),
         ), True
 
-    def _drop_all(self, table: ChronoTable, trimmed: list[int], *, force: bool) -> RetentionResult:
+    def _drop_all(
+        self, table: ChronoTable, trimmed: list[int], *, force: bool, approved: Collection[str] | None
+    ) -> RetentionResult:
         """Drop, then trim, each batch in its own transaction if the engine supports it."""
-        batched = self.supports("execute_retention", "p_max_chunks")
         while self.supports("compare_chunks") and self.compare_chunks(
             table.table_name, schema_name=table.schema_name, only_expired=True
         ):
             pass
-        while self.execute_retention(
-            table.table_name, schema_name=table.schema_name, force=force, max_chunks=DROP_BATCH
-        ):
-            if not batched:
-                break
+        self._drop(table, force=force and approved is None)
+        if force and approved is not None:
+            self._drop_approved(table, approved)
         while self.supports("trim_shadow") and (
             rows := self.trim_shadow(table.table_name, schema_name=table.schema_name)
         ):
             trimmed.append(rows)
         return RetentionResult(table.name, "unchanged")
+
+    def _drop(self, table: ChronoTable, *, force: bool) -> None:
+        while self.execute_retention(
+            table.table_name, schema_name=table.schema_name, force=force, max_chunks=DROP_BATCH
+        ):
+            if not self.supports("execute_retention", "p_max_chunks"):
+                break
+
+    def _drop_approved(self, table: ChronoTable, approved: Collection[str]) -> None:
+        """
+        Drop chunks by force up to the first one that is not approved.
+
+        The engine drops the oldest first, so their number is enough. An older engine drops all.
+        """
+        while past := [chunk.chunk for chunk in past_retention(self, table)]:
+            count = len(list(takewhile(approved.__contains__, past)))
+            if not self.supports("execute_retention", "p_max_chunks"):
+                count = count if count == len(past) else 0
+            if not count or not self.execute_retention(
+                table.table_name,
+                schema_name=table.schema_name,
+                force=True,
+                max_chunks=min(count, DROP_BATCH),
+            ):
+                break
 
     def refresh(
         self,

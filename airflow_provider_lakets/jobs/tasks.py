@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import TriggerRule
+from airflow.sdk import TriggerRule, XComArg
 
-from airflow_provider_lakets.operators.approval import LakeTSForceApprovalOperator
+from airflow_provider_lakets.operators.approval import CHUNKS_KEY, LakeTSForceApprovalOperator
 from airflow_provider_lakets.operators.partitions import LakeTSPartitionOperator
 from airflow_provider_lakets.operators.retention import LakeTSRetentionOperator
 from airflow_provider_lakets.operators.rollups import LakeTSRollupRefreshOperator
@@ -92,6 +92,7 @@ def retention(options: JobOptions, rule: str) -> Ends:
         task_id="drop_expired",
         map_index_template="{{ task.label }}",
         **_mapped(options),
+        approved_chunks=XComArg(approved, key=CHUNKS_KEY),
         **options.given("force", "deferrable", *SHARED),
     ).expand(table=approved.output)
     summary = LakeTSSummaryOperator(

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 TABLES_SHOWN = 20
 CHUNKS_SHOWN = 10
 
+CHUNKS_KEY = "chunks"
+
 _DEADLINE = re.compile(r"Without an answer by [-0-9]+ [0-9:]+ UTC")
 
 
@@ -35,7 +37,9 @@ class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
     The approval, under *Required Actions* in Airflow, lists for each table the chunks that would be
     lost, with their range, rows and size, and why they are unsafe. Returns the tables to map over:
     all if approved, none if rejected or not answered in time. Without ``force``, and in a dry run,
-    it returns all tables without asking.
+    it returns all tables without asking. Pushes the unsafe chunks that it asks about to XCom, under
+    the key ``chunks``: pass them to ``LakeTSRetentionOperator`` as ``approved_chunks``, so that
+    chunks that become due meanwhile are not forced.
 
     If the task is cleared, Airflow shows the question of the first try again. If another list would
     be right now, the task fails without asking.
@@ -72,11 +76,13 @@ class LakeTSForceApprovalOperator(LakeTSJobOperator, ApprovalOperator):
         """Return the tables if nothing is forced; otherwise request the approval and wait."""
         tables, force = as_batches(self.tables, "tables"), as_bool(self.force, "force")
         if not tables or self.is_dry_run or not force:
+            context["ti"].xcom_push(key=CHUNKS_KEY, value=[])
             return tables
         with self.lakets(context) as hook:
             plans = hook.plan_retentions(flat(tables), force=False)
             raise_problems(plans)
             self.body = self._question(hook, plans)
+        context["ti"].xcom_push(key=CHUNKS_KEY, value=[chunk for plan in plans for chunk in _unsafe(plan)])
         if _without_deadline(shown := self._shown(context)) != _without_deadline(self.body):
             self.log.debug("The question of the earlier try: %s", shown)
             fail(

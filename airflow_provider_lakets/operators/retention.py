@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_lakets.deferral import raise_if_failed
-from airflow_provider_lakets.operators._arguments import LEFT_OUT, as_bool, as_name, as_names, names_in
+from airflow_provider_lakets.operators._arguments import (
+    LEFT_OUT,
+    as_batches,
+    as_bool,
+    as_name,
+    as_names,
+    flat,
+    names_in,
+)
 from airflow_provider_lakets.operators._batches import label_of_names
 from airflow_provider_lakets.operators._waiting import LakeTSWaitingOperator
 
@@ -35,6 +43,9 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
     :param table: The ChronoTable as ``schema.table``, or a list of them. (templated)
     :param schema: The schema, if ``table`` is a name without schema. (templated)
     :param force: Also drop chunks that are not proved durable: data may be lost. (templated)
+    :param approved_chunks: The chunks that ``force`` is for, such as those that
+        ``LakeTSForceApprovalOperator`` pushes to XCom under the key ``chunks``; an empty list for
+        none. Left out, it is for all. (templated)
     :param dry_run: Report in ``planned`` what would be dropped, and change nothing. (templated)
     :param deferrable: Whether to wait; the default is ``[operators] default_deferrable``.
     :param poll_interval: Seconds between two checks while waiting.
@@ -42,7 +53,14 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
     :param fail_when_deferred: Whether to fail if chunks are still deferred after the wait.
     """
 
-    template_fields: Sequence[str] = ("table", "schema", "force", "dry_run", "lakebase_conn_id")
+    template_fields: Sequence[str] = (
+        "table",
+        "schema",
+        "force",
+        "approved_chunks",
+        "dry_run",
+        "lakebase_conn_id",
+    )
     job = "retain"
     would = "drop"
 
@@ -52,6 +70,7 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
         table: str | Sequence[str],
         schema: str | None = LEFT_OUT,
         force: bool | str = False,
+        approved_chunks: Sequence[str] | str | None = LEFT_OUT,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -59,6 +78,16 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
         self.table = table
         self.schema = schema if self._has_schema else None
         self.force = force
+        self._has_approved = not self.is_left_out(approved_chunks)
+        self.approved_chunks = approved_chunks if self._has_approved else None
+
+    @property
+    def forced(self) -> dict[str, Any]:
+        """The arguments about force to pass to the hook."""
+        force = as_bool(self.force, "force")
+        if not force or not self._has_approved:
+            return {"force": force}
+        return {"force": force, "approved": set(flat(as_batches(self.approved_chunks, "approved_chunks")))}
 
     @property
     def names(self) -> list[str]:
@@ -81,12 +110,12 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
 
     def execute(self, context: Context) -> Any:
         """Return what was dropped and what was deferred."""
-        force, names = as_bool(self.force, "force"), self.names
+        forced, names = self.forced, self.names
         with self.lakets(context) as hook:
             if self.is_dry_run:
-                plans = hook.plan_retentions(names, force=force)
+                plans = hook.plan_retentions(names, force=forced["force"])
                 return self.shaped(self.report_plans(context, plans))
-            results = hook.retain_all(names, force=force)
+            results = hook.retain_all(names, **forced)
         self._log(results)
         waiting = {one.name: [stays.chunk for stays in one.deferred] for one in results if one.deferred}
         # If a retry may help, fail first: the retry will wait.
@@ -109,7 +138,7 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
         before = {one["name"]: RetentionResult.restored(one) for one in plain}
         waited = [name for name, result in before.items() if result.deferred]
         with self.lakets(context) as hook:
-            done = hook.retain_all(waited, force=as_bool(self.force, "force"))
+            done = hook.retain_all(waited, **self.forced)
         self._log(done)
         after = {result.name: result.after(before[result.name]) for result in done}
         results = [after.get(name, result) for name, result in before.items()]

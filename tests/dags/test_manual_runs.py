@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_provider_lakets.jobs import lakets_dags
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -230,8 +232,10 @@ class Human:
         self.answer = answer
         self.asked: list[str] = []
         self.form: list[dict[str, Any]] = []
+        self.meanwhile: Callable[[], object] = bool
 
     def ask(self, task: Any, context: Any) -> Any:
+        self.meanwhile()
         self.asked.append(task.body)
         self.form.append(dict(task.params))
         event = {
@@ -280,6 +284,26 @@ def test_force_is_asked_about_with_what_would_be_lost_and_then_drops_it(
     assert "kB" in line
     assert "row" in line
     assert "Connection: `lakebase_default`. Without an answer by 2" in question
+
+
+@pytest.mark.parametrize("where", ["sample", "made"])
+def test_chunks_that_become_due_while_the_approval_waits_stay(
+    samples: dict[str, DAG], run: RunDag, lab: Lab, human: Human, where: str
+) -> None:
+    lab.synced(days=8)
+    made = lakets_dags("made", jobs=["retention"])
+    dag = samples["lakets_retention"] if where == "sample" else made["retention"]
+    human.meanwhile = lambda: lab.conn.execute(
+        "SELECT lakets.remove_retention_policy('metrics');"
+        " SELECT lakets.add_tiered_retention_policy('metrics', '1 day', '2 days')"
+    )
+
+    done = run(dag, force=True)
+
+    task = "drop_expired"
+    result = done.result(task)
+    assert (len(result["dropped"]), len(result["deferred"])) == (4, 2)
+    assert all("no force is approved" in stays["reason"] for stays in result["deferred"])
 
 
 def test_the_question_is_bounded_and_begins_with_what_is_unsafe(

@@ -355,6 +355,37 @@ def test_retain_drops_all_that_is_due_by_force(lab: Lab) -> None:
     assert result.deferred == []
 
 
+def test_force_ends_at_the_first_chunk_that_is_not_approved(lab: Lab) -> None:
+    """LakeTS 0.1 cannot drop only some of them, so it drops none."""
+    lab.synced(days=8)
+    hook = lab.hook()
+    first, second, third, *others = [stays.chunk for stays in hook.retain("metrics").deferred]
+
+    result = hook.retain("metrics", force=True, approved=[first, second, *others])
+
+    some = lab.engine != "0.1"
+    assert result.dropped == ([first, second] if some else [])
+    assert result.outcome == ("dropped" if some else "deferred")
+    reasons = {stays.chunk: stays.reason for stays in result.deferred}
+    assert list(reasons) == [third, *others] if some else [first, second, third, *others]
+    assert [chunk for chunk, why in reasons.items() if "no force is approved" in why] == [third]
+    result = hook.retain("metrics", force=True, approved=lab.old_chunks())
+    assert (result.outcome, result.deferred) == ("dropped", [])
+
+
+def test_what_is_durable_is_dropped_whatever_force_is_approved_for(lab: Lab) -> None:
+    lab.synced(days=8)
+    lab.flush()
+    hook = lab.hook()
+    hook.tier(candidate.chunk_name for candidate in hook.tier_candidates())
+    lab.flush()
+
+    result = hook.retain("metrics", force=True, approved=[])
+
+    assert (result.outcome, result.deferred) == ("dropped", [])
+    assert len(result.dropped) >= 3
+
+
 def test_retain_has_nothing_to_do_with_young_chunks(lab: Lab) -> None:
     lab.synced(days=2)
 

@@ -139,6 +139,17 @@ def test_a_call_that_would_do_more_the_second_time_is_not_made_again(
     assert tried.count == 1
 
 
+@pytest.mark.parametrize("engine", ["ours"])
+def test_a_number_of_chunks_is_not_dropped_twice_by_force(lab: Lab) -> None:
+    tried = Sequence(lab)
+    loses_its_connection(lab, "execute_retention")
+
+    with pytest.raises(LakebaseConnectionError, match="refused or lost"):
+        lab.hook(tries=3).execute_retention("m", force=True, max_chunks=2)
+
+    assert tried.count == 1
+
+
 @pytest.mark.parametrize("state", ["P0001", "22023", "55000", "42704", "42P01"])
 def test_a_refusal_fails_at_once_with_the_servers_words(lab: Lab, state: str) -> None:
     tried = Sequence(lab)

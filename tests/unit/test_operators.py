@@ -283,6 +283,17 @@ def test_half_a_range_at_run_time_fails_for_good() -> None:
     assert type(caught.value).__name__ == "AirflowFailException"
 
 
+@pytest.mark.parametrize("nothing", [None, "", "None", {}])
+def test_approved_chunks_that_are_nothing_are_not_all(nothing: Any) -> None:
+    task = LakeTSRetentionOperator(task_id="x", table="metrics", force=True, approved_chunks=["a"])
+    task.approved_chunks = nothing  # as a template or XCom gives it
+
+    with pytest.raises(Exception, match="approved_chunks was rendered to") as caught:
+        task.execute({})
+
+    assert type(caught.value).__name__ == "AirflowFailException"
+
+
 def test_approval_waits_for_a_day_and_then_rejects() -> None:
     task = LakeTSForceApprovalOperator(task_id="x", tables=["public.metrics"], force=True)
 
