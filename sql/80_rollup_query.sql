@@ -93,37 +93,52 @@ END;
 $$;
 
 -- Refuse a query in which a text stands for the current time, such as 'now'::text::date. Where a
--- time is expected, Postgres replaces 'yesterday' by a date when it parses the query: then the
--- literal is in p_written, the query as it was written, but not in p_query, its qualified text.
+-- time is expected, Postgres replaces 'yesterday' by a date when it parses the query. Another word
+-- in its place is then an error, but not where it is text. p_written: the query as it was written
+-- for p_search_path; p_query: its qualified text.
 CREATE OR REPLACE FUNCTION lakets._check_current_time(
-    p_name    text,
-    p_written text,
-    p_query   text
+    p_name        text,
+    p_written     text,
+    p_search_path text,
+    p_query       text
 ) RETURNS void
-    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    v_view     text := format('lakets.%I', '_other_times_' || pg_current_xact_id());
+    v_drop     text := format('DROP VIEW %s', v_view);
     -- Literals, and what may contain a quote that begins none.
-    v_tokens  constant text := '''(?:[^'']|'''')*''|\$\w*\$[^$]*\$\w*\$|"(?:[^"]|"")*"|--[^\n]*|/\*(?:[^*]|\*(?!/))*\*/';
+    v_tokens   constant text := '\m[Ee]''(?:[^''\\]|\\.|'''')*''|''(?:[^'']|'''')*''|\$\w*\$[^$]*\$\w*\$|"(?:[^"]|"")*"|--[^\n]*|/\*(?:[^*]|\*(?!/))*\*/';
     -- Only times, alone, in a range or in an array: a literal with other words is text.
-    v_other   constant text := '(?:[^''\w$]|\d|[TZ]|infinity|epoch)*';
-    v_times   constant text := format('%1$s(?:(?:now|today|tomorrow|yesterday)%1$s)+', v_other);
-    v_literal text;
+    v_words    constant text := '(?:now|today|tomorrow|yesterday)';
+    v_other    constant text := '(?:[^''\w$]|\d|[TZ]|\m(?:[A-Z]{2,4}|infinity|epoch|allballs|[A-Z]+(?:/[A-Z_]+)+)\M)*';
+    v_times    constant text := format('%1$s(?:%2$s%1$s)+', v_other, v_words);
+    v_literals text[] := ARRAY(
+        SELECT DISTINCT hit[1] FROM regexp_matches(p_written, v_tokens, 'g') AS hit
+         WHERE hit[1] ~* format('^(?:E?''%1$s''|\$\w*\$%1$s\$\w*\$)$', v_times));
+    v_creates  text[] := ARRAY(
+        SELECT format('CREATE VIEW %s AS %s', v_view, regexp_replace(
+                   replace(p_written, lit.literal, regexp_replace(lit.literal, v_words, 'lakets', 'gi')), '[\s;]+$', ''))
+          FROM unnest(v_literals) WITH ORDINALITY AS lit (literal, place) ORDER BY lit.place);
+    v_count    integer := cardinality(v_literals);
+    v_literal  text := (SELECT quote_literal(hit[1]) FROM regexp_matches(
+        p_query, format('''(%s)''(?:::[\w ".\[\]]+(?:\(\d+\))?[)\]]+)+::(?:date|time|ts)', v_times), 'i') AS hit);
 BEGIN
-    -- Without spaces, because arrays are stored without them.
-    SELECT found.literal INTO v_literal
-      FROM (SELECT translate(regexp_replace(hit[1], '^[$]\w*[$]|[$]\w*[$]$', '', 'g'), E''' \n', '')
-              FROM regexp_matches(p_written, v_tokens, 'g') AS hit WHERE hit[1] ~ '^[''$]'
-            EXCEPT ALL
-            SELECT translate(hit[1], E''' \n', '') FROM regexp_matches(p_query, v_tokens, 'g') AS hit
-            UNION ALL
-            SELECT hit[1] FROM regexp_matches(p_query, format('''(%s)''::[\w ]+(?:\(\d+\))?\)+::(?:date|time|ts)', v_times), 'gi') AS hit
-           ) AS found (literal)
-     WHERE found.literal ~* format('^%s$', v_times)
-     LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'The query of RollUp % cannot be kept up to date: it uses the current time (''%'').', p_name, v_literal
+    PERFORM set_config('search_path', p_search_path, true);
+    FOR v_place IN 1 .. v_count LOOP
+        BEGIN
+            EXECUTE v_creates[v_place];
+            EXECUTE v_drop;
+        EXCEPTION WHEN invalid_datetime_format THEN
+            v_literal := v_literals[v_place];
+        WHEN data_exception OR syntax_error_or_access_rule_violation THEN
+            NULL;  -- such as a value of an enum
+        END;
+    END LOOP;
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    IF v_literal IS NOT NULL THEN
+        RAISE EXCEPTION 'The query of RollUp % cannot be kept up to date: it uses the current time (%).', p_name, v_literal
             USING HINT = 'Leave it out of the query and use it when you read the RollUp, or write the time that you mean.';
     END IF;
 END;
@@ -187,7 +202,7 @@ BEGIN
     SELECT rule.ev_action::text INTO v_again FROM pg_rewrite AS rule WHERE rule.ev_class = v_view::regclass;
     EXECUTE format('DROP VIEW %s', v_view);
     PERFORM lakets._check_operators(p_name, v_tree, v_again);
-    PERFORM lakets._check_current_time(p_name, p_query, query);
+    PERFORM lakets._check_current_time(p_name, p_query, p_search_path, query);
 
     relations := ARRAY(SELECT hit[1]::oid FROM regexp_matches(v_tree, ':rtekind 0 :relid (\d+)', 'g') AS hit);
     is_settled := lakets._check_functions(p_name, v_tree);

@@ -178,6 +178,22 @@ REFUSED = {
         HOURS.replace("GROUP", "WHERE at = ANY ('{tomorrow,2025-01-01}'::text::timestamptz[]) GROUP"),
         "current time",
     ),
+    "times with other words": (
+        HOURS.replace("GROUP", "WHERE concat(E'\\'', 'now') <> '' AND at < 'today 10:00 PM UTC' GROUP"),
+        "current time",
+    ),
+    "literal that is a group, too": (
+        f"SELECT {HOUR} AS bucket, concat(id, 'now') FROM metrics WHERE at < 'now' GROUP BY 1, 2",
+        "'now'",
+    ),
+    "text through several types": (
+        HOURS.replace("GROUP", "WHERE at > 'now'::name::text::date GROUP"),
+        "'now'",
+    ),
+    "texts as an array of times": (
+        HOURS.replace("GROUP", "WHERE at = ANY ('{now}'::text[]::timestamptz[]) GROUP"),
+        "'{now}'",
+    ),
     "time of day in a zone": (
         f"SELECT {HOUR} AS bucket, min(at::time AT TIME ZONE 'Europe/Paris') FROM metrics GROUP BY 1",
         "the offset that the zone has today",
@@ -437,12 +453,16 @@ def test_stored_literals_and_names_may_hold_anything(scene: Stage) -> None:
 def test_words_for_the_current_time_may_be_text(scene: Stage) -> None:
     """Only where they stand for a time they change from day to day."""
     scene.run("INSERT INTO metrics VALUES (1, '2024-01-01 12:30+00', 5, now())")
+    scene.run("CREATE TYPE day AS ENUM ('1', 'today')")
     scene.rollup(
         "q",
         query=f"""SELECT {HOUR} AS bucket, max(concat('a', tomorrow, 'now')) AS word -- not 'now'
         FROM (SELECT *, value AS tomorrow, id::text AS "now" FROM metrics) AS m /* 'today' */
         WHERE "now" NOT IN ('now', 'today') AND "now" <> ALL ('{{now, today}}') AND "now" <> $$yesterday$$
-          AND "now"::varchar(5) <> 'now' AND '{{"at":"now"}}'::jsonb <> '{{}}' AND at > 'epoch' GROUP BY 1""",
+          AND "now"::varchar(5) <> 'now' AND '{{"at":"now"}}'::jsonb <> '{{}}' AND at > 'epoch'
+          AND "now" <> ALL ('{{"now","today"}}') AND '{{"today": 1, "now": 2}}'::jsonb <> '{{}}'
+          AND 'today now'::tsvector <> '' AND "now" <> E'today\\t' AND "now" <> U&'today\\0021'
+          AND "now" <> $a$ $b$ now $b$ today$a$ AND "now"::day IS DISTINCT FROM 'today' GROUP BY 1""",
     )
 
     assert scene.value("SELECT word FROM _rollup_q") == "a5now"
