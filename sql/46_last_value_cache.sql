@@ -217,7 +217,8 @@ $$;
 
 -- SQL text of the rows of a table that a statement has written, as they are now, with their places;
 -- chr(1) stands for the table. Another trigger may have changed a row that this statement inserted:
--- the triggers of that change run before those of this statement, which must not undo it.
+-- the triggers of that change run before those of this statement, which must not undo it. Only the
+-- columns of the cache: others, such as a lakets_place, may be added to the table later.
 CREATE OR REPLACE FUNCTION lakets._lvc_written(
     p_table lakets._chronotable_registry,
     p_lvc   lakets._lvc_registry
@@ -225,10 +226,11 @@ CREATE OR REPLACE FUNCTION lakets._lvc_written(
     LANGUAGE sql STABLE PARALLEL SAFE
     SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format('(SELECT one.*, one.ctid AS %1$s FROM %2$s AS one'
+    SELECT format('(SELECT %1$s FROM %2$s AS one'
                   ' WHERE one.%3$I >= (SELECT min(n.%3$I) FROM new_rows AS n) AND one.%3$I <= (SELECT max(n.%3$I) FROM new_rows AS n)'
                   ' AND (one.%3$I, %4$s) IN (SELECT n.%3$I, %5$s FROM new_rows AS n))',
-                  lakets._unlike('lakets_place', lakets._columns(p_table.relation)), chr(1), p_table.time_column,
+                  (SELECT string_agg(DISTINCT format('one.%I', used.col), ', ') || ', one.ctid AS ' || lakets._unlike('lakets_place', array_agg(used.col))
+                     FROM unnest(p_lvc.key_columns || p_lvc.value_columns || p_table.time_column) AS used (col)), chr(1), p_table.time_column,
                   -- As text: the = of a type may be in another schema.
                   string_agg(format('one.%I::text', col), ', ' ORDER BY place), string_agg(format('n.%I::text', col), ', ' ORDER BY place))
       FROM unnest(p_lvc.key_columns) WITH ORDINALITY AS u (col, place);
@@ -334,6 +336,7 @@ DECLARE
     v_cache    regclass;
     v_event    text;
     v_time     text     := lakets._as_instant(format('r.%I', p_table.time_column), lakets._column_type(v_relation, p_table.time_column));
+    v_place    text;
     v_newer    constant text := 'cached.last_updated <= excluded.last_updated';
 BEGIN
     SELECT reg.* INTO v_lvc FROM lakets._lvc_registry AS reg WHERE reg.chronotable_id = p_table.id AND reg.enabled;
@@ -347,6 +350,7 @@ BEGIN
     v_is_new := NOT EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(format('lakets.%I()', v_function))
                                AND position(quote_literal(v_cache::text) IN fn.prosrc) > 0);
     v_shape := lakets._lvc_shape(v_cache, v_lvc, v_relation, p_table.time_column);
+    v_place := lakets._unlike('lakets_place', v_lvc.key_columns || v_lvc.value_columns || p_table.time_column);
     IF lakets._lvc_misfits(v_relation, v_cache, v_lvc) IS NOT NULL THEN
         RAISE WARNING 'The last value cache of %.% is out of date: these columns were dropped, renamed or changed: %.',
             p_table.schema_name, p_table.table_name, lakets._lvc_misfits(v_relation, v_cache, v_lvc)
@@ -368,9 +372,12 @@ DECLARE
     v_is_fresh constant boolean := TG_RELID = %2$s AND current_setting('transaction_isolation') IN ('read committed', 'read uncommitted');
     v_fits     boolean;
     v_is_plain boolean;
+    -- How deep in triggers this transaction has written the table: a statement further out has
+    -- other triggers that have done so before this one.
+    v_deepest constant integer := coalesce(nullif(current_setting('lakets.nested_%9$s', true), ''), '1');
 BEGIN
-    IF pg_trigger_depth() > 1 THEN
-        PERFORM set_config('lakets.nested', 'on', true);
+    IF pg_trigger_depth() > v_deepest THEN
+        PERFORM set_config('lakets.nested_%9$s', pg_trigger_depth()::text, true);
     END IF;
     IF v_cache IS NULL OR TG_RELID = %2$s AND v_cache <> %5$s THEN
         RETURN NULL;
@@ -383,7 +390,7 @@ BEGIN
     END IF;
     IF v_fits THEN
     IF v_is_plain THEN
-    IF current_setting('lakets.nested', true) = 'on' AND NOT row_security_active(TG_RELID) THEN
+    IF v_deepest > pg_trigger_depth() AND NOT row_security_active(TG_RELID) THEN
         EXECUTE format(%8$L, TG_RELID::regclass);
     ELSE
     %4$s
@@ -411,8 +418,8 @@ END;$sql$,
         v_cache::oid, lakets._note_gap(v_cache, 'new_rows WHERE true'),
         v_shape || lakets._numbered(v_relation, v_lvc.key_columns || v_lvc.value_columns),
         replace(replace(lakets._lvc_upsert(
-            v_cache, v_lvc, lakets._lvc_written(p_table, v_lvc), v_time, 'r.' || lakets._unlike('lakets_place', lakets._columns(v_relation)),
-            v_newer), '%', '%%'), chr(1), '%s')));
+            v_cache, v_lvc, lakets._lvc_written(p_table, v_lvc), v_time, 'r.' || v_place, v_newer), '%', '%%'), chr(1), '%s'),
+        p_table.id));
     EXECUTE format('REVOKE ALL ON FUNCTION lakets.%I() FROM PUBLIC', v_function);
     IF EXISTS (SELECT FROM pg_proc AS fn WHERE fn.oid = to_regprocedure(format('lakets.%I()', v_function)) AND fn.proowner <> v_owner) THEN
         EXECUTE format('ALTER FUNCTION lakets.%I() OWNER TO %I', v_function, pg_get_userbyid(v_owner));

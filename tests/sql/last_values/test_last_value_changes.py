@@ -88,6 +88,40 @@ def test_a_row_that_another_trigger_changes_is_cached_as_it_is_then(
     assert db.run(newest, name) == [("a", 1001), ("b", 1003)]
 
 
+def test_it_is_so_whatever_columns_the_table_gets_later(metrics: Sandbox) -> None:
+    metrics.run("ALTER TABLE metrics ADD lakets_place int, ADD one int, ADD n int, ADD r int")
+    metrics.conn.execute(
+        "CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " IF pg_trigger_depth() = 1 THEN UPDATE metrics SET value = value + 1000; END IF;"
+        " RETURN NULL; END $$;"
+        " CREATE TRIGGER a_first AFTER INSERT ON metrics FOR EACH ROW EXECUTE FUNCTION again()"
+    )
+
+    write(metrics, (0, "a", 1.0))
+
+    assert cached(metrics) == {"a": 1001.0}
+
+
+def test_rows_that_a_trigger_of_another_table_inserts_are_not_read_again(metrics: Sandbox) -> None:
+    """The table may have no index with which they would be found."""
+    metrics.conn.execute(
+        f"CREATE TABLE raw (d text, v float8);"
+        f" CREATE FUNCTION forward() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" INSERT INTO metrics (ts, device, value) VALUES ({NOON}, NEW.d, NEW.v); RETURN NULL; END $$;"
+        f" CREATE TRIGGER forward AFTER INSERT ON raw FOR EACH ROW EXECUTE FUNCTION forward()"
+    )
+    scans = (
+        "SELECT sum(seq_scan + coalesce(idx_scan, 0)) FROM pg_stat_xact_user_tables"
+        " WHERE relname ~ '^metrics'"
+    )
+    before = metrics.value(scans)
+
+    metrics.run("INSERT INTO raw VALUES ('a', 1), ('b', 2), ('a', 3)")
+
+    assert metrics.value(scans) == before
+    assert cached(metrics) == {"a": 3.0, "b": 2.0}
+
+
 # What is done to the table, and to its columns
 
 
