@@ -50,10 +50,14 @@ class LakeTSPlanning(LakeTSInventory):
     def _rehearsal(self) -> Iterator[Self]:
         """Yield a hook whose calls run in one transaction, which is rolled back."""
         with self.session(), self.borrow_session() as conn, conn.transaction(force_rollback=True):
-            twin = copy.copy(self)
-            twin._sessions = _OneSession(conn)
-            twin._tries = 1  # an error ends the transaction, so a retry cannot help
-            yield twin
+            yield self._within(conn)
+
+    def _within(self, conn: psycopg.Connection[Any]) -> Self:
+        """Return a hook whose calls run in the transaction of this session."""
+        twin = copy.copy(self)
+        twin._sessions = _OneSession(conn)
+        twin._tries = 1  # an error ends the transaction, so a retry cannot help
+        return twin
 
     def plan_partitions(self, tables: Iterable[str] | None = None, **arguments: Any) -> list[PlanResult]:
         """

@@ -41,10 +41,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
     from datetime import datetime
 
+    import psycopg
+
     from airflow_provider_lakets.hooks.results import ChronoTable
 
 # The most partitions that one transaction creates, while it holds the lock of the table.
 CREATE_BATCH = 100
+
+LOCK_MAINTENANCE = "SELECT lakets._lock_maintenance((lakets._chronotable(%(table)s, %(schema)s)).relation)"
 
 
 class LakeTSHook(LakeTSPlanning):
@@ -206,6 +210,7 @@ class LakeTSHook(LakeTSPlanning):
         self, table: ChronoTable, *, force: bool, approved: Collection[str] | None
     ) -> tuple[RetentionResult, bool]:
         """Return the result for a table, and whether to continue with the next one."""
+        approved = None if approved is None else set(several(approved))
         before = standing(self, table)
         trimmed: list[int] = []
         # Earlier batches are committed if a later one fails, so their chunks are reported, too.
@@ -238,8 +243,8 @@ class LakeTSHook(LakeTSPlanning):
         ):
             pass
         self._drop(table, force=force and approved is None)
-        if force and approved is not None:
-            self._drop_approved(table, approved)
+        while force and approved is not None and self._drop_approved(table, approved):
+            pass
         while self.supports("trim_shadow") and (
             rows := self.trim_shadow(table.table_name, schema_name=table.schema_name)
         ):
@@ -253,23 +258,33 @@ class LakeTSHook(LakeTSPlanning):
             if not self.supports("execute_retention", "p_max_chunks"):
                 break
 
-    def _drop_approved(self, table: ChronoTable, approved: Collection[str]) -> None:
+    def _drop_approved(self, table: ChronoTable, approved: Collection[str]) -> int:
         """
-        Drop chunks by force up to the first one that is not approved.
+        Drop a batch of chunks by force, up to the first one that is not approved.
 
-        The engine drops the oldest first, so their number is enough. An older engine drops all.
+        The engine drops the oldest first, so their number is enough, unless somebody else drops
+        some of them meanwhile: the lock prevents that. An older engine drops all.
         """
-        while past := [chunk.chunk for chunk in past_retention(self, table)]:
-            count = len(list(takewhile(approved.__contains__, past)))
-            if not self.supports("execute_retention", "p_max_chunks"):
-                count = count if count == len(past) else 0
-            if not count or not self.execute_retention(
-                table.table_name,
-                schema_name=table.schema_name,
-                force=True,
-                max_chunks=min(count, DROP_BATCH),
-            ):
-                break
+        batched = self.supports("execute_retention", "p_max_chunks")
+
+        def drop(conn: psycopg.Connection[Any]) -> int:
+            with conn.transaction():
+                one = self._within(conn)
+                if self.supports("_lock_maintenance"):
+                    names = {"table": table.table_name, "schema": table.schema_name}
+                    one.query(LOCK_MAINTENANCE, names, doing=f"Locking {table.name}")
+                past = [chunk.chunk for chunk in past_retention(one, table)]
+                count = len(list(takewhile(approved.__contains__, past)))
+                if not count or (count < len(past) and not batched):
+                    return 0
+                return one.execute_retention(
+                    table.table_name,
+                    schema_name=table.schema_name,
+                    force=True,
+                    max_chunks=min(count, DROP_BATCH),
+                )
+
+        return self.run_in_session(drop, doing=f"Dropping the approved chunks of {table.name}")
 
     def refresh(
         self,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from airflow_provider_lakets.exceptions import LakeTSContendedError
+from airflow_provider_lakets.hooks._deferred import past_retention
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from airflow_provider_lakets.hooks.lakets import LakeTSHook
+    from airflow_provider_lakets.hooks.results import PastChunk
     from tests.lab import Lab
 
 
@@ -54,6 +57,7 @@ JOBS: dict[str, Callable[[LakeTSHook, Lab], Any]] = {
     "tier": lambda hook, lab: hook.tier(lab.old_chunks()[1:2]),
     "retain": lambda hook, lab: hook.retain("metrics"),
     "retain by force": lambda hook, lab: hook.retain("metrics", force=True),
+    "retain approved": lambda hook, lab: hook.retain("metrics", force=True, approved=lab.old_chunks()),
     "retain several": lambda hook, lab: hook.retain_all(["metrics", "metrics"]),
     "refresh": lambda hook, lab: hook.refresh("hourly"),
     "plan partitions": lambda hook, lab: hook.plan_partitions(future_count=20),
@@ -69,6 +73,27 @@ def test_a_job_on_a_held_table_ends_as_contended(
 
     outcomes = {one.outcome for one in (results if isinstance(results, list) else [results])}
     assert outcomes == {"contended"}
+
+
+def test_chunks_are_not_forced_instead_of_those_that_another_session_drops(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.synced(days=8)
+    first, second, *others = [stays.chunk for stays in lab.hook().retain("metrics").deferred]
+
+    def then_dropped_by_another(*args: Any) -> list[PastChunk]:
+        found = past_retention(*args)
+        with psycopg.connect(lab.conninfo, autocommit=True) as other:
+            other.execute("SET statement_timeout = '300ms'")
+            with contextlib.suppress(psycopg.errors.QueryCanceled):  # it waits for the hook
+                other.execute("SELECT lakets.execute_retention('metrics', 'public', true, 2)")
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr("airflow_provider_lakets.hooks.lakets.past_retention", then_dropped_by_another)
+        lab.hook().retain("metrics", force=True, approved=[first, second])
+
+    assert [stays.chunk for stays in lab.hook().retain("metrics").deferred] == others
 
 
 def test_tiering_notices_a_held_table_at_two_chunks_and_goes_on_with_the_others(held: Lab) -> None:
