@@ -92,6 +92,31 @@ BEGIN
 END;
 $$;
 
+-- Return whether a query, written for p_search_path, has a text that is no time where a time is
+-- expected; null if something else is wrong with it.
+CREATE OR REPLACE FUNCTION lakets._lacks_a_time(
+    p_query       text,
+    p_search_path text
+) RETURNS boolean
+    LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
+    SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    v_view   text := format('lakets.%I', '_other_times_' || pg_current_xact_id());
+    v_create text := format('CREATE VIEW %s AS %s', v_view, regexp_replace(p_query, '[\s;]+$', ''));
+    v_drop   text := format('DROP VIEW %s', v_view);
+BEGIN
+    PERFORM set_config('search_path', p_search_path, true);
+    EXECUTE v_create;
+    EXECUTE v_drop;
+    RETURN false;
+EXCEPTION WHEN invalid_datetime_format THEN
+    RETURN true;
+WHEN data_exception OR syntax_error_or_access_rule_violation THEN
+    RETURN NULL;  -- such as a text that is no value of an enum
+END;
+$$;
+
 -- Refuse a query in which a text stands for the current time, such as 'now'::text::date. Where a
 -- time is expected, Postgres replaces 'yesterday' by a date when it parses the query. Another word
 -- in its place is then an error, but not where it is text. p_written: the query as it was written
@@ -106,37 +131,36 @@ CREATE OR REPLACE FUNCTION lakets._check_current_time(
     SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    v_view     text := format('lakets.%I', '_other_times_' || pg_current_xact_id());
-    v_drop     text := format('DROP VIEW %s', v_view);
     -- Literals, and what may contain a quote that begins none.
     v_tokens   constant text := '\m[Ee]''(?:[^''\\]|\\.|'''')*''|''(?:[^'']|'''')*''|\$\w*\$[^$]*\$\w*\$|"(?:[^"]|"")*"|--[^\n]*|/\*(?:[^*]|\*(?!/))*\*/';
     -- Only times, alone, in a range or in an array: a literal with other words is text.
     v_words    constant text := '(?:now|today|tomorrow|yesterday)';
     v_other    constant text := '(?:[^''\w$]|\d|[TZ]|\m(?:[A-Z]{2,4}|infinity|epoch|allballs|[A-Z]+(?:/[A-Z_]+)+)\M)*';
     v_times    constant text := format('%1$s(?:%2$s%1$s)+', v_other, v_words);
-    v_literals text[] := ARRAY(
-        SELECT DISTINCT hit[1] FROM regexp_matches(p_written, v_tokens, 'g') AS hit
-         WHERE hit[1] ~* format('^(?:E?''%1$s''|\$\w*\$%1$s\$\w*\$)$', v_times));
-    v_creates  text[] := ARRAY(
-        SELECT format('CREATE VIEW %s AS %s', v_view, regexp_replace(
-                   replace(p_written, lit.literal, regexp_replace(lit.literal, v_words, 'lakets', 'gi')), '[\s;]+$', ''))
-          FROM unnest(v_literals) WITH ORDINALITY AS lit (literal, place) ORDER BY lit.place);
-    v_count    integer := cardinality(v_literals);
+    v_literals text[];
+    v_texts    text[];     -- the same with another word
+    v_places   integer[];  -- among the tokens
+    v_all      text := p_written;
     v_literal  text := (SELECT quote_literal(hit[1]) FROM regexp_matches(
         p_query, format('''(%s)''(?:::[\w ".\[\]]+(?:\(\d+\))?[)\]]+)+::(?:date|time|ts)', v_times), 'i') AS hit);
 BEGIN
-    PERFORM set_config('search_path', p_search_path, true);
-    FOR v_place IN 1 .. v_count LOOP
-        BEGIN
-            EXECUTE v_creates[v_place];
-            EXECUTE v_drop;
-        EXCEPTION WHEN invalid_datetime_format THEN
-            v_literal := v_literals[v_place];
-        WHEN data_exception OR syntax_error_or_access_rule_violation THEN
-            NULL;  -- such as a value of an enum
-        END;
+    SELECT array_agg(lit.token), array_agg(regexp_replace(lit.token, v_words, 'lakets', 'gi')), array_agg(lit.place)
+      INTO v_literals, v_texts, v_places
+      FROM (SELECT found.hit[1], found.place FROM regexp_matches(p_written, v_tokens, 'g') WITH ORDINALITY AS found (hit, place)) AS lit (token, place)
+     WHERE lit.token ~* format('^(?:E?''%1$s''|\$\w*\$%1$s\$\w*\$)$', v_times);
+    FOR v_number IN 1 .. coalesce(cardinality(v_texts), 0) LOOP
+        v_all := replace(v_all, v_literals[v_number], v_texts[v_number]);
     END LOOP;
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    IF v_texts IS NOT NULL AND lakets._lacks_a_time(v_all, p_search_path) IS DISTINCT FROM false THEN
+        FOR v_number IN 1 .. cardinality(v_texts) LOOP
+            IF lakets._lacks_a_time(
+                regexp_replace(p_written, v_tokens, replace(v_texts[v_number], '\', '\\'), 1, v_places[v_number]), p_search_path)
+            THEN
+                v_literal := v_literals[v_number];
+                EXIT;
+            END IF;
+        END LOOP;
+    END IF;
     IF v_literal IS NOT NULL THEN
         RAISE EXCEPTION 'The query of RollUp % cannot be kept up to date: it uses the current time (%).', p_name, v_literal
             USING HINT = 'Leave it out of the query and use it when you read the RollUp, or write the time that you mean.';

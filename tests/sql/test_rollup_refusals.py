@@ -466,3 +466,14 @@ def test_words_for_the_current_time_may_be_text(scene: Stage) -> None:
     )
 
     assert scene.value("SELECT word FROM _rollup_q") == "a5now"
+
+
+def test_a_word_for_the_current_time_is_found_beside_the_same_word_of_another_type(
+    scene: Stage, raises: Raises
+) -> None:
+    scene.run("CREATE TYPE day AS ENUM ('1', 'today')")
+
+    with raises("P0001", match=r"uses the current time \('today'\)"):
+        scene.rollup(
+            "q", query=HOURS.replace("GROUP", "WHERE id::text::day <> 'today' AND at < 'today' GROUP")
+        )
