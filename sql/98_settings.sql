@@ -14,7 +14,8 @@ BEGIN
            AND (fn.proname NOT LIKE E'\\_%'
                 OR fn.proname IN ('_create_rollup', '_create_rollup_view', '_alert_check', '_ensure_partitions',
                                   '_get_chunks_to_tier', '_cdf_status', '_cdf_committed_lsn', '_known_proof', '_unguarded_partitions',
-                                  '_older_guards', '_older_triggers', '_identity_problem', '_drop_fits', '_note_job_run', '_shape'))
+                                  '_older_guards', '_older_triggers', '_identity_problem', '_drop_fits', '_note_job_run', '_shape',
+                                  '_chronotable', '_lock_maintenance'))
          ORDER BY fn.oid
     LOOP
         EXECUTE pg_catalog.format('ALTER FUNCTION %s SET standard_conforming_strings = on SET quote_all_identifiers = off', v_function);
