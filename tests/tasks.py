@@ -51,7 +51,7 @@ TASKS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "tier": (LakeTSTierOperator, {"chunks": CHUNK, "dry_run": False}),
     "retention": (
         LakeTSRetentionOperator,
-        {"table": "a", "schema": "b", "force": False, "dry_run": False},
+        {"table": "a", "schema": "b", "force": False, "approved_chunks": [], "dry_run": False},
     ),
     "rollups": (LakeTSRollupRefreshOperator, {"rollup": "a", "force": False, "dry_run": False, **RANGE}),
     "tables": (LakeTSTablesOperator, {"tables": "a"}),

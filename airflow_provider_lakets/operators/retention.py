@@ -84,10 +84,10 @@ class LakeTSRetentionOperator(LakeTSWaitingOperator):
     @property
     def forced(self) -> dict[str, Any]:
         """The arguments about force to pass to the hook."""
-        force = as_bool(self.force, "force")
-        if not force or not self._has_approved:
-            return {"force": force}
-        return {"force": force, "approved": set(flat(as_batches(self.approved_chunks, "approved_chunks")))}
+        forced: dict[str, Any] = {"force": as_bool(self.force, "force")}
+        if self._has_approved:
+            forced["approved"] = set(flat(as_batches(self.approved_chunks, "approved_chunks")))
+        return forced
 
     @property
     def names(self) -> list[str]:

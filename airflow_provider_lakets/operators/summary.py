@@ -65,14 +65,14 @@ class LakeTSSummaryOperator(BaseOperator):
         if self.given is None:
             fail("given was rendered to None: the task that lists the work ended without a result.")
         given = flat(as_batches(self.given, "given"))
-        left = left_out(self, context)
-        if not given and not left:
-            raise AirflowSkipException("There was nothing to do.")
-        if isinstance(self.results, str):
+        if given and isinstance(self.results, str):
             fail(
                 f"results was rendered to {self.results!r}, which is not a list of results. Pass tier.output."
             )
-        results = _of_given(given, _dicts(self.results))
+        left = left_out(self, context)
+        if not given and not left:
+            raise AirflowSkipException("There was nothing to do.")
+        results = _of_given(given, _dicts(self.results if given else ()))
         named = {result["name"] for result in results}
         lost = [name for name in sorted({*given}) if not named & _written(name)]
         ends = [end for result in [*results, *left] for end in _ends(result)]

@@ -21,9 +21,11 @@ from tests.tasks import TASKS, arguments_of, public_tasks
 EMPTY: list[object] = [None, "", "None", " \n", [], "[]"]
 
 # To map over nothing is to find nothing to do: what lists the work, lists none. A workflow may
-# have no arguments. And results that are not there are counted as lost, each by its name.
+# have no arguments, and no chunk may be approved. And results that are not there are counted as
+# lost, each by its name.
 MAY_BE_EMPTY: dict[tuple[str, str], list[object]] = {
     ("approval", "tables"): [[], "[]"],
+    ("retention", "approved_chunks"): [[], "[]"],
     ("summary", "given"): [[], "[]"],
     ("summary", "results"): [None, "None", [], "[]"],
     ("workflow", "workflow_args"): [[], "[]"],
