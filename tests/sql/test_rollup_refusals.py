@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 OTHERS = "rows depend on the source rows of their own bucket only"
 HOUR = "lakets.time_bucket('1 hour', at)"
 HOURS = f"SELECT {HOUR} AS bucket, sum(value) AS v, count(*) AS n FROM metrics GROUP BY 1"
+LEFT = f"(SELECT y.bucket AS a FROM ({HOURS}) AS x LEFT JOIN ({HOURS}) AS y USING (bucket))"
 
 # Query, and what the error says of it.
 REFUSED = {
@@ -32,6 +33,10 @@ REFUSED = {
     ),
     "full join": (
         f"SELECT {HOUR} AS bucket, name FROM device FULL JOIN metrics USING (id) GROUP BY 1, 2",
+        "an outer join makes rows without it",
+    ),
+    "labels of two subqueries whose joins may leave them out": (
+        f"SELECT coalesce(q.a, r.a) AS bucket FROM {LEFT} AS q JOIN {LEFT} AS r ON q.a = r.a",
         "an outer join makes rows without it",
     ),
     "bucket by case": (
